@@ -1,0 +1,1 @@
+"""Captions photographs: images in, sentences with scores out, on ONNX Runtime."""

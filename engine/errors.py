@@ -1,0 +1,32 @@
+"""Every error the engine raises on purpose. One root; each leaf is also the builtin a caller would expect."""
+
+
+class EngineError(Exception):
+    """Root of the engine's errors."""
+
+
+class ImageError(EngineError, ValueError):
+    """An image that cannot be read. `source` names it; `entry` is its position in the batch, if it was in one."""
+
+    def __init__(self, reason: str, *, source: str, entry: int | None = None) -> None:
+        self.reason = reason
+        self.source = source
+        self.entry = entry
+        where = source if entry is None else f"entry {entry} ({source})"
+        super().__init__(f"{where}: {reason}")
+
+    def at(self, entry: int) -> "ImageError":
+        """Returns this error, naming the batch entry it belongs to."""
+        return ImageError(self.reason, source=self.source, entry=entry)
+
+
+class BundleError(EngineError, ValueError):
+    """A bundle that is missing, corrupt or of another format version; the message lists every fault found."""
+
+
+class ProviderError(EngineError, RuntimeError):
+    """A provider that was asked for by name and cannot run here."""
+
+
+class OptionsError(EngineError, ValueError):
+    """A decoding or runtime option with a value that makes no sense; names the field and the value."""
