@@ -1,0 +1,129 @@
+"""The manifest of a bundle as typed records. Owns the JSON's shape; touches no file."""
+
+import types
+import typing
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar
+
+FORMAT_VERSION = 1
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """How an image becomes the encoder's input: resized whole to height x width, then (pixel - mean) / std.
+
+    mean and std are per channel, red green blue, in units of uint8 pixels (0 to 255). resize "squash" does not
+    keep the aspect ratio and crops nothing. resample is Pillow's filter.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: str = "squash"
+    resample: str = "bicubic"
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What decoding options mean when the caller leaves them out."""
+
+    max_length: int = 20
+    beam_size: int = 3
+    length_penalty: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output of a graph; a str in `shape` names a dynamic dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """One ONNX file: which graph it is, in which precision, and the external weight files (`data`) it needs."""
+
+    graph: str
+    precision: str
+    file: str
+    sha256: str
+    data: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Everything a bundle says of itself. The dictionaries at the end are records for people, not settings."""
+
+    name: str
+    encoder: str
+    feature_size: int
+    units: int
+    vocabulary_size: int
+    image: ImageSpec
+    special_ids: dict[str, int]
+    defaults: Defaults
+    graphs: tuple[GraphFile, ...]
+    data_sha256: dict[str, str]
+    parity: dict[str, Any] = field(default_factory=dict)
+    quality: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the manifest as plain JSON values, the format version first."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Manifest":
+        """Reads what `to_dict` wrote. Raises ValueError that lists every missing, unknown or mistyped field."""
+        faults: list[str] = []
+        manifest = _read(cls, {k: v for k, v in data.items() if k != "format_version"}, "manifest", faults)
+        if faults:
+            raise ValueError("; ".join(faults))
+        return typing.cast(Manifest, manifest)
+
+
+def _read(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
+    """Converts a JSON value to the annotated type `kind`, adding a sentence to `faults` for each misfit."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        return _read_record(kind, value, where, faults)
+    if origin is tuple and isinstance(value, list | tuple):
+        if arguments[-1] is Ellipsis:
+            return tuple(_read(arguments[0], item, f"{where}[{i}]", faults) for i, item in enumerate(value))
+        if len(value) == len(arguments):
+            pairs = zip(arguments, value, strict=True)
+            return tuple(_read(part, item, f"{where}[{i}]", faults) for i, (part, item) in enumerate(pairs))
+    elif origin is dict and isinstance(value, dict):
+        return {key: _read(arguments[1], item, f"{where}.{key}", faults) for key, item in value.items()}
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif kind is Any or (origin is types.UnionType and isinstance(value, arguments)):
+        return value
+    elif isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    faults.append(f"{where} is {value!r}, which is not {getattr(kind, '__name__', kind)}")
+    return None
+
+
+def _read_record(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
+    if not isinstance(value, dict):
+        faults.append(f"{where} is {value!r}, which is not an object")
+        return None
+    types_by_name = typing.get_type_hints(kind)
+    known = {f.name for f in fields(kind)}
+    faults += [f"{where}.{name} is unknown" for name in sorted(value.keys() - known)]
+    missing = sorted(known - value.keys())
+    if missing:
+        faults += [f"{where}.{name} is missing" for name in missing]
+        return None
+    parts = {
+        name: _read(types_by_name[name], value[name], f"{where}.{name}", faults) for name in sorted(known)
+    }
+    return kind(**parts)
