@@ -1,0 +1,83 @@
+"""Laws of checkpoints."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.vocabulary import Vocabulary
+from training import checkpoint
+from training.checkpoint import CheckpointError, load_checkpoint
+from training.model import CaptionDecoder, DecoderConfig
+
+WORDS = Vocabulary.build(["a red circle", "a blue square"], min_count=1)
+SIZES = DecoderConfig(6, len(WORDS), WORDS.pad_id, bottleneck=3, units=4, embedding=5, logit_hidden=5)
+
+
+def write_run(folder: Path, config: DecoderConfig = SIZES) -> CaptionDecoder:
+    torch.manual_seed(0)
+    decoder = CaptionDecoder(config)
+    folder.mkdir(exist_ok=True)
+    encoder = {"name": "test_vit", "weights": "random"}
+    checkpoint.write_json(folder / checkpoint.CONFIG, checkpoint.describe_run(config, encoder, {"seed": 1}))
+    WORDS.save(folder / checkpoint.VOCABULARY)
+    checkpoint.save_tensors(folder / checkpoint.BEST, checkpoint.decoder_tensors(decoder), {"epoch": 3})
+    return decoder
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path, tied: bool) -> None:
+    saved = write_run(tmp_path, replace(SIZES, tied=tied))
+    loaded = load_checkpoint(tmp_path)
+    assert not loaded.decoder.training
+    assert loaded.vocabulary == WORDS
+    assert (loaded.encoder_name, loaded.encoder_weights) == ("test_vit", "random")
+    assert loaded.config["training"] == {"seed": 1}
+    assert all(map(torch.equal, saved.state_dict().values(), loaded.decoder.state_dict().values()))
+    assert checkpoint.load_tensors(tmp_path / checkpoint.BEST)[1] == {"epoch": 3}
+
+
+def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
+    write_run(tmp_path, replace(SIZES, tied=True))
+    assert "decoder.output.weight" not in checkpoint.load_tensors(tmp_path / checkpoint.BEST)[0]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    checkpoint.write_atomically(path, b"old")
+
+    def fail(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not a run's folder"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    content = (tmp_path / checkpoint.BEST).read_bytes()
+    (tmp_path / checkpoint.BEST).write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"best\.safetensors is not a readable checkpoint"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match=r"last\.safetensors is not a readable checkpoint"):
+        load_checkpoint(tmp_path, "last")
+    (tmp_path / checkpoint.CONFIG).write_text("{")
+    with pytest.raises(CheckpointError, match="is not a readable run's folder"):
+        load_checkpoint(tmp_path)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    other = CaptionDecoder(replace(SIZES, units=5))
+    checkpoint.save_tensors(tmp_path / checkpoint.BEST, checkpoint.decoder_tensors(other), {})
+    with pytest.raises(CheckpointError, match=r"do not fit .*decoder\.initial\.bias"):
+        load_checkpoint(tmp_path)

@@ -1,0 +1,135 @@
+"""Checkpoints on disk: tensors as safetensors, the rest as JSON, no pickle. Knows nothing of training loops.
+
+A run's folder holds config.json, vocabulary.json, best.safetensors and last.safetensors. Each tensor file is written
+beside and renamed, so that a kill at any moment leaves the old file or the new one, never a half.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from engine.vocabulary import Vocabulary
+from training.model import CaptionDecoder, DecoderConfig
+
+CONFIG, VOCABULARY, BEST, LAST = "config.json", "vocabulary.json", "best.safetensors", "last.safetensors"
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or of another kind; the message names the file and the fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A trained decoder (in eval mode, on the CPU) with everything needed to use it.
+
+    `encoder_weights` is what the run was told: "pretrained", "random" or a file's path. `config` is config.json.
+    """
+
+    decoder: CaptionDecoder
+    vocabulary: Vocabulary
+    encoder_name: str
+    encoder_weights: str
+    config: dict[str, Any]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file beside `path`, flushes it to the disk and renames it: readers see the old or the new, whole."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a value as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def describe_run(
+    decoder: DecoderConfig, encoder: Mapping[str, object], training: Mapping[str, object]
+) -> dict[str, Any]:
+    """Returns the content of config.json; `encoder` has at least the keys name and weights."""
+    return {"format": FORMAT, "decoder": asdict(decoder), "encoder": dict(encoder), "training": dict(training)}
+
+
+def decoder_tensors(decoder: CaptionDecoder) -> dict[str, Tensor]:
+    """Returns the decoder's parameters by name under the prefix "decoder."; tied weights come once."""
+    return {f"decoder.{name}": parameter.detach() for name, parameter in decoder.named_parameters()}
+
+
+def restore_decoder(decoder: CaptionDecoder, tensors: Mapping[str, Tensor]) -> None:
+    """Copies tensors as `decoder_tensors` gives them into a decoder. Raises CheckpointError when they do not fit."""
+    parameters = decoder_tensors(decoder)
+    found = {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.")}
+    wrong = sorted(
+        name
+        for name in parameters.keys() | found.keys()
+        if name not in parameters or name not in found or parameters[name].shape != found[name].shape
+    )
+    if wrong:
+        raise CheckpointError(f"the weights do not fit the decoder of {CONFIG}: {', '.join(wrong)}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(found[name])
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, object]) -> None:
+    """Writes tensors and JSON-able notes as one safetensors file, atomically."""
+    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(flat, metadata={"notes": json.dumps(notes)}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what `save_tensors` wrote. Raises CheckpointError when the file is missing or damaged."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            notes = json.loads(file.metadata()["notes"])
+            return {name: file.get_tensor(name) for name in file.keys()}, notes  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+
+
+def load_checkpoint(folder: str | os.PathLike[str], which: str = "best") -> Checkpoint:
+    """Loads the "best" (lowest validation loss) or "last" checkpoint of a run's folder.
+
+    Raises CheckpointError naming the file that is missing or damaged.
+    """
+    folder = Path(folder)
+    if which not in ("best", "last"):
+        raise CheckpointError(f'which must be "best" or "last", but it is "{which}"')
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(
+            f"{folder} is not a run's folder: it has no {CONFIG}; make one with python -m training.train"
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if config["format"] != FORMAT:
+            raise CheckpointError(f"{folder / CONFIG} has format {config['format']}, but this version reads {FORMAT}")
+        vocabulary = Vocabulary.load(folder / VOCABULARY)
+        decoder = CaptionDecoder(DecoderConfig(**config["decoder"]))
+        encoder_name, encoder_weights = config["encoder"]["name"], config["encoder"]["weights"]
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder} is not a readable run's folder: {error!r}") from error
+    if len(vocabulary) != decoder.config.vocabulary_size:
+        raise CheckpointError(
+            f"{folder / VOCABULARY} has {len(vocabulary)} words, but the decoder {decoder.config.vocabulary_size}"
+        )
+    tensors, _ = load_tensors(folder / (BEST if which == "best" else LAST))
+    restore_decoder(decoder, tensors)
+    return Checkpoint(decoder.eval(), vocabulary, encoder_name, encoder_weights, config)

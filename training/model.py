@@ -1,0 +1,93 @@
+"""The caption decoder: image features in, word logits out. Knows nothing of images, words, training or files."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderConfig:
+    """Every size of the decoder. Raises ValueError naming the field whose value makes no sense."""
+
+    feature_size: int
+    vocabulary_size: int
+    pad_id: int
+    bottleneck: int = 120
+    units: int = 300
+    embedding: int = 100
+    logit_hidden: int = 120
+    dropout: float = 0.0
+    tied: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("feature_size", "vocabulary_size", "bottleneck", "units", "embedding", "logit_hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, but it is {getattr(self, name)}")
+        if not 0 <= self.pad_id < self.vocabulary_size:
+            raise ValueError(
+                f"pad_id must be an id of the vocabulary (0 to {self.vocabulary_size - 1}), not {self.pad_id}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, but it is {self.dropout}")
+        if self.tied and self.logit_hidden != self.embedding:
+            raise ValueError(
+                f"tied embeddings need logit_hidden equal to embedding, but they are {self.logit_hidden} and "
+                f"{self.embedding}: make them equal or leave the embeddings untied"
+            )
+
+
+class CaptionDecoder(nn.Module):
+    """Features start an LSTM's hidden and cell state; each step reads a word and scores the next one."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bottleneck = nn.Linear(config.feature_size, config.bottleneck)
+        self.initial = nn.Linear(config.bottleneck, config.units)
+        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding, padding_idx=config.pad_id)
+        self.lstm = nn.LSTM(config.embedding, config.units, batch_first=True)
+        self.logit_hidden = nn.Linear(config.units, config.logit_hidden)
+        self.output = nn.Linear(config.logit_hidden, config.vocabulary_size)
+        self.dropout = nn.Dropout(config.dropout)
+        if config.tied:  # unit-variance rows would start the logits far too large
+            nn.init.normal_(self.embedding.weight, std=config.embedding**-0.5)
+            self.output.weight = self.embedding.weight
+
+    def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Turns features (batch, feature_size) into the first hidden and cell state, each (batch, units)."""
+        squeezed = functional.elu(self.bottleneck(self.dropout(features)))  # (batch, bottleneck)
+        state = functional.elu(self.initial(squeezed))  # (batch, units)
+        return state, state
+
+    def forward(self, features: Tensor, token_ids: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Teacher forcing: scores the word after each given word, over the whole sequence at once.
+
+        Takes features (batch, feature_size) and token_ids int64 (batch, length). Returns logits (batch, length,
+        vocabulary); with `keep`, bool (batch, length), only the logits of the kept positions, (kept, vocabulary).
+        """
+        hidden, cell = self.start(features)
+        words = self.dropout(self.embedding(token_ids))  # (batch, length, embedding)
+        outputs, _ = self.lstm(words, (hidden[None], cell[None]))  # (batch, length, units)
+        return self._logits(outputs if keep is None else outputs[keep])
+
+    def step(self, token_ids: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Reads one word per row: token_ids int64 (rows,), hidden and cell (rows, units).
+
+        Returns logits (rows, vocabulary) and the next hidden and cell. The same arithmetic as `forward`, written
+        out so that it exports as plain matrix products.
+        """
+        words = self.dropout(self.embedding(token_ids))  # (rows, embedding)
+        input_weight, hidden_weight, input_bias, hidden_bias = self.lstm.all_weights[0]
+        gates = functional.linear(words, input_weight, input_bias + hidden_bias)
+        gates = gates + functional.linear(hidden, hidden_weight)  # (rows, 4 * units)
+        admit, forget, candidate, emit = gates.chunk(4, dim=1)
+        cell = torch.sigmoid(forget) * cell + torch.sigmoid(admit) * torch.tanh(candidate)
+        hidden = torch.sigmoid(emit) * torch.tanh(cell)
+        return self._logits(hidden), hidden, cell
+
+    def _logits(self, outputs: Tensor) -> Tensor:
+        """Maps LSTM outputs (..., units) to logits (..., vocabulary)."""
+        logits: Tensor = self.output(functional.elu(self.logit_hidden(self.dropout(outputs))))
+        return logits
