@@ -93,9 +93,7 @@ def _read_vocabulary(folder: Path, manifest: Manifest) -> tuple[Vocabulary | Non
         return None, [f"vocabulary.json cannot be read ({error})"]
     faults = []
     if len(vocabulary) != manifest.vocabulary_size:
-        faults.append(
-            f"vocabulary.json has {len(vocabulary)} words and the manifest {manifest.vocabulary_size}"
-        )
+        faults.append(f"vocabulary.json has {len(vocabulary)} words and the manifest {manifest.vocabulary_size}")
     faults += [
         f"{word} is word {vocabulary.ids[word]} of the vocabulary and {manifest.special_ids.get(word)} in the manifest"
         for word in SPECIAL_WORDS

@@ -123,7 +123,5 @@ def _read_record(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
     if missing:
         faults += [f"{where}.{name} is missing" for name in missing]
         return None
-    parts = {
-        name: _read(types_by_name[name], value[name], f"{where}.{name}", faults) for name in sorted(known)
-    }
+    parts = {name: _read(types_by_name[name], value[name], f"{where}.{name}", faults) for name in sorted(known)}
     return kind(**parts)

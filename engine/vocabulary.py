@@ -98,8 +98,6 @@ def pad_matrix(sequences: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
     """Lays sequences of any lengths out as rows: int64 (len(sequences), longest), the rest filled with pad_id."""
     lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
     matrix = np.full((len(sequences), lengths.max(initial=0)), pad_id, dtype=np.int64)
-    flat = np.fromiter(
-        (i for sequence in sequences for i in sequence), dtype=np.int64, count=int(lengths.sum())
-    )
+    flat = np.fromiter((i for sequence in sequences for i in sequence), dtype=np.int64, count=int(lengths.sum()))
     matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = flat
     return matrix

@@ -1,0 +1,1 @@
+"""Word by word search in numpy: greedy, sampling and beam over any step model."""

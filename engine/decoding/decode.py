@@ -1,0 +1,86 @@
+"""From options to sentences: chooses the search, and turns the ids it finds into words."""
+
+import numpy as np
+
+from engine.decoding.beam import beam_search
+from engine.decoding.hypotheses import Hypotheses
+from engine.decoding.independent import decode_rows, likeliest, sampler
+from engine.decoding.model import StepModel
+from engine.decoding.rules import Rules
+from engine.manifest import Defaults
+from engine.options import Beam, Decoding, Sample
+from engine.result import Caption, Hypothesis
+from engine.vocabulary import Vocabulary
+
+
+def decode(model: StepModel, decoding: Decoding, vocabulary: Vocabulary, defaults: Defaults) -> list[Caption]:
+    """Returns a caption for each image of the batch that `model` holds. Raises OptionsError."""
+    rules = Rules.of(decoding, vocabulary, defaults)
+    return captions(search(model, decoding, rules, defaults), vocabulary)
+
+
+def search(model: StepModel, decoding: Decoding, rules: Rules, defaults: Defaults) -> Hypotheses:
+    """Runs the search that the options ask for."""
+    penalty = defaults.length_penalty
+    match decoding:
+        case Beam():
+            return beam_search(
+                model,
+                rules,
+                beam_size=decoding.beam_size or max(defaults.beam_size, decoding.num_hypotheses),
+                num_hypotheses=decoding.num_hypotheses,
+                length_penalty=penalty if decoding.length_penalty is None else decoding.length_penalty,
+            )
+        case Sample():
+            # with a seed every image draws the same numbers, so that its place in the batch does not matter
+            streams = decoding.num_samples * (model.images if decoding.seed is None else 1)
+            uniforms = np.random.default_rng(decoding.seed).random((rules.max_length, streams))
+            choose = sampler(uniforms, temperature=decoding.temperature, top_p=decoding.top_p)
+            k = min(decoding.top_k or rules.vocabulary_size, rules.vocabulary_size)
+            return decode_rows(model, rules, choose, k=k, num_rows=decoding.num_samples, length_penalty=penalty)
+        case _:
+            return decode_rows(model, rules, likeliest, k=1, num_rows=1, length_penalty=penalty)
+
+
+def captions(found: Hypotheses, vocabulary: Vocabulary) -> list[Caption]:
+    """Turns the sentences of each image into a caption; equal ones are given once."""
+    words, end = vocabulary.words, vocabulary.end_id
+    result = []
+    for tokens, token_log_probs, lengths, scores, finished in zip(*found.arrays(), strict=True):
+        alternatives: dict[bytes, Hypothesis] = {}
+        for i in range(len(scores)):
+            length = int(lengths[i])
+            ids = tokens[i, :length]
+            if (i and scores[i] == -np.inf) or ids.tobytes() in alternatives:
+                continue
+            log_probs = token_log_probs[i, :length].astype(np.float64)
+            alternatives[ids.tobytes()] = Hypothesis(
+                text=" ".join(words[id_] for id_ in ids if id_ != end),
+                score=float(scores[i]),
+                log_prob=float(log_probs.sum()),
+                tokens=tuple(words[id_] for id_ in ids),
+                token_log_probs=tuple(log_probs.tolist()),
+                finished=bool(finished[i]),
+            )
+        result.append(Caption.best_of(list(alternatives.values())))
+    return result
+
+
+def sentence_log_probs(model: StepModel, sentences: list[list[int]], vocabulary_size: int) -> np.ndarray:
+    """Returns the log-probability of one given sentence for each image, float64 (images,).
+
+    A sentence is START, its words' ids and END, at least two tokens.
+    """
+    order = sorted(range(len(sentences)), key=lambda i: -len(sentences[i]))  # the longest first: rows end at the end
+    lengths = np.array([len(sentences[i]) for i in order])
+    totals = np.zeros(len(sentences))
+    parents = np.array(order)
+    for position in range(lengths.max(initial=1) - 1):
+        live = int((lengths > position + 1).sum())
+        given = np.array([sentences[i][position : position + 2] for i in order[:live]])  # (rows, 2)
+        bias = np.full((live, vocabulary_size), -np.inf, np.float32)
+        bias[np.arange(live), given[:, 1]] = 0  # the only candidate left is the given token
+        _, log_probs = model.step(given[:, 0].copy(), parents[:live], bias, 1)
+        totals[order[:live]] += log_probs[:, 0]
+        parents = np.arange(live)
+    return totals

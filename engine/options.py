@@ -1,0 +1,109 @@
+"""How to decode: greedy, beam or sampling, with their constraints. Owns the values and their checks; searches nothing.
+
+None in a field means the default that the bundle states.
+"""
+
+from dataclasses import dataclass
+from math import isfinite
+from numbers import Integral, Real
+
+from engine.errors import OptionsError
+
+
+def _require(condition: bool, record: object, name: str, what: str) -> None:
+    if not condition:
+        kind = type(record).__name__
+        raise OptionsError(f"{kind}({name}={getattr(record, name)!r}): {name} must be {what}")
+
+
+def _is_int(value: object, low: int) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= low
+
+
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """What every way of decoding can be told about the sentence.
+
+    max_length counts tokens, the end included; a sentence that reaches it without its end is unfinished.
+    min_length counts words before the end may come. prefix is text that each sentence starts with. Words in
+    suppress never appear (words that the model does not know cannot appear anyway). No sequence of
+    no_repeat_ngram_size words appears twice; 0 allows repeats. A prefix stands even where it breaks another rule.
+    """
+
+    max_length: int | None = None
+    min_length: int = 0
+    prefix: str = ""
+    suppress: tuple[str, ...] = ()
+    no_repeat_ngram_size: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.max_length is None or _is_int(self.max_length, 1), self, "max_length", "a whole number from 1")
+        _require(_is_int(self.min_length, 0), self, "min_length", "a whole number from 0")
+        _require(isinstance(self.prefix, str), self, "prefix", "text")
+        _require(not isinstance(self.suppress, str), self, "suppress", "a sequence of words, not one text")
+        object.__setattr__(self, "suppress", tuple(self.suppress))
+        _require(all(isinstance(word, str) for word in self.suppress), self, "suppress", "a sequence of words")
+        _require(_is_int(self.no_repeat_ngram_size, 0), self, "no_repeat_ngram_size", "a whole number from 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greedy(Constraints):
+    """The likeliest word at each step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beam(Constraints):
+    """Beam search: beam_size sentences grow side by side, the num_hypotheses best are returned.
+
+    A sentence's score is its log-probability / length ** length_penalty: 0 favours short sentences, 1 compares
+    the mean log-probability of a token.
+    """
+
+    beam_size: int | None = None
+    num_hypotheses: int = 1
+    length_penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        super(Beam, self).__post_init__()  # the bare super() does not survive slots=True
+        _require(self.beam_size is None or _is_int(self.beam_size, 1), self, "beam_size", "a whole number from 1")
+        most = self.beam_size or self.num_hypotheses
+        _require(
+            _is_int(self.num_hypotheses, 1) and self.num_hypotheses <= most,
+            self,
+            "num_hypotheses",
+            f"a whole number from 1 to beam_size ({self.beam_size})",
+        )
+        fits = self.length_penalty is None or (_is_number(self.length_penalty) and self.length_penalty >= 0)
+        _require(fits, self, "length_penalty", "a number from 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample(Constraints):
+    """Draws num_samples sentences from softmax(logits / temperature), cut to the top_k likeliest words (0: all)
+    and to the fewest words that hold the probability top_p.
+
+    The same seed gives an image the same words wherever it stands in a batch; None draws anew each time. Equal
+    draws are returned once, so there may be fewer than num_samples.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        super(Sample, self).__post_init__()
+        fits = _is_number(self.temperature) and self.temperature > 0
+        _require(fits, self, "temperature", "a number above 0 (Greedy() is the limit at 0)")
+        _require(_is_int(self.top_k, 0), self, "top_k", "a whole number from 0")
+        _require(_is_number(self.top_p) and 0 < self.top_p <= 1, self, "top_p", "a number above 0 and up to 1")
+        _require(self.seed is None or _is_int(self.seed, 0), self, "seed", "a whole number from 0")
+        _require(_is_int(self.num_samples, 1), self, "num_samples", "a whole number from 1")
+
+
+Decoding = Greedy | Beam | Sample

@@ -1,0 +1,45 @@
+"""What captioning returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One sentence for one image.
+
+    score is log_prob / length ** length_penalty, by which hypotheses are ranked. log_prob is the natural logarithm
+    of the sentence's probability under the model, the sum of token_log_probs. tokens are the words and, where the
+    sentence is finished, the END token; length counts them.
+    """
+
+    text: str
+    score: float
+    log_prob: float
+    tokens: tuple[str, ...]
+    token_log_probs: tuple[float, ...]
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Caption(Hypothesis):
+    """The best hypothesis for an image; `alternatives` holds all that were asked for, best first, itself included.
+
+    Finished sentences stand before unfinished ones.
+    """
+
+    alternatives: tuple[Hypothesis, ...]
+
+    @classmethod
+    def best_of(cls, hypotheses: Sequence[Hypothesis]) -> "Caption":
+        """Makes a caption of hypotheses that are ordered best first."""
+        best = hypotheses[0]
+        return cls(
+            best.text,
+            best.score,
+            best.log_prob,
+            best.tokens,
+            best.token_log_probs,
+            best.finished,
+            tuple(hypotheses),
+        )

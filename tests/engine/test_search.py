@@ -1,0 +1,186 @@
+"""The laws of the search, on a fake decoder and against brute force."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.decoding.beam import beam_search
+from engine.decoding.hypotheses import Hypotheses
+from engine.decoding.independent import decode_rows, likeliest, sampler
+from engine.decoding.rules import Rules
+from tests.engine.table_model import END, TableModel, every_sentence, log_prob, rules
+
+seeds = st.integers(0, 10_000)
+constraints = st.fixed_dictionaries(
+    {},
+    optional={
+        "min_length": st.integers(0, 2),
+        "prefix": st.sampled_from([(), (2,), (3, 2)]),
+        "forbidden": st.sampled_from([(0,), (0, 2), (0, 3)]),
+        "no_repeat_ngram_size": st.integers(0, 2),
+    },
+)
+
+
+def sentences(found: Hypotheses, image: int) -> list[tuple[int, ...]]:
+    places = np.nonzero(found.scores[image] > -np.inf)[0]
+    return [tuple(found.tokens[image, i, : found.lengths[image, i]].tolist()) for i in places]
+
+
+def beam(model: TableModel, limits: Rules, size: int, best: int = 1, penalty: float = 0.0) -> Hypotheses:
+    return beam_search(model, limits, beam_size=size, num_hypotheses=best, length_penalty=penalty)
+
+
+def greedy(model: TableModel, limits: Rules, penalty: float = 0.0) -> Hypotheses:
+    return decode_rows(model, limits, likeliest, k=1, num_rows=1, length_penalty=penalty)
+
+
+def sample(model: TableModel, limits: Rules, *, seed: int, rows: int = 1, k: int = 0, **options: float) -> Hypotheses:
+    uniforms = np.random.default_rng(seed).random((limits.max_length, rows))
+    choose = sampler(uniforms, temperature=options.get("temperature", 1.0), top_p=options.get("top_p", 1.0))
+    return decode_rows(model, limits, choose, k=k or model.vocabulary_size, num_rows=rows, length_penalty=0.0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=seeds,
+    size=st.integers(4, 5),
+    length=st.integers(3, 4),
+    penalty=st.sampled_from([0.0, 0.7, 1.0, 2.0]),
+    limits=constraints,
+)
+def test_a_wide_enough_beam_finds_the_brute_force_optimum(
+    seed: int, size: int, length: int, penalty: float, limits: dict[str, object]
+) -> None:
+    allowed = rules(size, length, **limits)
+    model = TableModel(size, [7], seed)
+    every = sorted(every_sentence(model, 7, allowed), key=lambda s: (not s[2], -s[1] / max(len(s[0]), 1) ** penalty))
+    wide = size**length
+    found = beam(model, allowed, wide, best=min(wide, 6), penalty=penalty)
+    expected = every[: min(wide, 6)]
+    if not any(finished for _, _, finished in every):
+        return  # nothing can end: the sentences stand where they are, which another law covers
+    assert found.scores[0, : len(expected)] == pytest.approx(
+        [total / len(tokens) ** penalty for tokens, total, _ in expected], abs=1e-5
+    )
+    assert sentences(found, 0)[0] == expected[0][0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=seeds,
+    size=st.integers(4, 12),
+    length=st.integers(4, 8),
+    penalty=st.sampled_from([0.0, 1.0]),
+    limits=constraints,
+)
+def test_beam_1_is_greedy(seed: int, size: int, length: int, penalty: float, limits: dict[str, object]) -> None:
+    allowed = rules(size, length, **limits)
+    names = [1, 2, 3]
+    one = beam(TableModel(size, names, seed), allowed, 1, penalty=penalty)
+    other = greedy(TableModel(size, names, seed), allowed, penalty)
+    for left, right in zip(one.arrays(), other.arrays(), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=seeds, names=st.lists(st.integers(0, 50), min_size=1, max_size=7), size=st.integers(1, 4), limits=constraints
+)
+def test_a_batch_is_its_images_one_by_one(seed: int, names: list[int], size: int, limits: dict[str, object]) -> None:
+    allowed = rules(7, 6, **limits)
+    together = beam(TableModel(7, names, seed), allowed, size, best=size)
+    drawn = sample(TableModel(7, names, seed), allowed, seed=seed, rows=3)
+    for place, name in enumerate(names):
+        alone = beam(TableModel(7, [name], seed), allowed, size, best=size)
+        assert sentences(together, place) == sentences(alone, 0)
+        np.testing.assert_array_equal(together.scores[place], alone.scores[0])
+        drawn_alone = sample(TableModel(7, [name], seed), allowed, seed=seed, rows=3)
+        assert sentences(drawn, place) == sentences(drawn_alone, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds, limits=constraints, penalty=st.sampled_from([0.0, 0.6, 1.0]))
+def test_every_sentence_obeys_the_rules_and_scores_what_the_model_says(
+    seed: int, limits: dict[str, object], penalty: float
+) -> None:
+    allowed = rules(6, 4, **limits)
+    model = TableModel(6, [3, 4], seed)
+    possible = [{tokens for tokens, _, _ in every_sentence(model, name, allowed)} for name in (3, 4)]
+    for found in (
+        beam(TableModel(6, [3, 4], seed), allowed, 3, best=3, penalty=penalty),
+        greedy(TableModel(6, [3, 4], seed), allowed, penalty),
+        sample(TableModel(6, [3, 4], seed), allowed, seed=seed, rows=4),
+    ):
+        for image, name in enumerate((3, 4)):
+            for place, tokens in enumerate(sentences(found, image)):
+                ended = tokens in possible[image]
+                stuck = not any(longer[: len(tokens)] == tokens for longer in possible[image])
+                assert ended or stuck, tokens
+                assert found.finished[image, place] == (tokens[-1:] == (END,))
+                total = log_prob(model, name, tokens)
+                parts = found.token_log_probs[image, place, : len(tokens)]
+                assert parts.sum() == pytest.approx(total, abs=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, size=st.integers(2, 6))
+def test_the_hypotheses_of_an_image_all_differ_and_come_best_first(seed: int, size: int) -> None:
+    found = beam(TableModel(8, [1, 2], seed), rules(8, 6), size, best=size, penalty=1.0)
+    for image in (0, 1):
+        assert len(set(sentences(found, image))) == len(sentences(found, image))
+        order = [(not done, -score) for done, score in zip(found.finished[image], found.scores[image], strict=True)]
+        assert order == sorted(order)
+
+
+def test_top_k_1_is_greedy() -> None:
+    drawn = sample(TableModel(20, [1, 2, 3]), rules(20, 8), seed=5, k=1)
+    np.testing.assert_array_equal(drawn.tokens, greedy(TableModel(20, [1, 2, 3]), rules(20, 8)).tokens)
+
+
+def test_a_small_top_p_and_a_small_temperature_are_greedy() -> None:
+    best = greedy(TableModel(20, [1, 2, 3]), rules(20, 8)).tokens
+    for options in ({"top_p": 1e-6}, {"temperature": 1e-4}):
+        drawn = sample(TableModel(20, [1, 2, 3]), rules(20, 8), seed=5, **options)
+        np.testing.assert_array_equal(drawn.tokens, best)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.7)])
+def test_sampling_draws_from_the_tempered_nucleus(temperature: float, top_p: float) -> None:
+    n = 40_000
+    model = TableModel(6, [9], seed=3)
+    drawn = sample(model, rules(6, 1), seed=1, rows=n, temperature=temperature, top_p=top_p)
+    seen = np.bincount(drawn.tokens[0, :, 0], minlength=6) / n
+    p = np.exp(model.distribution(9, (0,)).astype(np.float64))
+    p[0] = 0  # START is never produced
+    p = p ** (1 / temperature)
+    p /= p.sum()
+    order = np.argsort(-p)
+    kept = order[: int(np.searchsorted(p[order].cumsum(), top_p)) + 1]
+    expected = np.zeros(6)
+    expected[kept] = p[kept] / p[kept].sum()
+    np.testing.assert_allclose(seen, expected, atol=4 * np.sqrt(0.25 / n))  # four standard deviations
+    assert (seen[expected == 0] == 0).all()
+
+
+def test_the_first_beam_step_is_unexpanded_and_finished_images_leave_the_batch() -> None:
+    model = TableModel(6, list(range(16)), seed=2, sharpness=3.0)
+    beam(model, rules(6, 12), 3)
+    assert model.calls[0] == 16
+    assert max(model.calls) <= 48
+    assert model.calls[-1] < 48
+    assert all(later <= earlier for earlier, later in zip(model.calls[1:], model.calls[2:], strict=False))
+
+
+def test_the_loop_ends_with_the_last_token() -> None:
+    model = TableModel(6, [1, 2, 3], seed=4, sharpness=3.0)
+    found = greedy(model, rules(6, 30))
+    assert len(model.calls) == found.lengths.max() < 30
+
+
+def test_a_sentence_with_no_way_on_stands_unfinished() -> None:
+    limits = rules(4, 5, forbidden=(0, 1, 2), no_repeat_ngram_size=1)  # only word 3, and only once
+    for found in (beam(TableModel(4, [1]), limits, 2), greedy(TableModel(4, [1]), limits)):
+        assert sentences(found, 0) == [(3,)]
+        assert not found.finished[0, 0]
