@@ -1,0 +1,117 @@
+"""Captions as one padded matrix beside their images' features; batches are gathers from it. Knows nothing of models."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from engine.vocabulary import Vocabulary, pad_matrix
+
+
+class Features(Protocol):
+    """Features of images by name: what `training.features.FeatureStore` offers."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the images that have features."""
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """All features, float16 (images, feature_size)."""
+
+    def row(self, name: str) -> int:
+        """Row of an image in the matrix."""
+
+
+class Captioned(Protocol):
+    """An image's name and its captions: what `training.data.Example` offers."""
+
+    @property
+    def name(self) -> str:
+        """The image's name."""
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Its captions, any number."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Images beside one caption each."""
+
+    images: np.ndarray  # int64 (examples,): positions in the table's names
+    features: np.ndarray  # float32 (examples, feature_size)
+    tokens: np.ndarray  # int64 (examples, longest): START, words, END, padding
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Returns the examples from start to stop, as long as the whole batch."""
+        return Batch(self.images[start:stop], self.features[start:stop], self.tokens[start:stop])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CaptionTable:
+    """All captions of a split, encoded once, in the order of their images."""
+
+    names: tuple[str, ...]  # of the images with features and captions
+    captions: tuple[tuple[str, ...], ...]  # per image
+    features: np.ndarray  # float16 (rows, feature_size), a memory map as a rule
+    rows: np.ndarray  # int64 (images,): each image's row in features
+    tokens: np.ndarray  # int64 (captions, longest)
+    lengths: np.ndarray  # int64 (captions,): tokens without padding
+    offsets: np.ndarray  # int64 (images + 1,): each image's first caption
+
+    @classmethod
+    def build(
+        cls, examples: Sequence[Captioned], store: Features, vocabulary: Vocabulary, max_words: int
+    ) -> "CaptionTable":
+        """Encodes the captions of every example that has features. Raises ValueError when none has."""
+        known = set(store.names)
+        kept = [example for example in examples if example.name in known and example.captions]
+        if not kept:
+            raise ValueError("no image has both features and captions, so there is nothing to train on")
+        sequences = [vocabulary.encode(text, max_words) for example in kept for text in example.captions]
+        counts = [len(example.captions) for example in kept]
+        return cls(
+            names=tuple(example.name for example in kept),
+            captions=tuple(example.captions for example in kept),
+            features=store.matrix,
+            rows=np.array([store.row(example.name) for example in kept], dtype=np.int64),
+            tokens=pad_matrix(sequences, vocabulary.pad_id),
+            lengths=np.array([len(sequence) for sequence in sequences], dtype=np.int64),
+            offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of images and captions: equal tables give equal batches."""
+        digest = hashlib.sha256("\0".join(self.names).encode())
+        for array in (self.offsets, self.tokens):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def gather(self, captions: np.ndarray) -> Batch:
+        """Returns the batch of the given captions, int64 (examples,), padded to the longest of them."""
+        images = np.searchsorted(self.offsets, captions, side="right") - 1
+        tokens = self.tokens[captions, : self.lengths[captions].max()]
+        return Batch(images, self.features_of(images), tokens)
+
+    def features_of(self, images: np.ndarray) -> np.ndarray:
+        """Returns the features of images by position: float32 (images, feature_size)."""
+        return np.asarray(self.features[self.rows[images]], dtype=np.float32)
+
+    def drawn(self, generator: np.random.Generator, batches: int, batch_size: int) -> Iterator[Batch]:
+        """Yields training batches: the images pass by in shuffled rounds, each with one of its captions at random."""
+        examples, images = batches * batch_size, len(self.names)
+        rounds = np.tile(np.arange(images), (-(-examples // images), 1))
+        order = generator.permuted(rounds, axis=1).ravel()[:examples]
+        captions = generator.integers(self.offsets[order], self.offsets[order + 1])
+        for chosen in captions.reshape(batches, batch_size):
+            yield self.gather(chosen)
+
+    def sampled(self, generator: np.random.Generator, batches: int, batch_size: int) -> Iterator[Batch]:
+        """Yields validation batches: different captions in shuffled order, each once; the last batch may be small."""
+        chosen = generator.permutation(len(self.tokens))[: batches * batch_size]
+        for start in range(0, len(chosen), batch_size):
+            yield self.gather(chosen[start : start + batch_size])

@@ -1,0 +1,73 @@
+"""One process or many: who am I, which slice is mine, and sums over all. Knows nothing of models or batches."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed
+from torch.nn import Module
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """A process among those that train together; torchrun starts them, a plain start is one alone."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one process that writes and prints."""
+        return self.rank == 0
+
+    def slice(self, examples: int) -> tuple[int, int]:
+        """Returns start and stop of this process's share of a global batch; shares differ by one at most."""
+        return self.rank * examples // self.size, (self.rank + 1) * examples // self.size
+
+    def wrap(self, module: Module) -> Module:
+        """Returns the module so that its gradients are averaged over the processes."""
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Returns the sum over all processes, the same everywhere."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Waits for all the others."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def processes(device: str = "auto") -> Iterator[Processes]:
+    """Joins the processes of torchrun where it started this one, and leaves them at the end.
+
+    "auto" takes a GPU of its own where there is one, else the CPU. Gradients travel by nccl or gloo accordingly.
+    """
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{local}"
+    place = torch.device(device)
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes(0, 1, place)
+        return
+    # The first process may compute features for hours while the others wait.
+    backend = "nccl" if place.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=timedelta(days=2))
+    try:
+        yield Processes(distributed.get_rank(), distributed.get_world_size(), place)
+    finally:
+        distributed.destroy_process_group()

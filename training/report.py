@@ -1,0 +1,115 @@
+"""What a person reads about a run: predictions beside the truth, greedy captions, report.html. Trains nothing."""
+
+import base64
+import html
+from collections.abc import Callable, Sequence
+from io import BytesIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from engine.vocabulary import Vocabulary
+from training.batches import CaptionTable
+from training.model import CaptionDecoder
+from training.trainer import Epoch
+
+STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+figure { display: flex; gap: 1rem; margin: 1.5rem 0; } figure img { flex: none; align-self: flex-start; }
+figcaption b { display: block; } li { color: #666; } .curve { max-width: 100%; }
+table { border-collapse: collapse; } td, th { padding: .1rem .8rem; text-align: right; }"""
+
+
+def spread(images: int, count: int) -> np.ndarray:
+    """Returns positions of at most `count` images spread evenly over a table: int64 (count,)."""
+    return np.linspace(0, images - 1, min(count, images)).astype(np.int64)
+
+
+@torch.no_grad()
+def predictions_table(decoder: CaptionDecoder, vocabulary: Vocabulary, table: CaptionTable, count: int = 3) -> str:
+    """Lays the most probable next words beside the true ones, given the true words before; wrong ones are starred."""
+    decoder.eval()
+    batch = table.gather(table.offsets[spread(len(table.names), count)])
+    device = decoder.output.weight.device
+    tokens = torch.from_numpy(batch.tokens).to(device)
+    logits = decoder(torch.from_numpy(batch.features).to(device), tokens[:, :-1])  # (count, length, vocabulary)
+    guesses = logits.argmax(dim=-1).cpu().numpy()  # (count, length)
+    lines = []
+    for image, truths, guessed in zip(batch.images, batch.tokens[:, 1:], guesses, strict=True):
+        kept = truths != vocabulary.pad_id
+        true = [vocabulary.words[i] for i in truths[kept]]
+        said = [vocabulary.words[i] for i in guessed[kept]]
+        said = [word if word == wanted else f"*{word}" for word, wanted in zip(said, true, strict=True)]
+        widths = [max(map(len, pair)) for pair in zip(true, said, strict=True)]
+        lines.append(table.names[image])
+        for title, words in (("true     ", true), ("predicted", said)):
+            row = "  ".join(word.ljust(width) for word, width in zip(words, widths, strict=True))
+            lines.append(f"  {title}  {row}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+@torch.no_grad()
+def greedy_captions(
+    decoder: CaptionDecoder, vocabulary: Vocabulary, features: np.ndarray, max_length: int = 20
+) -> list[str]:
+    """Captions features float32 (images, feature_size) by the most probable word each time."""
+    decoder.eval()
+    device = decoder.output.weight.device
+    hidden, cell = decoder.start(torch.from_numpy(features).to(device))
+    words = torch.full((len(features),), vocabulary.start_id, device=device)
+    never = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]
+    columns = []
+    for _ in range(max_length):
+        logits, hidden, cell = decoder.step(words, hidden, cell)
+        logits[:, never] = -torch.inf
+        words = logits.argmax(dim=-1)  # (images,)
+        columns.append(words)
+    return [vocabulary.decode(row) for row in torch.stack(columns, dim=1).tolist()]
+
+
+def write_report(
+    title: str,
+    history: Sequence[Epoch],
+    curve: bytes,
+    photographs: Sequence[tuple[str, str, Sequence[str]]],
+    read: Callable[[str], bytes],
+) -> str:
+    """Returns one HTML page with nothing outside it: the curve, the epochs, photographs with their captions.
+
+    `photographs` holds image name, the model's caption and the references; `read` gives an image's bytes.
+    """
+    rows = "".join(
+        f"<tr><td>{e.epoch}<td>{e.train_loss:.4f}<td>{e.validation_loss:.4f}"
+        f"<td>{e.train_accuracy:.1%}<td>{e.validation_accuracy:.1%}<td>{e.seconds:.0f}"
+        for e in history
+    )
+    figures = "\n".join(
+        f'<figure><img src="{_inline(_small(read(name)), "jpeg")}" alt="{html.escape(name)}">'
+        f"<figcaption><b>{html.escape(caption)}</b>{html.escape(name)}"
+        f"<ul>{''.join(f'<li>{html.escape(text)}' for text in references)}</ul></figcaption></figure>"
+        for name, caption, references in photographs
+    )
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>
+<h1>{html.escape(title)}</h1>
+<img class="curve" src="{_inline(curve, "png")}" alt="loss and accuracy over the epochs">
+<table><tr><th>epoch<th>train loss<th>validation loss<th>train accuracy<th>validation accuracy<th>seconds{rows}</table>
+<h2>Validation photographs</h2>
+<p>In bold the model's greedy caption; below it the captions that people wrote.</p>
+{figures}
+</html>
+"""
+
+
+def _small(content: bytes, side: int = 256) -> bytes:
+    """Returns a photograph as a small JPEG."""
+    with Image.open(BytesIO(content)) as image:
+        small = ImageOps.exif_transpose(image).convert("RGB")
+    small.thumbnail((side, side))
+    output = BytesIO()
+    small.save(output, "JPEG", quality=80)
+    return output.getvalue()
+
+
+def _inline(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
