@@ -1,0 +1,39 @@
+"""The door to captioned data: recognises a folder's layout and opens it. Knows no format's details."""
+
+from pathlib import Path
+
+from training.coco import CocoDataset
+from training.examples import DataError, DataReport, Dataset, Example
+from training.flickr import FlickrDataset
+
+__all__ = ["DataError", "DataReport", "Dataset", "Example", "open_dataset"]
+
+SPLITS = ("train", "val")
+
+
+def open_dataset(path: str | Path, split: str, *, strict: bool = False) -> Dataset:
+    """Opens the "train" or "val" part of a COCO 2014 or Flickr8k-like folder.
+
+    Faults are left out and named in the data set's report; `strict` makes them errors.
+    Raises DataError when the layout is not recognised, a list is unreadable or nothing usable is found.
+    """
+    folder = Path(path)
+    if split not in SPLITS:
+        raise DataError(f"the split {split!r} is not one of {', '.join(SPLITS)}")
+    report = DataReport(f"{folder} ({split})", strict=strict)
+    dataset: Dataset
+    if (folder / "captions.csv").is_file():
+        dataset = FlickrDataset(folder, split, report)
+    elif CocoDataset.recognises(folder, split):
+        dataset = CocoDataset(folder, split, report)
+    else:
+        raise DataError(
+            f"{folder} holds no data set known here: looked for captions.csv with {split}.txt and images/, and for "
+            f"captions_train-val2014.zip or captions_{split}2014.json (COCO 2014, also under annotations/)"
+        )
+    report.images = len(dataset.examples)
+    report.captions = sum(len(example.captions) for example in dataset.examples)
+    report.check()
+    if not dataset.examples:
+        raise DataError(f"no image with a caption is left to use\n{report}")
+    return dataset

