@@ -1,0 +1,200 @@
+"""The Captioner: images in, captions out. Owns batching and errors; the search and the runtime do the work."""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+from PIL import Image
+
+from engine.bundle import Bundle
+from engine.decoding.decode import decode, sentence_log_probs
+from engine.errors import ImageError, OptionsError
+from engine.images import ImageInput, load_pixels
+from engine.options import Decoding, Greedy
+from engine.result import Caption
+from engine.runtime.graphs import Graphs
+from engine.runtime.options import RuntimeOptions
+from engine.runtime.providers import find_provider
+
+MAX_PIXELS = 178_000_000
+
+
+class Captioner:
+    """Captions images with one bundle on one provider. Threads may share it: each call has its own state.
+
+    bundle: a folder that `export.to_onnx` wrote; None is the one that ships. provider: "auto", "cpu", "cuda",
+    "tensorrt", "openvino" or "tensorrt-rtx". precision: a precision that the bundle holds; "auto" is fp32.
+    batch_size: most images that run at once; any number may be passed. max_pixels: images with more are refused.
+
+    Raises BundleError (every fault of the bundle), ProviderError (what is missing and how to get it), OptionsError.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | None = None,
+        *,
+        provider: str = "auto",
+        precision: str = "auto",
+        batch_size: int = 32,
+        max_pixels: int = MAX_PIXELS,
+        runtime: RuntimeOptions | None = None,
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("max_pixels", max_pixels)):
+            if value < 1:
+                raise OptionsError(f"Captioner({name}={value!r}): {name} must be a whole number from 1")
+        self.bundle = Bundle.load(bundle)
+        self.precision = "fp32" if precision == "auto" else precision
+        self.bundle.graph("encoder", self.precision)  # raises if the bundle does not hold the precision
+        chosen = find_provider(provider)
+        self.provider = chosen.name
+        self.batch_size = batch_size
+        self.max_pixels = max_pixels
+        self._graphs = Graphs(self.bundle, chosen, self.precision, runtime or RuntimeOptions())
+        self._graphs.session("encoder")  # a provider that cannot run says so now
+
+    def __repr__(self) -> str:
+        return f"Captioner({self.bundle.manifest.name!r}, provider={self.provider!r}, precision={self.precision!r})"
+
+    @overload
+    def caption(
+        self, batch: Iterable[ImageInput], decoding: Decoding = ..., *, on_error: Literal["raise"] = ...
+    ) -> list[Caption]: ...
+    @overload
+    def caption(
+        self, batch: Iterable[ImageInput], decoding: Decoding = ..., *, on_error: Literal["return"]
+    ) -> list[Caption | ImageError]: ...
+    def caption(
+        self,
+        batch: Iterable[ImageInput],
+        decoding: Decoding = Greedy(),  # noqa: B008 - frozen
+        *,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> Sequence[Caption | ImageError]:
+        """Returns one caption for each image, in order.
+
+        An image is a path, bytes, a binary file, a PIL image or a uint8 array (height, width, 3) or
+        (height, width). One that cannot be read raises an ImageError that names the entry and why;
+        on_error="return" puts that error in the entry's place and captions the rest.
+        """
+        return list(self.iter_captions(batch, decoding, on_error=on_error))
+
+    @overload
+    def iter_captions(
+        self, images: Iterable[ImageInput], decoding: Decoding = ..., *, on_error: Literal["raise"] = ...
+    ) -> Iterator[Caption]: ...
+    @overload
+    def iter_captions(
+        self, images: Iterable[ImageInput], decoding: Decoding = ..., *, on_error: Literal["return"]
+    ) -> Iterator[Caption | ImageError]: ...
+    @overload
+    def iter_captions(
+        self, images: Iterable[ImageInput], decoding: Decoding = ..., *, on_error: Literal["raise", "return"]
+    ) -> Iterator[Caption | ImageError]: ...
+    def iter_captions(
+        self,
+        images: Iterable[ImageInput],
+        decoding: Decoding = Greedy(),  # noqa: B008 - frozen
+        *,
+        on_error: Literal["raise", "return"] = "raise",
+    ) -> Iterator[Caption | ImageError]:
+        """Yields what `caption` returns while it reads, with at most two batches of images in memory."""
+        if on_error not in ("raise", "return"):
+            raise OptionsError(f"on_error={on_error!r}: on_error must be 'raise' or 'return'")
+        _require_batch(images)
+        return self._captions(images, decoding, on_error == "raise")
+
+    def _captions(self, images: Iterable[ImageInput], decoding: Decoding, fail: bool) -> Iterator[Caption | ImageError]:
+        for loaded in self._load(images, fail):
+            pixels = [image for image in loaded if not isinstance(image, ImageError)]
+            captions = iter(self.caption_features(self._encode(pixels), decoding))
+            yield from (image if isinstance(image, ImageError) else next(captions) for image in loaded)
+
+    def encode(self, batch: Iterable[ImageInput]) -> np.ndarray:
+        """Returns the images' features: float32 (images, feature_size). Raises ImageError."""
+        _require_batch(batch)
+        parts = [
+            self._encode([image for image in loaded if not isinstance(image, ImageError)])
+            for loaded in self._load(batch, fail=True)
+        ]
+        return np.concatenate([self._encode([]), *parts])
+
+    def caption_features(
+        self,
+        features: np.ndarray,
+        decoding: Decoding = Greedy(),  # noqa: B008 - frozen
+    ) -> list[Caption]:
+        """Returns one caption for each row of what `encode` returned. Raises OptionsError."""
+        size = self.bundle.manifest.feature_size
+        if features.ndim != 2 or features.shape[1] != size:
+            raise OptionsError(f"features have shape {features.shape}; this bundle takes (images, {size})")
+        defaults = self.bundle.manifest.defaults
+        starts = range(0, len(features), self.batch_size)
+        parts = (
+            decode(self._graphs.start(features[i : i + self.batch_size]), decoding, self.bundle.vocabulary, defaults)
+            for i in starts
+        )
+        return list(itertools.chain.from_iterable(parts))
+
+    def score(self, batch: Iterable[ImageInput], captions: Sequence[str]) -> np.ndarray:
+        """Returns the log-probability of each caption, with its end, under its image: float64 (images,).
+
+        A word that the vocabulary lacks counts as #UNK#. Raises ImageError, and OptionsError if the lengths differ.
+        """
+        features = self.encode(batch)
+        if len(features) != len(captions):
+            raise OptionsError(f"score() got {len(features)} images and {len(captions)} captions; pass one for each")
+        vocabulary = self.bundle.vocabulary
+        sentences = [vocabulary.encode(caption) for caption in captions]
+        parts = [
+            sentence_log_probs(
+                self._graphs.start(features[i : i + self.batch_size]),
+                sentences[i : i + self.batch_size],
+                len(vocabulary),
+            )
+            for i in range(0, len(features), self.batch_size)
+        ]
+        return np.concatenate([np.empty(0), *parts])
+
+    def _load(self, images: Iterable[ImageInput], fail: bool) -> Iterator[list[np.ndarray | ImageError]]:
+        """Yields batches of pixels, each read by a pool of threads while the one before runs."""
+        entries = enumerate(images)
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "captioner-images") as pool:
+
+            def submit() -> list[Future[np.ndarray | ImageError]]:
+                return [pool.submit(self._read, *entry) for entry in itertools.islice(entries, self.batch_size)]
+
+            try:
+                ahead = submit()
+                while ahead:
+                    pending, ahead = ahead, submit()
+                    loaded = [future.result() for future in pending]
+                    if fail and (error := next((image for image in loaded if isinstance(image, ImageError)), None)):
+                        raise error
+                    yield loaded
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _encode(self, pixels: list[np.ndarray]) -> np.ndarray:
+        if not pixels:
+            return np.empty((0, self.bundle.manifest.feature_size), np.float32)
+        return self._graphs.encode(np.stack(pixels))
+
+    def _read(self, entry: int, image: ImageInput) -> np.ndarray | ImageError:
+        spec = self.bundle.manifest.image
+        try:
+            return load_pixels(
+                image, height=spec.height, width=spec.width, resample=spec.resample, max_pixels=self.max_pixels
+            )
+        except ImageError as error:
+            return error.at(entry)
+
+
+def _require_batch(images: object) -> None:
+    single = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
+    if single or hasattr(images, "read") or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
+        kind = type(images).__name__
+        raise OptionsError(f"captions are made for a batch of images, and one {kind} was passed: pass [image]")

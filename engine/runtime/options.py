@@ -1,0 +1,49 @@
+"""How to run: threads, device, memory, engine cache. Owns the values and their checks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import OptionsError
+
+CONV_SEARCHES = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions:
+    """What a session is built with. Providers take what concerns them and leave the rest.
+
+    threads: CPU threads of one session; 0 is one for each core.
+    device_id: number of the GPU.
+    gpu_memory_limit: most bytes of GPU memory that a session may hold; None is no limit. (cuda)
+    cudnn_conv_algo_search: how cuDNN picks a convolution: "EXHAUSTIVE", "HEURISTIC" or "DEFAULT". (cuda)
+    tf32: rounds the inputs of fp32 matrix products to 10 bits of mantissa. (cuda)
+    fp16: lets TensorRT compute in half precision. (tensorrt)
+    engine_cache: folder in which TensorRT keeps what it built; None builds anew in each process. (tensorrt*)
+    profile_images, profile_rows: least, usual and most images and rows (images x beams) that TensorRT builds
+    for. (tensorrt*)
+    """
+
+    threads: int = 0
+    device_id: int = 0
+    gpu_memory_limit: int | None = None
+    cudnn_conv_algo_search: str = "HEURISTIC"
+    tf32: bool = False
+    fp16: bool = False
+    engine_cache: Path | None = None
+    profile_images: tuple[int, int, int] = (1, 32, 32)
+    profile_rows: tuple[int, int, int] = (1, 96, 320)
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "device_id"):
+            self._require(name, getattr(self, name) >= 0, "a whole number from 0")
+        limit = self.gpu_memory_limit
+        self._require("gpu_memory_limit", limit is None or limit > 0, "a number of bytes above 0, or None")
+        known = self.cudnn_conv_algo_search in CONV_SEARCHES
+        self._require("cudnn_conv_algo_search", known, f"one of {', '.join(CONV_SEARCHES)}")
+        for name in ("profile_images", "profile_rows"):
+            least, usual, most = getattr(self, name)
+            self._require(name, 1 <= least <= usual <= most, "three rising whole numbers from 1")
+
+    def _require(self, name: str, condition: bool, what: str) -> None:
+        if not condition:
+            raise OptionsError(f"RuntimeOptions({name}={getattr(self, name)!r}): {name} must be {what}")

@@ -1,0 +1,196 @@
+"""Providers: the one table from the names users give to ONNX Runtime's names and options.
+
+Knows nothing of models beyond the shapes of a graph's inputs. Never falls back in silence.
+"""
+
+import functools
+import importlib
+import importlib.util
+import json
+import threading
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import ProviderError
+from engine.manifest import GraphFile
+from engine.runtime.options import RuntimeOptions
+
+ProviderOptions = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One way of running graphs.
+
+    device is where state lives between steps, in ONNX Runtime's words. extra is the install extra that brings the
+    provider; plug_in the module whose library has to be registered where ONNX Runtime does not hold the provider.
+    """
+
+    name: str
+    ort_name: str
+    device: str
+    extra: str
+    options: Callable[[RuntimeOptions, GraphFile], ProviderOptions]
+    plug_in: str | None = None
+
+
+def _cpu(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
+    return {}
+
+
+def _cuda(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
+    limit = {} if options.gpu_memory_limit is None else {"gpu_mem_limit": str(options.gpu_memory_limit)}
+    return {
+        "device_id": str(options.device_id),
+        "cudnn_conv_algo_search": options.cudnn_conv_algo_search,
+        "use_tf32": str(int(options.tf32)),
+        **limit,
+    }
+
+
+def _tensorrt(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
+    cache = {}
+    if options.engine_cache is not None:
+        cache = {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(options.engine_cache),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(options.engine_cache),
+            "trt_engine_cache_prefix": f"{graph.graph}_{graph.sha256[:16]}",  # another model, another engine
+        }
+    return {
+        "device_id": str(options.device_id),
+        "trt_fp16_enable": str(int(options.fp16)),
+        **_profiles("trt_", options, graph),
+        **cache,
+    }
+
+
+def _tensorrt_rtx(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
+    cache = {} if options.engine_cache is None else {"nv_runtime_cache_path": str(options.engine_cache)}
+    return {"device_id": str(options.device_id), **_profiles("nv_", options, graph), **cache}
+
+
+def _openvino(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
+    # where the processor has bfloat16, OpenVINO would compute fp32 graphs in it
+    cpu: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if options.threads:
+        cpu["INFERENCE_NUM_THREADS"] = options.threads
+    return {"device_type": "CPU", "load_config": json.dumps({"CPU": cpu})}
+
+
+def _profiles(prefix: str, options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
+    """Returns TensorRT's optimisation profile: the least, usual and most extent of each dynamic input."""
+    named: ProviderOptions = {}
+    for place, kind in enumerate(("min", "opt", "max")):
+        sizes = {
+            "batch": options.profile_images[place],
+            "rows": options.profile_rows[place],
+            "state_rows": options.profile_rows[place],
+            "bias_rows": 1 if kind != "max" else options.profile_rows[place],
+        }
+        shapes = [
+            f"{tensor.name}:" + "x".join(str(sizes.get(str(extent), extent)) for extent in tensor.shape)
+            for tensor in graph.inputs
+            if any(isinstance(extent, str) for extent in tensor.shape)
+        ]
+        named[f"{prefix}profile_{kind}_shapes"] = ",".join(shapes)
+    return named
+
+
+PROVIDERS = {
+    provider.name: provider
+    for provider in (
+        Provider("cpu", "CPUExecutionProvider", "cpu", "cpu", _cpu),
+        Provider("cuda", "CUDAExecutionProvider", "cuda", "gpu", _cuda),
+        Provider("tensorrt", "TensorrtExecutionProvider", "cuda", "gpu", _tensorrt),
+        Provider("openvino", "OpenVINOExecutionProvider", "cpu", "openvino", _openvino, "onnxruntime_ep_openvino"),
+        Provider(
+            "tensorrt-rtx",
+            "NvTensorRTRTXExecutionProvider",
+            "cuda",
+            "tensorrt-rtx",
+            _tensorrt_rtx,
+            "onnxruntime_ep_nv_tensorrt_rtx",
+        ),
+    )
+}
+AUTO_ORDER = ("cuda", "cpu")  # the others change results or build for minutes: they are asked for by name
+
+
+def onnxruntime() -> types.ModuleType:
+    """Imports ONNX Runtime on first use. Raises ProviderError if it is not installed."""
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise ProviderError(
+            f"ONNX Runtime cannot be imported ({error}): pip install 'captioning-engine[cpu]' "
+            "(or [gpu] in its place on a machine with an NVIDIA GPU)"
+        ) from error
+
+
+def find_provider(name: str) -> Provider:
+    """Returns the provider that runs here for a name; "auto" takes the first of AUTO_ORDER that is there.
+
+    Raises ProviderError for an unknown name or a provider that is not there, saying which are and how to get it.
+    """
+    if name == "auto":
+        return next(PROVIDERS[candidate] for candidate in AUTO_ORDER if is_available(PROVIDERS[candidate]))
+    if name not in PROVIDERS:
+        raise ProviderError(f"provider {name!r} is unknown: choose auto, {', '.join(PROVIDERS)}")
+    provider = PROVIDERS[name]
+    if not is_available(provider):
+        raise ProviderError(_why_missing(provider))
+    return provider
+
+
+def available_providers() -> list[str]:
+    """Returns the names of the providers that can run here."""
+    return [name for name, provider in PROVIDERS.items() if is_available(provider)]
+
+
+def is_available(provider: Provider) -> bool:
+    """Says whether ONNX Runtime holds the provider, or its plug-in finds a device it can use."""
+    return provider.ort_name in onnxruntime().get_available_providers() or bool(plug_in_devices(provider))
+
+
+def plug_in_devices(provider: Provider) -> tuple[Any, ...]:
+    """Registers a provider's plug-in library, once in a process, and returns the devices it offers."""
+    with _registering:
+        return _register(provider)
+
+
+_registering = threading.Lock()
+
+
+@functools.cache  # ONNX Runtime refuses to register a library twice
+def _register(provider: Provider) -> tuple[Any, ...]:
+    if provider.plug_in is None:
+        return ()
+    try:
+        plug_in = importlib.import_module(provider.plug_in)
+    except ImportError:
+        return ()
+    ort = onnxruntime()
+    try:
+        ort.register_execution_provider_library(provider.ort_name, plug_in.get_library_path())
+    except (AttributeError, RuntimeError, OSError) as error:
+        raise ProviderError(f"the plug-in of provider {provider.name!r} cannot be loaded: {error}") from error
+    return tuple(device for device in ort.get_ep_devices() if device.ep_name == provider.ort_name)
+
+
+def _why_missing(provider: Provider) -> str:
+    there = ", ".join(available_providers())
+    if provider.plug_in is not None and importlib.util.find_spec(provider.plug_in):
+        why = f"its plug-in {provider.plug_in} is installed but offers no device on this machine"
+        if provider.name == "openvino":
+            why += (
+                " (it serves Intel processors only; the package onnxruntime-openvino, in place of onnxruntime, all x86)"
+            )
+    else:
+        why = f"pip install 'captioning-engine[{provider.extra}]' brings it"
+        if provider.extra == "gpu":
+            why += ", in place of [cpu]"
+    return f"provider {provider.name!r} is not available here ({there} are): {why}"
