@@ -1,0 +1,92 @@
+"""The rules of the house: who may import whom, what importing the engine loads, what the engine exports."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"engine", "export", "training", "serving", "benchmarks", "tests"}
+# each package and the modules of ours it may import besides its own; a package name allows all of it
+ALLOWED = {
+    "engine": set(),
+    "training": {"engine.vocabulary", "engine.images", "engine.manifest", "engine.errors"},
+    "training/evaluate.py": {"engine"},  # it measures the engine
+    "export": {
+        "training.model",
+        "training.checkpoint",
+        "training.encoders",
+        "engine.bundle",
+        "engine.manifest",
+        "engine.vocabulary",
+        "engine.images",
+        "engine.errors",
+    },
+    "export/verify.py": {"engine"},  # it proves the engine equal to PyTorch
+    "serving": {"engine"},
+}
+# third-party modules that a package must never import
+FORBIDDEN = {"engine": {"torch", "onnx", "torchvision", "timm", "tqdm", "matplotlib"}}
+
+
+def imported_modules(file: Path) -> Iterator[str]:
+    """Yields the dotted name of every module that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            assert node.module is not None
+            yield node.module
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED.keys() & PACKAGES))
+def test_a_package_imports_only_what_it_may(package: str) -> None:
+    faults = []
+    for file in sources(package):
+        allowed = {package} | ALLOWED[package] | ALLOWED.get(file.relative_to(ROOT).as_posix(), set())
+        for module in imported_modules(file):
+            ours = module.split(".")[0] in PACKAGES
+            permitted = any(module == name or (module.startswith(f"{name}.")) for name in allowed)
+            if ours and not permitted or module.split(".")[0] in FORBIDDEN.get(package, set()):
+                faults.append(f"{file.relative_to(ROOT)} imports {module}")
+    assert not faults
+
+
+def test_importing_the_engine_loads_neither_torch_nor_onnx_nor_onnxruntime() -> None:
+    code = "import sys, engine; print(sorted({'torch', 'onnx', 'onnxruntime'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_public_names_are_these() -> None:
+    import engine
+
+    assert sorted(engine.__all__) == [
+        "Beam",
+        "BundleError",
+        "Caption",
+        "Captioner",
+        "EngineError",
+        "Greedy",
+        "Hypothesis",
+        "ImageError",
+        "OptionsError",
+        "ProviderError",
+        "RuntimeOptions",
+        "Sample",
+    ]
+    assert all(hasattr(engine, name) for name in engine.__all__)
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    import engine
+
+    assert [name for name in engine.__all__ if not getattr(engine, name).__doc__] == []
