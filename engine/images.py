@@ -180,8 +180,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     brightest = float(np.max(values, where=np.isfinite(values), initial=0))
     whites = {"F": (1, 255, 65535), "I": (255, 65535)}.get(image.mode, (65535,))
     white = next((white for white in whites if brightest <= white), brightest)
-    finite = np.nan_to_num(values, posinf=brightest)
-    grey = np.rint(np.multiply(finite, 255 / white, dtype=np.float32)).clip(0, 255).astype(np.uint8)
+    shown = np.nan_to_num(values.clip(0, brightest))  # not a number is black
+    grey = np.rint(np.multiply(shown, 255 / white, dtype=np.float32)).astype(np.uint8)
     if isinstance(transparent := image.info.get("transparency"), int):
         grey[values == transparent] = 255
     return Image.fromarray(grey)
