@@ -56,18 +56,21 @@ class CaptionTable:
 
     names: tuple[str, ...]  # of the images with features and captions
     captions: tuple[tuple[str, ...], ...]  # per image
-    features: np.ndarray  # float16 (rows, feature_size), a memory map as a rule
-    rows: np.ndarray  # int64 (images,): each image's row in features
+    features: tuple[np.ndarray, ...]  # per view of the images: float16 (rows, feature_size), a memory map as a rule
+    rows: np.ndarray  # int64 (views, images): each image's row in the features of a view
     tokens: np.ndarray  # int64 (captions, longest)
     lengths: np.ndarray  # int64 (captions,): tokens without padding
     offsets: np.ndarray  # int64 (images + 1,): each image's first caption
 
     @classmethod
     def build(
-        cls, examples: Sequence[Captioned], store: Features, vocabulary: Vocabulary, max_words: int
+        cls, examples: Sequence[Captioned], views: Sequence[Features], vocabulary: Vocabulary, max_words: int
     ) -> "CaptionTable":
-        """Encodes the captions of every example that has features. Raises ValueError when none has."""
-        known = set(store.names)
+        """Encodes the captions of every example that has features in all views, such as plain and mirrored.
+
+        Raises ValueError when none has.
+        """
+        known = set.intersection(*(set(view.names) for view in views))
         kept = [example for example in examples if example.name in known and example.captions]
         if not kept:
             raise ValueError("no image has both features and captions, so there is nothing to train on")
@@ -76,8 +79,8 @@ class CaptionTable:
         return cls(
             names=tuple(example.name for example in kept),
             captions=tuple(example.captions for example in kept),
-            features=store.matrix,
-            rows=np.array([store.row(example.name) for example in kept], dtype=np.int64),
+            features=tuple(view.matrix for view in views),
+            rows=np.array([[view.row(example.name) for example in kept] for view in views], dtype=np.int64),
             tokens=pad_matrix(sequences, vocabulary.pad_id),
             lengths=np.array([len(sequence) for sequence in sequences], dtype=np.int64),
             offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
@@ -91,24 +94,32 @@ class CaptionTable:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def gather(self, captions: np.ndarray) -> Batch:
-        """Returns the batch of the given captions, int64 (examples,), padded to the longest of them."""
+    def gather(self, captions: np.ndarray, views: np.ndarray | None = None) -> Batch:
+        """Returns the batch of the given captions, int64 (examples,), padded to the longest of them.
+
+        `views`, int64 (examples,), says which view of each image to take; without it the first.
+        """
         images = np.searchsorted(self.offsets, captions, side="right") - 1
-        tokens = self.tokens[captions, : self.lengths[captions].max()]
-        return Batch(images, self.features_of(images), tokens)
+        features = self.features_of(images)
+        if views is not None:
+            for view in range(1, len(self.features)):
+                chosen = views == view
+                features[chosen] = self.features[view][self.rows[view, images[chosen]]]
+        return Batch(images, features, self.tokens[captions, : self.lengths[captions].max()])
 
     def features_of(self, images: np.ndarray) -> np.ndarray:
-        """Returns the features of images by position: float32 (images, feature_size)."""
-        return np.asarray(self.features[self.rows[images]], dtype=np.float32)
+        """Returns the features of images by position, in the first view: float32 (images, feature_size)."""
+        return np.asarray(self.features[0][self.rows[0, images]], dtype=np.float32)
 
     def drawn(self, generator: np.random.Generator, batches: int, batch_size: int) -> Iterator[Batch]:
-        """Yields training batches: the images pass by in shuffled rounds, each with one of its captions at random."""
+        """Yields training batches: the images in shuffled rounds, each time with a caption and a view at random."""
         examples, images = batches * batch_size, len(self.names)
         rounds = np.tile(np.arange(images), (-(-examples // images), 1))
         order = generator.permuted(rounds, axis=1).ravel()[:examples]
-        captions = generator.integers(self.offsets[order], self.offsets[order + 1])
-        for chosen in captions.reshape(batches, batch_size):
-            yield self.gather(chosen)
+        captions = generator.integers(self.offsets[order], self.offsets[order + 1]).reshape(batches, batch_size)
+        views = generator.integers(0, len(self.features), size=captions.shape)
+        for chosen, seen in zip(captions, views, strict=True):
+            yield self.gather(chosen, seen)
 
     def sampled(self, generator: np.random.Generator, batches: int, batch_size: int) -> Iterator[Batch]:
         """Yields validation batches: different captions in shuffled order, each once; the last batch may be small."""

@@ -18,6 +18,7 @@ class TrainingOptions:
 
     encoder: str = _option("efficientnet_lite0", "image encoder by name")
     encoder_weights: str = _option("pretrained", 'its weights: "pretrained", "random" or a file')
+    flip: bool = _option(False, "train on the photographs mirrored left to right too")
     epochs: int = _option(30, "epochs in all; a resumed run may raise it")
     batches: int = _option(1000, "batches in an epoch")
     batch_size: int = _option(64, "images in a batch, over all processes together")

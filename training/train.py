@@ -44,7 +44,7 @@ class Material:
 
     train: Dataset
     validation: Dataset
-    train_features: Features
+    train_views: tuple[Features, ...]
     validation_features: Features
     encoder: dict[str, Any]
 
@@ -108,12 +108,12 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     vocabulary = Vocabulary.build(
         (text for example in material.train.examples for text in example.captions), options.min_count
     )
-    train = CaptionTable.build(material.train.examples, material.train_features, vocabulary, options.max_words)
+    train = CaptionTable.build(material.train.examples, material.train_views, vocabulary, options.max_words)
     validation = CaptionTable.build(
-        material.validation.examples, material.validation_features, vocabulary, options.max_words
+        material.validation.examples, [material.validation_features], vocabulary, options.max_words
     )
     sizes = DecoderConfig(
-        feature_size=train.features.shape[1],
+        feature_size=train.features[0].shape[1],
         vocabulary_size=len(vocabulary),
         pad_id=vocabulary.pad_id,
         bottleneck=options.bottleneck,
@@ -169,10 +169,13 @@ def _material(given: argparse.Namespace, options: TrainingOptions, together: Pro
     folder = given.features or given.output.parent / "features"
     if not together.first:
         together.wait()  # the first process computes, the others find it done
-    stores = [
-        compute_features(dataset, encoder, folder / f"{encoder.name}-{encoder.fingerprint[:8]}-{split}", progress=together.first)
-        for dataset, split in ((train, "train"), (validation, "val"))
-    ]
+    kept = folder / f"{encoder.name}-{encoder.fingerprint[:8]}"
+
+    def features(dataset: Dataset, title: str, flip: bool = False) -> Features:
+        return compute_features(dataset, encoder, kept / title, progress=together.first, flip=flip)
+
+    plain, seen = features(train, "train"), features(validation, "val")
+    views = (plain, features(train, "train-flipped", flip=True)) if options.flip else (plain,)
     if together.first:
         together.wait()
         for dataset in (train, validation):
@@ -184,7 +187,7 @@ def _material(given: argparse.Namespace, options: TrainingOptions, together: Pro
         "feature_size": encoder.feature_size,
         "fingerprint": encoder.fingerprint,
     }
-    return Material(train, validation, stores[0], stores[1], description)
+    return Material(train, validation, views, seen, description)
 
 
 def _check_same_run(output: Path, options: TrainingOptions, config: dict[str, Any]) -> None:
