@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from training.model import DecoderConfig
+
 
 def _option(default: Any, text: str) -> Any:
     """A field whose metadata carries the sentence that --help prints."""
@@ -52,6 +54,22 @@ class TrainingOptions:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, but it is {self.label_smoothing}")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f'schedule must be "constant" or "cosine", but it is "{self.schedule}"')
+
+        self.sizes(feature_size=1, vocabulary_size=1, pad_id=0)
+
+    def sizes(self, *, feature_size: int, vocabulary_size: int, pad_id: int) -> DecoderConfig:
+        """Returns the decoder's sizes for an encoder's features and a vocabulary."""
+        return DecoderConfig(
+            feature_size=feature_size,
+            vocabulary_size=vocabulary_size,
+            pad_id=pad_id,
+            bottleneck=self.bottleneck,
+            units=self.units,
+            embedding=self.embedding,
+            logit_hidden=self.logit_hidden,
+            dropout=self.dropout,
+            tied=self.tied,
+        )
 
     def differences(self, earlier: dict[str, Any]) -> list[str]:
         """Names the options in which resuming an earlier run (its options as a dict) would make another run.

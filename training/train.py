@@ -24,7 +24,7 @@ from training.data import DataError, Dataset, open_dataset
 from training.distributed import Processes, processes
 from training.encoders import EncoderError, load_encoder
 from training.features import compute_features
-from training.model import CaptionDecoder, DecoderConfig
+from training.model import CaptionDecoder
 from training.options import TrainingOptions
 from training.report import greedy_captions, predictions_table, spread, write_report
 from training.trainer import Epoch, Trainer, TrainingError
@@ -112,16 +112,8 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     validation = CaptionTable.build(
         material.validation.examples, [material.validation_features], vocabulary, options.max_words
     )
-    sizes = DecoderConfig(
-        feature_size=train.features[0].shape[1],
-        vocabulary_size=len(vocabulary),
-        pad_id=vocabulary.pad_id,
-        bottleneck=options.bottleneck,
-        units=options.units,
-        embedding=options.embedding,
-        logit_hidden=options.logit_hidden,
-        dropout=options.dropout,
-        tied=options.tied,
+    sizes = options.sizes(
+        feature_size=train.features[0].shape[1], vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id
     )
     data = {
         "images": {"train": len(train.names), "val": len(validation.names)},

@@ -1,0 +1,314 @@
+"""Laws of training: the same run however it is interrupted, honest errors, and everything a person wants to see."""
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from training import train
+from training.batches import CaptionTable
+from training.checkpoint import load_checkpoint, load_tensors
+from training.report import greedy_captions, predictions_table
+from training.train import main
+from training.trainer import Epoch, Trainer, TrainingError
+
+from .shapes import VOCABULARY, draw_data, make_examples, make_options, make_store, make_table, make_trainer
+
+
+def run(trainer: Trainer, folder: Path) -> Trainer:
+    folder.mkdir(exist_ok=True)
+    for _ in trainer.train(folder):
+        pass
+    return trainer
+
+
+def numbers(trainer: Trainer) -> list[dict[str, Any]]:
+    return [asdict(epoch) | {"seconds": 0} for epoch in trainer.history]
+
+
+def assert_same_run(one: Trainer, other: Trainer, first: Path, second: Path) -> None:
+    assert numbers(one) == numbers(other)
+    for file in ("best.safetensors", "last.safetensors"):
+        these, those = load_tensors(first / file)[0], load_tensors(second / file)[0]
+        assert these.keys() == those.keys()
+        assert all(torch.equal(these[name], those[name]) for name in these)
+
+
+# The table
+
+
+def test_a_gathered_batch_equals_its_captions_one_by_one() -> None:
+    table, store = make_table(12), make_store(12)
+    pairs = [(example.name, text) for example in make_examples(12) for text in example.captions]
+    chosen = np.array([3, 0, 7, 7, 11])
+    batch = table.gather(chosen)
+    longest = max(len(VOCABULARY.encode(pairs[i][1], 5)) for i in chosen)
+    assert batch.tokens.shape == (5, longest)
+    for i, image, features, tokens in zip(chosen, batch.images, batch.features, batch.tokens, strict=True):
+        name, text = pairs[i]
+        assert table.names[image] == name
+        np.testing.assert_array_equal(features, store.matrix[store.row(name)].astype(np.float32))
+        assert [int(token) for token in tokens if token != VOCABULARY.pad_id] == VOCABULARY.encode(text, 5)
+
+
+def test_training_batches_show_every_image_once_a_round() -> None:
+    batches = list(make_table(10).drawn(np.random.default_rng(0), batches=5, batch_size=4))
+    seen = np.concatenate([batch.images for batch in batches])
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert list(seen[:10]) != list(seen[10:])
+
+
+def test_training_batches_show_all_captions_of_an_image_in_time() -> None:
+    table = make_table(3)
+    batches = list(table.drawn(np.random.default_rng(0), batches=40, batch_size=3))
+    texts = {VOCABULARY.decode(row) for batch in batches for row in batch.tokens.tolist()}
+    assert texts == {VOCABULARY.decode(row) for row in table.tokens.tolist()}
+
+
+def test_validation_batches_show_different_captions_each_once() -> None:
+    table = make_table(9)
+    batches = list(table.sampled(np.random.default_rng(0), batches=100, batch_size=4))
+    assert sum(len(batch.tokens) for batch in batches) == len(table.tokens)
+    assert [len(batch.tokens) for batch in table.sampled(np.random.default_rng(0), 2, 4)] == [4, 4]
+
+
+def test_every_view_of_an_image_is_trained_on() -> None:
+    stores = [make_store(4), make_store(4, seed=5)]
+    table = CaptionTable.build(make_examples(4), stores, VOCABULARY, max_words=5)
+    views = np.array([0, 1, 1, 0])
+    batch = table.gather(table.offsets[:4], views)
+    for image, view in enumerate(views):
+        np.testing.assert_array_equal(batch.features[image], stores[view].matrix[image].astype(np.float32))
+    drawn = np.concatenate([b.features for b in table.drawn(np.random.default_rng(0), 10, 4)])
+    assert len(np.unique(drawn, axis=0)) == 8
+
+
+def test_images_without_features_are_left_out() -> None:
+    table = CaptionTable.build(make_examples(6), [make_store(4)], VOCABULARY, max_words=5)
+    assert table.names == ("00.jpg", "01.jpg", "02.jpg", "03.jpg")
+    with pytest.raises(ValueError, match="nothing to train on"):
+        CaptionTable.build((), [make_store(4)], VOCABULARY, max_words=5)
+
+
+# The loop
+
+
+@pytest.mark.parametrize("changes", [{}, {"tied": True, "schedule": "cosine", "label_smoothing": 0.1}])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    options = make_options(**changes)
+    one = run(make_trainer(options), whole)
+    part.mkdir()
+    first_half = make_trainer(options).train(part)
+    assert [next(first_half).epoch, next(first_half).epoch] == [1, 2]
+    torch.manual_seed(99)  # nothing hangs on what generators were left at
+    other = make_trainer(options)
+    other.resume(part)
+    assert [epoch.epoch for epoch in other.history] == [1, 2]
+    assert_same_run(one, run(other, part), whole, part)
+
+
+def test_a_run_killed_within_an_epoch_goes_on_from_the_last_whole_one(tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    options = make_options(batches=25, epochs=3)
+    one = run(make_trainer(options), whole)
+    part.mkdir()
+
+    def kill(step: int, loss: float, rate: float) -> None:
+        if step == 45:  # in the second epoch
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(make_trainer(options).train(part, kill))
+    other = make_trainer(options)
+    other.resume(part)
+    assert len(other.history) == 1
+    assert_same_run(one, run(other, part), whole, part)
+
+
+def test_the_decoder_learns_the_shapes(tmp_path: Path) -> None:
+    trainer = run(make_trainer(make_options(epochs=4, batches=150, learning_rate=1e-2, dropout=0.0)), tmp_path)
+    assert trainer.history[-1].validation_loss < 1.0
+    table = trainer.validation_table
+    said = greedy_captions(trainer.decoder, VOCABULARY, table.features_of(np.arange(9)))
+    colours = [truth[0].split()[1] for truth in table.captions]
+    assert [colour for colour, text in zip(colours, said, strict=True) if colour in text.split()] == colours
+
+
+def test_the_best_checkpoint_is_of_the_lowest_validation_loss(tmp_path: Path) -> None:
+    trainer = make_trainer(make_options(epochs=6, learning_rate=0.3))
+    weights = {}
+    for epoch in trainer.train(tmp_path):
+        weights[epoch.epoch] = trainer.decoder.output.weight.detach().clone()
+    lowest = min(trainer.history, key=lambda epoch: epoch.validation_loss).epoch
+    for file, epoch_number in (("best.safetensors", lowest), ("last.safetensors", 6)):
+        assert torch.equal(load_tensors(tmp_path / file)[0]["decoder.output.weight"], weights[epoch_number])
+
+
+def test_of_equal_losses_the_earlier_epoch_is_best() -> None:
+    trainer = make_trainer(make_options())
+    trainer.history = [Epoch(number, 1.0, 0.5, loss, 0.5, 1e-3, 1.0) for number, loss in ((1, 3.0), (2, 2.0), (3, 2.0))]
+    assert trainer.best is trainer.history[1]
+
+
+def test_patience_ends_a_run_that_gets_no_better() -> None:
+    trainer = make_trainer(make_options(epochs=30, patience=2))
+    trainer.history = [Epoch(number, 1.0, 0.5, loss, 0.5, 1e-3, 1.0) for number, loss in ((1, 2.0), (2, 3.0))]
+    assert not trainer.finished
+    trainer.history.append(replace(trainer.history[-1], epoch=3))
+    assert trainer.finished
+
+
+def test_the_cosine_schedule_falls_from_the_learning_rate_to_almost_nothing(tmp_path: Path) -> None:
+    trainer = run(make_trainer(make_options(schedule="cosine", batches=25)), tmp_path)
+    rates = [epoch.learning_rate for epoch in trainer.history]
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 1e-5
+    assert rates[1] == pytest.approx(0.5e-3, rel=0.1)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoints(tmp_path: Path) -> None:
+    trainer = make_trainer(make_options(gradient_clip=0.0))
+    epochs = trainer.train(tmp_path)
+    next(epochs)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    with torch.no_grad():
+        trainer.decoder.output.bias.fill_(torch.nan)
+    with pytest.raises(TrainingError, match="the loss became nan in epoch 2: lower the learning rate"):
+        next(epochs)
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+
+
+def test_predictions_stand_under_the_true_words() -> None:
+    lines = predictions_table(make_trainer(make_options()).decoder, VOCABULARY, make_table(9), count=2).splitlines()
+    assert lines[0] == "00.jpg"
+    assert lines[1].split() == ["true", *VOCABULARY.decode(make_table(9).tokens[0].tolist()).split(), "#END#"]
+    assert len(lines[2].split()) == len(lines[1].split())
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_data(tmp_path_factory.mktemp("drawn") / "data")
+
+
+@pytest.fixture
+def command(data: Path, tmp_path: Path) -> Callable[..., int]:
+    small = "--encoder test_vit --encoder-weights random --min-count 1 --batches 4 --batch-size 8 --units 16 --epochs 2"
+
+    def call(*more: str) -> int:
+        features = str(data.parent / "features")
+        fixed = ["--data", str(data), "--output", str(tmp_path / "run"), "--features", features, "--device", "cpu"]
+        return main([*fixed, *small.split(), *more])
+
+    return call
+
+
+def test_the_command_leaves_everything_a_person_wants(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--photographs", "3") == 0
+    run = tmp_path / "run"
+    printed = capsys.readouterr().out
+    assert "epoch   2  loss" in printed
+    assert "predicted" in printed
+    files = {path.name for path in run.iterdir()}
+    assert files == {
+        *("config.json", "vocabulary.json", "best.safetensors", "last.safetensors", "history.json"),
+        *("curve.png", "predictions.txt", "report.html", "tensorboard"),
+    }
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert [epoch["epoch"] for epoch in json.loads((run / "history.json").read_text())] == [1, 2]
+    assert list((run / "tensorboard").iterdir())
+    report = (run / "report.html").read_text()
+    assert report.count("<figure>") == report.count("data:image/jpeg;base64,") == 3
+    assert report.count("data:image/png;base64,") == 1
+    assert "a red circle" in report
+    loaded = load_checkpoint(run)
+    assert (loaded.encoder_name, loaded.encoder_weights) == ("test_vit", "random")
+    assert loaded.config["data"]["images"] == {"train": 16, "val": 8}
+
+
+def test_the_command_never_touches_a_run_unasked(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert command("--resume") == 1
+    assert "has no run to resume" in capsys.readouterr().err
+    run.mkdir()
+    (run / "precious").touch()
+    assert command("--overwrite") == 1
+    assert "is not a run's folder" in capsys.readouterr().err
+    assert command() == 1
+    assert "is not empty: go on with it by --resume or delete it by --overwrite" in capsys.readouterr().err
+    assert (run / "precious").exists()
+    (run / "precious").unlink()
+    assert command("--epochs", "1") == 0
+    assert command("--epochs", "1", "--overwrite") == 0
+
+
+def test_the_command_resumes_only_the_same_run(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--epochs", "1") == 0
+    assert command("--resume", "--dropout", "0.5") == 1
+    assert "dropout was 0.0 and is 0.5" in capsys.readouterr().err
+    assert command("--resume", "--epochs", "3") == 0
+    resumed = load_tensors(tmp_path / "run" / "last.safetensors")[0]
+    assert command("--overwrite", "--epochs", "3") == 0
+    whole = load_tensors(tmp_path / "run" / "last.safetensors")[0]
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_ctrl_c_ends_the_command_cleanly_and_it_can_be_resumed(
+    command: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original, calls = Trainer._step, iter(range(100))
+
+    def interrupted(self: Trainer, *arguments: Any) -> torch.Tensor:
+        if next(calls) == 6:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", interrupted)
+        assert command() == 130
+    assert "continue with the same command and --resume" in capsys.readouterr().err
+    assert command("--resume") == 0
+    assert len(json.loads((tmp_path / "run" / "history.json").read_text())) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--epochs", "0"), "epochs must be at least 1"),
+        (("--schedule", "linear"), "schedule must be"),
+        (("--learning-rate", "0"), "learning_rate must be above 0"),
+        (("--tied",), "tied embeddings need logit_hidden equal to embedding"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str], more: tuple[str, ...], sentence: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command(*more)
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_defaults_are_those_of_the_seed() -> None:
+    given = train._parser().parse_args(["--data", "d", "--output", "o"])
+    assert (given.learning_rate, given.batch_size, given.max_words, given.batches) == (1e-3, 64, 20, 1000)
+    assert (given.epochs, given.validation_batches, given.min_count) == (30, 100, 5)
+    assert (given.bottleneck, given.units, given.embedding, given.logit_hidden) == (120, 300, 100, 120)
