@@ -1,0 +1,449 @@
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import Beam, Caption, EngineError, Greedy, Hypothesis, ImageError, ProviderError, RuntimeOptions, Sample
+from engine.cli import main
+from engine.images import load_pixels
+from engine.manifest import Defaults, GraphFile, ImageSpec, Manifest
+from engine.paths import expand
+from engine.progress import Progress
+
+SENTENCES = ("a dog runs", "a dog is running", "the dog")
+DEFAULTS = {"provider": "auto", "precision": "auto", "runtime": RuntimeOptions()}
+
+
+class FakeCaptioner:
+    """Reads the images and says the same of each; remembers how it was made and asked."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[Any, dict[str, Any]]] = []
+        self.decoding: Any = None
+        self.before: Callable[[int], None] = lambda entry: None
+        self.provider, self.precision = "cpu", "fp32"
+        graphs = (GraphFile("encoder", "fp32", "encoder.onnx", "", (), (), ()),)
+        spec = ImageSpec(4, 5, (0, 0, 0), (1, 1, 1))
+        manifest = Manifest("tiny", "lite", 8, 6, 9, spec, {}, Defaults(), graphs, {}, quality={"bleu_4": 0.175})
+        self.bundle = SimpleNamespace(path=Path("models/tiny"), manifest=manifest)
+
+    def __call__(self, bundle: str | None, **options: Any) -> Any:
+        self.made.append((bundle, options))
+        return self
+
+    def iter_captions(self, images: Iterable[Any], decoding: Any, *, on_error: str) -> Iterator[Caption | ImageError]:
+        assert on_error == "return"
+        self.decoding = decoding
+        count = max(getattr(decoding, "num_hypotheses", 1), getattr(decoding, "num_samples", 1))
+        for entry, image in enumerate(images):
+            self.before(entry)
+            try:
+                load_pixels(image, height=4, width=5)
+            except ImageError as error:
+                yield error.at(entry)
+                continue
+            yield Caption.best_of(
+                [
+                    Hypothesis(text, -0.5 * i - 0.25, -2.0 * i - 1, (), (), True)
+                    for i, text in enumerate(SENTENCES[:count])
+                ]
+            )
+
+
+@pytest.fixture
+def fake() -> FakeCaptioner:
+    return FakeCaptioner()
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Becomes the current folder: two photographs, one more in a subfolder, one broken, and other files."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.jpg", "A.PNG", "sub/deep/c.webp", ".hidden.jpg", ".cache/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((3, 4), np.uint8)).save(tmp_path / name)
+    (tmp_path / "broken.gif").write_text("no gif")
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def run(fake: FakeCaptioner, *arguments: str) -> int:
+    return main(arguments, fake)
+
+
+def names(*arguments: str, listed: bytes = b"") -> list[str]:
+    return [path for argument in arguments for path in expand(argument, io.BytesIO(listed))]
+
+
+# --- which images
+
+
+def test_a_folder_is_its_image_files_sorted_with_subfolders_and_without_hidden_ones(photos: Path) -> None:
+    found = ["A.PNG", "b.jpg", "broken.gif", "sub/deep/c.webp"]
+    assert names(".") == [f"./{path}" for path in found]
+    assert names(str(photos)) == [str(photos / path) for path in found]
+    assert names("sub", "sub/") == ["sub/deep/c.webp"] * 2
+    assert names(".cache") == [".cache/d.jpg"]
+
+
+def test_a_named_file_is_always_tried_whatever_its_name_and_whether_it_is_there(photos: Path) -> None:
+    named = ["notes.txt", ".hidden.jpg", "missing.jpg", "b.jpg", "b.jpg", "", "\x00", "x" * 5000]
+    assert names(*named) == named
+
+
+def test_a_glob_is_what_a_shell_makes_of_it(photos: Path) -> None:
+    assert names("*.jpg") == ["b.jpg"]
+    assert names("[Ab].*") == ["A.PNG", "b.jpg"]
+    assert names("n*") == ["notes.txt"]
+    assert names("s*") == ["sub/deep/c.webp"]
+    assert names("**/*.webp") == ["sub/deep/c.webp"]
+    assert names("./sub/**") == ["./sub/deep/c.webp"]
+
+
+def test_a_glob_that_matches_nothing_is_a_missing_file(photos: Path) -> None:
+    assert names("*.tiff") == ["*.tiff"]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(photos: Path) -> None:
+    (photos / "b[1].jpg").touch()
+    (photos / "b1.jpg").touch()
+    assert names("b[1].jpg") == ["b[1].jpg"]
+
+
+def test_a_dash_is_a_list_of_paths_one_a_line(photos: Path) -> None:
+    listed = b"b.jpg\n\nsub\r\nno such file.jpg\n*.jpg\nlast\xff.jpg"
+    expected = ["b.jpg", "sub/deep/c.webp", "no such file.jpg", "b.jpg", os.fsdecode(b"last\xff.jpg")]
+    assert names("A.PNG", "-", listed=listed) == ["A.PNG", *expected]
+
+
+def test_a_folder_that_may_not_be_read_is_reported_and_not_passed_over(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def guarded(path: str) -> Any:
+        if path.endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert names("sub") == ["sub/deep"]
+
+
+# --- what is printed
+
+
+def test_each_image_is_a_line_of_path_tab_sentence(
+    photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(fake, "caption", "b.jpg", "sub") == 0
+    assert capsys.readouterr() == ("b.jpg\ta dog runs\nsub/deep/c.webp\ta dog runs\n", "")
+
+
+def test_failed_images_are_reported_at_the_end_and_all_others_captioned(
+    photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(fake, "caption", "missing.jpg", "broken.gif", "b.jpg") == 1
+    out, err = capsys.readouterr()
+    assert out == "b.jpg\ta dog runs\n"
+    assert err.splitlines() == [
+        "2 of 3 images could not be captioned:",
+        "  missing.jpg: there is no such file",
+        "  broken.gif: is not an image of a known format, or its header is broken",
+    ]
+
+
+def test_json_has_one_line_for_every_named_file(
+    photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(fake, "caption", "--json", "missing.jpg", "b.jpg", "broken.gif") == 1
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    best = {"text": "a dog runs", "score": -0.25, "log_prob": -1.0}
+    assert lines == [
+        {"image": "missing.jpg", "error": "there is no such file"},
+        {"image": "b.jpg", **best, "alternatives": [best]},
+        {"image": "broken.gif", "error": "is not an image of a known format, or its header is broken"},
+    ]
+    assert err.startswith("2 of 3 images could not be captioned:\n")
+
+
+def test_alternatives_are_indented_below_with_their_scores(
+    photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(fake, "caption", "b.jpg", "--alternatives", "2") == 0
+    assert capsys.readouterr().out == "b.jpg\ta dog runs\n\t-0.250\ta dog runs\n\t-0.750\ta dog is running\n"
+    assert run(fake, "caption", "b.jpg", "--alternatives", "3", "--json") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert [other["text"] for other in json.loads(line)["alternatives"]] == list(SENTENCES)
+
+
+def test_a_path_of_any_characters_stays_one_line(
+    photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strange = ["a\nb\tc.jpg", os.fsdecode(b"\xff.jpg"), "日本 é\u202f.jpg", "x\x1b[31m\u2028.jpg", "no\nsuch.jpg"]
+    for name in strange[:-1]:
+        (photos / name).write_bytes((photos / "b.jpg").read_bytes())
+    assert run(fake, "caption", *strange) == 1
+    out, err = capsys.readouterr()
+    said = [r"a\nb\tc.jpg", r"\udcff.jpg", "日本 é\u202f.jpg", r"x\x1b[31m\u2028.jpg"]
+    assert out.split("\n") == [f"{name}\ta dog runs" for name in said] + [""]
+    assert err.splitlines()[1:] == [r"  no\nsuch.jpg: there is no such file"]
+    assert run(fake, "caption", "--json", *strange) == 1
+    assert [json.loads(line)["image"] for line in capsys.readouterr().out.splitlines()] == strange
+
+
+def test_a_terminal_that_cannot_show_a_path_gets_it_escaped(
+    photos: Path, fake: FakeCaptioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "b.jpg").rename(photos / "日.jpg")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert run(fake, "caption", "日.jpg") == 0
+    assert written.getvalue() == b"\\u65e5.jpg\ta dog runs\n"
+
+
+def test_each_line_is_out_before_the_next_image_is_captioned(
+    photos: Path, fake: FakeCaptioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(written), encoding="utf-8"))
+    lines: list[int] = []
+    fake.before = lambda entry: lines.append(written.getvalue().count(b"\n"))
+    assert run(fake, "caption", "b.jpg", "b.jpg", "A.PNG") == 0
+    assert lines == [0, 1, 2]
+
+
+def test_a_list_on_standard_input_is_captioned(
+    photos: Path, fake: FakeCaptioner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"b.jpg\nA.PNG\n")))
+    assert run(fake, "caption", "-") == 0
+    assert capsys.readouterr().out == "b.jpg\ta dog runs\nA.PNG\ta dog runs\n"
+
+
+# --- how it ends
+
+
+def test_an_interrupt_keeps_what_was_printed_and_says_how_far_it_came(
+    photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(entry: int) -> None:
+        if entry == 2:
+            raise KeyboardInterrupt
+
+    fake.before = interrupt
+    assert run(fake, "caption", "b.jpg", "broken.gif", "A.PNG", "sub") == 130
+    out, err = capsys.readouterr()
+    assert out == "b.jpg\ta dog runs\n"
+    assert err.splitlines()[-1] == "interrupted: 1 of 4 images captioned"
+    assert "  broken.gif: " in err
+
+
+def test_an_interrupt_before_the_first_image_leaves_no_trace(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def loading(*_: object, **__: object) -> Any:
+        raise KeyboardInterrupt
+
+    assert main(["caption", "b.jpg"], loading) == 130
+    assert capsys.readouterr() == ("", "interrupted: no image captioned\n")
+
+
+def test_a_closed_pipe_ends_silently(photos: Path, fake: FakeCaptioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    errors = io.StringIO()
+    with os.fdopen(write_end, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        monkeypatch.setattr(sys, "stderr", errors)
+        assert run(fake, "caption", "b.jpg", "broken.gif", "A.PNG") == 141
+        assert run(fake, "info") in (0, 141)
+    assert errors.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--temperature", "0.5"], "--temperature needs --sample"),
+        (["--greedy", "--seed", "1"], "--seed needs --sample"),
+        (["--beam", "2", "--top-k", "5"], "--top-k needs --sample"),
+        (["--top-p", "0.5"], "--top-p needs --sample"),
+        (["--sample", "--length-penalty", "1"], "--length-penalty needs beam search: leave out --greedy and --sample"),
+        (["--greedy", "--alternatives", "2"], "--alternatives needs beam search or --sample: leave out --greedy"),
+        (["--beam", "0"], "beam_size must be a whole number from 1"),
+        (["--beam", "2", "--alternatives", "3"], "num_hypotheses must be a whole number from 1 to beam_size"),
+        (["--sample", "--temperature", "0"], "temperature must be a number above 0"),
+        (["--sample", "--top-p", "nan"], "top_p must be a number above 0"),
+        (["--max-length", "0"], "max_length must be a whole number from 1"),
+        (["--threads", "-1"], "threads must be a whole number from 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_sentence(
+    arguments: list[str], sentence: str, photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(fake, "caption", "b.jpg", *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert sentence in err
+    assert not fake.made  # said before anything is loaded
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["caption"],
+        ["draw", "b.jpg"],
+        ["caption", "b.jpg", "--greedy", "--sample"],
+        ["caption", "b.jpg", "--beam", "3", "--greedy"],
+        ["caption", "b.jpg", "--beam", "wide"],
+        ["caption", "b.jpg", "--temp", "1"],
+        ["caption", "b.jpg", "--suppress"],
+        ["info", "b.jpg"],
+    ],
+)
+def test_wrong_usage_is_told_with_the_usage(
+    arguments: list[str], fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(fake, *arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: python -m engine")
+
+
+def test_nothing_to_caption_is_an_error(photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "empty").mkdir()
+    assert run(fake, "caption", "empty") == 2
+    assert capsys.readouterr() == ("", "error: no image was found in empty\n")
+
+
+@pytest.mark.parametrize("command", [["caption", "b.jpg"], ["info"]])
+def test_an_error_of_the_engine_is_one_sentence(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    def missing(*_: object, **__: object) -> Any:
+        raise ProviderError("the provider 'cuda' is not here")
+
+    assert main(command, missing) == 2
+    assert capsys.readouterr() == ("", "error: the provider 'cuda' is not here\n")
+
+
+def test_an_error_on_the_way_is_one_sentence(
+    photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(entry: int) -> None:
+        raise EngineError("no such word")
+
+    fake.before = fail
+    assert run(fake, "caption", "b.jpg") == 2
+    assert capsys.readouterr() == ("", "error: no such word\n")
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "decoding"),
+    [
+        ("", Beam()),
+        ("--greedy", Greedy()),
+        ("--beam 5", Beam(beam_size=5)),
+        ("--beam 5 --alternatives 4 --length-penalty 0.7", Beam(beam_size=5, num_hypotheses=4, length_penalty=0.7)),
+        ("--alternatives 4", Beam(num_hypotheses=4)),
+        ("--sample", Sample()),
+        (
+            "--sample --temperature 0.5 --top-k 9 --top-p 0.9 --seed 0 --alternatives 3",
+            Sample(temperature=0.5, top_k=9, top_p=0.9, seed=0, num_samples=3),
+        ),
+        (
+            "--greedy --max-length 9 --min-length 2 --prefix a --no-repeat-ngram 2 --suppress man,dog --suppress cat",
+            Greedy(max_length=9, min_length=2, prefix="a", no_repeat_ngram_size=2, suppress=("man", "dog", "cat")),
+        ),
+    ],
+)
+def test_options_become_the_decoding(arguments: str, decoding: object, photos: Path, fake: FakeCaptioner) -> None:
+    assert run(fake, "caption", *arguments.split(), "b.jpg") == 0
+    assert fake.decoding == decoding
+
+
+def test_a_prefix_may_hold_several_words(photos: Path, fake: FakeCaptioner) -> None:
+    assert run(fake, "caption", "--prefix", "a photo of", "b.jpg") == 0
+    assert fake.decoding == Beam(prefix="a photo of")
+
+
+def test_what_was_left_out_is_left_to_the_captioner(photos: Path, fake: FakeCaptioner) -> None:
+    assert run(fake, "caption", "b.jpg") == 0
+    assert fake.made == [(None, DEFAULTS)]
+
+
+def test_options_reach_the_captioner(photos: Path, fake: FakeCaptioner) -> None:
+    arguments = "--bundle mine --provider cpu --precision int8 --batch-size 4 --threads 3 --max-pixels 99"
+    assert run(fake, "caption", *arguments.split(), "b.jpg") == 0
+    runtime = RuntimeOptions(threads=3)
+    options = {"provider": "cpu", "precision": "int8", "batch_size": 4, "max_pixels": 99, "runtime": runtime}
+    assert fake.made == [("mine", options)]
+
+
+# --- info
+
+
+def test_info_shows_bundle_provider_precision_versions_and_quality(
+    fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(fake, "info", "--bundle", "mine", "--provider", "cpu") == 0
+    assert fake.made == [("mine", {"provider": "cpu", "precision": "auto"})]
+    out = capsys.readouterr().out
+    facts = dict(line.split(None, 1) for line in out.splitlines())
+    assert facts["bundle"] == str(Path("models/tiny"))
+    assert facts["provider"] == "cpu"
+    assert facts["precision"] == "fp32"
+    assert facts["image"].startswith("height 4, width 5")
+    assert facts["quality"] == "bleu_4 0.175"
+    assert f"numpy {np.__version__}" in facts["versions"]
+
+
+def test_info_as_json_is_one_object(fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(fake, "info", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["name"] == "tiny"
+    assert facts["precisions"] == ["fp32"]
+    assert facts["versions"].keys() == {"engine", "onnxruntime", "numpy", "Pillow"}
+    assert facts["quality"] == {"bleu_4": 0.175}
+
+
+# --- progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_and_wiped_before_each_line(
+    photos: Path, fake: FakeCaptioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert run(fake, "caption", "b.jpg", "A.PNG") == 0
+    drawn = screen.getvalue().split("\r")
+    assert "0 of 2 images" in drawn[0]
+    assert drawn[1] == " " * len(drawn[0])
+    assert drawn[2].startswith("b.jpg\ta dog runs\n[###############               ] 1 of 2 images")
+    assert drawn[4] == "A.PNG\ta dog runs\n"
+    assert len(drawn) == 5
+
+
+def test_progress_is_silent_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    progress = Progress(3, stream)
+    progress.show(1)
+    progress.clear()
+    assert stream.getvalue() == ""
