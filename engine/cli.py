@@ -57,10 +57,13 @@ def main(argv: Sequence[str] | None = None, captioner_factory: Callable[..., Cap
     except KeyboardInterrupt:
         print("interrupted: no image captioned", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        with suppress(OSError):  # the interpreter flushes standard output once more as it ends
+    except OSError as error:  # standard output is closed or full; the interpreter flushes it once more as it ends
+        with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
+        if isinstance(error, BrokenPipeError):
+            return CLOSED_PIPE
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return code
 
 

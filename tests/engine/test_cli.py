@@ -268,6 +268,18 @@ def test_a_closed_pipe_ends_silently(photos: Path, fake: FakeCaptioner, monkeypa
     assert errors.getvalue() == ""
 
 
+def test_a_full_disk_is_one_sentence(
+    photos: Path, fake: FakeCaptioner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert run(fake, "caption", "b.jpg") == 2
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
