@@ -1,0 +1,131 @@
+"""Greedy decoding for verification: plain loops over PyTorch's decoder and over the portable step graph.
+
+Deliberately naive and apart from the engine's search, which it is there to check.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from engine import Caption
+from engine.vocabulary import Vocabulary
+from training.model import CaptionDecoder
+
+State = tuple[np.ndarray, np.ndarray]
+"""hidden and cell, float32 (rows, units)"""
+
+
+class Decoder(Protocol):
+    """One half of a comparison: a decoder as arrays in, arrays out."""
+
+    def start(self, features: np.ndarray) -> State:
+        """Turns features (rows, feature_size) into the first state."""
+
+    def step(self, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """Reads a word per row, int64 (rows,); returns log-probabilities (rows, vocabulary) and the next state."""
+
+
+class TorchDecoder:
+    """PyTorch's decoder."""
+
+    def __init__(self, decoder: CaptionDecoder) -> None:
+        self.decoder = decoder.eval()
+
+    @torch.no_grad()
+    def start(self, features: np.ndarray) -> State:
+        """See Decoder."""
+        hidden, cell = self.decoder.start(torch.from_numpy(features))
+        return hidden.numpy(), cell.numpy()
+
+    @torch.no_grad()
+    def step(self, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """See Decoder."""
+        logits, hidden, cell = self.decoder.step(torch.from_numpy(token_ids), *map(torch.from_numpy, state))
+        return torch.log_softmax(logits, dim=-1).numpy(), (hidden.numpy(), cell.numpy())
+
+
+class OnnxDecoder:
+    """The graphs decoder_init and decoder_step, run on the CPU."""
+
+    def __init__(self, init: ort.InferenceSession, step: ort.InferenceSession) -> None:
+        self._init, self._step = init, step
+
+    def start(self, features: np.ndarray) -> State:
+        """See Decoder."""
+        hidden, cell = self._init.run(["hidden", "cell"], {"features": features})
+        return hidden, cell
+
+    def step(self, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """See Decoder."""
+        inputs = {"token_ids": token_ids, "hidden": state[0], "cell": state[1]}
+        log_probs, hidden, cell = self._step.run(["log_probs", "next_hidden", "next_cell"], inputs)
+        return log_probs, (hidden, cell)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Sentences as ids, int64 (rows, length), PAD behind their END, and each id's log-probability, float32."""
+
+    ids: np.ndarray
+    log_probs: np.ndarray
+
+
+def greedy(decoder: Decoder, features: np.ndarray, vocabulary: Vocabulary, max_length: int) -> Decoded:
+    """Takes the likeliest word again and again, END included, up to max_length; PAD, UNK and START never."""
+    state = decoder.start(features)
+    rows = np.arange(len(features))
+    previous = np.full(len(features), vocabulary.start_id)
+    ids = np.full((len(features), max_length), vocabulary.pad_id)
+    log_probs = np.zeros(ids.shape, dtype=np.float32)
+    live = np.ones(len(features), dtype=bool)
+    for position in range(max_length):
+        allowed, state = _allowed(decoder, previous, state, vocabulary)
+        previous = allowed.argmax(axis=1)  # (rows,)
+        ids[live, position] = previous[live]
+        log_probs[live, position] = allowed[rows, previous][live]
+        live &= previous != vocabulary.end_id
+    return Decoded(ids, log_probs)
+
+
+def from_captions(captions: Sequence[Caption], vocabulary: Vocabulary, max_length: int) -> Decoded:
+    """Lays the engine's captions out in the same form."""
+    ids = np.full((len(captions), max_length), vocabulary.pad_id)
+    log_probs = np.zeros(ids.shape, dtype=np.float32)
+    for row, caption in enumerate(captions):
+        ids[row, : len(caption.tokens)] = [vocabulary.ids[word] for word in caption.tokens]
+        log_probs[row, : len(caption.tokens)] = caption.token_log_probs
+    return Decoded(ids, log_probs)
+
+
+def decode_error(decoder: Decoder, features: np.ndarray, decoded: Decoded, vocabulary: Vocabulary) -> float:
+    """Returns how far a decode is from being the greedy decode of `decoder`.
+
+    Each token must be the decoder's own likeliest one after the tokens before it: the result is the largest
+    log-probability by which one is not, or by which its reported log-probability differs, whichever is larger. So
+    it is small only if the words are the same, but for ties closer than itself. A sentence that stops without END
+    before the last position gives infinity.
+    """
+    state = decoder.start(features)
+    rows = np.arange(len(features))
+    previous = np.full(len(features), vocabulary.start_id)
+    live = np.ones(len(features), dtype=bool)
+    worst = 0.0
+    for ids, reported in zip(decoded.ids.T, decoded.log_probs.T, strict=True):
+        allowed, state = _allowed(decoder, previous, state, vocabulary)
+        own = allowed[rows, ids]  # -inf where the token is one that is never produced
+        errors = np.maximum(allowed.max(axis=1) - own, np.abs(own - reported))
+        worst = max(worst, float(errors[live].max(initial=0.0)))
+        live &= ids != vocabulary.end_id
+        previous = ids
+    return worst
+
+
+def _allowed(decoder: Decoder, previous: np.ndarray, state: State, vocabulary: Vocabulary) -> tuple[np.ndarray, State]:
+    log_probs, state = decoder.step(previous, state)  # (rows, vocabulary)
+    allowed = log_probs.copy()
+    allowed[:, [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]] = -np.inf
+    return allowed, state

@@ -1,0 +1,69 @@
+"""Traces PyTorch modules to ONNX graphs. Owns the opset, the names of tensors and what may remain in a file.
+
+Knows nothing of captions, bundles or weight files.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnxscript  # noqa: F401 (torch.onnx imports it, but late)
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+OPSET = 18
+"""What torch.onnx writes without converting, and what ONNX Runtime's CPU, CUDA, TensorRT and OpenVINO providers
+all take."""
+
+PRODUCER = "captioning-engine"
+
+
+def trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], dynamic: str) -> ModelProto:
+    """Exports a module in eval mode whose tensors all share one dynamic first dimension, named `dynamic`.
+
+    `inputs` are examples in the order of forward's parameters, of any size but 1 along that dimension (torch
+    would take 1 for a constant). The result names exactly these inputs and outputs.
+    """
+    rows = torch.export.Dim(dynamic, min=1, max=1 << 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.onnx warns about itself
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple({0: rows} for _ in inputs),
+            verbose=False,
+        )
+    assert program is not None
+    model: ModelProto = program.model_proto
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = dynamic
+    return clean(model)
+
+
+def clean(model: ModelProto) -> ModelProto:
+    """Removes in place what a reader of the file has no use for, and returns the model.
+
+    Stack traces with the paths of this machine, notes of the exporter, and the shapes of inner values: every
+    runtime infers those, and after surgery they may be wrong.
+    """
+    model.producer_name, model.producer_version = PRODUCER, ""
+    del model.graph.value_info[:]
+    _strip(model)
+    return model
+
+
+def _strip(message: Any) -> None:
+    """Clears doc_string and metadata_props in a protobuf message and in all that it holds, initialisers included."""
+    for name in ("doc_string", "metadata_props"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            parts = value if field.is_repeated else [value]
+            for part in parts:
+                _strip(part)

@@ -1,0 +1,42 @@
+"""The pictures that an export is verified with: photographs where there are some, drawn ones where not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from engine.images import ImageInput
+from export.errors import ExportError
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+MOST = 32
+
+
+def find_pictures(folder: Path | None = None) -> Sequence[ImageInput]:
+    """Returns up to 32 pictures of a folder, by name; without one those of the repository's samples, or drawn ones.
+
+    Raises ExportError for a named folder without pictures.
+    """
+    where = folder or SAMPLES
+    found = sorted(path for path in where.glob("*") if path.suffix.lower() in SUFFIXES)
+    if folder is not None and not found:
+        raise ExportError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}) to verify with")
+    return found[:MOST] or draw_pictures()
+
+
+def draw_pictures(count: int = 8, seed: int = 0) -> Sequence[ImageInput]:
+    """Draws coloured boxes and discs on coloured grounds, each picture of another size: uint8 (height, width, 3)."""
+    random = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(count):
+        width, height = (int(side) for side in random.integers(48, 320, 2))
+        picture = Image.new("RGB", (width, height), tuple(random.integers(0, 256, 3).tolist()))
+        draw = ImageDraw.Draw(picture)
+        for shape in (draw.rectangle, draw.ellipse):
+            left, top = int(random.integers(0, width // 2)), int(random.integers(0, height // 2))
+            box = (left, top, left + width // 3, top + height // 3)
+            shape(box, fill=tuple(random.integers(0, 256, 3).tolist()))
+        pictures.append(np.asarray(picture))
+    return pictures

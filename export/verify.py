@@ -1,0 +1,203 @@
+"""Whether a bundle computes what PyTorch computes: each graph, and whole sentences. Owns the checks and tolerances.
+
+Changes nothing and knows nothing of how the graphs were made.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from engine import Caption, Captioner, Greedy
+from engine.bundle import GRAPHS, Bundle
+from engine.images import ImageInput, load_pixels
+from export.decode import Decoded, Decoder, OnnxDecoder, State, TorchDecoder, decode_error, from_captions, greedy
+from training.encoders import Encoder
+from training.model import CaptionDecoder
+
+BATCH_SIZES = (1, 2, 7, 32)
+CANDIDATES = 6
+SEED = 0
+
+TOLERANCES = {"encoder": 1e-4, "decoder_init": 1e-5, "decoder_step": 1e-4, "search_step": 1e-4, "greedy decode": 1e-4}
+"""Largest errors allowed: of features and first states relative to the largest of them (at least 1), of the others
+absolute. Sound exports stay 30 to 100 times below; a wrong weight or a wrong normalisation is far above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison over several batch sizes: the largest error found and the largest allowed."""
+
+    name: str
+    error: float
+    tolerance: float
+    batch_sizes: tuple[int, ...] = BATCH_SIZES
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance (NaN is not)."""
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The PyTorch side. A half that is not exported anew is None; what it would be compared with is skipped."""
+
+    encoder: Encoder | None
+    decoder: CaptionDecoder | None
+
+
+def verify(folder: Path, reference: Reference, pictures: Sequence[ImageInput]) -> tuple[Check, ...]:
+    """Compares a bundle's graphs, and the engine's sentences, with PyTorch on the CPU.
+
+    Every check runs on random inputs or on `pictures`, repeated to fill the batch sizes.
+    """
+    return tuple(_Verification(Bundle.load(folder), reference, pictures).checks())
+
+
+def table(checks: Sequence[Check]) -> str:
+    """Lays checks out as lines of text."""
+    width = max(len(check.name) for check in checks)
+    lines = [f"{'check':{width}}  {'batch sizes':12}  {'max error':>9}  {'tolerance':>9}"]
+    for check in checks:
+        sizes = " ".join(map(str, check.batch_sizes))
+        verdict = "ok" if check.passed else "BEYOND TOLERANCE"
+        lines.append(f"{check.name:{width}}  {sizes:12}  {check.error:9.1e}  {check.tolerance:9.1e}  {verdict}")
+    return "\n".join(lines)
+
+
+class _Verification:
+    def __init__(self, bundle: Bundle, reference: Reference, pictures: Sequence[ImageInput]) -> None:
+        self.bundle, self.reference = bundle, reference
+        self.random = np.random.default_rng(SEED)
+        self.pictures = list(islice(cycle(pictures), max(BATCH_SIZES)))
+        image = bundle.manifest.image
+
+        def pixels(picture: ImageInput) -> np.ndarray:
+            return load_pixels(picture, height=image.height, width=image.width, resample=image.resample)
+
+        self.pixels = np.stack(list(islice(cycle(map(pixels, pictures)), max(BATCH_SIZES))))  # (32, height, width, 3)
+        self.sessions = {
+            graph: ort.InferenceSession(bundle.path / bundle.graph(graph).file, providers=["CPUExecutionProvider"])
+            for graph in GRAPHS
+        }
+        self.portable = OnnxDecoder(self.sessions["decoder_init"], self.sessions["decoder_step"])
+
+    def checks(self) -> Iterator[Check]:
+        """Runs one check after another."""
+        features = self._encode(self.pixels)  # (32, feature_size)
+        if self.reference.encoder is not None:
+            random = self.random.integers(0, 256, self.pixels.shape, dtype=np.uint8)
+            yield self._encoder("encoder, random pixels", self.reference.encoder, random)
+            yield self._encoder("encoder, photographs", self.reference.encoder, self.pixels)
+            features = _torch_features(self.reference.encoder, self.pixels)
+        decoder: Decoder = self.portable
+        if self.reference.decoder is not None:
+            decoder = TorchDecoder(self.reference.decoder)
+            noise = self.random.random(features.shape, dtype=np.float32)
+            yield _check("decoder_init, random features", lambda n: self._init(decoder, noise[:n]))
+            yield _check("decoder_init, photographs", lambda n: self._init(decoder, features[:n]))
+            yield _check("decoder_step, random states", lambda n: self._step(decoder, n))
+            yield _check("search_step, one bias", lambda n: self._search(decoder, n, bias_rows=1))
+            yield _check("search_step, bias per row", lambda n: self._search(decoder, n, bias_rows=n))
+        yield from self._sentences(decoder, features)
+
+    def _encode(self, pixels: np.ndarray) -> np.ndarray:
+        features: np.ndarray = self.sessions["encoder"].run(["features"], {"pixels": pixels})[0]
+        return features
+
+    def _encoder(self, name: str, encoder: Encoder, pixels: np.ndarray) -> Check:
+        expected = _torch_features(encoder, pixels)
+        return _check(name, lambda n: _distance(self._encode(pixels[:n]), expected[:n]) / _scale(expected))
+
+    def _init(self, decoder: Decoder, features: np.ndarray) -> float:
+        pairs = zip(self.portable.start(features), decoder.start(features), strict=True)
+        return max(_distance(found, expected) / _scale(expected) for found, expected in pairs)
+
+    def _draw(self, rows: int, state_rows: int) -> tuple[np.ndarray, State]:
+        """Draws token_ids (rows,) and a state of state_rows rows as an LSTM can have: |hidden| < 1."""
+        token_ids = self.random.integers(0, self.bundle.manifest.vocabulary_size, rows)
+        shape = (state_rows, self.bundle.manifest.units)
+        hidden = self.random.uniform(-1, 1, shape).astype(np.float32)
+        return token_ids, (hidden, self.random.standard_normal(shape, dtype=np.float32))
+
+    def _step(self, decoder: Decoder, rows: int) -> float:
+        token_ids, state = self._draw(rows, rows)
+        log_probs, following = self.portable.step(token_ids, state)
+        expected, expected_following = decoder.step(token_ids, state)
+        return max(_distance(log_probs, expected), *map(_distance, following, expected_following))
+
+    def _search(self, decoder: Decoder, rows: int, bias_rows: int) -> float:
+        """Compares the fused step with a gather, a step and a sort in numpy; ties may fall either way."""
+        token_ids, (hidden, cell) = self._draw(rows, state_rows=rows + 3)
+        parents = self.random.integers(0, rows + 3, rows)
+        vocabulary = self.bundle.manifest.vocabulary_size
+        bias = self.random.standard_normal((bias_rows, vocabulary), dtype=np.float32)
+        bias[:, self.random.integers(0, vocabulary)] = -np.inf  # a suppressed word
+        k = min(CANDIDATES, vocabulary - 1)
+        inputs = {"token_ids": token_ids, "parent_rows": parents, "hidden": hidden, "cell": cell, "bias": bias}
+        outputs = ["ids", "log_probs", "next_hidden", "next_cell"]
+        ids, log_probs, *following = self.sessions["search_step"].run(outputs, {**inputs, "k": np.array([k])})
+        scores, expected_following = decoder.step(token_ids, (hidden[parents], cell[parents]))
+        biased = scores + bias  # (rows, vocabulary)
+        if any(len(set(row)) != k for row in ids.tolist()):
+            return np.inf
+        best_first = -np.sort(-biased, axis=1)[:, :k]
+        return max(
+            _distance(log_probs, best_first),
+            _distance(log_probs, np.take_along_axis(biased, ids, axis=1)),
+            *map(_distance, following, expected_following),
+        )
+
+    def _sentences(self, decoder: Decoder, features: np.ndarray) -> Iterator[Check]:
+        """Compares greedy decodes, word for word, of the portable step and of the engine."""
+        words, longest = self.bundle.vocabulary, self.bundle.manifest.defaults.max_length
+        captioner = Captioner(self.bundle.path, provider="cpu", precision="fp32")
+
+        def error(decoded: Decoded) -> float:
+            return decode_error(decoder, features[: len(decoded.ids)], decoded, words)
+
+        def portable(n: int) -> float:
+            return error(greedy(self.portable, features[:n], words, longest))
+
+        def engine_features(n: int) -> float:
+            return error(from_captions(captioner.caption_features(features[:n], Greedy()), words, longest))
+
+        def engine(n: int) -> float:
+            captions = [c for c in captioner.caption(self.pictures[:n], Greedy()) if isinstance(c, Caption)]
+            return error(from_captions(captions, words, longest)) if len(captions) == n else np.inf
+
+        if decoder is not self.portable:
+            yield _check("greedy decode, portable step", portable)
+        yield _check("greedy decode, engine from features", engine_features)
+        yield _check("greedy decode, engine from photographs", engine)
+
+
+def _check(name: str, error: Callable[[int], float]) -> Check:
+    """Takes the largest error over the batch sizes; NaN counts as the largest."""
+    errors = [error(n) for n in BATCH_SIZES]
+    return Check(name, float(np.max(errors)), TOLERANCES[name.split(",")[0]])
+
+
+def _distance(found: np.ndarray, expected: np.ndarray) -> float:
+    """Returns the largest absolute difference, infinity for another shape or type."""
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return np.inf
+    return float(np.abs(found - expected).max(initial=0.0))
+
+
+def _scale(values: np.ndarray) -> float:
+    """Returns the largest magnitude, at least 1: untrained encoders can give features of any size."""
+    return max(1.0, float(np.abs(values).max(initial=0.0)))
+
+
+@torch.no_grad()
+def _torch_features(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
+    """Returns PyTorch's features, a few images at a time to bound the memory."""
+    parts = [encoder(torch.from_numpy(pixels[i : i + 8])) for i in range(0, len(pixels), 8)]
+    features: np.ndarray = torch.cat(parts).numpy()
+    return features
