@@ -11,14 +11,21 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.shapes import (
+    VOCABULARY,
+    draw_data,
+    make_examples,
+    make_options,
+    make_store,
+    make_table,
+    make_trainer,
+)
 from training import train
 from training.batches import CaptionTable
 from training.checkpoint import load_checkpoint, load_tensors
 from training.report import greedy_captions, predictions_table
 from training.train import main
 from training.trainer import Epoch, Trainer, TrainingError
-
-from .shapes import VOCABULARY, draw_data, make_examples, make_options, make_store, make_table, make_trainer
 
 
 def run(trainer: Trainer, folder: Path) -> Trainer:

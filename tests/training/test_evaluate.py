@@ -1,0 +1,106 @@
+"""Laws of the evaluation command, on a captioner that knows the answers."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine import Beam, Caption, Greedy, Hypothesis, ImageError, OptionsError
+from engine.options import Decoding
+from tests.training.shapes import captions, draw_data
+from training import evaluate
+from training.data import open_dataset
+from training.evaluate import main
+
+COLOURS = ("red", "green", "blue", "yellow")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return draw_data(tmp_path / "data", train=16, validation=8)
+
+
+@pytest.fixture
+def asked(data: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Puts a captioner in place that answers the first reference; returns what it was asked for."""
+    dataset = open_dataset(data, "val")
+    answers = {dataset.read(example.name): example.captions[0] for example in dataset.examples}
+    asked: list[Any] = []
+
+    class Knowing:
+        def __init__(self, bundle: Path | None, *, provider: str, precision: str, batch_size: int) -> None:
+            if bundle == Path("bad"):
+                raise OptionsError("this bundle is bad")
+            self.provider, self.precision = provider, precision
+            self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="knowing"))
+
+        def iter_captions(
+            self, images: Iterable[bytes], decoding: Decoding, *, on_error: str
+        ) -> Iterator[Caption | ImageError]:
+            asked.append(decoding)
+            for entry, content in enumerate(images):
+                if content not in answers:
+                    yield ImageError("it is empty", source="0 bytes", entry=entry)
+                    continue
+                yield Caption.best_of([Hypothesis(answers[content], -1.0, -1.0, (), (), True)])
+
+    monkeypatch.setattr(evaluate, "Captioner", Knowing)
+    monkeypatch.setenv("PATH", "")  # without Java: fast
+    return asked
+
+
+@pytest.fixture
+def command(data: Path, tmp_path: Path) -> Callable[..., int]:
+    return lambda *more: main(["--data", str(data), "--output", str(tmp_path / "scores.json"), *more])
+
+
+@pytest.mark.usefixtures("asked")
+def test_right_captions_get_full_scores_and_everything_is_written(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command() == 0
+    printed = capsys.readouterr().out
+    assert "BLEU-1   1.0000" in printed
+    assert "METEOR is left out" in printed
+    assert "images/s" in printed
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert written["scores"]["BLEU-3"] == pytest.approx(1)
+    assert written["images"] == 8
+    assert written["images_per_second"] > 0
+    assert written["tokeniser"] == r"lower-case \w+ words"
+    assert written["captions"]["16.jpg"] == captions("red", "circle")[0]
+    assert (written["provider"], written["precision"], written["bundle"]) == ("auto", "auto", "knowing")
+
+
+def test_the_decoding_asked_for_is_the_one_used(command: Callable[..., int], asked: list[Any]) -> None:
+    assert command() == command("--greedy") == command("--beam", "5", "--length-penalty", "0.7") == 0
+    assert asked == [Beam(), Greedy(), Beam(beam_size=5, length_penalty=0.7)]
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_limit_scores_only_the_first_images(command: Callable[..., int], tmp_path: Path) -> None:
+    assert command("--limit", "3") == 0
+    assert list(json.loads((tmp_path / "scores.json").read_text())["captions"]) == ["16.jpg", "17.jpg", "18.jpg"]
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_broken_image_is_named_and_the_rest_scored(
+    command: Callable[..., int], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "images" / "17.jpg").write_bytes(b"")
+    assert command() == 0
+    assert "left out 17.jpg: it is empty" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "scores.json").read_text())["captions"]) == 7
+
+
+@pytest.mark.usefixtures("asked")
+def test_errors_are_one_sentence(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--bundle", "bad") == 1
+    assert capsys.readouterr().err == "error: this bundle is bad\n"
+    for more, sentence in ((("--limit", "0"), "--limit must be"), (("--greedy", "--length-penalty", "1"), "--greedy")):
+        with pytest.raises(SystemExit):
+            command(*more)
+        assert sentence in capsys.readouterr().err
