@@ -5,7 +5,6 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import nn
@@ -28,13 +27,20 @@ def read_weights(path: Path) -> StateDict:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise EncoderError(f"{path} cannot be read as encoder weights: {str(error).splitlines()[0]}") from error
+    except pickle.UnpicklingError as error:  # torch's own message advises to run the file's code
+        raise EncoderError(f"{path} is no file of tensors alone; nothing else is loaded") from error
+    except Exception as error:  # on a damaged file the two readers raise nearly anything
+        raise EncoderError(f"{path} cannot be read as encoder weights ({reason(error)})") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise EncoderError(f"{path} holds no state dict (names with tensors)")
     return state
+
+
+def reason(error: Exception) -> str:
+    """Returns the first line of an error's message, or its kind when it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def lite_pretrained(name: str) -> StateDict:

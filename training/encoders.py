@@ -16,7 +16,7 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from engine.manifest import ImageSpec
-from training.encoder_weights import EncoderError, lite_pretrained, load_into, read_weights
+from training.encoder_weights import EncoderError, lite_pretrained, load_into, read_weights, reason
 
 __all__ = ["Encoder", "EncoderError", "load_encoder"]
 
@@ -135,10 +135,9 @@ def _timm(name: str, pretrained: bool) -> _Made:
 
 
 def _no_download(name: str, error: Exception) -> EncoderError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return EncoderError(
-        f"the pretrained weights of {name} could not be downloaded ({reason}); name a file with --encoder-weights, "
-        f"or 'random' for untrained ones"
+        f"the pretrained weights of {name} could not be downloaded ({reason(error)}); "
+        "name a file with --encoder-weights, or 'random' for untrained ones"
     )
 
 
