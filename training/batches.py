@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from engine.vocabulary import Vocabulary, pad_matrix
+from training.examples import DataError
 
 
 class Features(Protocol):
@@ -68,12 +69,12 @@ class CaptionTable:
     ) -> "CaptionTable":
         """Encodes the captions of every example that has features in all views, such as plain and mirrored.
 
-        Raises ValueError when none has.
+        Raises DataError when none has.
         """
         known = set.intersection(*(set(view.names) for view in views))
         kept = [example for example in examples if example.name in known and example.captions]
         if not kept:
-            raise ValueError("no image has both features and captions, so there is nothing to train on")
+            raise DataError("no image has both features and captions, so there is nothing to train on")
         sequences = [vocabulary.encode(text, max_words) for example in kept for text in example.captions]
         counts = [len(example.captions) for example in kept]
         return cls(

@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from engine import Beam, Captioner, EngineError, Greedy, ImageError
+from engine.manifest import Defaults
 from engine.options import Decoding
 from training.checkpoint import write_json
 from training.data import DataError, Dataset, open_dataset
@@ -55,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     for name, reason in evaluation.refused.items():
         print(f"left out {name}: {reason}", file=sys.stderr)
-    images = len(evaluation.captions)
-    print(f"{images:,} images of {given.data} ({given.split}), {decoding}, {captioner.provider} {captioner.precision}")
+    images, how = len(evaluation.captions), _describe(decoding, captioner.bundle.manifest.defaults)
+    print(f"{images:,} images of {given.data} ({given.split}), {how}, {captioner.provider} {captioner.precision}")
     print(evaluation.scores)
     print(f"{evaluation.seconds:.1f} s, {images / evaluation.seconds:.1f} images/s")
     if given.output:
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "bundle": captioner.bundle.manifest.name,
                 "data": str(given.data),
                 "split": given.split,
-                "decoding": str(decoding),
+                "decoding": how,
                 "provider": captioner.provider,
                 "precision": captioner.precision,
                 "images": images,
@@ -107,6 +108,14 @@ def evaluate(captioner: Captioner, dataset: Dataset, decoding: Decoding, *, limi
     seconds = time.perf_counter() - began
     references = {example.name: example.captions for example in examples if example.name in captions}
     return Evaluation(captions, refused, score_captions(references, captions), seconds)
+
+
+def _describe(decoding: Decoding, defaults: Defaults) -> str:
+    """Names the decoding with the values in use, the bundle's defaults filled in."""
+    if not isinstance(decoding, Beam):
+        return "greedy"
+    penalty = defaults.length_penalty if decoding.length_penalty is None else decoding.length_penalty
+    return f"beam {decoding.beam_size or defaults.beam_size}, length penalty {penalty:g}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -63,11 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with processes(given.device) as together:
             _run(given, options, together)
     except KeyboardInterrupt:
-        where = given.output / checkpoint.LAST
-        kept = "continue with the same command and --resume" if where.is_file() else "no epoch was finished"
-        print(f"\ninterrupted: {kept}", file=sys.stderr)
+        begun = (given.output / checkpoint.CONFIG).is_file()
+        print(f"\ninterrupted: continue with the same command{' and --resume' if begun else ''}", file=sys.stderr)
         return 130
-    except (CheckpointError, DataError, EncoderError, TrainingError) as error:
+    except (CheckpointError, DataError, EncoderError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -222,10 +221,14 @@ def _train_and_write(trainer: Trainer, vocabulary: Vocabulary, output: Path) -> 
                 for split in ("train", "validation"):
                     value = getattr(epoch, f"{split}_{kind}")
                     board.add_scalar(f"epoch/{split}_{kind}", value, epoch.epoch * trainer.options.batches)
-            write_json(output / HISTORY, [asdict(epoch) for epoch in trainer.history])
-            write_atomically(output / CURVE, draw_curves(trainer.history))
+            _write_history(trainer, output)
             with (output / PREDICTIONS).open("a", encoding="utf-8") as file:
                 file.write(f"epoch {epoch.epoch}\n{table}\n")
+
+
+def _write_history(trainer: Trainer, output: Path) -> None:
+    write_json(output / HISTORY, [asdict(epoch) for epoch in trainer.history])
+    write_atomically(output / CURVE, draw_curves(trainer.history))
 
 
 def _line(epoch: Epoch, trainer: Trainer) -> str:
@@ -238,6 +241,7 @@ def _line(epoch: Epoch, trainer: Trainer) -> str:
 
 def _finish(trainer: Trainer, vocabulary: Vocabulary, dataset: Dataset, output: Path, photographs: int) -> None:
     """Writes the report of the best checkpoint."""
+    _write_history(trainer, output)  # a kill may have come between a checkpoint and its history
     best = checkpoint.load_checkpoint(output)
     table = trainer.validation_table
     chosen = spread(len(table.names), photographs)

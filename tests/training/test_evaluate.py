@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from engine import Beam, Caption, Greedy, Hypothesis, ImageError, OptionsError
+from engine.manifest import Defaults
 from engine.options import Decoding
 from tests.training.shapes import captions, draw_data
 from training import evaluate
@@ -35,7 +36,7 @@ def asked(data: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             if bundle == Path("bad"):
                 raise OptionsError("this bundle is bad")
             self.provider, self.precision = provider, precision
-            self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="knowing"))
+            self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="knowing", defaults=Defaults()))
 
         def iter_captions(
             self, images: Iterable[bytes], decoding: Decoding, *, on_error: str
@@ -78,6 +79,19 @@ def test_right_captions_get_full_scores_and_everything_is_written(
 def test_the_decoding_asked_for_is_the_one_used(command: Callable[..., int], asked: list[Any]) -> None:
     assert command() == command("--greedy") == command("--beam", "5", "--length-penalty", "0.7") == 0
     assert asked == [Beam(), Greedy(), Beam(beam_size=5, length_penalty=0.7)]
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_decoding_is_named_with_the_values_in_use(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command()
+    defaults = Defaults()
+    assert f"beam {defaults.beam_size}, length penalty {defaults.length_penalty:g}," in capsys.readouterr().out
+    command("--beam", "7", "--length-penalty", "0.5")
+    assert "beam 7, length penalty 0.5," in capsys.readouterr().out
+    command("--greedy")
+    assert "greedy," in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("asked")

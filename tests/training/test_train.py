@@ -23,6 +23,7 @@ from tests.training.shapes import (
 from training import train
 from training.batches import CaptionTable
 from training.checkpoint import load_checkpoint, load_tensors
+from training.examples import DataError
 from training.report import greedy_captions, predictions_table
 from training.train import main
 from training.trainer import Epoch, Trainer, TrainingError
@@ -99,7 +100,7 @@ def test_every_view_of_an_image_is_trained_on() -> None:
 def test_images_without_features_are_left_out() -> None:
     table = CaptionTable.build(make_examples(6), [make_store(4)], VOCABULARY, max_words=5)
     assert table.names == ("00.jpg", "01.jpg", "02.jpg", "03.jpg")
-    with pytest.raises(ValueError, match="nothing to train on"):
+    with pytest.raises(DataError, match="nothing to train on"):
         CaptionTable.build((), [make_store(4)], VOCABULARY, max_words=5)
 
 
