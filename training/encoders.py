@@ -68,7 +68,7 @@ def load_encoder(name: str, weights: str = "pretrained") -> Encoder:
     make = _inception if name == "inception_v3" else _lite if name in LITE_SIZES else _timm
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        made = make(name, pretrained=weights == "pretrained")
+        made = make(name, weights)
     if weights not in ("pretrained", "random"):
         load_into(made.network, read_weights(Path(weights)), made.head, weights)
         weights = Path(weights).name
@@ -82,13 +82,16 @@ class _Made:
     head: tuple[str, ...]  # prefixes of the state dict's entries that only classification needs
 
 
-def _inception(name: str, pretrained: bool) -> _Made:
-    network = torchvision.models.inception_v3(
-        weights=None, aux_logits=False, transform_input=False, init_weights=not pretrained
-    )
+def _inception(name: str, weights: str) -> _Made:
+    network = torchvision.models.inception_v3(aux_logits=False, transform_input=False, init_weights=False)
+    if weights == "random":
+        # With either initialisation of its own, features leave what float16 can hold: 1e-7 or 1e11.
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     network.fc = nn.Identity()
     head = ("fc.", "AuxLogits.")
-    if pretrained:
+    if weights == "pretrained":
         try:
             state = torchvision.models.Inception_V3_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
         except (OSError, RuntimeError) as error:
@@ -97,16 +100,16 @@ def _inception(name: str, pretrained: bool) -> _Made:
     return _Made(network, INCEPTION_IMAGE, head)
 
 
-def _lite(name: str, pretrained: bool) -> _Made:
+def _lite(name: str, weights: str) -> _Made:
     # The package's weights are TensorFlow's: its padding and BatchNorm epsilon are those of timm's tf_ variant.
     network = timm.create_model(f"tf_{name}", num_classes=0)
     size = LITE_SIZES[name]
-    if pretrained:
+    if weights == "pretrained":
         load_into(network, lite_pretrained(name), LITE_HEAD, "the package's weights")
     return _Made(network, ImageSpec(size, size, (127.0,) * 3, (128.0,) * 3), LITE_HEAD)
 
 
-def _timm(name: str, pretrained: bool) -> _Made:
+def _timm(name: str, weights: str) -> _Made:
     if not timm.is_model(name):
         known = ["inception_v3", *LITE_SIZES, *timm.list_models()]
         near = ", ".join(get_close_matches(name, known, n=3)) or "timm.list_models() lists the names"
@@ -115,9 +118,9 @@ def _timm(name: str, pretrained: bool) -> _Made:
         )
     network: Any
     try:
-        network = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        network = timm.create_model(name, pretrained=weights == "pretrained", num_classes=0)
     except Exception as error:  # the hub's client raises errors of several libraries
-        if not pretrained:
+        if weights != "pretrained":
             raise
         raise _no_download(name, error) from error
     config: dict[str, Any] = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
