@@ -4,12 +4,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, sha256
 from engine.manifest import Defaults, GraphFile, Manifest
-from engine.options import Beam
 from engine.vocabulary import SPECIAL_WORDS
 from export import record
 from export.decoder import init_graph, search_graph, step_graph
@@ -70,6 +70,7 @@ def export_bundle(
     load_checkpoint and load_encoder raise. Whatever happens, `output` is what it was before or the whole new bundle.
     """
     old = _bundle_to_complete(output, part, overwrite)
+    _defaults(Defaults(), options.defaults)
     pictures = find_pictures(options.verify_images)
     checkpoint = load_checkpoint(folder, options.checkpoint)
     encoder = None
@@ -188,7 +189,8 @@ def _manifest(
 
 
 def _defaults(usual: Defaults, asked: Mapping[str, Any]) -> Defaults:
-    """Replaces the defaults that are asked for. Raises OptionsError for one that no search could use."""
+    """Replaces the defaults that are asked for; refuses those that no search could use."""
     defaults = replace(usual, **asked)
-    Beam(beam_size=defaults.beam_size, max_length=defaults.max_length, length_penalty=defaults.length_penalty)
+    if not (defaults.max_length >= 1 and defaults.beam_size >= 1 and 0 <= defaults.length_penalty < inf):
+        raise ExportError(f"{defaults}: max_length and beam_size must be at least 1, length_penalty at least 0")
     return defaults

@@ -1,6 +1,6 @@
-"""Greedy decoding for verification: plain loops over PyTorch's decoder and over the portable step graph.
+"""Greedy decoding for verification: PyTorch's decoder and the portable step in a plain loop, and the engine.
 
-Deliberately naive and apart from the engine's search, which it is there to check.
+The loop is deliberately naive and apart from the engine's search, which it is there to check.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,9 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from engine import Caption
+from engine import Caption, Captioner, Greedy
+from engine.bundle import Bundle
+from engine.images import ImageInput
 from engine.vocabulary import Vocabulary
 from training.model import CaptionDecoder
 
@@ -91,14 +93,29 @@ def greedy(decoder: Decoder, features: np.ndarray, vocabulary: Vocabulary, max_l
     return Decoded(ids, log_probs)
 
 
-def from_captions(captions: Sequence[Caption], vocabulary: Vocabulary, max_length: int) -> Decoded:
-    """Lays the engine's captions out in the same form."""
-    ids = np.full((len(captions), max_length), vocabulary.pad_id)
-    log_probs = np.zeros(ids.shape, dtype=np.float32)
-    for row, caption in enumerate(captions):
-        ids[row, : len(caption.tokens)] = [vocabulary.ids[word] for word in caption.tokens]
-        log_probs[row, : len(caption.tokens)] = caption.token_log_probs
-    return Decoded(ids, log_probs)
+class EngineGreedy:
+    """The engine's own greedy decoding of a bundle, on the CPU, in the same form."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._captioner = Captioner(bundle.path, provider="cpu", precision="fp32")
+        self._bundle = bundle
+
+    def from_features(self, features: np.ndarray) -> Decoded:
+        """Decodes features (rows, feature_size)."""
+        return self._decoded(self._captioner.caption_features(features, Greedy()))
+
+    def from_pictures(self, pictures: Sequence[ImageInput]) -> Decoded:
+        """Decodes pictures, reading and encoding them as the engine does."""
+        return self._decoded(self._captioner.caption(pictures, Greedy()))
+
+    def _decoded(self, captions: Sequence[Caption]) -> Decoded:
+        vocabulary, longest = self._bundle.vocabulary, self._bundle.manifest.defaults.max_length
+        ids = np.full((len(captions), longest), vocabulary.pad_id)
+        log_probs = np.zeros(ids.shape, dtype=np.float32)
+        for row, caption in enumerate(captions):
+            ids[row, : len(caption.tokens)] = [vocabulary.ids[word] for word in caption.tokens]
+            log_probs[row, : len(caption.tokens)] = caption.token_log_probs
+        return Decoded(ids, log_probs)
 
 
 def decode_error(decoder: Decoder, features: np.ndarray, decoded: Decoded, vocabulary: Vocabulary) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from engine import EngineError
+    from engine.errors import EngineError
     from engine.manifest import Defaults
     from export.bundle import ExportOptions, Part, add_quality, export_bundle
     from export.errors import ExportError

@@ -1,0 +1,192 @@
+"""Writing bundles: the halves, the manifest, and that what stood there is never damaged."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+from onnx import ModelProto
+
+from engine.bundle import Bundle
+from export import bundle as exporting
+from export import record, staging
+from export.bundle import ExportOptions, Part, add_quality, export_bundle
+from export.errors import ExportError
+from tests.export.runs import ENCODER, OPTIONS, SCORES, small_decoder, write_run
+from training.encoders import Encoder, load_encoder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too, by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("other") / "run", small_decoder(seed=1))
+
+
+def test_exporting_twice_gives_the_same_files(
+    quick: pytest.MonkeyPatch, run: Path, exported: Bundle, tmp_path: Path
+) -> None:
+    export_bundle(run, tmp_path / "again", OPTIONS)  # traced anew, once for all tests of `quick`
+    first, again = contents(exported.path), contents(tmp_path / "again")
+    manifests = [json.loads(files.pop("manifest.json")) for files in (first, again)]
+    assert first == again
+    assert first.keys() == {
+        *(f"{name}.onnx" for name in ("encoder", "decoder_init", "decoder_step", "search_step")),
+        "decoder.weights",
+        "vocabulary.json",
+    }
+    for manifest in manifests:
+        assert manifest.pop("parity")  # fewer batch sizes in the second
+    assert manifests[0] == manifests[1]
+
+
+def test_the_manifest_records_how_the_bundle_came_to_be(exported: Bundle) -> None:
+    manifest = exported.manifest
+    assert (manifest.encoder, manifest.image.height, manifest.quality) == (ENCODER, 160, SCORES)
+    assert all(value["max_error"] <= value["tolerance"] for value in manifest.parity.values())
+    assert {name.split(",")[0] for name in manifest.parity} == {
+        *("encoder", "decoder_init", "decoder_step", "search_step", "greedy decode")
+    }
+    assert manifest.provenance["encoder"]["weights"] == "random"
+    assert len(manifest.provenance["encoder"]["fingerprint"]) == 64
+    assert manifest.provenance["decoder"]["training"] == {"seed": 7, "encoder_weights": "somewhere.pth"}
+    for half in ("encoder", "decoder"):
+        assert manifest.versions[half].keys() >= {"opset", "python", "torch", "timm", "onnx", "onnxruntime"}
+
+
+def test_options_reach_the_manifest(quick: pytest.MonkeyPatch, run: Path, tmp_path: Path) -> None:
+    options = ExportOptions(
+        name="shapes",
+        defaults={"beam_size": 5, "length_penalty": 0.7},
+        provenance={"decoder": {"licence": "CC0"}, "made_by": "a test"},
+        quality=SCORES,
+    )
+    export_bundle(run, tmp_path / "bundle", options)
+    manifest = Bundle.load(tmp_path / "bundle").manifest
+    assert (manifest.name, manifest.quality, manifest.provenance["made_by"]) == ("shapes", SCORES, "a test")
+    assert (manifest.provenance["decoder"]["licence"], manifest.provenance["decoder"]["checkpoint"]) == ("CC0", "best")
+    assert (manifest.defaults.beam_size, manifest.defaults.max_length, manifest.defaults.length_penalty) == (5, 20, 0.7)
+
+
+def test_a_default_that_no_search_could_use_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="beam_size"):
+        export_bundle(run, tmp_path / "bundle", ExportOptions(defaults={"beam_size": 0}))
+
+
+@pytest.fixture
+def bundle(quick: pytest.MonkeyPatch, exported: Bundle, tmp_path: Path) -> Path:
+    """A bundle in a folder of its own; what is exported into it is traced once for all tests."""
+    return Path(shutil.copytree(exported.path, tmp_path / "bundle"))
+
+
+def test_decoder_only_replaces_the_decoder_and_keeps_the_encoder(bundle: Path, other_run: Path) -> None:
+    before = contents(bundle)
+    export_bundle(other_run, bundle, part=Part.DECODER)
+    after, manifest = contents(bundle), Bundle.load(bundle).manifest
+    assert after["encoder.onnx"] == before["encoder.onnx"]
+    assert after["decoder.weights"] != before["decoder.weights"]
+    assert (manifest.name, manifest.defaults.max_length) == ("mine", 12)
+    assert manifest.quality == {}, "the scores were another decoder's"
+    assert {name.split(",")[0] for name in manifest.parity} >= {"encoder", "decoder_step"}
+
+
+def test_encoder_only_replaces_the_encoder_and_keeps_the_decoder(
+    bundle: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(bundle)
+    trace = vars(exporting)["encoder_graph"]
+
+    def renamed(encoder: Encoder) -> ModelProto:
+        model: ModelProto = trace(encoder)
+        model.producer_version = "another"
+        return model
+
+    monkeypatch.setattr(exporting, "encoder_graph", renamed)
+    export_bundle(run, bundle, part=Part.ENCODER)
+    after = contents(bundle)
+    assert {name for name in after if after[name] != before[name]} == {"encoder.onnx", "manifest.json"}
+    assert Bundle.load(bundle).manifest.units == 24
+
+
+@pytest.mark.parametrize("part", [Part.ENCODER, Part.DECODER])
+def test_half_a_bundle_is_not_made_from_nothing(run: Path, tmp_path: Path, part: Part) -> None:
+    with pytest.raises(ExportError, match="is missing: export both halves first"):
+        export_bundle(run, tmp_path / "bundle", part=part)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_decoder_of_another_encoder_does_not_enter_the_bundle(bundle: Path, tmp_path: Path) -> None:
+    before = contents(bundle)
+    stranger = write_run(tmp_path / "stranger", small_decoder(feature_size=64), encoder="test_vit")
+    for part in (Part.ENCODER, Part.DECODER):
+        with pytest.raises(ExportError, match="export both halves"):
+            export_bundle(stranger, bundle, part=part)
+    assert contents(bundle) == before
+
+
+def test_encoder_weights_that_the_decoder_was_not_trained_on_are_refused(run: Path, tmp_path: Path) -> None:
+    network = load_encoder(ENCODER, "random").network
+    weights = {name: (tensor + 1).contiguous() for name, tensor in network.state_dict().items()}
+    safetensors.torch.save_file(weights, tmp_path / "other.safetensors")
+    with pytest.raises(ExportError, match="--encoder-weights"):
+        export_bundle(run, tmp_path / "bundle", encoder_weights=str(tmp_path / "other.safetensors"))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_an_output_that_exists_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="--overwrite"):
+        export_bundle(tmp_path / "no run is read", tmp_path)
+
+
+def test_overwrite_never_deletes_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ExportError, match="is not a bundle"):
+        export_bundle(tmp_path / "no run is read", tmp_path, overwrite=True)
+    assert contents(tmp_path) == {"thesis.txt": b"years of work"}
+
+
+STAGES = {
+    "tracing the encoder": (exporting, "encoder_graph"),
+    "tracing the step": (exporting, "step_graph"),
+    "writing the weights": (exporting, "share_weights"),
+    "verifying": (exporting, "verify"),
+    "the last manifest": (record, "parity"),
+    "flushing": (staging, "_flush"),
+    "publishing": (staging, "_publish"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_export_never_damages_what_was_there(
+    bundle: Path, other_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    before = contents(tmp_path)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*STAGES[stage], interrupted)
+    for output in (bundle, tmp_path / "new"):
+        with pytest.raises(KeyboardInterrupt):
+            export_bundle(other_run, output, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_overwrite_replaces_the_whole_bundle(bundle: Path, other_run: Path, tmp_path: Path) -> None:
+    (bundle / "left over").touch()
+    export_bundle(other_run, bundle, overwrite=True)
+    assert Bundle.load(bundle).manifest.name == f"{ENCODER}-lstm24"
+    assert not (bundle / "left over").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_scores_are_added_later_without_exporting_again(bundle: Path) -> None:
+    before = contents(bundle)
+    add_quality(bundle, {"cider": 0.4})
+    after = contents(bundle)
+    assert {name for name in after if after[name] != before.get(name)} == {"manifest.json"}
+    assert Bundle.load(bundle).manifest.quality == {"cider": 0.4}

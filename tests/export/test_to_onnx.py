@@ -1,0 +1,71 @@
+"""The command: its messages and exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.bundle import Bundle
+from export.to_onnx import main
+
+ROOT = Path(__file__).parents[2]
+WITHOUT = """
+import runpy, sys
+sys.modules[{package!r}] = None
+sys.argv = ["export.to_onnx", "--output", "x", "--checkpoint", "y"]
+runpy.run_module("export.to_onnx", run_name="__main__")
+"""
+
+
+def test_the_command_prints_the_checks_and_writes_the_bundle(
+    quick: pytest.MonkeyPatch, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "bundle"
+    assert main(["--checkpoint", str(run), "--output", str(output), "--beam-size", "2", "--name", "shapes"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["check", "batch", "sizes", "max", "error", "tolerance"]
+    assert sum(line.endswith(" ok") for line in printed) == 10
+    assert printed[-1] == f"wrote {output}"
+    assert Bundle.load(output).manifest.defaults.beam_size == 2
+
+    (tmp_path / "scores.json").write_text('{"bleu_4": 17.5}')
+    assert main(["--output", str(output), "--quality", str(tmp_path / "scores.json")]) == 0
+    assert Bundle.load(output).manifest.quality == {"bleu_4": 17.5}
+
+
+def test_every_refusal_is_one_sentence_and_exit_code_1(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    existing, new = tmp_path / "existing", tmp_path / "new"
+    existing.mkdir()
+    (tmp_path / "list.json").write_text(json.dumps([1]))
+    refusals = {
+        ("--checkpoint", run, "--output", existing): "exists already",
+        ("--checkpoint", tmp_path / "none", "--output", new): "is not a run's folder",
+        ("--checkpoint", run, "--output", new, "--which", "last"): "last.safetensors",
+        ("--checkpoint", run, "--output", new, "--decoder-only"): "the encoder is missing",
+        ("--checkpoint", run, "--output", new, "--max-length", 0): "max_length",
+        ("--checkpoint", run, "--output", new, "--encoder-weights", "no.pth"): "are not a file",
+        ("--checkpoint", run, "--output", new, "--provenance", tmp_path / "list.json"): "must hold a JSON object",
+        ("--output", new, "--quality", tmp_path / "no.json"): "cannot be read as JSON",
+    }
+    for arguments, sentence in refusals.items():
+        assert main([str(argument) for argument in arguments]) == 1
+        printed = capsys.readouterr()
+        assert sentence in printed.err
+        assert printed.err.count("\n") == 1
+        assert printed.out == ""
+    assert not new.exists()
+
+
+@pytest.mark.parametrize("package", ["torch", "onnx", "onnxscript"])
+def test_a_missing_package_is_one_sentence_that_names_the_extra(package: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(package=package)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"the package {package}" in done.stderr
+    assert "[cpu,train]" in done.stderr
