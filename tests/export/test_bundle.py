@@ -119,6 +119,16 @@ def test_half_a_bundle_is_not_made_from_nothing(run: Path, tmp_path: Path, part:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_large_encoder_keeps_its_weights_in_a_file_of_its_own(
+    bundle: Path, run: Path, other_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "LARGEST_GRAPH", 1000)
+    export_bundle(run, bundle, part=Part.ENCODER)
+    assert (bundle / "encoder.weights").stat().st_size > 10 * (bundle / "encoder.onnx").stat().st_size
+    export_bundle(other_run, bundle, part=Part.DECODER)
+    assert Bundle.load(bundle).graph("encoder").data == ("encoder.weights",)
+
+
 def test_a_decoder_of_another_encoder_does_not_enter_the_bundle(bundle: Path, tmp_path: Path) -> None:
     before = contents(bundle)
     stranger = write_run(tmp_path / "stranger", small_decoder(feature_size=64), encoder="test_vit")
