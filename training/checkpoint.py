@@ -43,7 +43,7 @@ class Checkpoint:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file beside `path`, flushes it to the disk and renames it: readers see the old or the new, whole."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.new")  # one name, so that what a kill leaves is overwritten next time
     try:
         with beside.open("wb") as file:
             file.write(content)
