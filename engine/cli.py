@@ -13,7 +13,6 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import PIL
 
 from engine import (
@@ -111,6 +110,8 @@ def caption(arguments: argparse.Namespace, captioner_factory: Callable[..., Capt
 def info(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
     """Prints what would run: bundle, provider, precision, sizes, versions, measured quality."""
     captioner = captioner_factory(arguments.bundle, provider=arguments.provider, precision=arguments.precision)
+    import onnxruntime  # here, where the captioner has told in one sentence if it is missing
+
     manifest = captioner.bundle.manifest
     facts: dict[str, Any] = {
         "bundle": str(captioner.bundle.path),

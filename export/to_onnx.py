@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.checkpoint is not None:
             _export(given)
         elif given.quality is not None:
-            add_quality(given.output, _read_object(given.quality))
+            add_quality(given.output, _read_quality(given.quality))
             print(f"stored the scores of {given.quality} in {given.output}")
         else:
             parser.error("--checkpoint is needed (or --quality alone, to store scores in a bundle)")
@@ -73,7 +73,7 @@ def _export(given: argparse.Namespace) -> None:
         name=given.name,
         defaults={name: value for name in names if (value := getattr(given, name)) is not None},
         provenance=_read_object(given.provenance),
-        quality=_read_object(given.quality),
+        quality=_read_quality(given.quality),
         verify_images=given.verify_images,
     )
     checks = export_bundle(
@@ -86,6 +86,11 @@ def _export(given: argparse.Namespace) -> None:
     )
     print(table(checks))
     print(f"wrote {given.output}")
+
+
+def _read_quality(path: Path | None) -> dict[str, Any]:
+    """Reads scores; the captions that they were computed of stay behind."""
+    return {name: value for name, value in _read_object(path).items() if name not in ("captions", "refused")}
 
 
 def _read_object(path: Path | None) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.output,
             {
                 "bundle": captioner.bundle.manifest.name,
-                "data": str(given.data),
+                "data": given.data.resolve().name,
                 "split": given.split,
                 "decoding": how,
                 "provider": captioner.provider,
