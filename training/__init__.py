@@ -1,0 +1,1 @@
+"""Trains caption decoders on the features of frozen image encoders, in PyTorch."""
