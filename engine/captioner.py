@@ -11,16 +11,16 @@ import numpy as np
 from PIL import Image
 
 from engine.bundle import Bundle
-from engine.decoding.decode import decode, sentence_log_probs
+from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
 from engine.errors import ImageError, OptionsError
 from engine.images import ImageInput, load_pixels
 from engine.options import Decoding, Greedy
 from engine.result import Caption
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
-from engine.runtime.providers import find_provider
 
 MAX_PIXELS = 178_000_000
+MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
 
 
 class Captioner:
@@ -49,12 +49,10 @@ class Captioner:
         self.bundle = Bundle.load(bundle)
         self.precision = "fp32" if precision == "auto" else precision
         self.bundle.graph("encoder", self.precision)  # raises if the bundle does not hold the precision
-        chosen = find_provider(provider)
-        self.provider = chosen.name
+        self._graphs = Graphs.open(self.bundle, provider, self.precision, runtime or RuntimeOptions())
+        self.provider = self._graphs.provider.name
         self.batch_size = batch_size
         self.max_pixels = max_pixels
-        self._graphs = Graphs(self.bundle, chosen, self.precision, runtime or RuntimeOptions())
-        self._graphs.session("encoder")  # a provider that cannot run says so now
 
     def __repr__(self) -> str:
         return f"Captioner({self.bundle.manifest.name!r}, provider={self.provider!r}, precision={self.precision!r})"
@@ -132,10 +130,10 @@ class Captioner:
         if features.ndim != 2 or features.shape[1] != size:
             raise OptionsError(f"features have shape {features.shape}; this bundle takes (images, {size})")
         defaults = self.bundle.manifest.defaults
-        starts = range(0, len(features), self.batch_size)
+        images = max(1, min(self.batch_size, MAX_ROWS // rows_per_image(decoding, defaults)))
         parts = (
-            decode(self._graphs.start(features[i : i + self.batch_size]), decoding, self.bundle.vocabulary, defaults)
-            for i in starts
+            decode(self._graphs.start(features[i : i + images]), decoding, self.bundle.vocabulary, defaults)
+            for i in range(0, len(features), images)
         )
         return list(itertools.chain.from_iterable(parts))
 

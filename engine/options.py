@@ -60,7 +60,7 @@ class Beam(Constraints):
     """Beam search: beam_size sentences grow side by side, the num_hypotheses best are returned.
 
     A sentence's score is its log-probability / length ** length_penalty: 0 favours short sentences, 1 compares
-    the mean log-probability of a token.
+    the mean log-probability of a token. More hypotheses than the bundle's default beam_size widen the beam.
     """
 
     beam_size: int | None = None
@@ -70,13 +70,9 @@ class Beam(Constraints):
     def __post_init__(self) -> None:
         super(Beam, self).__post_init__()  # the bare super() does not survive slots=True
         _require(self.beam_size is None or _is_int(self.beam_size, 1), self, "beam_size", "a whole number from 1")
-        most = self.beam_size or self.num_hypotheses
-        _require(
-            _is_int(self.num_hypotheses, 1) and self.num_hypotheses <= most,
-            self,
-            "num_hypotheses",
-            f"a whole number from 1 to beam_size ({self.beam_size})",
-        )
+        _require(_is_int(self.num_hypotheses, 1), self, "num_hypotheses", "a whole number from 1")
+        fits = self.beam_size is None or self.num_hypotheses <= self.beam_size
+        _require(fits, self, "num_hypotheses", f"at most beam_size ({self.beam_size})")
         fits = self.length_penalty is None or (_is_number(self.length_penalty) and self.length_penalty >= 0)
         _require(fits, self, "length_penalty", "a number from 0")
 

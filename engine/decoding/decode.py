@@ -19,6 +19,17 @@ def decode(model: StepModel, decoding: Decoding, vocabulary: Vocabulary, default
     return captions(search(model, decoding, rules, defaults), vocabulary)
 
 
+def rows_per_image(decoding: Decoding, defaults: Defaults) -> int:
+    """Returns how many sentences grow side by side for each image."""
+    match decoding:
+        case Beam():
+            return decoding.beam_size or max(defaults.beam_size, decoding.num_hypotheses)
+        case Sample():
+            return decoding.num_samples
+        case _:
+            return 1
+
+
 def search(model: StepModel, decoding: Decoding, rules: Rules, defaults: Defaults) -> Hypotheses:
     """Runs the search that the options ask for."""
     penalty = defaults.length_penalty
@@ -27,7 +38,7 @@ def search(model: StepModel, decoding: Decoding, rules: Rules, defaults: Default
             return beam_search(
                 model,
                 rules,
-                beam_size=decoding.beam_size or max(defaults.beam_size, decoding.num_hypotheses),
+                beam_size=rows_per_image(decoding, defaults),
                 num_hypotheses=decoding.num_hypotheses,
                 length_penalty=penalty if decoding.length_penalty is None else decoding.length_penalty,
             )

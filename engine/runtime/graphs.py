@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from engine.bundle import Bundle
+from engine.errors import ProviderError
 from engine.runtime.options import RuntimeOptions
-from engine.runtime.providers import Provider, onnxruntime
+from engine.runtime.providers import AUTO_ORDER, Provider, find_provider, onnxruntime
 from engine.runtime.sessions import open_session
 
 
@@ -22,6 +23,24 @@ class Graphs:
         self.device = (provider.device, options.device_id if provider.device != "cpu" else 0)
         self._sessions: dict[str, Any] = {}
         self._opening = threading.Lock()
+
+    @classmethod
+    def open(cls, bundle: Bundle, name: str, precision: str, options: RuntimeOptions) -> "Graphs":
+        """Opens the encoder on the provider of a name, or on the first of AUTO_ORDER that runs here for "auto".
+
+        Raises ProviderError.
+        """
+        names = AUTO_ORDER if name == "auto" else (name,)
+        for candidate in names:
+            try:
+                graphs = cls(bundle, find_provider(candidate), precision, options)
+                graphs.session("encoder")  # a provider that cannot run says so now
+            except ProviderError:
+                if candidate == names[-1]:
+                    raise
+            else:
+                return graphs
+        raise AssertionError("names is not empty")
 
     def session(self, name: str) -> Any:
         """Returns the onnxruntime.InferenceSession of a graph."""

@@ -117,7 +117,7 @@ PROVIDERS = {
         ),
     )
 }
-AUTO_ORDER = ("cuda", "cpu")  # the others change results or build for minutes: they are asked for by name
+AUTO_ORDER = ("cuda", "cpu")  # what "auto" tries; the others round differently or build for minutes
 
 
 def onnxruntime() -> types.ModuleType:
@@ -132,12 +132,10 @@ def onnxruntime() -> types.ModuleType:
 
 
 def find_provider(name: str) -> Provider:
-    """Returns the provider that runs here for a name; "auto" takes the first of AUTO_ORDER that is there.
+    """Returns the provider of a name.
 
     Raises ProviderError for an unknown name or a provider that is not there, saying which are and how to get it.
     """
-    if name == "auto":
-        return next(PROVIDERS[candidate] for candidate in AUTO_ORDER if is_available(PROVIDERS[candidate]))
     if name not in PROVIDERS:
         raise ProviderError(f"provider {name!r} is unknown: choose auto, {', '.join(PROVIDERS)}")
     provider = PROVIDERS[name]
