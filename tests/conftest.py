@@ -1,6 +1,5 @@
 """A tiny model of drawn shapes, trained and exported once in a session of tests."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +40,6 @@ def tiny_bundle(tiny_run: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_captioner(tiny_bundle: Path) -> Iterator[Captioner]:
+def tiny_captioner(tiny_bundle: Path) -> Captioner:
     """A captioner of the tiny bundle on the CPU."""
-    yield Captioner(tiny_bundle, provider="cpu", batch_size=8)
+    return Captioner(tiny_bundle, provider="cpu", batch_size=8)
