@@ -45,7 +45,9 @@ class Rules:
             raise OptionsError(f"prefix={constraints.prefix!r} leaves no room within max_length={max_length}")
         if constraints.min_length >= max_length:
             raise OptionsError(f"min_length={constraints.min_length} must be below max_length={max_length}")
-        suppressed = {i for text in constraints.suppress for word in split(text) if (i := vocabulary.ids.get(word))}
+        suppressed = {
+            vocabulary.ids[word] for text in constraints.suppress for word in split(text) if word in vocabulary.ids
+        }
         return cls(
             vocabulary_size=len(vocabulary),
             start_id=vocabulary.start_id,
