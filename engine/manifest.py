@@ -120,8 +120,7 @@ def _read_record(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
     known = {f.name for f in fields(kind)}
     faults += [f"{where}.{name} is unknown" for name in sorted(value.keys() - known)]
     missing = sorted(known - value.keys())
-    if missing:
-        faults += [f"{where}.{name} is missing" for name in missing]
-        return None
-    parts = {name: _read(types_by_name[name], value[name], f"{where}.{name}", faults) for name in sorted(known)}
-    return kind(**parts)
+    faults += [f"{where}.{name} is missing" for name in missing]
+    there = sorted(known & value.keys())
+    parts = {name: _read(types_by_name[name], value[name], f"{where}.{name}", faults) for name in there}
+    return None if missing else kind(**parts)
