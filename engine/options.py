@@ -3,6 +3,7 @@
 None in a field means the default that the bundle states.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from numbers import Integral, Real
@@ -44,7 +45,8 @@ class Constraints:
         _require(self.max_length is None or _is_int(self.max_length, 1), self, "max_length", "a whole number from 1")
         _require(_is_int(self.min_length, 0), self, "min_length", "a whole number from 0")
         _require(isinstance(self.prefix, str), self, "prefix", "text")
-        _require(not isinstance(self.suppress, str), self, "suppress", "a sequence of words, not one text")
+        several = isinstance(self.suppress, Iterable) and not isinstance(self.suppress, str)
+        _require(several, self, "suppress", "a sequence of words, not one text")
         object.__setattr__(self, "suppress", tuple(self.suppress))
         _require(all(isinstance(word, str) for word in self.suppress), self, "suppress", "a sequence of words")
         _require(_is_int(self.no_repeat_ngram_size, 0), self, "no_repeat_ngram_size", "a whole number from 0")
