@@ -1,0 +1,66 @@
+"""OpenVINO for real: equal to the CPU where it finds a device, a reason where it does not.
+
+The plug-in of the development extra offers devices on Intel machines only; ONNX Runtime with OpenVINO built in
+(extra openvino-x86) runs on every x86 processor.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import Beam, Captioner, Greedy, ProviderError, RuntimeOptions, Sample
+from engine.options import Decoding
+from engine.runtime.providers import PROVIDERS, is_available
+
+DECODINGS: tuple[Decoding, ...] = (
+    Greedy(),
+    Greedy(max_length=5, no_repeat_ngram_size=2),
+    Beam(beam_size=4, num_hypotheses=4, length_penalty=0.7),
+    Beam(prefix="there is", suppress=("red",), min_length=4),
+    Sample(seed=4, num_samples=3, top_p=0.95),
+)
+
+
+@pytest.fixture(scope="module")
+def openvino(tiny_bundle: Path) -> Captioner:
+    if not is_available(PROVIDERS["openvino"]):
+        pytest.skip("OpenVINO finds no device here: the reason it gives is tested instead")
+    return Captioner(tiny_bundle, provider="openvino", batch_size=5, runtime=RuntimeOptions(threads=1))
+
+
+@pytest.fixture(scope="module")
+def images(drawn_data: Path) -> list[Path]:
+    return sorted((drawn_data / "images").iterdir())[-7:]
+
+
+def test_where_openvino_finds_no_device_the_error_says_why_and_what_is_there(tiny_bundle: Path) -> None:
+    if is_available(PROVIDERS["openvino"]):
+        pytest.skip("OpenVINO is here")
+    with pytest.raises(ProviderError, match=r"'openvino' is not available here \(.*cpu") as caught:
+        Captioner(tiny_bundle, provider="openvino")
+    message = str(caught.value)
+    assert "offers no device on this machine" in message or "pip install 'captioning-engine[openvino]'" in message
+
+
+def test_features_and_given_captions_score_as_on_the_cpu(
+    openvino: Captioner, tiny_captioner: Captioner, images: list[Path]
+) -> None:
+    assert openvino.provider == "openvino"
+    np.testing.assert_allclose(openvino.encode(images), tiny_captioner.encode(images), atol=1e-4)
+    captions = ["a red circle"] * len(images)
+    np.testing.assert_allclose(openvino.score(images, captions), tiny_captioner.score(images, captions), atol=1e-4)
+
+
+@pytest.mark.parametrize("decoding", DECODINGS, ids=str)
+def test_captions_and_their_scores_are_those_of_the_cpu(
+    openvino: Captioner, tiny_captioner: Captioner, images: list[Path], decoding: Decoding
+) -> None:
+    for found, expected in zip(
+        openvino.caption(images, decoding), tiny_captioner.caption(images, decoding), strict=True
+    ):
+        assert [other.tokens for other in found.alternatives] == [other.tokens for other in expected.alternatives]
+        for one, other in zip(found.alternatives, expected.alternatives, strict=True):
+            assert one.score == pytest.approx(other.score, abs=1e-4)
+            assert one.token_log_probs == pytest.approx(other.token_log_probs, abs=1e-4)
+            assert one.finished == other.finished
