@@ -1,0 +1,177 @@
+"""The command line as a process of its own, on the tiny bundle: what users and scripts see."""
+
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import Beam, Captioner, Greedy, Sample
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+
+
+@pytest.fixture(scope="module")
+def photos(drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three drawings, one of them in a subfolder, and a file that is no image."""
+    folder = tmp_path_factory.mktemp("photos")
+    for image, name in zip(
+        sorted((drawn_data / "images").iterdir())[-3:], ("a.jpg", "b.jpg", "more/c.jpg"), strict=True
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(image.read_bytes())
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def run(photos: Path, bundle: Path, *arguments: str, listed: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs `python -m engine` in the folder of photographs."""
+    return subprocess.run(
+        [sys.executable, "-m", "engine", *arguments, "--bundle", str(bundle)],
+        cwd=photos,
+        env=ENVIRONMENT,
+        input=listed,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def sentences(captioner: Captioner, photos: Path, names: list[str], decoding: Any) -> list[str]:
+    return [caption.text for caption in captioner.caption([photos / name for name in names], decoding)]
+
+
+def test_each_image_of_a_folder_is_a_line_of_its_path_and_its_sentence(
+    photos: Path, tiny_bundle: Path, tiny_captioner: Captioner
+) -> None:
+    done = run(photos, tiny_bundle, "caption", ".")
+    names = ["a.jpg", "b.jpg", "more/c.jpg"]
+    told = sentences(tiny_captioner, photos, names, Beam())
+    assert done.stdout.splitlines() == [f"./{name}\t{text}" for name, text in zip(names, told, strict=True)]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_globs_names_and_a_list_on_standard_input_keep_their_order(
+    photos: Path, tiny_bundle: Path, tiny_captioner: Captioner
+) -> None:
+    done = run(photos, tiny_bundle, "caption", "[b]*.jpg", "-", "a.jpg", "--greedy", listed="more/c.jpg\na.jpg\n")
+    names = ["b.jpg", "more/c.jpg", "a.jpg", "a.jpg"]
+    told = sentences(tiny_captioner, photos, names, Greedy())
+    assert done.stdout.splitlines() == [f"{name}\t{text}" for name, text in zip(names, told, strict=True)]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_json_has_a_line_for_every_file_and_broken_ones_are_told_at_the_end(
+    photos: Path, tiny_bundle: Path, tiny_captioner: Captioner
+) -> None:
+    names = ["a.jpg", "notes.txt", "missing.jpg", "b.jpg"]
+    options = ("--json", "--sample", "--seed", "7", "--temperature", "2", "--alternatives", "3")
+    done = run(photos, tiny_bundle, "caption", *names, *options)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["image"] for line in lines] == names
+    assert [line.keys() == {"image", "error"} for line in lines] == [False, True, True, False]
+    decoding = Sample(seed=7, temperature=2.0, num_samples=3)
+    expected = tiny_captioner.caption([photos / "a.jpg", photos / "b.jpg"], decoding)
+    for line, caption in zip((lines[0], lines[3]), expected, strict=True):
+        assert line.keys() == {"image", "text", "score", "log_prob", "alternatives"}
+        assert line["text"] == caption.text
+        assert line["score"] == pytest.approx(caption.score, abs=1e-4)
+        assert [other["text"] for other in line["alternatives"]] == [other.text for other in caption.alternatives]
+    assert done.returncode == 1
+    assert "2 of 4 images could not be captioned" in done.stderr
+    assert "notes.txt" in done.stderr
+    assert "missing.jpg" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["caption"],
+        ["caption", "a.jpg", "--colour"],
+        ["caption", "a.jpg", "--beam", "0"],
+        ["caption", "a.jpg", "--provider", "abacus"],
+        ["caption", "a.jpg", "--prefix", "zebra"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_ends_with_2_and_no_traceback(photos: Path, tiny_bundle: Path, arguments: list[str]) -> None:
+    done = run(photos, tiny_bundle, *arguments)
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_broken_bundle_ends_with_2_and_its_faults_in_one_sentence(photos: Path, tmp_path: Path) -> None:
+    done = run(photos, tmp_path, "info")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {tmp_path} is no bundle: it holds no manifest.json; " + (
+        "`python -m export.to_onnx` writes bundles\n"
+    )
+
+
+def test_an_interrupt_keeps_the_lines_that_were_printed(photos: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("a.jpg\n" * 20_000)
+    with (
+        listed.open("rb") as names,
+        subprocess.Popen(
+            [sys.executable, "-m", "engine", "caption", "-", "--bundle", str(tiny_bundle), "--batch-size", "4"],
+            cwd=photos,
+            env=ENVIRONMENT,
+            stdin=names,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's "&" ignores it
+        ) as process,
+    ):
+        assert process.stdout is not None
+        first = [process.stdout.readline() for _ in range(6)]
+        process.send_signal(signal.SIGINT)
+        rest, told = process.communicate(timeout=60)
+    lines = [*first, *rest.splitlines(keepends=True)]
+    assert process.returncode == 130
+    assert len(set(lines)) == 1
+    assert re.fullmatch(r"a\.jpg\t\w[\w ]+\n", lines[0])
+    done = re.fullmatch(r"interrupted: ([\d,]+) of 20000 images captioned\n", told)
+    assert done is not None, told
+    assert len(lines) - int(done[1]) in (0, 1)  # the signal may come between a line and its count
+    assert len(lines) < 20_000
+
+
+def test_info_tells_what_would_run_as_text_and_as_json(photos: Path, tiny_bundle: Path) -> None:
+    text, data = run(photos, tiny_bundle, "info"), run(photos, tiny_bundle, "info", "--json", "--provider", "cpu")
+    assert text.returncode == data.returncode == 0
+    facts = json.loads(data.stdout)
+    assert facts["bundle"] == str(tiny_bundle)
+    assert (facts["provider"], facts["precision"]) == ("cpu", "fp32")
+    assert facts["vocabulary_size"] == 17
+    assert facts["versions"].keys() == {"engine", "onnxruntime", "numpy", "Pillow"}
+    shown = {line.split()[0] for line in text.stdout.splitlines()}
+    assert shown == facts.keys()
+    assert str(tiny_bundle) in text.stdout
+
+
+def test_captioning_loads_neither_torch_nor_onnx(photos: Path, tiny_bundle: Path) -> None:
+    code = (
+        "import sys; from engine.cli import main; code = main(sys.argv[1:]); "
+        "print(code, sorted({'torch', 'onnx', 'timm', 'training', 'export'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "caption", "a.jpg", "--bundle", str(tiny_bundle)],
+        cwd=photos,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr == "0 []\n"
+    assert done.stdout.startswith("a.jpg\t")
