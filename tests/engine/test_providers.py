@@ -4,6 +4,7 @@ import functools
 import json
 import sys
 import threading
+import time
 import tomllib
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,12 @@ class FakeRuntime:
         return types.SimpleNamespace(path=path, settings=settings, providers=providers, get_providers=lambda: ran)
 
 
+def slow_path(path: str) -> str:
+    """Returns the path of a library after long enough for a second thread to ask too."""
+    time.sleep(0.02)
+    return path
+
+
 def install(monkeypatch: pytest.MonkeyPatch, runtime: FakeRuntime, plug_in: str | None = None) -> FakeRuntime:
     """Puts a fake ONNX Runtime in the real one's place, with at most one plug-in module installed."""
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
@@ -92,7 +99,7 @@ def install(monkeypatch: pytest.MonkeyPatch, runtime: FakeRuntime, plug_in: str 
     if plug_in:
         module: Any = types.ModuleType(plug_in)
         module.__spec__ = types.SimpleNamespace(name=plug_in)
-        module.get_library_path = lambda: f"/lib/{plug_in}.so"
+        module.get_library_path = functools.partial(slow_path, f"/lib/{plug_in}.so")
         monkeypatch.setitem(sys.modules, plug_in, module)
     return runtime
 
