@@ -334,6 +334,34 @@ def test_a_weight_file_that_the_manifest_does_not_list_is_refused(folder: Path) 
     assert "encoder.onnx needs encoder.weights, which the manifest does not list" in fault(folder)
 
 
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="values are not checked yet, types only")
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda data: data["image"].update(resample="gaussian"), "gaussian"),
+        (lambda data: data["image"].update(resize="crop"), "crop"),
+        (lambda data: data["image"].update(height=96), "height"),
+        (lambda data: data["image"].update(std=[0, 1, 1]), "std"),
+        (lambda data: data["defaults"].update(max_length=0), "max_length"),
+        (lambda data: data["defaults"].update(beam_size=-1), "beam_size"),
+        (lambda data: data["defaults"].update(length_penalty=-1.0), "length_penalty"),
+        (lambda data: graph(data, "encoder")["inputs"][0].update(dtype="float32"), "float32"),
+        (lambda data: graph(data, "decoder_step")["outputs"][0].update(shape=["rows", 5]), "vocabulary_size"),
+        (lambda data: data["graphs"].append({**graph(data, "encoder"), "precision": "int8"}), "int8"),
+        (lambda data: data["graphs"].append(graph(data, "encoder")), "twice"),
+    ],
+)
+def test_values_that_the_engine_cannot_run_are_named(folder: Path, change: Edit, named: str) -> None:
+    edit(folder, change)
+    assert named in fault(folder)
+
+
+@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="the manifest holds no digest of the vocabulary")
+def test_a_vocabulary_with_two_words_exchanged_is_named(folder: Path) -> None:
+    words(folder, lambda found: found.__setitem__(slice(5, 7), found[6:4:-1]))
+    assert "vocabulary.json is corrupt" in fault(folder)
+
+
 def test_all_faults_stand_in_one_message(folder: Path) -> None:
     (folder / "encoder.onnx").unlink()
     (folder / WEIGHTS).write_bytes(b"")

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -231,6 +232,13 @@ def test_a_broken_image_leaves_the_others_as_they_are(tiny_captioner: Captioner,
 def test_a_batch_of_broken_images_only_is_a_list_of_errors(tiny_captioner: Captioner) -> None:
     results = tiny_captioner.caption([b""] * 20, on_error="return")
     assert [result.entry for result in results if isinstance(result, ImageError)] == list(range(20))
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="ImageError does not survive pickle yet")
+def test_an_image_error_reaches_another_process_whole() -> None:
+    error = ImageError("is empty", source="a.jpg", entry=3)
+    copied = pickle.loads(pickle.dumps(error))
+    assert (str(copied), copied.reason, copied.source, copied.entry) == (str(error), "is empty", "a.jpg", 3)
 
 
 def test_images_above_the_limit_of_the_captioner_are_refused(tiny_bundle: Path) -> None:
