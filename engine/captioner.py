@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from engine.bundle import Bundle
+from engine.checks import is_int, require
 from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
 from engine.errors import ImageError, OptionsError
 from engine.images import ImageInput, load_pixels
-from engine.options import Decoding, Greedy
+from engine.options import Beam, Decoding, Greedy, Sample
 from engine.result import Caption
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
@@ -44,8 +45,7 @@ class Captioner:
         runtime: RuntimeOptions | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("max_pixels", max_pixels)):
-            if value < 1:
-                raise OptionsError(f"Captioner({name}={value!r}): {name} must be a whole number from 1")
+            require(is_int(value, 1), "Captioner", name, value, "a whole number from 1")
         self.bundle = Bundle.load(bundle)
         self.precision = "fp32" if precision == "auto" else precision
         self.bundle.graph("encoder", self.precision)  # raises if the bundle does not hold the precision
@@ -103,6 +103,7 @@ class Captioner:
         if on_error not in ("raise", "return"):
             raise OptionsError(f"on_error={on_error!r}: on_error must be 'raise' or 'return'")
         _require_batch(images)
+        _require_decoding(decoding)
         return self._captions(images, decoding, on_error == "raise")
 
     def _captions(self, images: Iterable[ImageInput], decoding: Decoding, fail: bool) -> Iterator[Caption | ImageError]:
@@ -126,6 +127,7 @@ class Captioner:
         decoding: Decoding = Greedy(),  # noqa: B008 - frozen
     ) -> list[Caption]:
         """Returns one caption for each row of what `encode` returned. Raises OptionsError."""
+        _require_decoding(decoding)
         size = self.bundle.manifest.feature_size
         if features.ndim != 2 or features.shape[1] != size:
             raise OptionsError(f"features have shape {features.shape}; this bundle takes (images, {size})")
@@ -142,6 +144,8 @@ class Captioner:
 
         A word that the vocabulary lacks counts as #UNK#. Raises ImageError, and OptionsError if the lengths differ.
         """
+        if isinstance(captions, str):
+            raise OptionsError(f"captions={captions!r} is one text: pass [text], a caption for each image")
         features = self.encode(batch)
         if len(features) != len(captions):
             raise OptionsError(f"score() got {len(features)} images and {len(captions)} captions; pass one for each")
@@ -196,3 +200,8 @@ def _require_batch(images: object) -> None:
     if single or hasattr(images, "read") or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
         kind = type(images).__name__
         raise OptionsError(f"captions are made for a batch of images, and one {kind} was passed: pass [image]")
+
+
+def _require_decoding(decoding: object) -> None:
+    if not isinstance(decoding, Greedy | Beam | Sample):
+        raise OptionsError(f"decoding={decoding!r}: decoding must be a Greedy(), Beam() or Sample()")

@@ -1,5 +1,7 @@
 """Every error the engine raises on purpose. One root; each leaf is also the builtin a caller would expect."""
 
+from functools import partial
+
 
 class EngineError(Exception):
     """Root of the engine's errors."""
@@ -14,6 +16,9 @@ class ImageError(EngineError, ValueError):
         self.entry = entry
         where = source if entry is None else f"entry {entry} ({source})"
         super().__init__(f"{where}: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(ImageError, source=self.source, entry=self.entry), (self.reason,)  # keyword arguments pickle so
 
     def at(self, entry: int) -> "ImageError":
         """Returns this error, naming the batch entry it belongs to."""

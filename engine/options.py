@@ -5,24 +5,12 @@ None in a field means the default that the bundle states.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import isfinite
-from numbers import Integral, Real
 
-from engine.errors import OptionsError
+from engine.checks import is_int, is_number, require
 
 
 def _require(condition: bool, record: object, name: str, what: str) -> None:
-    if not condition:
-        kind = type(record).__name__
-        raise OptionsError(f"{kind}({name}={getattr(record, name)!r}): {name} must be {what}")
-
-
-def _is_int(value: object, low: int) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= low
-
-
-def _is_number(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)
+    require(condition, type(record).__name__, name, getattr(record, name), what)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +30,14 @@ class Constraints:
     no_repeat_ngram_size: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.max_length is None or _is_int(self.max_length, 1), self, "max_length", "a whole number from 1")
-        _require(_is_int(self.min_length, 0), self, "min_length", "a whole number from 0")
+        _require(self.max_length is None or is_int(self.max_length, 1), self, "max_length", "a whole number from 1")
+        _require(is_int(self.min_length, 0), self, "min_length", "a whole number from 0")
         _require(isinstance(self.prefix, str), self, "prefix", "text")
         several = isinstance(self.suppress, Iterable) and not isinstance(self.suppress, str)
         _require(several, self, "suppress", "a sequence of words, not one text")
         object.__setattr__(self, "suppress", tuple(self.suppress))
         _require(all(isinstance(word, str) for word in self.suppress), self, "suppress", "a sequence of words")
-        _require(_is_int(self.no_repeat_ngram_size, 0), self, "no_repeat_ngram_size", "a whole number from 0")
+        _require(is_int(self.no_repeat_ngram_size, 0), self, "no_repeat_ngram_size", "a whole number from 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +59,11 @@ class Beam(Constraints):
 
     def __post_init__(self) -> None:
         super(Beam, self).__post_init__()  # the bare super() does not survive slots=True
-        _require(self.beam_size is None or _is_int(self.beam_size, 1), self, "beam_size", "a whole number from 1")
-        _require(_is_int(self.num_hypotheses, 1), self, "num_hypotheses", "a whole number from 1")
+        _require(self.beam_size is None or is_int(self.beam_size, 1), self, "beam_size", "a whole number from 1")
+        _require(is_int(self.num_hypotheses, 1), self, "num_hypotheses", "a whole number from 1")
         fits = self.beam_size is None or self.num_hypotheses <= self.beam_size
         _require(fits, self, "num_hypotheses", f"at most beam_size ({self.beam_size})")
-        fits = self.length_penalty is None or (_is_number(self.length_penalty) and self.length_penalty >= 0)
+        fits = self.length_penalty is None or (is_number(self.length_penalty) and self.length_penalty >= 0)
         _require(fits, self, "length_penalty", "a number from 0")
 
 
@@ -96,12 +84,12 @@ class Sample(Constraints):
 
     def __post_init__(self) -> None:
         super(Sample, self).__post_init__()
-        fits = _is_number(self.temperature) and self.temperature > 0
+        fits = is_number(self.temperature) and self.temperature > 0
         _require(fits, self, "temperature", "a number above 0 (Greedy() is the limit at 0)")
-        _require(_is_int(self.top_k, 0), self, "top_k", "a whole number from 0")
-        _require(_is_number(self.top_p) and 0 < self.top_p <= 1, self, "top_p", "a number above 0 and up to 1")
-        _require(self.seed is None or _is_int(self.seed, 0), self, "seed", "a whole number from 0")
-        _require(_is_int(self.num_samples, 1), self, "num_samples", "a whole number from 1")
+        _require(is_int(self.top_k, 0), self, "top_k", "a whole number from 0")
+        _require(is_number(self.top_p) and 0 < self.top_p <= 1, self, "top_p", "a number above 0 and up to 1")
+        _require(self.seed is None or is_int(self.seed, 0), self, "seed", "a whole number from 0")
+        _require(is_int(self.num_samples, 1), self, "num_samples", "a whole number from 1")
 
 
 Decoding = Greedy | Beam | Sample

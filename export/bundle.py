@@ -81,7 +81,8 @@ def export_bundle(
     with staged(output) as staging:
         kept = _keep(old, part, staging) if old is not None else ()
         graphs = _write(staging, encoder, decoder) + kept
-        data = {name: sha256(staging / name) for graph in graphs for name in graph.data}
+        shared = [VOCABULARY_FILE, *(name for graph in graphs for name in graph.data)]
+        data = {name: sha256(staging / name) for name in shared}
         manifest = replace(_manifest(encoder, decoder, old, options), graphs=graphs, data_sha256=data)
         write_json(staging / MANIFEST_FILE, manifest.to_dict())
         checks = verify(staging, Reference(encoder, decoder.decoder if decoder else None), pictures)

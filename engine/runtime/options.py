@@ -1,9 +1,10 @@
 """How to run: threads, device, memory, engine cache. Owns the values and their checks."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import OptionsError
+from engine.checks import is_int, require
 
 CONV_SEARCHES = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
 
@@ -29,21 +30,25 @@ class RuntimeOptions:
     cudnn_conv_algo_search: str = "HEURISTIC"
     tf32: bool = False
     fp16: bool = False
-    engine_cache: Path | None = None
+    engine_cache: str | Path | None = None
     profile_images: tuple[int, int, int] = (1, 32, 32)
     profile_rows: tuple[int, int, int] = (1, 96, 320)
 
     def __post_init__(self) -> None:
         for name in ("threads", "device_id"):
-            self._require(name, getattr(self, name) >= 0, "a whole number from 0")
+            self._require(name, is_int(getattr(self, name), 0), "a whole number from 0")
         limit = self.gpu_memory_limit
-        self._require("gpu_memory_limit", limit is None or limit > 0, "a number of bytes above 0, or None")
+        self._require("gpu_memory_limit", limit is None or is_int(limit, 1), "a whole number of bytes from 1, or None")
         known = self.cudnn_conv_algo_search in CONV_SEARCHES
         self._require("cudnn_conv_algo_search", known, f"one of {', '.join(CONV_SEARCHES)}")
+        for name in ("tf32", "fp16"):
+            self._require(name, isinstance(getattr(self, name), bool), "True or False")
+        cache = self.engine_cache
+        self._require("engine_cache", cache is None or isinstance(cache, str | os.PathLike), "a folder, or None")
         for name in ("profile_images", "profile_rows"):
-            least, usual, most = getattr(self, name)
-            self._require(name, 1 <= least <= usual <= most, "three rising whole numbers from 1")
+            profile = getattr(self, name)
+            whole = isinstance(profile, tuple) and len(profile) == 3 and all(is_int(size, 1) for size in profile)
+            self._require(name, whole and list(profile) == sorted(profile), "three rising whole numbers from 1")
 
     def _require(self, name: str, condition: bool, what: str) -> None:
-        if not condition:
-            raise OptionsError(f"RuntimeOptions({name}={getattr(self, name)!r}): {name} must be {what}")
+        require(condition, type(self).__name__, name, getattr(self, name), what)

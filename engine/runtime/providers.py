@@ -146,7 +146,14 @@ def find_provider(name: str) -> Provider:
 
 def available_providers() -> list[str]:
     """Returns the names of the providers that can run here."""
-    return [name for name, provider in PROVIDERS.items() if is_available(provider)]
+
+    def runs(provider: Provider) -> bool:
+        try:
+            return is_available(provider)
+        except ProviderError:  # a broken plug-in speaks up when it is asked for by name
+            return False
+
+    return [name for name, provider in PROVIDERS.items() if runs(provider)]
 
 
 def is_available(provider: Provider) -> bool:

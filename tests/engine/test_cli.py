@@ -290,7 +290,7 @@ def test_a_full_disk_is_one_sentence(
         (["--sample", "--length-penalty", "1"], "--length-penalty needs beam search: leave out --greedy and --sample"),
         (["--greedy", "--alternatives", "2"], "--alternatives needs beam search or --sample: leave out --greedy"),
         (["--beam", "0"], "beam_size must be a whole number from 1"),
-        (["--beam", "2", "--alternatives", "3"], "num_hypotheses must be a whole number from 1 to beam_size"),
+        (["--beam", "2", "--alternatives", "3"], "num_hypotheses must be at most beam_size"),
         (["--sample", "--temperature", "0"], "temperature must be a number above 0"),
         (["--sample", "--top-p", "nan"], "top_p must be a number above 0"),
         (["--max-length", "0"], "max_length must be a whole number from 1"),

@@ -180,7 +180,6 @@ def test_a_bad_value_of_the_runtime_is_refused_with_its_field_and_value(name: st
     assert str(caught.value).startswith(f"RuntimeOptions({name}={value!r}): {name} must be ")
 
 
-@pytest.mark.xfail(strict=True, reason="RuntimeOptions does not check types yet")
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -36,9 +36,18 @@ def greedy(model: TableModel, limits: Rules, penalty: float = 0.0) -> Hypotheses
     return decode_rows(model, limits, likeliest, k=1, num_rows=1, length_penalty=penalty)
 
 
-def sample(model: TableModel, limits: Rules, *, seed: int, rows: int = 1, k: int = 0, **options: float) -> Hypotheses:
+def sample(
+    model: TableModel,
+    limits: Rules,
+    *,
+    seed: int,
+    rows: int = 1,
+    k: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> Hypotheses:
     uniforms = np.random.default_rng(seed).random((limits.max_length, rows))
-    choose = sampler(uniforms, temperature=options.get("temperature", 1.0), top_p=options.get("top_p", 1.0))
+    choose = sampler(uniforms, temperature=temperature, top_p=top_p)
     return decode_rows(model, limits, choose, k=k or model.vocabulary_size, num_rows=rows, length_penalty=0.0)
 
 
@@ -141,8 +150,8 @@ def test_top_k_1_is_greedy() -> None:
 
 def test_a_small_top_p_and_a_small_temperature_are_greedy() -> None:
     best = greedy(TableModel(20, [1, 2, 3]), rules(20, 8)).tokens
-    for options in ({"top_p": 1e-6}, {"temperature": 1e-4}):
-        drawn = sample(TableModel(20, [1, 2, 3]), rules(20, 8), seed=5, **options)
+    for temperature, top_p in ((1.0, 1e-6), (1e-4, 1.0)):
+        drawn = sample(TableModel(20, [1, 2, 3]), rules(20, 8), seed=5, temperature=temperature, top_p=top_p)
         np.testing.assert_array_equal(drawn.tokens, best)
 
 

@@ -1,0 +1,22 @@
+"""Checks of values that callers give: one sentence naming record, field and value."""
+
+from math import isfinite
+from numbers import Integral, Real
+
+from engine.errors import OptionsError
+
+
+def require(condition: bool, owner: str, name: str, value: object, what: str) -> None:
+    """Raises OptionsError, saying what `name` must be, unless the condition holds."""
+    if not condition:
+        raise OptionsError(f"{owner}({name}={value!r}): {name} must be {what}")
+
+
+def is_int(value: object, low: int) -> bool:
+    """Says whether a value is a whole number (numpy's too, but no bool) from `low`."""
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= low
+
+
+def is_number(value: object) -> bool:
+    """Says whether a value is a finite number and no bool."""
+    return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)

@@ -1,0 +1,139 @@
+"""What can be wrong with a bundle. Owns the checks, each a list of sentences; raises nothing and runs nothing."""
+
+import hashlib
+from pathlib import Path
+
+from engine.images import RESAMPLES
+from engine.manifest import GraphFile, Manifest, Tensor
+from engine.vocabulary import SPECIAL_WORDS, Vocabulary
+
+VOCABULARY_FILE = "vocabulary.json"
+
+# inputs and outputs of each graph: dtype, then extents; a name that is no size of the manifest is a dynamic extent
+_FEATURES = {"features": ("float32", "batch", "feature_size")}
+_STATE = dict.fromkeys(("hidden", "cell"), ("float32", "rows", "units"))
+_NEXT = dict.fromkeys(("next_hidden", "next_cell"), ("float32", "rows", "units"))
+_TENSORS: dict[str, tuple[dict[str, tuple[str | int, ...]], dict[str, tuple[str | int, ...]]]] = {
+    "encoder": ({"pixels": ("uint8", "batch", "image.height", "image.width", 3)}, {**_FEATURES}),
+    "decoder_init": ({**_FEATURES}, {**_STATE}),
+    "decoder_step": (
+        {"token_ids": ("int64", "rows"), **_STATE},
+        {"log_probs": ("float32", "rows", "vocabulary_size"), **_NEXT},
+    ),
+    "search_step": (
+        {
+            "token_ids": ("int64", "rows"),
+            "parent_rows": ("int64", "rows"),
+            **_STATE,
+            "bias": ("float32", "bias_rows", "vocabulary_size"),
+            "k": ("int64", 1),
+        },
+        {"ids": ("int64", "rows", "candidates"), "log_probs": ("float32", "rows", "candidates"), **_NEXT},
+    ),
+}
+GRAPHS = tuple(_TENSORS)
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_faults(folder: Path, manifest: Manifest) -> list[str]:
+    """Checks that every file the manifest lists is there and whole."""
+    digests = [*((graph.file, graph.sha256) for graph in manifest.graphs), *manifest.data_sha256.items()]
+    faults = []
+    for name, expected in digests:
+        path = folder / name
+        if Path(name).name != name:
+            faults.append(f"{name!r} is not a plain file name")
+        elif not path.is_file():
+            faults.append(f"{name} is missing")
+        elif sha256(path) != expected:
+            faults.append(f"{name} is corrupt (its SHA-256 differs from the manifest's)")
+    if VOCABULARY_FILE not in manifest.data_sha256:
+        faults.append(f"the manifest lists no SHA-256 of {VOCABULARY_FILE}")
+    return faults
+
+
+def vocabulary_faults(vocabulary: Vocabulary, manifest: Manifest) -> list[str]:
+    """Checks that vocabulary and manifest agree."""
+    faults = []
+    if len(vocabulary) != manifest.vocabulary_size:
+        faults.append(f"{VOCABULARY_FILE} has {len(vocabulary)} words and the manifest {manifest.vocabulary_size}")
+    there, stated = vocabulary.ids, manifest.special_ids
+    return faults + [
+        f"{word} is word {there[word]} of the vocabulary and {stated.get(word)} in the manifest"
+        for word in SPECIAL_WORDS
+        if there[word] != stated.get(word)
+    ]
+
+
+def value_faults(manifest: Manifest) -> list[str]:
+    """Checks the manifest's values, whose types are right."""
+    image, defaults = manifest.image, manifest.defaults
+    checks = [
+        (image.resize == "squash", "image.resize", image.resize, '"squash"'),
+        (image.resample in RESAMPLES, "image.resample", image.resample, f"one of {', '.join(RESAMPLES)}"),
+        (all(value > 0 for value in image.std), "image.std", image.std, "above 0"),
+        (defaults.max_length >= 1, "defaults.max_length", defaults.max_length, "from 1"),
+        (defaults.beam_size >= 1, "defaults.beam_size", defaults.beam_size, "from 1"),
+        (defaults.length_penalty >= 0, "defaults.length_penalty", defaults.length_penalty, "from 0"),
+    ]
+    return [f"{name} is {value!r} and must be {what}" for holds, name, value, what in checks if not holds]
+
+
+def graph_faults(manifest: Manifest) -> list[str]:
+    """Checks that each precision has each graph once, with the inputs and outputs that the engine binds."""
+    held = [(graph.precision, graph.graph) for graph in manifest.graphs]
+    faults = [
+        f"the manifest names {'no' if (precision, name) not in held else 'twice the'} {name} graph in {precision}"
+        for precision in sorted({"fp32", *(graph.precision for graph in manifest.graphs)})
+        for name in GRAPHS
+        if held.count((precision, name)) != 1
+    ]
+    faults += [
+        f"{graph.file} needs {name}, which the manifest does not list"
+        for graph in manifest.graphs
+        for name in graph.data
+        if name not in manifest.data_sha256
+    ]
+    return faults + [fault for graph in manifest.graphs for fault in _tensor_faults(graph, manifest)]
+
+
+def _tensor_faults(graph: GraphFile, manifest: Manifest) -> list[str]:
+    if graph.graph not in _TENSORS:
+        return [f"{graph.file} is a graph of the unknown kind {graph.graph!r}"]
+    faults = []
+    sides = zip(("inputs", "outputs"), (graph.inputs, graph.outputs), _TENSORS[graph.graph], strict=True)
+    for side, tensors, expected in sides:
+        names = {tensor.name for tensor in tensors}
+        if names != expected.keys():
+            faults.append(f"{graph.file} has the {side} {sorted(names)} instead of {sorted(expected)}")
+        for tensor in tensors:
+            if tensor.name in expected:
+                faults += _tensor_fault(graph.file, tensor, expected[tensor.name], manifest)
+    return faults
+
+
+def _tensor_fault(file: str, tensor: Tensor, expected: tuple[str | int, ...], manifest: Manifest) -> list[str]:
+    sizes: dict[str | int, int] = {
+        "feature_size": manifest.feature_size,
+        "units": manifest.units,
+        "vocabulary_size": manifest.vocabulary_size,
+        "image.height": manifest.image.height,
+        "image.width": manifest.image.width,
+    }
+    dtype, extents = expected[0], expected[1:]
+    if tensor.dtype != dtype or len(tensor.shape) != len(extents):
+        there = f"{tensor.dtype} with {len(tensor.shape)} dimensions"
+        return [f"{file}: {tensor.name} is {there} and must be {dtype} with {len(extents)}"]
+    faults = []
+    for found, wanted in zip(tensor.shape, extents, strict=True):
+        if wanted in sizes:
+            if found != sizes[wanted]:
+                faults.append(f"{file}: {tensor.name} has the extent {found} where {wanted} is {sizes[wanted]}")
+        elif wanted not in sizes and isinstance(found, str) != isinstance(wanted, str):
+            faults.append(f"{file}: {tensor.name} has the extent {found!r} where it must be {wanted!r}")
+    return faults
