@@ -19,6 +19,9 @@ def open_session(folder: Path, graph: GraphFile, provider: Provider, options: Ru
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1  # the graphs are chains: there is nothing to run side by side
     settings.log_severity_level = 3
+    if graph.graph != "search_step":
+        # its threads would spin on the cores that the next graph needs; steps follow one another at once and gain
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     chosen = provider.options(options, graph)
     path = str(folder / graph.file)
     try:

@@ -326,7 +326,7 @@ def test_a_graph_of_another_width_than_the_manifest_says_is_refused(
 
     edit(folder, widen)
     size = json.loads((folder / MANIFEST_FILE).read_text())[field]
-    assert f"{name}.onnx: {tensor} is 7 wide and the manifest says {size}" in fault(folder)
+    assert f"{name}.onnx: {tensor} has the extent 7 where {field} is {size}" in fault(folder)
 
 
 def test_a_weight_file_that_the_manifest_does_not_list_is_refused(folder: Path) -> None:
@@ -377,6 +377,7 @@ def test_all_faults_stand_in_one_message(folder: Path) -> None:
     named = (
         "encoder.onnx is missing",
         f"{WEIGHTS} is corrupt",
+        "vocabulary.json is corrupt",
         "vocabulary.json has",
         "#END# is word",
         "no decoder_step graph",
