@@ -157,18 +157,18 @@ WORKS: dict[str, Callable[[Sides, int], Pair]] = {
 def _follow(captions: Sequence[Caption], uniforms: np.ndarray, vocabulary: Vocabulary) -> Choose:
     """Goes along the captions' tokens, and requires of each that its random number draws it in PyTorch, too.
 
-    Drawn is the word, likeliest first, in whose part of the cumulative distribution the number falls. The parts'
-    borders may differ by TOLERANCE: words of nearly the same likelihood may change places.
+    Drawn is the word, likeliest first, in whose part of the cumulative distribution the number falls. Words whose
+    likelihoods differ by less than the share TOLERANCE may stand in any order: rounding decides it.
     """
     live = [[vocabulary.ids[word] for word in caption.tokens] for caption in captions]
 
     def choose(position: int, log_probs: torch.Tensor) -> torch.Tensor:
         nonlocal live
         tokens = torch.tensor([[ids[position]] for ids in live])  # (rows, 1)
-        ordered, ids = log_probs.double().softmax(dim=1).sort(dim=1, descending=True)  # (rows, vocabulary)
-        drawn = ids == tokens
-        end = ordered.cumsum(dim=1)[drawn]
-        begin = end - ordered[drawn]
+        p = log_probs.double().softmax(dim=1)  # (rows, vocabulary)
+        drawn = p.gather(1, tokens)  # (rows, 1)
+        begin = (p * (p > drawn * (1 + TOLERANCE))).sum(dim=1)
+        end = (p * (p >= drawn * (1 - TOLERANCE))).sum(dim=1)
         if not ((begin - TOLERANCE <= uniforms[position]) & (uniforms[position] <= end + TOLERANCE)).all():
             raise AssertionError(f"at position {position}, PyTorch draws other words with the same numbers")
         live = [ids for ids in live if ids[position] != vocabulary.end_id]
