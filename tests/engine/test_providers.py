@@ -71,7 +71,8 @@ class FakeRuntime:
         return self.devices
 
     def SessionOptions(self) -> Any:  # noqa: N802
-        made = types.SimpleNamespace(added=[])
+        made = types.SimpleNamespace(added=[], entries={})
+        made.add_session_config_entry = made.entries.__setitem__
         made.add_provider_for_devices = lambda devices, options: made.added.append((devices, options))
         return made
 
@@ -301,6 +302,15 @@ def test_threads_reach_the_real_sessions(tiny_bundle: Path) -> None:
     graphs = Graphs(Bundle.load(tiny_bundle), PROVIDERS["cpu"], "fp32", RuntimeOptions(threads=1))
     assert graphs.session("search_step").get_session_options().intra_op_num_threads == 1
     assert graphs.session("search_step") is graphs.session("search_step")
+
+
+def test_only_the_threads_of_the_step_spin_between_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeRuntime())
+    spinning = {
+        graph.graph: open_session(Path("bundle"), graph, PROVIDERS["cpu"], RuntimeOptions()).settings.entries
+        for graph in (ENCODER, STEP)
+    }
+    assert spinning == {"encoder": {"session.intra_op.allow_spinning": "0"}, "search_step": {}}
 
 
 # --- plug-ins
