@@ -13,6 +13,7 @@ from engine.faults import (
     VOCABULARY_FILE,
     file_faults,
     graph_faults,
+    listed_files,
     sha256,
     value_faults,
     vocabulary_faults,
@@ -46,14 +47,15 @@ class Bundle:
     def load(cls, path: str | Path | None = None) -> "Bundle":
         """Reads and validates a bundle; None means the one that ships with the engine.
 
-        Raises BundleError, which lists every fault that was found: nothing is left to fail later.
+        Raises BundleError, which lists every fault that was found: nothing is left to fail later. A bundle of another
+        format version is not looked into further.
         """
         folder = shipped_bundle() if path is None else Path(path)
         if not (folder / MANIFEST_FILE).is_file():
             what = "holds no manifest.json" if folder.is_dir() else "is not a folder"
             raise BundleError(f"{folder} is no bundle: it {what}; `python -m export.to_onnx` writes bundles")
-        manifest = _read_manifest(folder)
-        faults = file_faults(folder, manifest) + graph_faults(manifest) + value_faults(manifest)
+        manifest, faults = _read_manifest(folder)
+        faults += graph_faults(manifest) + value_faults(manifest)
         try:
             vocabulary = Vocabulary.load(folder / VOCABULARY_FILE)
         except (OSError, ValueError) as error:
@@ -76,16 +78,19 @@ def _bundle_error(folder: Path, faults: list[str]) -> BundleError:
     return BundleError(f"{folder} is not a valid bundle: " + "; ".join(faults))
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def _read_manifest(folder: Path) -> tuple[Manifest, list[str]]:
+    """Returns the manifest, and what is wrong with the files it lists; raises BundleError for what it is itself."""
     try:
         data = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _bundle_error(folder, [f"manifest.json cannot be read ({error})"]) from error
     version = data.get("format_version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION or isinstance(version, bool):
         fault = f"its format version is {version!r} and this engine reads {FORMAT_VERSION}; export it again"
         raise _bundle_error(folder, [fault])
+    files = file_faults(folder, listed_files(data))
     try:
-        return Manifest.from_dict(data)
+        manifest = Manifest.from_dict(data)
     except ValueError as error:
-        raise _bundle_error(folder, [str(error)]) from error
+        raise _bundle_error(folder, [str(error), *files]) from error
+    return manifest, files

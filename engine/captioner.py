@@ -2,8 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, overload
 
@@ -14,13 +14,12 @@ from engine.bundle import Bundle
 from engine.checks import is_int, require
 from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
 from engine.errors import ImageError, OptionsError
-from engine.images import ImageInput, load_pixels
+from engine.images import MAX_PIXELS, ImageInput, load_pixels
 from engine.options import Beam, Decoding, Greedy, Sample
 from engine.result import Caption
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
 
-MAX_PIXELS = 178_000_000
 MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
 
 
@@ -49,8 +48,12 @@ class Captioner:
         self.bundle = Bundle.load(bundle)
         self.precision = "fp32" if precision == "auto" else precision
         self.bundle.graph("encoder", self.precision)  # raises if the bundle does not hold the precision
-        self._graphs = Graphs.open(self.bundle, provider, self.precision, runtime or RuntimeOptions())
+        runtime = runtime or RuntimeOptions()
+        self._graphs = Graphs.open(self.bundle, provider, self.precision, runtime)
         self.provider = self._graphs.provider.name
+        if self.provider.startswith("tensorrt"):
+            most = runtime.profile_images[2]
+            require(batch_size <= most, "Captioner", "batch_size", batch_size, f"at most profile_images[2] ({most})")
         self.batch_size = batch_size
         self.max_pixels = max_pixels
 
@@ -128,7 +131,7 @@ class Captioner:
     ) -> list[Caption]:
         """Returns one caption for each row of what `encode` returned. Raises OptionsError."""
         _require_decoding(decoding)
-        size = self.bundle.manifest.feature_size
+        features, size = np.asarray(features), self.bundle.manifest.feature_size
         if features.ndim != 2 or features.shape[1] != size:
             raise OptionsError(f"features have shape {features.shape}; this bundle takes (images, {size})")
         defaults = self.bundle.manifest.defaults
@@ -144,8 +147,9 @@ class Captioner:
 
         A word that the vocabulary lacks counts as #UNK#. Raises ImageError, and OptionsError if the lengths differ.
         """
-        if isinstance(captions, str):
-            raise OptionsError(f"captions={captions!r} is one text: pass [text], a caption for each image")
+        captions = [captions] if isinstance(captions, str) else list(captions)
+        if wrong := next((caption for caption in captions if not isinstance(caption, str)), None):
+            raise OptionsError(f"captions hold {wrong!r}, which is not text")
         features = self.encode(batch)
         if len(features) != len(captions):
             raise OptionsError(f"score() got {len(features)} images and {len(captions)} captions; pass one for each")
@@ -164,21 +168,34 @@ class Captioner:
     def _load(self, images: Iterable[ImageInput], fail: bool) -> Iterator[list[np.ndarray | ImageError]]:
         """Yields batches of pixels, each read by a pool of threads while the one before runs."""
         entries = enumerate(images)
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1), "captioner-images") as pool:
+        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "captioner-images")
 
-            def submit() -> list[Future[np.ndarray | ImageError]]:
-                return [pool.submit(self._read, *entry) for entry in itertools.islice(entries, self.batch_size)]
+        def read(entry: int, image: ImageInput) -> Callable[[], np.ndarray | ImageError]:
+            if isinstance(image, np.ndarray | Image.Image):  # its owner may change it before the next is taken
+                pixels = self._read(entry, image)
+                return lambda: pixels
+            return pool.submit(self._read, entry, image).result
 
-            try:
-                ahead = submit()
-                while ahead:
-                    pending, ahead = ahead, submit()
-                    loaded = [future.result() for future in pending]
-                    if fail and (error := next((image for image in loaded if isinstance(image, ImageError)), None)):
-                        raise error
-                    yield loaded
-            finally:
-                pool.shutdown(cancel_futures=True)
+        def take() -> list[Callable[[], np.ndarray | ImageError]]:
+            return [read(*entry) for entry in itertools.islice(entries, self.batch_size)]
+
+        try:
+            pending = take()
+            while pending:
+                fault: Exception | None = None
+                try:
+                    ahead = take()
+                except Exception as error:  # of the caller's iterable: what it gave before is captioned first
+                    ahead, fault = [], error
+                loaded = [result() for result in pending]
+                if fail and (broken := next((image for image in loaded if isinstance(image, ImageError)), None)):
+                    raise broken
+                yield loaded
+                if fault is not None:
+                    raise fault
+                pending = ahead
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _encode(self, pixels: list[np.ndarray]) -> np.ndarray:
         if not pixels:

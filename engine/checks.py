@@ -19,4 +19,14 @@ def is_int(value: object, low: int) -> bool:
 
 def is_number(value: object) -> bool:
     """Says whether a value is a finite number and no bool."""
-    return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)
+    try:
+        return not isinstance(value, bool) and isinstance(value, Real) and isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
+
+
+def plain(value: object) -> object:
+    """Returns a number as Python's own int or float, so that no narrow numpy type decides the arithmetic later."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)

@@ -29,6 +29,7 @@ from engine import (
 )
 from engine.paths import expand
 from engine.progress import Progress
+from engine.runtime.providers import available_providers
 
 NEEDS = {
     **dict.fromkeys(("temperature", "top_k", "top_p", "seed"), ((Sample,), "--sample")),
@@ -36,6 +37,7 @@ NEEDS = {
     "alternatives": ((Beam, Sample), "beam search or --sample: leave out --greedy"),
 }  # options that not every way of decoding takes
 ANY_DECODING = ("max_length", "min_length", "prefix", "suppress", "no_repeat_ngram_size")
+DETAILS = {"bundle", "provider", "precision", "notes", "seconds", "images_per_second"}  # of a measurement: for --json
 CLOSED_PIPE, INTERRUPTED = 141, 130  # 128 + the signal, as shells have it
 
 
@@ -69,6 +71,8 @@ def main(argv: Sequence[str] | None = None, captioner_factory: Callable[..., Cap
 def caption(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
     """Prints a line for each image as it comes, then on standard error the images that failed."""
     decoding = _decoding(arguments)
+    if "-" in arguments.paths and sys.stdin is None:
+        raise OptionsError("- means a list of paths on standard input, and that is closed")
     listed = sys.stdin.buffer if "-" in arguments.paths else ()
     paths = [path for argument in arguments.paths for path in expand(argument, listed)]
     if not paths:
@@ -117,6 +121,7 @@ def info(arguments: argparse.Namespace, captioner_factory: Callable[..., Caption
         "bundle": str(captioner.bundle.path),
         "name": manifest.name,
         "provider": captioner.provider,
+        "available": available_providers(),
         "precision": captioner.precision,
         "precisions": sorted({graph.precision for graph in manifest.graphs}),
         "encoder": manifest.encoder,
@@ -132,11 +137,13 @@ def info(arguments: argparse.Namespace, captioner_factory: Callable[..., Caption
             "Pillow": PIL.__version__,
         },
         "quality": manifest.quality,
+        "terms": {part: said["licence"] for part, said in manifest.provenance.items() if "licence" in said},
     }
     if arguments.json:
         print(json.dumps(facts))
     else:
-        print("\n".join(f"{name:<16} {_plain(value)}" for name, value in facts.items()))
+        facts["quality"] = {name: value for name, value in manifest.quality.items() if name not in DETAILS}
+        print("\n".join(f"{name:<16} {_plain(value) or 'not stated'}" for name, value in facts.items()))
     return 0
 
 
@@ -237,7 +244,7 @@ def _engine_version() -> str:
     try:
         return metadata.version("captioning-engine")
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return "not installed (running from its sources)"
 
 
 def _plain(value: object) -> str:

@@ -22,7 +22,9 @@ class ImageError(EngineError, ValueError):
 
     def at(self, entry: int) -> "ImageError":
         """Returns this error, naming the batch entry it belongs to."""
-        return ImageError(self.reason, source=self.source, entry=entry)
+        placed = ImageError(self.reason, source=self.source, entry=entry)
+        placed.__cause__ = self.__cause__
+        return placed
 
 
 class BundleError(EngineError, ValueError):

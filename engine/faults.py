@@ -1,7 +1,9 @@
 """What can be wrong with a bundle. Owns the checks, each a list of sentences; raises nothing and runs nothing."""
 
 import hashlib
+from math import inf, isfinite
 from pathlib import Path
+from typing import Any
 
 from engine.images import RESAMPLES
 from engine.manifest import GraphFile, Manifest, Tensor
@@ -40,19 +42,34 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def file_faults(folder: Path, manifest: Manifest) -> list[str]:
-    """Checks that every file the manifest lists is there and whole."""
-    digests = [*((graph.file, graph.sha256) for graph in manifest.graphs), *manifest.data_sha256.items()]
+def listed_files(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns names and SHA-256 of the files that a manifest lists, as far as it can be read: it may be broken."""
+    graphs, data = manifest.get("graphs"), manifest.get("data_sha256")
+    pairs = [(graph.get("file"), graph.get("sha256")) for graph in _items(graphs, list) if isinstance(graph, dict)]
+    pairs += _items(data, dict).items()
+    return [(name, digest) for name, digest in pairs if isinstance(name, str) and isinstance(digest, str)]
+
+
+def _items(value: Any, kind: type[Any]) -> Any:
+    return value if isinstance(value, kind) else kind()
+
+
+def file_faults(folder: Path, files: list[tuple[str, str]]) -> list[str]:
+    """Checks that files, of which names and SHA-256 are given, are there and whole."""
     faults = []
-    for name, expected in digests:
+    for name, expected in files:
         path = folder / name
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", ".."):
             faults.append(f"{name!r} is not a plain file name")
-        elif not path.is_file():
-            faults.append(f"{name} is missing")
-        elif sha256(path) != expected:
-            faults.append(f"{name} is corrupt (its SHA-256 differs from the manifest's)")
-    if VOCABULARY_FILE not in manifest.data_sha256:
+            continue
+        try:
+            if not path.is_file():
+                faults.append(f"{name} is missing")
+            elif sha256(path) != expected:
+                faults.append(f"{name} is corrupt (its SHA-256 differs from the manifest's)")
+        except OSError as error:
+            faults.append(f"{name} cannot be read ({error.strerror})")
+    if VOCABULARY_FILE not in dict(files):
         faults.append(f"the manifest lists no SHA-256 of {VOCABULARY_FILE}")
     return faults
 
@@ -76,10 +93,13 @@ def value_faults(manifest: Manifest) -> list[str]:
     checks = [
         (image.resize == "squash", "image.resize", image.resize, '"squash"'),
         (image.resample in RESAMPLES, "image.resample", image.resample, f"one of {', '.join(RESAMPLES)}"),
-        (all(value > 0 for value in image.std), "image.std", image.std, "above 0"),
+        (image.height >= 1, "image.height", image.height, "from 1"),
+        (image.width >= 1, "image.width", image.width, "from 1"),
+        (all(isfinite(value) for value in image.mean), "image.mean", image.mean, "finite"),
+        (all(0 < value < inf for value in image.std), "image.std", image.std, "above 0"),
         (defaults.max_length >= 1, "defaults.max_length", defaults.max_length, "from 1"),
         (defaults.beam_size >= 1, "defaults.beam_size", defaults.beam_size, "from 1"),
-        (defaults.length_penalty >= 0, "defaults.length_penalty", defaults.length_penalty, "from 0"),
+        (0 <= defaults.length_penalty <= 10, "defaults.length_penalty", defaults.length_penalty, "from 0 to 10"),
     ]
     return [f"{name} is {value!r} and must be {what}" for holds, name, value, what in checks if not holds]
 
@@ -108,9 +128,9 @@ def _tensor_faults(graph: GraphFile, manifest: Manifest) -> list[str]:
     faults = []
     sides = zip(("inputs", "outputs"), (graph.inputs, graph.outputs), _TENSORS[graph.graph], strict=True)
     for side, tensors, expected in sides:
-        names = {tensor.name for tensor in tensors}
-        if names != expected.keys():
-            faults.append(f"{graph.file} has the {side} {sorted(names)} instead of {sorted(expected)}")
+        names = sorted(tensor.name for tensor in tensors)
+        if names != sorted(expected):
+            faults.append(f"{graph.file} has the {side} {names} instead of {sorted(expected)}")
         for tensor in tensors:
             if tensor.name in expected:
                 faults += _tensor_fault(graph.file, tensor, expected[tensor.name], manifest)
@@ -134,6 +154,6 @@ def _tensor_fault(file: str, tensor: Tensor, expected: tuple[str | int, ...], ma
         if wanted in sizes:
             if found != sizes[wanted]:
                 faults.append(f"{file}: {tensor.name} has the extent {found} where {wanted} is {sizes[wanted]}")
-        elif wanted not in sizes and isinstance(found, str) != isinstance(wanted, str):
+        elif isinstance(found, str) != isinstance(wanted, str):
             faults.append(f"{file}: {tensor.name} has the extent {found!r} where it must be {wanted!r}")
     return faults

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
 from engine.errors import ImageError, OptionsError
 
+MAX_PIXELS = 178_000_000
 ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 
 RESAMPLES = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS")}
@@ -27,7 +28,7 @@ UPRIGHT = {
 
 
 def load_pixels(
-    source: ImageInput, *, height: int, width: int, resample: str = "bicubic", max_pixels: int = 178_000_000
+    source: ImageInput, *, height: int, width: int, resample: str = "bicubic", max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """Returns the whole image, upright and squashed to the asked size: uint8 RGB (height, width, 3), contiguous.
 
@@ -64,7 +65,10 @@ def describe(source: object) -> str:
     if isinstance(source, bytes | bytearray):
         return f"{len(source):,} bytes"
     if isinstance(source, memoryview):
-        return f"{source.nbytes:,} bytes"
+        try:
+            return f"{source.nbytes:,} bytes"
+        except ValueError:
+            return "released memoryview"
     if isinstance(source, np.ndarray):
         return f"array {source.shape} {source.dtype}"
     if isinstance(source, Image.Image):
@@ -139,7 +143,10 @@ def _upright_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
     _check_size(image.size, max_pixels)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         _skip_second_size_check(image)
-    image.load()
+    try:
+        image.load()
+    finally:
+        vars(image).pop("load_prepare", None)  # a caller's image goes on as it was
     _check_size(image.size, max_pixels)  # icons know their true size only now
     if (orientation := _orientation(image)) in UPRIGHT:
         image = image.transpose(UPRIGHT[orientation])

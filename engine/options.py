@@ -4,9 +4,11 @@ None in a field means the default that the bundle states.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from engine.checks import is_int, is_number, require
+from engine.checks import is_int, is_number, plain, require
+
+LONGEST = 1000  # tokens: room for a sentence is taken before it is written
 
 
 def _require(condition: bool, record: object, name: str, what: str) -> None:
@@ -30,7 +32,10 @@ class Constraints:
     no_repeat_ngram_size: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.max_length is None or is_int(self.max_length, 1), self, "max_length", "a whole number from 1")
+        for option in fields(self):
+            object.__setattr__(self, option.name, plain(getattr(self, option.name)))
+        fits = self.max_length is None or (is_int(self.max_length, 1) and self.max_length <= LONGEST)
+        _require(fits, self, "max_length", f"a whole number from 1 to {LONGEST:,}")
         _require(is_int(self.min_length, 0), self, "min_length", "a whole number from 0")
         _require(isinstance(self.prefix, str), self, "prefix", "text")
         several = isinstance(self.suppress, Iterable) and not isinstance(self.suppress, str)
@@ -63,8 +68,8 @@ class Beam(Constraints):
         _require(is_int(self.num_hypotheses, 1), self, "num_hypotheses", "a whole number from 1")
         fits = self.beam_size is None or self.num_hypotheses <= self.beam_size
         _require(fits, self, "num_hypotheses", f"at most beam_size ({self.beam_size})")
-        fits = self.length_penalty is None or (is_number(self.length_penalty) and self.length_penalty >= 0)
-        _require(fits, self, "length_penalty", "a number from 0")
+        fits = self.length_penalty is None or (is_number(self.length_penalty) and 0 <= self.length_penalty <= 10)
+        _require(fits, self, "length_penalty", "a number from 0 to 10")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +77,9 @@ class Sample(Constraints):
     """Draws num_samples sentences from softmax(logits / temperature), cut to the top_k likeliest words (0: all)
     and to the fewest words that hold the probability top_p.
 
-    The same seed gives an image the same words wherever it stands in a batch; None draws anew each time. Equal
-    draws are returned once, so there may be fewer than num_samples.
+    The same seed gives an image the same words wherever it stands in a batch: all images then draw with the same
+    random numbers. None draws anew each time and for each image. Equal draws are returned once, so there may be
+    fewer than num_samples.
     """
 
     temperature: float = 1.0

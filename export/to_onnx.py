@@ -86,6 +86,8 @@ def _export(given: argparse.Namespace) -> None:
     )
     print(table(checks))
     print(f"wrote {given.output}")
+    if not options.quality and (given.encoder_only or given.decoder_only):
+        print("the scores of the graphs that were replaced are gone: measure again and store them by --quality")
 
 
 def _read_quality(path: Path | None) -> dict[str, Any]:

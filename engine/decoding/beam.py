@@ -41,10 +41,12 @@ def beam_search(
         )
         ranked = _select(live, ids, log_probs, 2 * beam_size)
         is_end = ranked.tokens[:, :, -1] == rules.end_id
-        ended[live.images] += _collect(found, ranked, is_end, rules.max_length, beam_size, length_penalty)
+        ended[live.images] += _collect(found, ranked, is_end[:, :beam_size], length_penalty)
         before, live = live, _continue(ranked, is_end, beam_size)
         best = live.log_probs[:, 0]  # (images,)
-        _keep_stuck(found, before, best, rules.max_length, length_penalty)
+        # where the constraints leave an image no way on and nothing is found, its sentences so far stand, unfinished
+        stuck = np.nonzero((best == -np.inf) & (found.scores[before.images, 0] == -np.inf))[0]
+        _keep(found, _take(before, stuck), length_penalty)
         # log-probabilities only fall, so the greatest length gives the best score a live sentence can still reach
         reachable = normalise(best, rules.max_length, length_penalty)
         open_images = (ended[live.images] < beam_size) & (reachable > found.scores[live.images, -1])
@@ -53,9 +55,7 @@ def beam_search(
         live = _take(live, np.nonzero(open_images)[0])
         last = live.tokens[:, :, -1]
     else:
-        found.add(
-            live.images, _as_hypotheses(live, np.zeros_like(live.log_probs, bool), rules.max_length, length_penalty)
-        )
+        _keep(found, live, length_penalty)
     return found
 
 
@@ -85,17 +85,13 @@ def _append(sequences: np.ndarray, last: np.ndarray) -> np.ndarray:
     return np.concatenate((sequences, last[:, :, None]), axis=2)
 
 
-def _collect(
-    found: Hypotheses, ranked: Live, is_end: np.ndarray, max_length: int, beam_size: int, length_penalty: float
-) -> np.ndarray:
-    """Adds the ends among the first beam_size candidates to `found`; returns how many each image had (images,)."""
-    complete = is_end[:, :beam_size] & (ranked.log_probs[:, :beam_size] > -np.inf)
-    if complete.any():
-        which = np.nonzero(complete.any(axis=1))[0]
-        first = _pick(ranked, which[:, None], np.arange(complete.shape[1])[None])
-        new = _as_hypotheses(first, complete[which], max_length, length_penalty)
-        new.scores[~complete[which]] = -np.inf
-        found.add(first.images, new)
+def _collect(found: Hypotheses, ranked: Live, is_end: np.ndarray, length_penalty: float) -> np.ndarray:
+    """Adds the ends, is_end (images, beam_size), to `found`; returns how many each image had (images,)."""
+    complete = is_end & (ranked.log_probs[:, : is_end.shape[1]] > -np.inf)
+    which = np.nonzero(complete.any(axis=1))[0]
+    first = _pick(ranked, which[:, None], np.arange(complete.shape[1])[None])
+    first.log_probs[~complete[which]] = -np.inf
+    _keep(found, first, length_penalty, finished=True)
     return np.asarray(complete.sum(axis=1))
 
 
@@ -106,23 +102,18 @@ def _continue(ranked: Live, is_end: np.ndarray, beam_size: int) -> Live:
     return _pick(ranked, np.arange(len(order))[:, None], order)
 
 
-def _keep_stuck(found: Hypotheses, before: Live, best: np.ndarray, max_length: int, length_penalty: float) -> None:
-    """Where the constraints left an image no way on and nothing is found, its sentences so far stand, unfinished."""
-    stuck = np.nonzero((best == -np.inf) & (found.scores[before.images, 0] == -np.inf))[0]
-    if len(stuck):
-        rest = _take(before, stuck)
-        found.add(rest.images, _as_hypotheses(rest, np.zeros_like(rest.log_probs, bool), max_length, length_penalty))
-
-
-def _as_hypotheses(live: Live, finished: np.ndarray, max_length: int, length_penalty: float) -> Hypotheses:
+def _keep(found: Hypotheses, live: Live, length_penalty: float, *, finished: bool = False) -> None:
+    """Ranks sentences among those found."""
     images, width, length = live.tokens.shape
-    new = Hypotheses.empty(images, width, max_length)
+    if not images:
+        return
+    new = Hypotheses.empty(images, width, found.tokens.shape[2])
     new.tokens[:, :, :length] = live.tokens
     new.token_log_probs[:, :, :length] = live.token_log_probs
     new.lengths[:] = length
     new.scores[:] = normalise(live.log_probs, max(length, 1), length_penalty)
-    new.finished[:] = finished
-    return new
+    new.finished[:] = finished & (new.scores > -np.inf)  # an empty place is no finished sentence
+    found.add(live.images, new)
 
 
 def _take(live: Live, images: np.ndarray) -> Live:

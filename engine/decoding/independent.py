@@ -62,13 +62,15 @@ def sampler(uniforms: np.ndarray, *, temperature: float, top_p: float) -> Choose
         relative = np.subtract(
             log_probs, log_probs[:, :1], where=log_probs > -np.inf, out=np.full(log_probs.shape, -np.inf)
         )
-        cumulative = np.exp(relative / temperature).cumsum(axis=1)  # (rows, k)
+        with np.errstate(over="ignore"):  # a tiny temperature leaves the others no probability, as it should
+            cumulative = np.exp(relative / temperature).cumsum(axis=1)  # (rows, k)
         cumulative /= np.maximum(cumulative[:, -1:], np.finfo(float).tiny)
         nucleus = (cumulative < top_p).sum(axis=1)  # column of the last token that takes part
         nucleus = np.minimum(nucleus, log_probs.shape[1] - 1)
         mass = cumulative[np.arange(len(rows)), nucleus]
         draws = uniforms[position, rows % uniforms.shape[1]] * mass
         column: np.ndarray = (cumulative <= draws[:, None]).sum(axis=1)  # (rows,)
-        return column
+        last = log_probs.shape[1] - 1
+        return np.where(column > last, last, column)  # beyond it where no token has any probability
 
     return choose

@@ -1,14 +1,15 @@
 """The graphs of a bundle, ready to run: images to features, features to the steps of a decode."""
 
 import threading
+import warnings
 from typing import Any
 
 import numpy as np
 
 from engine.bundle import Bundle
-from engine.errors import ProviderError
+from engine.errors import EngineError, ProviderError
 from engine.runtime.options import RuntimeOptions
-from engine.runtime.providers import AUTO_ORDER, Provider, find_provider, onnxruntime
+from engine.runtime.providers import AUTO_ORDER, PROVIDERS, Provider, find_provider, is_available, onnxruntime
 from engine.runtime.sessions import open_session
 
 
@@ -30,17 +31,18 @@ class Graphs:
 
         Raises ProviderError.
         """
-        names = AUTO_ORDER if name == "auto" else (name,)
+        names = [auto for auto in AUTO_ORDER if is_available(PROVIDERS[auto])] if name == "auto" else [name]
         for candidate in names:
             try:
                 graphs = cls(bundle, find_provider(candidate), precision, options)
                 graphs.session("encoder")  # a provider that cannot run says so now
-            except ProviderError:
+            except ProviderError as error:
                 if candidate == names[-1]:
                     raise
+                warnings.warn(f"{error}; going on to the next provider", RuntimeWarning, stacklevel=4)
             else:
                 return graphs
-        raise AssertionError("names is not empty")
+        raise ProviderError("no provider runs here: ONNX Runtime offers not even its own cpu")
 
     def session(self, name: str) -> Any:
         """Returns the onnxruntime.InferenceSession of a graph."""
@@ -73,6 +75,7 @@ class Steps:
 
     def __init__(self, graphs: Graphs, features: np.ndarray) -> None:
         self.images = len(features)
+        self._provider = graphs.provider.name
         units = graphs.bundle.manifest.units
         self._state, self._next = _State(units, graphs.device), _State(units, graphs.device)
         self._session = graphs.session("search_step")
@@ -100,13 +103,18 @@ class Steps:
         binding.bind_cpu_input("token_ids", np.ascontiguousarray(token_ids))
         binding.bind_cpu_input("parent_rows", np.ascontiguousarray(parent_rows))
         binding.bind_cpu_input("bias", bias)
-        binding.bind_cpu_input("k", np.array([k]))
+        binding.bind_cpu_input("k", np.array([k], np.int64))
         self._state.bind_inputs(binding)
         self._next.bind_outputs(binding, "next_hidden", "next_cell")
         _bind_host_output(binding, "ids", ids)
         _bind_host_output(binding, "log_probs", log_probs)
         self._session.run_with_iobinding(binding)
         self._state, self._next = self._next, self._state
+        if np.isnan(log_probs[:, 0]).any():  # where the best is no number, none of its row is
+            raise EngineError(
+                f"the model computed no numbers (NaN) on provider {self._provider!r}: its features are no numbers, or "
+                "the provider or precision is broken here; try provider='cpu'"
+            )
         return ids, log_probs
 
 

@@ -21,7 +21,7 @@ class RuntimeOptions:
     fp16: lets TensorRT compute in half precision. (tensorrt)
     engine_cache: folder in which TensorRT keeps what it built; None builds anew in each process. (tensorrt*)
     profile_images, profile_rows: least, usual and most images and rows (images x beams) that TensorRT builds
-    for. (tensorrt*)
+    for; a Captioner's batch_size must not exceed the most images. (tensorrt*)
     """
 
     threads: int = 0
@@ -32,7 +32,7 @@ class RuntimeOptions:
     fp16: bool = False
     engine_cache: str | Path | None = None
     profile_images: tuple[int, int, int] = (1, 32, 32)
-    profile_rows: tuple[int, int, int] = (1, 96, 320)
+    profile_rows: tuple[int, int, int] = (1, 96, 512)
 
     def __post_init__(self) -> None:
         for name in ("threads", "device_id"):

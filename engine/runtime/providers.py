@@ -34,6 +34,7 @@ class Provider:
     extra: str
     options: Callable[[RuntimeOptions, GraphFile], ProviderOptions]
     plug_in: str | None = None
+    behind: str | None = None  # name of the provider that runs the nodes this one refuses; None is ONNX Runtime's CPU
 
 
 def _cpu(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
@@ -63,6 +64,7 @@ def _tensorrt(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
     return {
         "device_id": str(options.device_id),
         "trt_fp16_enable": str(int(options.fp16)),
+        "trt_op_types_to_exclude": "TopK",  # TensorRT wants k when it builds; CUDA takes it when it runs
         **_profiles("trt_", options, graph),
         **cache,
     }
@@ -70,7 +72,12 @@ def _tensorrt(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
 
 def _tensorrt_rtx(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
     cache = {} if options.engine_cache is None else {"nv_runtime_cache_path": str(options.engine_cache)}
-    return {"device_id": str(options.device_id), **_profiles("nv_", options, graph), **cache}
+    return {
+        "device_id": str(options.device_id),
+        "nv_op_types_to_exclude": "TopK",
+        **_profiles("nv_", options, graph),
+        **cache,
+    }
 
 
 def _openvino(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
@@ -105,12 +112,12 @@ PROVIDERS = {
     for provider in (
         Provider("cpu", "CPUExecutionProvider", "cpu", "cpu", _cpu),
         Provider("cuda", "CUDAExecutionProvider", "cuda", "gpu", _cuda),
-        Provider("tensorrt", "TensorrtExecutionProvider", "cuda", "gpu", _tensorrt),
+        Provider("tensorrt", "TensorrtExecutionProvider", "cuda", "gpu", _tensorrt, behind="cuda"),
         Provider("openvino", "OpenVINOExecutionProvider", "cpu", "openvino", _openvino, "onnxruntime_ep_openvino"),
         Provider(
             "tensorrt-rtx",
             "NvTensorRTRTXExecutionProvider",
-            "cuda",
+            "cpu",  # plain onnxruntime, which this plug-in is for, cannot allocate on the GPU by itself
             "tensorrt-rtx",
             _tensorrt_rtx,
             "onnxruntime_ep_nv_tensorrt_rtx",
@@ -183,7 +190,9 @@ def _register(provider: Provider) -> tuple[Any, ...]:
         ort.register_execution_provider_library(provider.ort_name, plug_in.get_library_path())
     except (AttributeError, RuntimeError, OSError) as error:
         raise ProviderError(f"the plug-in of provider {provider.name!r} cannot be loaded: {error}") from error
-    return tuple(device for device in ort.get_ep_devices() if device.ep_name == provider.ort_name)
+    devices = (device for device in ort.get_ep_devices() if device.ep_name == provider.ort_name)
+    wanted = "CPU" if provider.name == "openvino" else "GPU"  # an Intel machine may offer its GPU and NPU too
+    return tuple(device for device in devices if device.device.type.name == wanted)
 
 
 def _why_missing(provider: Provider) -> str:
@@ -198,4 +207,4 @@ def _why_missing(provider: Provider) -> str:
         why = f"pip install 'captioning-engine[{provider.extra}]' brings it"
         if provider.extra == "gpu":
             why += ", in place of [cpu]"
-    return f"provider {provider.name!r} is not available here ({there} are): {why}"
+    return f"provider {provider.name!r} is not available here (available: {there}): {why}"

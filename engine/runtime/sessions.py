@@ -1,12 +1,14 @@
 """Sessions: a graph file, a provider and options become something that runs. Sessions are shared between threads."""
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
 from engine.errors import ProviderError
 from engine.manifest import GraphFile
 from engine.runtime.options import RuntimeOptions
-from engine.runtime.providers import Provider, onnxruntime, plug_in_devices
+from engine.runtime.providers import PROVIDERS, Provider, onnxruntime, plug_in_devices
 
 
 def open_session(folder: Path, graph: GraphFile, provider: Provider, options: RuntimeOptions) -> Any:
@@ -27,11 +29,16 @@ def open_session(folder: Path, graph: GraphFile, provider: Provider, options: Ru
     try:
         if provider.ort_name in ort.get_available_providers():
             if provider.device == "cuda" and hasattr(ort, "preload_dlls"):
-                ort.preload_dlls()  # finds the CUDA libraries that other packages installed
-            session = ort.InferenceSession(path, settings, providers=[(provider.ort_name, chosen)])
+                with contextlib.redirect_stdout(sys.stderr):  # it prints what it misses
+                    ort.preload_dlls()  # finds the CUDA libraries that other packages installed
+            providers = [(provider.ort_name, chosen)]
+            if provider.behind is not None:
+                second = PROVIDERS[provider.behind]
+                providers.append((second.ort_name, second.options(options, graph)))
+            session = ort.InferenceSession(path, settings, providers=providers, enable_fallback=False)
         else:
             settings.add_provider_for_devices(list(plug_in_devices(provider)), chosen)
-            session = ort.InferenceSession(path, settings)
+            session = ort.InferenceSession(path, settings, enable_fallback=False)
     except Exception as error:  # ONNX Runtime raises its own unrelated classes, and RuntimeError
         raise ProviderError(f"provider {provider.name!r} cannot run {graph.file}: {error}") from error
     if session.get_providers()[0] != provider.ort_name:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import Beam, Caption, Captioner, Greedy, ImageError, OptionsError, RuntimeOptions, Sample
+from engine import Beam, Caption, Captioner, EngineError, Greedy, ImageError, OptionsError, RuntimeOptions, Sample
 from engine.images import load_pixels
 from engine.options import Decoding
 from engine.vocabulary import SPECIAL_WORDS, Vocabulary
@@ -549,3 +549,49 @@ def test_provider_precision_and_bundle_are_readable(tiny_bundle: Path) -> None:
     assert captioner.bundle.path == tiny_bundle
     assert "provider='cpu'" in repr(captioner)
     assert Captioner(tiny_bundle, provider="cpu").precision == "fp32"
+
+
+def test_features_that_are_no_numbers_are_an_error_and_no_caption(tiny_captioner: Captioner) -> None:
+    size = tiny_captioner.bundle.manifest.feature_size
+    features = np.zeros((3, size), np.float32)
+    features[1] = np.nan
+    for decoding in (Greedy(), Beam(), Sample(seed=1)):
+        with pytest.raises(EngineError, match="NaN"):
+            tiny_captioner.caption_features(features, decoding)
+
+
+def test_an_array_that_its_owner_refills_gives_the_captions_of_what_it_held(
+    tiny_captioner: Captioner, images: list[Path]
+) -> None:
+    held = [np.asarray(Image.open(path).convert("RGB")) for path in images[:12]]
+    buffer = np.empty_like(held[0])
+
+    def camera() -> Iterator[np.ndarray]:
+        for picture in held:
+            buffer[:] = picture
+            yield buffer
+
+    assert_equal(tiny_captioner.caption(camera()), tiny_captioner.caption(held))
+
+
+def test_what_an_iterable_gave_before_it_failed_is_captioned(tiny_captioner: Captioner, images: list[Path]) -> None:
+    def failing() -> Iterator[Path]:
+        yield from images[:9]  # one batch of 8, and one more
+        raise KeyError("lost")
+
+    captions = tiny_captioner.iter_captions(failing())
+    assert_equal([next(captions) for _ in range(8)], tiny_captioner.caption(images[:8]))
+    with pytest.raises(KeyError, match="lost"):
+        next(captions)
+
+
+def test_numbers_of_numpy_decode_as_pythons_own(tiny_captioner: Captioner, images: list[Path]) -> None:
+    narrow: Any = np.int8
+    assert_equal(
+        tiny_captioner.caption(images[:2], Beam(beam_size=narrow(100), max_length=np.int32(9))),  # type: ignore[arg-type]
+        tiny_captioner.caption(images[:2], Beam(beam_size=100, max_length=9)),
+    )
+    assert_equal(
+        tiny_captioner.caption(images[:2], Sample(top_k=narrow(3), temperature=np.float32(0.5), seed=2)),  # type: ignore[arg-type]
+        tiny_captioner.caption(images[:2], Sample(top_k=3, temperature=0.5, seed=2)),
+    )

@@ -641,3 +641,12 @@ def test_an_open_file_is_described_by_its_name(tmp_path: Path) -> None:
     path.touch()
     with path.open("rb") as file:
         assert describe(file) == f"file {path}"
+
+
+def test_a_callers_tiff_of_pages_of_different_sizes_goes_on_as_it_was(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (9, 7), "red"), Image.new("RGB", (5, 11), "blue")
+    first.save(tmp_path / "pages.tiff", save_all=True, append_images=[second])
+    with Image.open(tmp_path / "pages.tiff") as pages:
+        load_pixels(pages, height=4, width=4)
+        pages.seek(1)
+        assert (load_pixels(pages, height=4, width=4) == (0, 0, 255)).all()

@@ -53,10 +53,15 @@ class FakeRuntime:
 
     def __init__(self, built_in: tuple[str, ...] = (CPU,), devices: tuple[str, ...] = ()) -> None:
         self.built_in = built_in
-        self.devices = [types.SimpleNamespace(ep_name=name, number=i) for i, name in enumerate(devices)]
+        self.devices = [self.device(name, i) for i, name in enumerate(devices)]
         self.registered: list[tuple[str, str]] = []
         self.runs_on: list[str] | None = None
         self.fault: Exception | None = None
+
+    @staticmethod
+    def device(name: str, number: int) -> Any:
+        kind = types.SimpleNamespace(name="CPU" if name == PROVIDERS["openvino"].ort_name else "GPU")
+        return types.SimpleNamespace(ep_name=name, number=number, device=types.SimpleNamespace(type=kind))
 
     def get_available_providers(self) -> list[str]:
         return list(self.built_in)
@@ -76,7 +81,8 @@ class FakeRuntime:
         made.add_provider_for_devices = lambda devices, options: made.added.append((devices, options))
         return made
 
-    def InferenceSession(self, path: str, settings: Any, providers: Any = None) -> Any:  # noqa: N802
+    def InferenceSession(self, path: str, settings: Any, providers: Any = None, **how: bool) -> Any:  # noqa: N802
+        assert how == {"enable_fallback": False}, "ONNX Runtime would print and go on elsewhere"
         if self.fault:
             raise self.fault
         wanted = [name for name, _ in providers] if providers else [d.ep_name for d in settings.added[0][0]]
@@ -149,6 +155,7 @@ def test_tensorrt_gets_device_precision_profiles_and_a_cache_of_its_own_for_each
     assert tensorrt(runtime, STEP) == {
         "device_id": "0",
         "trt_fp16_enable": "0",
+        "trt_op_types_to_exclude": "TopK",
         "trt_profile_min_shapes": "token_ids:2,hidden:2x5,bias:1x9",
         "trt_profile_opt_shapes": "token_ids:4,hidden:4x5,bias:1x9",
         "trt_profile_max_shapes": "token_ids:8,hidden:8x5,bias:8x9",
@@ -183,7 +190,7 @@ def test_tensorrt_rtx_gets_device_profiles_and_cache() -> None:
     options = rtx(RuntimeOptions(device_id=3, engine_cache=Path("/cache")), STEP)
     assert options["device_id"] == "3"
     assert options["nv_runtime_cache_path"] == "/cache"
-    assert options["nv_profile_max_shapes"] == "token_ids:320,hidden:320x5,bias:320x9"
+    assert options["nv_profile_max_shapes"] == "token_ids:512,hidden:512x5,bias:512x9"
     assert "nv_runtime_cache_path" not in rtx(RuntimeOptions(), STEP)
 
 
@@ -201,7 +208,7 @@ def test_openvino_computes_in_f32_on_the_threads_given() -> None:
         ("cpu", ("cpu", 0)),
         ("cuda", ("cuda", 2)),
         ("tensorrt", ("cuda", 2)),
-        ("tensorrt-rtx", ("cuda", 2)),
+        ("tensorrt-rtx", ("cpu", 0)),
         ("openvino", ("cpu", 0)),
     ],
 )
@@ -234,7 +241,7 @@ def test_an_absent_provider_is_refused_with_what_is_there_and_how_to_get_it(
     with pytest.raises(ProviderError) as caught:
         find_provider(name)
     message = str(caught.value)
-    assert f"provider {name!r} is not available here (cpu are)" in message
+    assert f"provider {name!r} is not available here (available: cpu)" in message
     assert f"pip install 'captioning-engine[{extra}]'" in message
     assert ("in place of [cpu]" in message) == (extra == "gpu")
 
@@ -260,7 +267,8 @@ def test_auto_tries_cuda_first_and_takes_the_cpu_where_cuda_does_not_start(
     bundle = Bundle.load(tiny_bundle)
     assert Graphs.open(bundle, "auto", "fp32", RuntimeOptions()).provider.name == "cuda"
     runtime.runs_on = [CPU]  # no driver: ONNX Runtime drops the provider
-    assert Graphs.open(bundle, "auto", "fp32", RuntimeOptions()).provider.name == "cpu"
+    with pytest.warns(RuntimeWarning, match="'cuda' could not be started .* going on to the next provider"):
+        assert Graphs.open(bundle, "auto", "fp32", RuntimeOptions()).provider.name == "cpu"
     with pytest.raises(ProviderError, match="'cuda' could not be started"):
         Graphs.open(bundle, "cuda", "fp32", RuntimeOptions())
 
@@ -302,6 +310,13 @@ def test_threads_reach_the_real_sessions(tiny_bundle: Path) -> None:
     graphs = Graphs(Bundle.load(tiny_bundle), PROVIDERS["cpu"], "fp32", RuntimeOptions(threads=1))
     assert graphs.session("search_step").get_session_options().intra_op_num_threads == 1
     assert graphs.session("search_step") is graphs.session("search_step")
+
+
+def test_what_tensorrt_refuses_runs_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeRuntime(("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)))
+    session = open_session(Path("bundle"), STEP, PROVIDERS["tensorrt"], RuntimeOptions(device_id=1))
+    assert [name for name, _ in session.providers] == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    assert [options["device_id"] for _, options in session.providers] == ["1", "1"]
 
 
 def test_only_the_threads_of_the_step_spin_between_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,3 +385,11 @@ def test_a_broken_plug_in_does_not_speak_for_another_provider(monkeypatch: pytes
     with_openvino(monkeypatch).fault = RuntimeError("libopenvino.so: no such file")
     with pytest.raises(ProviderError, match="provider 'cuda' is not available here"):
         find_provider("cuda")
+
+
+def test_openvino_takes_the_processor_where_the_plug_in_offers_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = with_openvino(monkeypatch, OPENVINO.ort_name, OPENVINO.ort_name)
+    runtime.devices[0].device.type.name = "GPU"
+    session = open_session(Path("bundle"), ENCODER, find_provider("openvino"), RuntimeOptions())
+    ((devices, _),) = session.settings.added
+    assert devices == runtime.devices[1:]

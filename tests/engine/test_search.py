@@ -190,6 +190,10 @@ def test_the_loop_ends_with_the_last_token() -> None:
 
 def test_a_sentence_with_no_way_on_stands_unfinished() -> None:
     limits = rules(4, 5, forbidden=(0, 1, 2), no_repeat_ngram_size=1)  # only word 3, and only once
-    for found in (beam(TableModel(4, [1]), limits, 2), greedy(TableModel(4, [1]), limits)):
+    for found in (
+        beam(TableModel(4, [1]), limits, 2),
+        greedy(TableModel(4, [1]), limits),
+        sample(TableModel(4, [1]), limits, seed=1),
+    ):
         assert sentences(found, 0) == [(3,)]
         assert not found.finished[0, 0]
