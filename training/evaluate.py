@@ -38,62 +38,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--limit must be at least 1, but it is {given.limit}")
     if given.greedy and given.length_penalty is not None:
         parser.error("--length-penalty ranks the sentences of a beam, so it cannot go with --greedy")
+    if given.output.is_dir() or not given.output.parent.is_dir():
+        parser.error(f"--output {given.output} cannot be written: it must be a file in a folder that exists")
     try:
-        dataset = open_dataset(given.data, given.split)
-        captioner = Captioner(
-            given.bundle, provider=given.provider, precision=given.precision, batch_size=given.batch_size
-        )
-        if given.greedy:
-            decoding: Decoding = Greedy()
-        else:
-            decoding = Beam(beam_size=given.beam, length_penalty=given.length_penalty)
-        evaluation = evaluate(captioner, dataset, decoding, limit=given.limit)
-    except (EngineError, DataError, MetricsError) as error:
+        _run(given)
+    except (EngineError, DataError, MetricsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return 130
+    return 0
+
+
+def _run(given: argparse.Namespace) -> None:
+    dataset = open_dataset(given.data, given.split, strict=given.strict)
+    captioner = Captioner(given.bundle, provider=given.provider, precision=given.precision, batch_size=given.batch_size)
+    if given.greedy:
+        decoding: Decoding = Greedy()
+    else:
+        decoding = Beam(beam_size=given.beam, length_penalty=given.length_penalty)
+    evaluation = evaluate(captioner, dataset, decoding, limit=given.limit)
+    print(dataset.report)
     for name, reason in evaluation.refused.items():
         print(f"left out {name}: {reason}", file=sys.stderr)
     images, how = len(evaluation.captions), _describe(decoding, captioner.bundle.manifest.defaults)
     print(f"{images:,} images of {given.data} ({given.split}), {how}, {captioner.provider} {captioner.precision}")
     print(evaluation.scores)
     print(f"{evaluation.seconds:.1f} s, {images / evaluation.seconds:.1f} images/s")
-    if given.output:
-        write_json(
-            given.output,
-            {
-                "bundle": captioner.bundle.manifest.name,
-                "data": given.data.resolve().name,
-                "split": given.split,
-                "decoding": how,
-                "provider": captioner.provider,
-                "precision": captioner.precision,
-                "images": images,
-                "scores": evaluation.scores.named(),
-                "tokeniser": evaluation.scores.tokeniser,
-                "notes": evaluation.scores.notes,
-                "seconds": round(evaluation.seconds, 3),
-                "images_per_second": round(images / evaluation.seconds, 2),
-                "refused": evaluation.refused,
-                "captions": evaluation.captions,
-            },
-        )
-        print(f"written to {given.output}")
-    return 0
+    write_json(
+        given.output,
+        {
+            "bundle": captioner.bundle.manifest.name,
+            "data": given.data.resolve().name,
+            "split": given.split,
+            "decoding": how,
+            "provider": captioner.provider,
+            "precision": captioner.precision,
+            "images": images,
+            "scores": evaluation.scores.named(),
+            "tokeniser": evaluation.scores.tokeniser,
+            "notes": evaluation.scores.notes,
+            "seconds": round(evaluation.seconds, 3),
+            "images_per_second": round(images / evaluation.seconds, 2),
+            "refused": evaluation.refused,
+            "captions": evaluation.captions,
+        },
+    )
+    print(f"written to {given.output}")
 
 
 def evaluate(captioner: Captioner, dataset: Dataset, decoding: Decoding, *, limit: int | None = None) -> Evaluation:
-    """Captions the first `limit` images (None: all) and scores them. Raises MetricsError when none can be read."""
+    """Captions the first `limit` images (None: all) and scores them; broken ones go to the data set's report.
+
+    Raises MetricsError when none can be read, and DataError for a broken one when the report is strict.
+    """
     examples = dataset.examples[:limit]
+    unreadable: dict[str, str] = {}
 
     def photographs() -> Iterator[bytes]:
         for example in examples:
             try:
                 yield dataset.read(example.name)
-            except OSError:  # the engine refuses what is empty, and the rest goes on
-                yield b""
+            except OSError as error:
+                unreadable[example.name] = str(error)
+                yield b""  # the engine refuses what is empty, and the rest goes on
 
     began = time.perf_counter()
     results = captioner.iter_captions(photographs(), decoding, on_error="return")
@@ -102,7 +111,9 @@ def evaluate(captioner: Captioner, dataset: Dataset, decoding: Decoding, *, limi
     refused: dict[str, str] = {}
     for example, result in zip(examples, bar, strict=True):
         if isinstance(result, ImageError):
-            refused[example.name] = result.reason
+            refused[example.name] = unreadable.get(example.name, result.reason)
+            dataset.report.add("broken images", example.name, refused[example.name])
+            dataset.report.check()
         else:
             captions[example.name] = result.text
     seconds = time.perf_counter() - began
@@ -134,7 +145,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", default="auto", help="as of the bundle (default: auto)")
     parser.add_argument("--batch-size", type=int, default=32, help="images at once (default: 32)")
     parser.add_argument("--limit", type=int, help="only so many images")
-    parser.add_argument("--output", type=Path, help="JSON file for scores and captions")
+    parser.add_argument("--strict", action="store_true", help="any fault of the data is an error")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("scores.json"),
+        help="JSON file for scores and captions (default: scores.json in the current folder)",
+    )
     return parser
 
 

@@ -108,6 +108,52 @@ def test_a_broken_image_is_named_and_the_rest_scored(
     assert command() == 0
     assert "left out 17.jpg: it is empty" in capsys.readouterr().err
     assert len(json.loads((tmp_path / "scores.json").read_text())["captions"]) == 7
+    assert command("--strict") == 1
+    assert "broken images: 1 (17.jpg: it is empty)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_file_that_cannot_be_read_keeps_its_reason(
+    command: Callable[..., int], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "images" / "17.jpg").unlink()
+    (data / "images" / "17.jpg").mkdir()
+    assert command() == 0
+    printed = capsys.readouterr()
+    assert "left out 17.jpg: [Errno 21] Is a directory" in printed.err
+    assert "broken images: 1 (17.jpg: [Errno 21]" in printed.out
+
+
+@pytest.mark.usefixtures("asked")
+def test_scores_are_kept_also_when_no_file_is_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--data", str(data)]) == 0
+    assert "written to scores.json" in capsys.readouterr().out
+    assert json.loads((tmp_path / "scores.json").read_text())["images"] == 8
+
+
+def test_an_output_that_cannot_be_written_is_said_before_any_work(
+    command: Callable[..., int], tmp_path: Path, asked: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for output in (tmp_path / "nowhere" / "scores.json", tmp_path):
+        with pytest.raises(SystemExit):
+            command("--output", str(output))
+        assert "it must be a file in a folder that exists" in capsys.readouterr().err
+    assert asked == []
+
+
+def test_a_failing_disk_is_one_sentence(
+    command: Callable[..., int], asked: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("no space is left")
+
+    monkeypatch.setattr(evaluate, "write_json", full)
+    assert command() == 1
+    assert len(asked) == 1
+    assert capsys.readouterr().err == "error: no space is left\n"
 
 
 @pytest.mark.usefixtures("asked")
