@@ -2,15 +2,16 @@
 
 A folder holds `features.npy`, one row per image, and `index.json` with the names of the rows and a fingerprint of all
 that the features depend on. While the work lasts `progress.json` stands in the index's place, so that a killed run
-goes on behind its last flushed batch.
+goes on behind its last flushed batch, and `.lock` keeps a second process out.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from training.encoders import Encoder, EncoderError
 from training.examples import Dataset
 
 FORMAT_VERSION = 1
-MATRIX, INDEX, PROGRESS = "features.npy", "index.json", "progress.json"
+MATRIX, INDEX, PROGRESS, LOCK = "features.npy", "index.json", "progress.json", ".lock"
 BATCHES_AHEAD = 2
 
 
@@ -63,42 +64,84 @@ def compute_features(
     folder: Path,
     *,
     batch_size: int = 32,
-    workers: int = 2,
+    workers: int | None = None,
     progress: bool = True,
     flip: bool = False,
 ) -> FeatureStore:
     """Returns the features of every image that can be decoded, computing what the folder does not hold yet.
 
     Broken images go to the data set's report, which under `strict` is raised as a DataError. flip: of the images
-    mirrored left to right; give it a folder of its own. One process at a time per folder.
+    mirrored left to right; give it a folder of its own. workers: threads that decode, by default one for each core.
+    Raises BlockingIOError while another process fills the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = [example.name for example in dataset.examples]
     fingerprint = _fingerprint(dataset, encoder, flip)
-    state = _read_json(folder / INDEX)
-    if state.get("fingerprint") != fingerprint or not (folder / MATRIX).is_file():
-        state, matrix = _begin(folder, fingerprint, (len(names), encoder.feature_size))
-        batches = _decoded(dataset, names[state["done"] :], encoder.image, batch_size, workers)
-        bar = tqdm(total=len(names), initial=state["done"], desc="features", unit="image", disable=not progress)
-        with bar, contextlib.closing(batches):
-            for results in batches:
-                start = state["done"] - len(state["broken"])
-                pixels = [result for result in results if isinstance(result, np.ndarray)]
-                if pixels:
-                    matrix[start : start + len(pixels)] = _encode(encoder, pixels, flip)
-                    matrix.flush()
-                for name, result in zip(names[state["done"] :], results, strict=False):
-                    if isinstance(result, str):
-                        state["broken"][name] = result
-                state["done"] += len(results)
-                _write_json(folder / PROGRESS, state)  # after the rows themselves: what it counts is on the disk
-                _report_broken(dataset, state["broken"])
-                bar.update(len(results))
-        state["names"] = [name for name in names if name not in state["broken"]]
-        _write_json(folder / INDEX, state)
-        (folder / PROGRESS).unlink()
+    state = _finished(folder, fingerprint)
+    if not state:
+        with _locked(folder):
+            state = _finished(folder, fingerprint)  # another process may have come to its end meanwhile
+            if not state:
+                workers = workers or max(2, os.cpu_count() or 2)
+                state = _fill(dataset, encoder, folder, fingerprint, batch_size, workers, progress, flip)
     _report_broken(dataset, state["broken"])
     return FeatureStore.open(folder)
+
+
+def _finished(folder: Path, fingerprint: str) -> dict[str, Any]:
+    """Returns the folder's index when it vouches for just these features, else {}."""
+    state = _read_json(folder / INDEX)
+    return state if state.get("fingerprint") == fingerprint and (folder / MATRIX).is_file() else {}
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / LOCK).open("w") as file:  # left where it is: the system lets go of it even after a kill
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"another process is computing the features in {folder}: wait for its end or name another folder"
+            ) from error
+        yield
+
+
+def _fill(
+    dataset: Dataset,
+    encoder: Encoder,
+    folder: Path,
+    fingerprint: str,
+    batch_size: int,
+    workers: int,
+    progress: bool,
+    flip: bool,
+) -> dict[str, Any]:
+    """Computes what is missing and returns the finished index."""
+    names = [example.name for example in dataset.examples]
+    earlier = _read_json(folder / INDEX) or _read_json(folder / PROGRESS)
+    if progress and earlier and earlier.get("fingerprint") != fingerprint:
+        print(f"the features in {folder} are of other images or another encoder: computing them anew", flush=True)
+    state, matrix = _begin(folder, fingerprint, (len(names), encoder.feature_size))
+    batches = _decoded(dataset, names[state["done"] :], encoder.image, batch_size, workers)
+    hidden = None if progress else True  # None: where stderr is no terminal
+    bar = tqdm(total=len(names), initial=state["done"], desc="features", unit="image", disable=hidden)
+    with bar, contextlib.closing(batches):
+        for results in batches:
+            start = state["done"] - len(state["broken"])
+            pixels = [result for result in results if isinstance(result, np.ndarray)]
+            if pixels:
+                matrix[start : start + len(pixels)] = _encode(encoder, pixels, flip)
+                matrix.flush()
+            for name, result in zip(names[state["done"] :], results, strict=False):
+                if isinstance(result, str):
+                    state["broken"][name] = result
+            state["done"] += len(results)
+            _write_json(folder / PROGRESS, state)  # after the rows themselves: what it counts is on the disk
+            _report_broken(dataset, state["broken"])
+            bar.update(len(results))
+    state["names"] = [name for name in names if name not in state["broken"]]
+    _write_json(folder / INDEX, state)
+    (folder / PROGRESS).unlink()
+    return state
 
 
 def _begin(folder: Path, fingerprint: str, shape: tuple[int, int]) -> tuple[dict[str, Any], np.memmap]:

@@ -1,3 +1,4 @@
+import fcntl
 import io
 import json
 import os
@@ -105,7 +106,7 @@ def test_an_identical_run_reuses_everything_and_touches_neither_images_nor_encod
     assert (network.batches, dataset.reads) == (0, [])
     assert files(tmp_path) == before
     assert again.names == first.names
-    assert sorted(before) == ["features.npy", "index.json"]
+    assert sorted(before) == [".lock", "features.npy", "index.json"]
 
 
 @pytest.mark.parametrize("broken", [(), (1, 4, 5)])
@@ -173,6 +174,36 @@ def test_a_stale_store_is_computed_anew_and_never_used(tmp_path: Path, changed: 
     assert network.batches == 4
     run(tmp_path / "fresh", encoder, dataset, flip=changed == "flip")
     assert files(tmp_path / "stale") == files(tmp_path / "fresh")
+
+
+def test_computing_anew_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = Drawings()
+    compute_features(dataset, make()[0], tmp_path)
+    assert capsys.readouterr() == ("", "")  # and no bar where stderr is no terminal
+    dataset.examples = dataset.examples[1:]
+    compute_features(dataset, make()[0], tmp_path)
+    assert capsys.readouterr().out.count("computing them anew") == 1
+    compute_features(dataset, make()[0], tmp_path)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_second_process_is_kept_out_while_the_first_computes(tmp_path: Path) -> None:
+    class Meeting(Drawings):
+        def read(self, name: str) -> bytes:
+            if not self.reads:
+                with pytest.raises(BlockingIOError, match="another process is computing the features in"):
+                    run(tmp_path, make()[0])
+            return super().read(name)
+
+    whole = run(tmp_path, make()[0], Meeting())
+    assert run(tmp_path, make()[0]).names == whole.names
+
+
+def test_a_finished_store_is_opened_by_many_at_once(tmp_path: Path) -> None:
+    run(tmp_path, make()[0])
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert len(run(tmp_path, make()[0]).names) == COUNT
 
 
 def test_broken_images_are_left_out_named_and_counted_also_on_reuse(tmp_path: Path) -> None:
