@@ -130,6 +130,7 @@ class Trainer:
         generator = np.random.default_rng((options.seed, number))  # the same batches in every process
         done = (number - 1) * options.batches
         rate = options.learning_rate
+        train_loss = train_accuracy = math.nan
         totals = torch.zeros(3, dtype=torch.float64, device=self.processes.device)  # loss, right words, tokens
         self._module.train()
         batches = self.train_table.drawn(generator, options.batches, options.batch_size)
@@ -140,16 +141,12 @@ class Trainer:
                 totals += counts
                 if index % 20 == 19 or index + 1 == options.batches:  # reading a loss waits for the device
                     loss = float(counts[0] / counts[2].clamp(min=1))
-                    bar.set_postfix(loss=f"{float(totals[0] / totals[2]):.3f}")
+                    # Of all processes, so that none goes on alone when the loss is no number.
+                    train_loss, train_accuracy = self._means(totals.clone(), number)
+                    bar.set_postfix(loss=f"{train_loss:.3f}")
                     if watch is not None:
                         watch(done + index + 1, loss, rate)
-        train_loss, train_accuracy = self._means(totals)
-        if not math.isfinite(train_loss):
-            raise TrainingError(
-                f"the loss became {train_loss} in epoch {number}: lower the learning rate or the gradient clip; "
-                "the checkpoints of earlier epochs are kept"
-            )
-        validation_loss, validation_accuracy = self._means(self._validate())
+        validation_loss, validation_accuracy = self._means(self._validate(), number)
         seconds = round(time.perf_counter() - began, 3)
         return Epoch(number, train_loss, train_accuracy, validation_loss, validation_accuracy, rate, seconds)
 
@@ -208,6 +205,12 @@ class Trainer:
                 totals += self._counts(self.decoder, share)
         return totals
 
-    def _means(self, totals: Tensor) -> tuple[float, float]:
+    def _means(self, totals: Tensor, epoch: int) -> tuple[float, float]:
+        """Returns mean loss and accuracy over all processes. Raises TrainingError for a loss that is no number."""
         loss, right, tokens = self.processes.sum(totals).tolist()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in epoch {epoch}: lower the learning rate or the gradient clip; "
+                "the checkpoints of earlier epochs are kept"
+            )
         return loss / tokens, right / tokens
