@@ -22,6 +22,8 @@ def open_dataset(path: str | Path, split: str, *, strict: bool = False) -> Datas
         raise DataError(f"the split {split!r} is not one of {', '.join(SPLITS)}")
     report = DataReport(f"{folder} ({split})", strict=strict)
     dataset: Dataset
+    if not folder.is_dir():
+        raise DataError(f"{folder} cannot be opened: there is no such folder")
     if (folder / "captions.csv").is_file():
         dataset = FlickrDataset(folder, split, report)
     elif CocoDataset.recognises(folder, split):

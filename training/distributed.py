@@ -12,6 +12,10 @@ from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
 
+class DeviceError(RuntimeError):
+    """A device that is not there; the message says what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Processes:
     """A process among those that train together; torchrun starts them, a plain start is one alone."""
@@ -52,6 +56,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     """Joins the processes of torchrun where it started this one, and leaves them at the end.
 
     "auto" takes a GPU of its own where there is one, else the CPU. Gradients travel by nccl or gloo accordingly.
+    Raises DeviceError where a process finds no GPU of its own.
     """
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "auto":
@@ -60,6 +65,12 @@ def processes(device: str = "auto") -> Iterator[Processes]:
         device = f"cuda:{local}"
     place = torch.device(device)
     if place.type == "cuda":
+        found = torch.cuda.device_count()
+        if (place.index or 0) >= found:
+            raise DeviceError(
+                f"process {local + 1} on this machine has no GPU of its own, since PyTorch finds {found}: "
+                "start fewer processes or choose --device cpu"
+            )
         torch.cuda.set_device(place)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes(0, 1, place)

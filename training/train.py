@@ -4,6 +4,7 @@ Owns the run's folder and what is printed; the work is in trainer, report and th
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
@@ -21,7 +22,7 @@ from training.batches import CaptionTable, Features
 from training.charts import draw_curves
 from training.checkpoint import CheckpointError, write_atomically, write_json
 from training.data import DataError, Dataset, open_dataset
-from training.distributed import Processes, processes
+from training.distributed import DeviceError, Processes, processes
 from training.encoders import EncoderError, load_encoder
 from training.features import compute_features
 from training.model import CaptionDecoder
@@ -57,16 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = TrainingOptions(**{option.name: getattr(given, option.name) for option in fields(TrainingOptions)})
     except ValueError as error:
         parser.error(str(error))
+    for name in ("threads", "photographs"):
+        if getattr(given, name) < 0:
+            parser.error(f"--{name} must be at least 0, but it is {getattr(given, name)}")
     if given.threads:
         torch.set_num_threads(given.threads)
     try:
         with processes(given.device) as together:
             _run(given, options, together)
     except KeyboardInterrupt:
-        begun = (given.output / checkpoint.CONFIG).is_file()
-        print(f"\ninterrupted: continue with the same command{' and --resume' if begun else ''}", file=sys.stderr)
+        how = ", --resume in place of --overwrite" if given.overwrite else " and --resume"
+        print(f"\ninterrupted: continue with the same command{how if given.begun else ''}", file=sys.stderr)
         return 130
-    except (CheckpointError, DataError, EncoderError, TrainingError, OSError) as error:
+    except (CheckpointError, DataError, DeviceError, EncoderError, TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -81,10 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
     parser.add_argument("--output", type=Path, required=True, help="folder of this run, such as runs/first")
     parser.add_argument("--features", type=Path, help="folder that keeps features (default: features beside OUTPUT)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT")
-    parser.add_argument("--overwrite", action="store_true", help="delete the run in OUTPUT first")
+    parser.set_defaults(begun=False)  # whether OUTPUT holds this run yet
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT")
+    earlier.add_argument("--overwrite", action="store_true", help="delete the run in OUTPUT before training begins")
     parser.add_argument("--strict", action="store_true", help="any fault of the data is an error")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's)")
     parser.add_argument("--photographs", type=int, default=24, help="photographs in the report (default: 24)")
     group = parser.add_argument_group("what makes the run; kept in config.json")
@@ -101,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace, options: TrainingOptions, together: Processes) -> None:
     output: Path = given.output
     if together.first:
-        _claim(output, resume=given.resume, overwrite=given.overwrite)
+        _check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()
     material = _material(given, options, together)
     vocabulary = Vocabulary.build(
@@ -132,38 +140,44 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
         for _ in trainer.train(output):
             pass
         return
+    if given.overwrite and output.is_dir():  # only now is it sure that another run can take its place
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
     write_json(output / checkpoint.CONFIG, config)
+    given.begun = True
     vocabulary.save(output / checkpoint.VOCABULARY)
     _announce(trainer, vocabulary)
     _train_and_write(trainer, vocabulary, output)
     _finish(trainer, vocabulary, material.validation, output, given.photographs)
 
 
-def _claim(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Makes the run's folder ready, or raises CheckpointError saying what stands in the way."""
+def _check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raises CheckpointError saying what stands in the way of a run in the folder; changes nothing."""
+    if output.exists() and not output.is_dir():
+        raise CheckpointError(f"{output} is a file, and a run needs a folder: name another one")
     taken = output.is_dir() and any(output.iterdir())
     if taken and overwrite:
         if not (output / checkpoint.CONFIG).is_file():
             raise CheckpointError(f"{output} is not a run's folder (no {checkpoint.CONFIG}), so it is not deleted")
-        shutil.rmtree(output)
     elif taken and not resume:
         raise CheckpointError(f"{output} is not empty: go on with it by --resume or delete it by --overwrite")
     elif resume and not taken:
         raise CheckpointError(f"{output} has no run to resume: leave --resume out to begin one")
-    output.mkdir(parents=True, exist_ok=True)
 
 
 def _material(given: argparse.Namespace, options: TrainingOptions, together: Processes) -> Material:
     train = open_dataset(given.data, "train", strict=given.strict)
     validation = open_dataset(given.data, "val", strict=given.strict)
-    encoder = load_encoder(options.encoder, options.encoder_weights)
+    encoder = load_encoder(options.encoder, options.encoder_weights).to(together.device)
     folder = given.features or given.output.parent / "features"
     if not together.first:
         together.wait()  # the first process computes, the others find it done
     kept = folder / f"{encoder.name}-{encoder.fingerprint[:8]}"
 
     def features(dataset: Dataset, title: str, flip: bool = False) -> Features:
-        return compute_features(dataset, encoder, kept / title, progress=together.first, flip=flip)
+        listed = "\n".join(example.name for example in dataset.examples)  # other data has a folder of its own
+        place = kept / f"{title}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
+        return compute_features(dataset, encoder, place, progress=together.first, flip=flip)
 
     plain, seen = features(train, "train"), features(validation, "val")
     views = (plain, features(train, "train-flipped", flip=True)) if options.flip else (plain,)

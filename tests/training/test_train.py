@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.training.shapes import (
+    ALONE,
     VOCABULARY,
     draw_data,
     make_examples,
@@ -23,7 +24,10 @@ from tests.training.shapes import (
 from training import train
 from training.batches import CaptionTable
 from training.checkpoint import load_checkpoint, load_tensors
+from training.distributed import Processes
+from training.encoders import Encoder
 from training.examples import DataError
+from training.features import FeatureStore
 from training.report import greedy_captions, predictions_table
 from training.train import main
 from training.trainer import Epoch, Trainer, TrainingError
@@ -193,6 +197,19 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoints(tmp_pa
     assert (tmp_path / "last.safetensors").read_bytes() == before
 
 
+def test_a_loss_that_is_no_number_is_noticed_within_twenty_batches(tmp_path: Path) -> None:
+    trainer = make_trainer(make_options(gradient_clip=0.0, batches=60))
+    with torch.no_grad():
+        trainer.decoder.output.bias.fill_(torch.nan)
+    seen: list[int] = []
+    original = trainer._step
+    trainer._step = lambda *given: (seen.append(0), original(*given))[1]  # type: ignore[method-assign, func-returns-value]
+    with pytest.raises(TrainingError, match="the loss became nan in epoch 1"):
+        next(trainer.train(tmp_path))
+    assert len(seen) == 20
+    assert not list(tmp_path.iterdir())
+
+
 def test_predictions_stand_under_the_true_words() -> None:
     lines = predictions_table(make_trainer(make_options()).decoder, VOCABULARY, make_table(9), count=2).splitlines()
     assert lines[0] == "00.jpg"
@@ -263,6 +280,81 @@ def test_the_command_never_touches_a_run_unasked(
     assert command("--epochs", "1", "--overwrite") == 0
 
 
+def test_overwrite_keeps_the_old_run_until_another_can_begin(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.json", "best.safetensors"):
+        (run / name).write_text("of an earlier run")
+    assert command("--overwrite", "--data", str(tmp_path / "nowhere")) == 1
+    assert "nowhere cannot be opened: there is no such folder" in capsys.readouterr().err
+    assert command("--overwrite", "--encoder", "no_such_encoder") == 1
+    assert {path.name: path.read_text() for path in run.iterdir()} == {
+        "config.json": "of an earlier run",
+        "best.safetensors": "of an earlier run",
+    }
+    with pytest.raises(SystemExit):
+        command("--overwrite", "--resume")
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_wrong_data_leaves_no_folder_behind(command: Callable[..., int], tmp_path: Path) -> None:
+    assert command("--data", str(tmp_path / "nowhere")) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_never_put_in_the_place_of_a_file(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").write_text("precious")
+    assert command("--overwrite") == 1
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_one_sentence(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert command("--device", "cuda") == 1
+    assert capsys.readouterr().err.startswith("error: process 1 on this machine has no GPU of its own")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_encoder_computes_where_the_decoder_trains(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def compute(dataset: Any, encoder: Encoder, *_: Any, **__: Any) -> FeatureStore:
+        seen.extend(tensor.device.type for tensor in (encoder.mean, *encoder.parameters()))
+        return make_store(1)
+
+    monkeypatch.setattr(train, "compute_features", compute)
+    given = train._parser().parse_args(["--data", str(data), "--output", str(tmp_path / "run")])
+    options = make_options(encoder="test_vit", encoder_weights="random")
+    train._material(given, options, Processes(0, 1, torch.device("meta")))
+    assert set(seen) == {"meta"}
+
+
+def test_each_list_of_images_has_its_own_features_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[Path] = []
+
+    def compute(dataset: Any, encoder: Encoder, folder: Path, **_: Any) -> FeatureStore:
+        folders.append(folder)
+        return make_store(1)
+
+    monkeypatch.setattr(train, "compute_features", compute)
+    other = draw_data(tmp_path / "other", train=12, validation=8)
+    for place in (data, data, other):
+        given = train._parser().parse_args(["--data", str(place), "--output", str(tmp_path / "run")])
+        train._material(given, make_options(encoder="test_vit", encoder_weights="random"), ALONE)
+    assert folders[:2] == folders[2:4]
+    assert len(set(folders)) == 4
+
+
 def test_the_command_resumes_only_the_same_run(
     command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,6 +395,9 @@ def test_ctrl_c_ends_the_command_cleanly_and_it_can_be_resumed(
         (("--epochs", "0"), "epochs must be at least 1"),
         (("--schedule", "linear"), "schedule must be"),
         (("--learning-rate", "0"), "learning_rate must be above 0"),
+        (("--threads", "-2"), "--threads must be at least 0, but it is -2"),
+        (("--photographs", "-1"), "--photographs must be at least 0, but it is -1"),
+        (("--device", "gpu"), "invalid choice: 'gpu'"),
         (("--tied",), "tied embeddings need logit_hidden equal to embedding"),
     ],
 )
