@@ -13,6 +13,7 @@ from typing import NamedTuple
 from benchmarks.photographs import photographs
 from engine import Captioner, Greedy
 
+DECODING = Greedy()
 FILES = 64
 MOST_GROWTH = 0.05
 STATUS = Path("/proc/self/status")
@@ -36,7 +37,7 @@ def memory(images: int) -> Sample:
 def caption_many(captioner: Captioner, images: int, every: int) -> Iterator[Sample]:
     """Captions a stream of images, none of which is kept, and yields the memory at each `every` of them."""
     files = itertools.islice(itertools.cycle(photographs(FILES)), images)
-    for done, _ in enumerate(captioner.iter_captions(files, Greedy()), start=1):
+    for done, _ in enumerate(captioner.iter_captions(files, DECODING), start=1):
         if done % every == 0:
             yield memory(done)
 
@@ -71,12 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=10_000, help="how many to caption (default: 10000)")
     parser.add_argument("--every", type=int, default=500, help="images between two lines (default: 500)")
     parser.add_argument("--warm-up", type=int, default=1_000, help="images after which the peak may not grow")
-    parser.add_argument("--batch-size", type=int, default=8, help="images that run at once (default: 8)")
+    parser.add_argument("--batch-size", type=int, default=32, help="images that run at once (default: 32)")
     parser.add_argument("--chart", type=Path, help="write a PNG chart to this file")
     options = parser.parse_args(arguments)
     if not options.every <= options.warm_up < options.images:
         parser.error("--every may not be above --warm-up, and --warm-up must be below --images")
     captioner = Captioner(options.bundle, provider="cpu", batch_size=options.batch_size)
+    print(f"bundle {captioner.bundle.manifest.name}, batches of {captioner.batch_size}, {DECODING}", flush=True)
     samples, start = [], time.monotonic()
     for sample in caption_many(captioner, options.images, options.every):
         samples.append(sample)

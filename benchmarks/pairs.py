@@ -35,6 +35,8 @@ class Sides:
 
     def __init__(self, bundle: Path | None = None, threads: int = 0) -> None:
         """Takes the bundle that ships where none is named; 0 threads are as many as each library takes by itself."""
+        # Image decoding, encoder and step are timed alone, and the public methods offer them only in company: these
+        # pairs use the Captioner's _load and _graphs, so that what is timed is what its users run, not a copy.
         runtime = RuntimeOptions(threads=threads)
         self.captioner = Captioner(bundle, provider="cpu", batch_size=max(BATCHES), runtime=runtime)
         if threads:
@@ -52,7 +54,7 @@ class Sides:
 
 
 def decode_images(sides: Sides, batch: int) -> Pair:
-    """JPEG bytes to pixels: the engine's pool of threads, and a loop over Pillow."""
+    """JPEG bytes to pixels: a pool of threads on either side."""
     files = sides.files[:batch]
 
     def engine() -> np.ndarray:

@@ -102,7 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the numbers to this file, too")
     options = parser.parse_args(arguments)
     sides = Sides(options.bundle, options.threads)
-    print(f"{machine()}; bundle {sides.captioner.bundle.manifest.name}", file=sys.stderr)
+    name, chunk = sides.captioner.bundle.manifest.name, sides.baseline.chunk
+    setting = f"{machine()}; PyTorch encodes {chunk} images at once; bundle {name}"
+    print(setting, file=sys.stderr)
     print("| work | batch | engine | PyTorch eager | speed-up | middle half |\n|---|---|---|---|---|---|")
     rows = []
     for work in options.work:
@@ -110,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append(row(work, batch, *measure(sides.pair(work, batch), options.seconds)))
             print(line(rows[-1]), flush=True)
     if options.json:
-        kept = {"machine": machine(), "rows": [asdict(row) for row in rows]}
+        kept = {"setting": setting, "rows": [asdict(row) for row in rows]}
         options.json.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     return 0
 
