@@ -381,9 +381,14 @@ def test_ctrl_c_ends_the_command_cleanly_and_it_can_be_resumed(
             signal.raise_signal(signal.SIGINT)
         return original(self, *arguments)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_step", interrupted)
-        assert command() == 130
+    # a shell lets its background jobs ignore Ctrl-C, and Python inherits that
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(Trainer, "_step", interrupted)
+            assert command() == 130
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert "continue with the same command and --resume" in capsys.readouterr().err
     assert command("--resume") == 0
     assert len(json.loads((tmp_path / "run" / "history.json").read_text())) == 2
