@@ -12,7 +12,6 @@ from engine.runtime.options import RuntimeOptions
 from engine.runtime.providers import AUTO_ORDER, PROVIDERS, Provider, find_provider, is_available, onnxruntime
 from engine.runtime.sessions import open_session
 
-
 CPU_IMAGES = 8  # of one encoder run on a CPU: 32 are no faster and take three times the memory
 
 
