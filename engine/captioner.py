@@ -148,8 +148,8 @@ class Captioner:
         A word that the vocabulary lacks counts as #UNK#. Raises ImageError, and OptionsError if the lengths differ.
         """
         captions = [captions] if isinstance(captions, str) else list(captions)
-        if wrong := next((caption for caption in captions if not isinstance(caption, str)), None):
-            raise OptionsError(f"captions hold {wrong!r}, which is not text")
+        if wrong := [caption for caption in captions if not isinstance(caption, str)]:
+            raise OptionsError(f"captions hold {wrong[0]!r}, which is not text")
         features = self.encode(batch)
         if len(features) != len(captions):
             raise OptionsError(f"score() got {len(features)} images and {len(captions)} captions; pass one for each")

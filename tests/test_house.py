@@ -89,4 +89,6 @@ def test_the_public_names_are_these() -> None:
 def test_every_public_name_says_what_it_is() -> None:
     import engine
 
-    assert [name for name in engine.__all__ if not getattr(engine, name).__doc__] == []
+    # a dataclass without a docstring gets its own signature for one
+    said = {name: getattr(engine, name).__doc__ or "" for name in engine.__all__}
+    assert [name for name, text in said.items() if not text or text.startswith(f"{name}(")] == []

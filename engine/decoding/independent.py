@@ -65,12 +65,11 @@ def sampler(uniforms: np.ndarray, *, temperature: float, top_p: float) -> Choose
         with np.errstate(over="ignore"):  # a tiny temperature leaves the others no probability, as it should
             cumulative = np.exp(relative / temperature).cumsum(axis=1)  # (rows, k)
         cumulative /= np.maximum(cumulative[:, -1:], np.finfo(float).tiny)
-        nucleus = (cumulative < top_p).sum(axis=1)  # column of the last token that takes part
-        nucleus = np.minimum(nucleus, log_probs.shape[1] - 1)
+        last = log_probs.shape[1] - 1
+        nucleus = np.minimum((cumulative < top_p).sum(axis=1), last)  # column of the last token that takes part
         mass = cumulative[np.arange(len(rows)), nucleus]
         draws = uniforms[position, rows % uniforms.shape[1]] * mass
         column: np.ndarray = (cumulative <= draws[:, None]).sum(axis=1)  # (rows,)
-        last = log_probs.shape[1] - 1
         return np.where(column > last, last, column)  # beyond it where no token has any probability
 
     return choose

@@ -58,7 +58,7 @@ class Graphs:
         """Returns float32 (batch, feature_size) for uint8 pixels (batch, height, width, 3)."""
         features = np.empty((len(pixels), self.bundle.manifest.feature_size), np.float32)
         session = self.session("encoder")
-        at_once = CPU_IMAGES if self.provider.device == "cpu" else len(pixels)
+        at_once = CPU_IMAGES if self.provider.name in ("cpu", "openvino") else len(pixels)
         for i in range(0, len(pixels), at_once):
             binding = session.io_binding()
             binding.bind_cpu_input("pixels", np.ascontiguousarray(pixels[i : i + at_once]))

@@ -595,3 +595,9 @@ def test_numbers_of_numpy_decode_as_pythons_own(tiny_captioner: Captioner, image
         tiny_captioner.caption(images[:2], Sample(top_k=narrow(3), temperature=np.float32(0.5), seed=2)),  # type: ignore[arg-type]
         tiny_captioner.caption(images[:2], Sample(top_k=3, temperature=0.5, seed=2)),
     )
+
+
+@pytest.mark.parametrize("wrong", [None, 0, b"a circle"])
+def test_captions_that_are_not_text_are_refused_before_any_image_is_read(tiny_captioner: Captioner, wrong: Any) -> None:
+    with pytest.raises(OptionsError, match="which is not text"):
+        tiny_captioner.score(["no such file.jpg"], [wrong])
