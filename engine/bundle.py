@@ -65,13 +65,21 @@ class Bundle:
             raise _bundle_error(folder, faults)
         return cls(folder, manifest, vocabulary)
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that can be asked for, fp32 first."""
+        others = {graph.precision for graph in self.manifest.graphs} - {"fp32"}
+        return ("fp32", *sorted(others))
+
     def graph(self, name: str, precision: str = "fp32") -> GraphFile:
-        """Returns the file of a graph in a precision. Raises BundleError naming the precisions there are."""
-        for graph in self.manifest.graphs:
-            if (graph.graph, graph.precision) == (name, precision):
-                return graph
-        there = sorted({graph.precision for graph in self.manifest.graphs if graph.graph == name})
-        raise BundleError(f"{self.path} holds no {name} in precision {precision!r}; it holds {there}")
+        """Returns the file of a graph in a precision, or in fp32 where that precision has no graph of its own.
+
+        Raises BundleError naming the precisions there are.
+        """
+        if precision not in self.precisions:
+            raise BundleError(f"{self.path} has no precision {precision!r}; it holds {', '.join(self.precisions)}")
+        found = {graph.precision: graph for graph in self.manifest.graphs if graph.graph == name}
+        return found[precision if precision in found else "fp32"]
 
 
 def _bundle_error(folder: Path, faults: list[str]) -> BundleError:

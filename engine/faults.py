@@ -1,6 +1,7 @@
 """What can be wrong with a bundle. Owns the checks, each a list of sentences; raises nothing and runs nothing."""
 
 import hashlib
+from collections import Counter
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -105,13 +106,15 @@ def value_faults(manifest: Manifest) -> list[str]:
 
 
 def graph_faults(manifest: Manifest) -> list[str]:
-    """Checks that each precision has each graph once, with the inputs and outputs that the engine binds."""
-    held = [(graph.precision, graph.graph) for graph in manifest.graphs]
-    faults = [
-        f"the manifest names {'no' if (precision, name) not in held else 'twice the'} {name} graph in {precision}"
-        for precision in sorted({"fp32", *(graph.precision for graph in manifest.graphs)})
-        for name in GRAPHS
-        if held.count((precision, name)) != 1
+    """Checks that fp32 has each graph, no precision one twice, and all the inputs and outputs that the engine binds."""
+    held = Counter((graph.precision, graph.graph) for graph in manifest.graphs)
+    faults = [f"the manifest names no {name} graph in fp32" for name in GRAPHS if ("fp32", name) not in held]
+    faults += [
+        f"the manifest names twice the {name} graph in {precision}" for (precision, name), n in held.items() if n > 1
+    ]
+    faults += [
+        f"variants.{precision} describes a precision that no graph has"
+        for precision in sorted(manifest.variants.keys() - {graph.precision for graph in manifest.graphs})
     ]
     faults += [
         f"{graph.file} needs {name}, which the manifest does not list"

@@ -57,6 +57,19 @@ class GraphFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """What a precision of the bundle was measured to be worth; `precision="auto"` chooses by it.
+
+    cider: on the dev split, by the default decoding; None where nobody measured it. images_per_second: by provider, on
+    the machine that exported. record: how the variant was made, for people: calibration, layers left in fp32.
+    """
+
+    cider: float | None = None
+    images_per_second: dict[str, float] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything a bundle says of itself. The dictionaries at the end are records for people, not settings."""
 
@@ -70,6 +83,7 @@ class Manifest:
     defaults: Defaults
     graphs: tuple[GraphFile, ...]
     data_sha256: dict[str, str]
+    variants: dict[str, Variant] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -119,7 +133,7 @@ def _read_record(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
     types_by_name = typing.get_type_hints(kind)
     known = {f.name for f in fields(kind)}
     faults += [f"{where}.{name} is unknown" for name in sorted(value.keys() - known)]
-    missing = sorted(known - value.keys())
+    missing = sorted(f.name for f in fields(kind) if f.name not in value and f.name != "variants")
     faults += [f"{where}.{name} is missing" for name in missing]
     there = sorted(known & value.keys())
     parts = {name: _read(types_by_name[name], value[name], f"{where}.{name}", faults) for name in there}
