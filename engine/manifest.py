@@ -133,7 +133,7 @@ def _read_record(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
     types_by_name = typing.get_type_hints(kind)
     known = {f.name for f in fields(kind)}
     faults += [f"{where}.{name} is unknown" for name in sorted(value.keys() - known)]
-    missing = sorted(f.name for f in fields(kind) if f.name not in value and f.name != "variants")
+    missing = sorted(known - value.keys())
     faults += [f"{where}.{name} is missing" for name in missing]
     there = sorted(known & value.keys())
     parts = {name: _read(types_by_name[name], value[name], f"{where}.{name}", faults) for name in there}

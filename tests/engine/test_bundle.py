@@ -106,10 +106,18 @@ def test_no_path_means_the_bundle_that_ships(folder: Path, tmp_path: Path, monke
 
 
 def test_a_precision_that_is_not_there_is_named_with_those_that_are(folder: Path) -> None:
-    with pytest.raises(BundleError, match=r"encoder in precision 'int8'.*\['fp32'\]"):
+    with pytest.raises(BundleError, match=r"no precision 'int8'; it holds fp32$"):
         Bundle.load(folder).graph("encoder", "int8")
     with pytest.raises(BundleError, match="'int8'"):
         Captioner(folder, precision="int8")
+
+
+def test_a_precision_may_hold_some_graphs_and_takes_the_others_in_fp32(folder: Path) -> None:
+    edit(folder, lambda data: data["graphs"].append({**graph(data, "encoder"), "precision": "int8"}))
+    bundle = Bundle.load(folder)
+    assert bundle.precisions == ("fp32", "int8")
+    assert bundle.graph("encoder", "int8").precision == "int8"
+    assert bundle.graph("search_step", "int8").precision == "fp32"
 
 
 # --- damaged files
@@ -346,7 +354,7 @@ def test_a_weight_file_that_the_manifest_does_not_list_is_refused(folder: Path) 
         (lambda data: data["defaults"].update(length_penalty=-1.0), "length_penalty"),
         (lambda data: graph(data, "encoder")["inputs"][0].update(dtype="float32"), "float32"),
         (lambda data: graph(data, "decoder_step")["outputs"][0].update(shape=["rows", 5]), "vocabulary_size"),
-        (lambda data: data["graphs"].append({**graph(data, "encoder"), "precision": "int8"}), "int8"),
+        (lambda data: data.update(variants={"int8": {"cider": 0.5, "images_per_second": {}, "record": {}}}), "int8"),
         (lambda data: data["graphs"].append(graph(data, "encoder")), "twice"),
     ],
 )
