@@ -1,0 +1,55 @@
+"""The folder where the engine keeps what it learnt or built on this machine. Owns its place; knows not what lies there.
+
+Whatever lies there may be deleted at any time: it is measured or built again.
+"""
+
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+VARIABLE = "CAPTIONING_ENGINE_CACHE"
+NAME = "captioning-engine"
+
+
+def cache_folder() -> Path | None:
+    """Returns the folder, which need not exist yet; None where this user has no home and the environment names none.
+
+    It is what CAPTIONING_ENGINE_CACHE names, or else captioning-engine in XDG_CACHE_HOME, or else in the system's usual
+    folder for caches (~/.cache; ~/Library/Caches on macOS; %LOCALAPPDATA% on Windows).
+    """
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).expanduser().absolute()
+    if (base := _from_environment("XDG_CACHE_HOME")) is not None:
+        return base / NAME
+    if sys.platform == "win32" and (base := _from_environment("LOCALAPPDATA")) is not None:
+        return base / NAME
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without an entry, as in some containers
+        return None
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / NAME
+
+
+def store(path: Path, data: bytes) -> bool:
+    """Writes a file whole or not at all, its folders too; says whether it could. A cache that is full is no error."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError:
+        return False
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(name).replace(path)
+    except OSError:
+        with suppress(OSError):
+            Path(name).unlink()
+        return False
+    return True
+
+
+def _from_environment(variable: str) -> Path | None:
+    value = Path(os.environ.get(variable, ""))
+    return value if value.is_absolute() else None  # XDG: a relative path is to be ignored
