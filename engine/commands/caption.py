@@ -1,0 +1,147 @@
+"""`python -m engine caption`: images in, a line for each out. Owns its arguments, its output and how it ends."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+
+from engine.captioner import Captioner
+from engine.commands.arguments import add_model, given
+from engine.errors import ImageError, OptionsError
+from engine.options import Beam, Greedy, Sample
+from engine.paths import expand
+from engine.progress import Progress
+from engine.result import Caption, Hypothesis
+from engine.runtime.options import RuntimeOptions
+
+NEEDS = {
+    **dict.fromkeys(("temperature", "top_k", "top_p", "seed"), ((Sample,), "--sample")),
+    "length_penalty": ((Beam,), "beam search: leave out --greedy and --sample"),
+    "alternatives": ((Beam, Sample), "beam search or --sample: leave out --greedy"),
+}  # options that not every way of decoding takes
+ANY_DECODING = ("max_length", "min_length", "prefix", "suppress", "no_repeat_ngram_size")
+INTERRUPTED = 130  # 128 + the signal, as shells have it
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command to the command line."""
+    epilog = "Exit code: 0 all captioned, 1 some images failed, 2 wrong usage or nothing to run, 130 interrupted."
+    parser = commands.add_parser("caption", help="caption images", epilog=epilog, allow_abbrev=False)
+    parser.set_defaults(command=run, interrupted="no image captioned")
+    option = parser.add_argument
+    option(
+        "paths", nargs="+", metavar="PATH", help="file, folder (searched to its depths), glob, or - for a list on stdin"
+    )
+    option("--json", action="store_true", help="print a JSON object a line, for failed images too")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--greedy", action="store_true", help="take the likeliest word at each step")
+    ways.add_argument("--beam", type=int, metavar="N", help="beam search of this width (the default way)")
+    ways.add_argument("--sample", action="store_true", help="draw words by chance")
+    option("--temperature", type=float, metavar="T", help="with --sample: below 1 plays safe, above 1 takes risks")
+    option("--top-k", type=int, metavar="N", help="with --sample: draw from the N likeliest words only")
+    option("--top-p", type=float, metavar="P", help="with --sample: draw from the fewest words that hold probability P")
+    option("--seed", type=int, metavar="N", help="with --sample: the same seed draws the same words")
+    option("--alternatives", type=int, metavar="N", help="give N sentences an image, with scores, best first")
+    option("--length-penalty", type=float, metavar="P", help="0 favours short sentences, 1 goes by the mean word")
+    option("--max-length", type=int, metavar="N", help="most words, the end counting as one")
+    option("--min-length", type=int, metavar="N", help="fewest words")
+    option("--prefix", metavar="TEXT", help='what each sentence begins with, such as "a photo of"')
+    option(
+        "--suppress",
+        type=lambda words: words.split(","),
+        action="extend",
+        metavar="WORD[,WORD]",
+        help="words that never appear; may be repeated",
+    )
+    option(
+        "--no-repeat-ngram",
+        dest="no_repeat_ngram_size",
+        type=int,
+        metavar="N",
+        help="no N words appear twice in the same order",
+    )
+    option("--batch-size", type=int, metavar="N", help="most images that run at once")
+    option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
+    option("--max-pixels", type=int, metavar="N", help="refuse images with more pixels")
+    add_model(parser)
+
+
+def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
+    """Prints a line for each image as it comes, then on standard error the images that failed."""
+    decoding = _decoding(arguments)
+    if "-" in arguments.paths and sys.stdin is None:
+        raise OptionsError("- means a list of paths on standard input, and that is closed")
+    listed = sys.stdin.buffer if "-" in arguments.paths else ()
+    paths = [path for argument in arguments.paths for path in expand(argument, listed)]
+    if not paths:
+        raise OptionsError(f"no image was found in {', '.join(map(_one_line, arguments.paths))}")
+    captioner = captioner_factory(
+        arguments.bundle,
+        provider=arguments.provider,
+        precision=arguments.precision,
+        runtime=RuntimeOptions(threads=arguments.threads),
+        **given(arguments, ("batch_size", "max_pixels")),
+    )
+    done, failed = 0, []
+    interrupted = False
+    progress = Progress(len(paths), sys.stderr)
+    try:
+        progress.show(0)
+        for path, result in zip(paths, captioner.iter_captions(paths, decoding, on_error="return"), strict=True):
+            progress.clear()
+            if isinstance(result, ImageError):
+                failed.append(f"  {_one_line(path)}: {result.reason}")
+            if arguments.json:
+                print(_json_line(path, result), flush=True)
+            elif isinstance(result, Caption):
+                print(_text_lines(path, result, with_alternatives=arguments.alternatives is not None), flush=True)
+            done += 1
+            progress.show(done)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        progress.clear()
+    if failed:
+        print(f"{len(failed)} of {len(paths)} images could not be captioned:", *failed, sep="\n", file=sys.stderr)
+    if interrupted:
+        print(f"interrupted: {done - len(failed)} of {len(paths)} images captioned", file=sys.stderr)
+        return INTERRUPTED
+    return 1 if failed else 0
+
+
+def _decoding(arguments: argparse.Namespace) -> Greedy | Beam | Sample:
+    way: type[Greedy | Beam | Sample] = Sample if arguments.sample else Greedy if arguments.greedy else Beam
+    chosen = given(arguments, NEEDS)
+    for name in chosen:
+        ways, what = NEEDS[name]
+        if way not in ways:
+            raise OptionsError(f"--{name.replace('_', '-')} needs {what}")
+    if "alternatives" in chosen:
+        chosen["num_samples" if way is Sample else "num_hypotheses"] = chosen.pop("alternatives")
+    if arguments.beam is not None:
+        chosen["beam_size"] = arguments.beam
+    return way(**chosen, **given(arguments, ANY_DECODING))
+
+
+def _one_line(path: str) -> str:
+    """Returns a path with control characters, line breaks and undecodable bytes escaped."""
+    signs = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+    return re.sub(signs, lambda sign: sign[0].encode("unicode_escape").decode("ascii"), path)
+
+
+def _text_lines(path: str, best: Caption, *, with_alternatives: bool) -> str:
+    others = best.alternatives if with_alternatives else ()
+    return "\n".join([f"{_one_line(path)}\t{best.text}", *(f"\t{other.score:.3f}\t{other.text}" for other in others)])
+
+
+def _json_line(path: str, result: Caption | ImageError) -> str:
+    if isinstance(result, ImageError):
+        return json.dumps({"image": path, "error": result.reason})
+    return json.dumps(
+        {"image": path, **_scores(result), "alternatives": [_scores(other) for other in result.alternatives]}
+    )
+
+
+def _scores(hypothesis: Hypothesis) -> dict[str, str | float]:
+    return {"text": hypothesis.text, "score": hypothesis.score, "log_prob": hypothesis.log_prob}

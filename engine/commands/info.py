@@ -1,0 +1,76 @@
+"""`python -m engine info`: what would run here, with which versions and what quality."""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import PIL
+
+from engine.captioner import Captioner
+from engine.commands.arguments import add_model
+from engine.runtime.providers import available_providers
+
+DETAILS = {"bundle", "provider", "precision", "notes", "seconds", "images_per_second"}  # of a measurement: for --json
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command to the command line."""
+    parser = commands.add_parser("info", help="show bundle, provider and versions", allow_abbrev=False)
+    parser.set_defaults(command=run, interrupted="nothing shown")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_model(parser)
+
+
+def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
+    """Prints what would run: bundle, provider, precision, sizes, versions, measured quality."""
+    captioner = captioner_factory(arguments.bundle, provider=arguments.provider, precision=arguments.precision)
+    import onnxruntime  # here, where the captioner has told in one sentence if it is missing
+
+    manifest = captioner.bundle.manifest
+    facts: dict[str, Any] = {
+        "bundle": str(captioner.bundle.path),
+        "name": manifest.name,
+        "provider": captioner.provider,
+        "available": available_providers(),
+        "precision": captioner.precision,
+        "precisions": sorted({graph.precision for graph in manifest.graphs}),
+        "encoder": manifest.encoder,
+        "image": asdict(manifest.image),
+        "feature_size": manifest.feature_size,
+        "units": manifest.units,
+        "vocabulary_size": manifest.vocabulary_size,
+        "defaults": asdict(manifest.defaults),
+        "versions": {
+            "engine": _engine_version(),
+            "onnxruntime": onnxruntime.__version__,
+            "numpy": np.__version__,
+            "Pillow": PIL.__version__,
+        },
+        "quality": manifest.quality,
+        "terms": {part: said["licence"] for part, said in manifest.provenance.items() if "licence" in said},
+    }
+    if arguments.json:
+        print(json.dumps(facts))
+    else:
+        facts["quality"] = {name: value for name, value in manifest.quality.items() if name not in DETAILS}
+        print("\n".join(f"{name:<16} {_plain(value) or 'not stated'}" for name, value in facts.items()))
+    return 0
+
+
+def _engine_version() -> str:
+    try:
+        return metadata.version("captioning-engine")
+    except metadata.PackageNotFoundError:
+        return "not installed (running from its sources)"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(map(_plain, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
