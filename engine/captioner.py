@@ -2,8 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, overload
 
@@ -16,6 +15,7 @@ from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
 from engine.errors import ImageError, OptionsError
 from engine.images import MAX_PIXELS, ImageInput, load_pixels
 from engine.options import Beam, Decoding, Greedy, Sample
+from engine.pipeline import Pipeline
 from engine.result import Caption
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
@@ -56,6 +56,10 @@ class Captioner:
             require(batch_size <= most, "Captioner", "batch_size", batch_size, f"at most profile_images[2] ({most})")
         self.batch_size = batch_size
         self.max_pixels = max_pixels
+        spec = self.bundle.manifest.image
+        self._pipeline = Pipeline(
+            self._read, self._graphs.encoder, height=spec.height, width=spec.width, batch_size=batch_size
+        )
 
     def __repr__(self) -> str:
         return f"Captioner({self.bundle.manifest.name!r}, provider={self.provider!r}, precision={self.precision!r})"
@@ -110,19 +114,15 @@ class Captioner:
         return self._captions(images, decoding, on_error == "raise")
 
     def _captions(self, images: Iterable[ImageInput], decoding: Decoding, fail: bool) -> Iterator[Caption | ImageError]:
-        for loaded in self._load(images, fail):
-            pixels = [image for image in loaded if not isinstance(image, ImageError)]
-            captions = iter(self.caption_features(self._encode(pixels), decoding))
-            yield from (image if isinstance(image, ImageError) else next(captions) for image in loaded)
+        for encoded in self._pipeline.run(images, fail=fail):
+            captions = iter(self.caption_features(encoded.features, decoding))
+            yield from (fault or next(captions) for fault in encoded.faults)
 
     def encode(self, batch: Iterable[ImageInput]) -> np.ndarray:
         """Returns the images' features: float32 (images, feature_size). Raises ImageError."""
         _require_batch(batch)
-        parts = [
-            self._encode([image for image in loaded if not isinstance(image, ImageError)])
-            for loaded in self._load(batch, fail=True)
-        ]
-        return np.concatenate([self._encode([]), *parts])
+        parts = [encoded.features for encoded in self._pipeline.run(batch, fail=True)]
+        return np.concatenate([np.empty((0, self.bundle.manifest.feature_size), np.float32), *parts])
 
     def caption_features(
         self,
@@ -165,51 +165,15 @@ class Captioner:
         ]
         return np.concatenate([np.empty(0), *parts])
 
-    def _load(self, images: Iterable[ImageInput], fail: bool) -> Iterator[list[np.ndarray | ImageError]]:
-        """Yields batches of pixels, each read by a pool of threads while the one before runs."""
-        entries = enumerate(images)
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "captioner-images")
-
-        def read(entry: int, image: ImageInput) -> Callable[[], np.ndarray | ImageError]:
-            if isinstance(image, np.ndarray | Image.Image):  # its owner may change it before the next is taken
-                pixels = self._read(entry, image)
-                return lambda: pixels
-            return pool.submit(self._read, entry, image).result
-
-        def take() -> list[Callable[[], np.ndarray | ImageError]]:
-            return [read(*entry) for entry in itertools.islice(entries, self.batch_size)]
-
-        try:
-            pending = take()
-            while pending:
-                fault: Exception | None = None
-                try:
-                    ahead = take()
-                except Exception as error:  # of the caller's iterable: what it gave before is captioned first
-                    ahead, fault = [], error
-                loaded = [result() for result in pending]
-                if fail and (broken := next((image for image in loaded if isinstance(image, ImageError)), None)):
-                    raise broken
-                yield loaded
-                if fault is not None:
-                    raise fault
-                pending = ahead
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _encode(self, pixels: list[np.ndarray]) -> np.ndarray:
-        if not pixels:
-            return np.empty((0, self.bundle.manifest.feature_size), np.float32)
-        return self._graphs.encode(np.stack(pixels))
-
-    def _read(self, entry: int, image: ImageInput) -> np.ndarray | ImageError:
+    def _read(self, entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
         spec = self.bundle.manifest.image
         try:
-            return load_pixels(
+            pixels[:] = load_pixels(
                 image, height=spec.height, width=spec.width, resample=spec.resample, max_pixels=self.max_pixels
             )
         except ImageError as error:
             return error.at(entry)
+        return None
 
 
 def _require_batch(images: object) -> None:

@@ -2,18 +2,19 @@
 
 import threading
 import warnings
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from engine.bundle import Bundle
 from engine.errors import ProviderError
-from engine.runtime.options import RuntimeOptions
+from engine.runtime.encoder import WIDE_IMAGES, Encoder
+from engine.runtime.options import RuntimeOptions, cores
 from engine.runtime.providers import AUTO_ORDER, PROVIDERS, Provider, find_provider, is_available
 from engine.runtime.sessions import open_session
 from engine.runtime.steps import Steps
-
-CPU_IMAGES = 8  # of one encoder run on a CPU: 32 are no faster and take three times the memory
 
 
 class Graphs:
@@ -25,8 +26,14 @@ class Graphs:
         self.precision = precision
         self.options = options
         self.device = (provider.device, options.device_id if provider.device != "cpu" else 0)
-        self._sessions: dict[str, Any] = {}
+        self._sessions: dict[tuple[str, int], Any] = {}
         self._opening = threading.Lock()
+        self.encoder = Encoder(
+            partial(self.session, "encoder"),
+            bundle.manifest.feature_size,
+            lanes=(options.threads or cores()) if provider.name == "cpu" else 0,
+            images=WIDE_IMAGES if provider.device == "cpu" else None,
+        )
 
     @classmethod
     def open(cls, bundle: Bundle, name: str, precision: str, options: RuntimeOptions) -> "Graphs":
@@ -47,25 +54,14 @@ class Graphs:
                 return graphs
         raise ProviderError("no provider runs here: ONNX Runtime offers not even its own cpu")
 
-    def session(self, name: str) -> Any:
-        """Returns the onnxruntime.InferenceSession of a graph."""
+    def session(self, name: str, threads: int = 0) -> Any:
+        """Returns the onnxruntime.InferenceSession of a graph; threads: 0 for as many as the options say."""
+        key = (name, threads or self.options.threads)
         with self._opening:
-            if name not in self._sessions:
-                graph = self.bundle.graph(name, self.precision)
-                self._sessions[name] = open_session(self.bundle.path, graph, self.provider, self.options)
-        return self._sessions[name]
-
-    def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns float32 (batch, feature_size) for uint8 pixels (batch, height, width, 3)."""
-        features = np.empty((len(pixels), self.bundle.manifest.feature_size), np.float32)
-        session = self.session("encoder")
-        at_once = CPU_IMAGES if self.provider.name in ("cpu", "openvino") else len(pixels)
-        for i in range(0, len(pixels), at_once):
-            binding = session.io_binding()
-            binding.bind_cpu_input("pixels", np.ascontiguousarray(pixels[i : i + at_once]))
-            _bind_host_output(binding, "features", features[i : i + at_once])
-            session.run_with_iobinding(binding)
-        return features
+            if key not in self._sessions:
+                graph, options = self.bundle.graph(name, self.precision), replace(self.options, threads=key[1])
+                self._sessions[key] = open_session(self.bundle.path, graph, self.provider, options)
+        return self._sessions[key]
 
     def start(self, features: np.ndarray) -> Steps:
         """Begins the decode of a batch: features float32 (batch, feature_size)."""

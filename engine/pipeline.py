@@ -1,0 +1,126 @@
+"""From images to features, a batch ahead of whoever takes them. Owns the threads; knows nothing of captions."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from engine.errors import ImageError
+from engine.images import ImageInput
+from engine.runtime.encoder import LANE_IMAGES, Encoder
+
+READERS = 8
+"""Threads that decode images where a device encodes them."""
+
+Read = Callable[[int, ImageInput, np.ndarray], ImageError | None]
+"""Reads the image of an entry into pixels uint8 (height, width, 3), or says what is wrong with it."""
+Fill = Callable[[np.ndarray], ImageError | None]
+Encode = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A batch: what is wrong with each image, None for those that could be read, and the features of these."""
+
+    faults: tuple[ImageError | None, ...]
+    features: np.ndarray  # (images that could be read, feature_size)
+
+
+class Pipeline:
+    """Decodes and encodes batches of images; callers in several threads share its pool.
+
+    On a CPU each thread of the pool takes a few images from their files to their features: they are still in its
+    cache, and decoding needs no turn of its own. The search of one batch overlaps all this for the next.
+    """
+
+    def __init__(self, read: Read, encoder: Encoder, *, height: int, width: int, batch_size: int) -> None:
+        self._read = read
+        self._encoder = encoder
+        self._shape = (height, width, 3)
+        self._batch_size = batch_size
+        self._pool = ThreadPoolExecutor(encoder.lanes or READERS, "captioner")
+
+    def run(self, images: Iterable[ImageInput], *, fail: bool) -> Iterator[Encoded]:
+        """Yields the images batch by batch; with `fail` the first that is broken is raised. Raises ImageError."""
+        entries = enumerate(images)
+        batch, ahead = self._begin(entries), None
+        try:
+            while batch is not None:
+                fault, ahead = None, None
+                try:
+                    ahead = self._begin(entries)
+                except Exception as error:  # of the caller's iterable: what it gave before is captioned first
+                    fault = error
+                encoded = batch.finish()
+                if fail and (broken := next(filter(None, encoded.faults), None)):
+                    raise broken
+                yield encoded
+                if fault is not None:
+                    raise fault
+                batch = ahead
+        finally:
+            for begun in (batch, ahead):
+                if begun is not None:
+                    begun.cancel()
+
+    def _begin(self, entries: Iterator[tuple[int, ImageInput]]) -> "_Batch | None":
+        """Takes the next batch and sets the pool to work on it; None where there are no more images."""
+        fills = [self._fill(*entry) for entry in itertools.islice(entries, self._batch_size)]
+        images, lanes = len(fills), self._encoder.lanes
+        if not images:
+            return None
+        if images == 1:  # the shortest way: no other thread, and all of them for the encoder
+            return _Batch(partial(self._read_and_encode, fills, self._encoder.encode))
+        if lanes and (images % lanes == 0 or images >= 4 * lanes):
+            chunks = -(-images // LANE_IMAGES)
+            chunks += -chunks % lanes  # each lane has as many
+            bounds = [i * images // chunks for i in range(chunks + 1)]
+            work = partial(self._read_and_encode, encode=self._encoder.encode_in_lane)
+            parts = [self._pool.submit(work, fills[a:b]) for a, b in itertools.pairwise(bounds) if a < b]
+            return _Batch(partial(_gather, parts), parts)
+        pixels = np.empty((images, *self._shape), np.uint8)
+        reads = [self._pool.submit(fill, pixels[i]) for i, fill in enumerate(fills)]
+        return _Batch(lambda: self._encode([read.result() for read in reads], pixels, self._encoder.encode), reads)
+
+    def _fill(self, entry: int, image: ImageInput) -> Fill:
+        if not isinstance(image, np.ndarray | Image.Image):
+            return partial(self._read, entry, image)
+        pixels = np.empty(self._shape, np.uint8)  # its owner may change the image before the next is taken
+        fault = self._read(entry, image, pixels)
+
+        def copy(out: np.ndarray) -> ImageError | None:
+            out[:] = pixels
+            return fault
+
+        return copy
+
+    def _read_and_encode(self, fills: list[Fill], encode: Encode) -> Encoded:
+        pixels = np.empty((len(fills), *self._shape), np.uint8)
+        return self._encode([fill(pixels[i]) for i, fill in enumerate(fills)], pixels, encode)
+
+    def _encode(self, faults: list[ImageError | None], pixels: np.ndarray, encode: Encode) -> Encoded:
+        good = pixels[[fault is None for fault in faults]] if any(faults) else pixels
+        return Encoded(tuple(faults), encode(good))
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch at work: finish() waits for it."""
+
+    finish: Callable[[], Encoded]
+    futures: Sequence[Future[Any]] = ()
+
+    def cancel(self) -> None:
+        for future in self.futures:
+            future.cancel()
+
+
+def _gather(parts: Sequence[Future[Encoded]]) -> Encoded:
+    encoded = [part.result() for part in parts]
+    faults = tuple(itertools.chain.from_iterable(part.faults for part in encoded))
+    return Encoded(faults, np.concatenate([part.features for part in encoded]))
