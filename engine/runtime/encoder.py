@@ -18,11 +18,13 @@ LANE_IMAGES = 4  # of one run in a lane
 class Encoder:
     """Runs the encoder's graph; threads may share it.
 
-    open_session(threads) returns the graph's onnxruntime.InferenceSession with so many threads, 0 for the provider's own
-    choice. lanes: runs that go on side by side; 0 on a provider that shares out its work itself.
+    open_session(threads) returns the graph's onnxruntime.InferenceSession with so many threads, 0 for all of them.
+    lanes: runs that go on side by side; 0 on a provider that shares out its work itself.
     """
 
-    def __init__(self, open_session: Callable[[int], Any], feature_size: int, *, lanes: int, images: int | None) -> None:
+    def __init__(
+        self, open_session: Callable[[int], Any], feature_size: int, *, lanes: int, images: int | None
+    ) -> None:
         """images: most of one run; None for as many as there are."""
         self.lanes = lanes
         self._open_session = open_session
