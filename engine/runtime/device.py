@@ -1,0 +1,139 @@
+"""What stays on a CUDA device: the memory of encoder runs and decodes, lent to one caller at a time and then kept.
+
+Owns the lending, the features that never leave the device, and the turn that captures have to take. Knows nothing of
+how a search chooses.
+"""
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from engine.runtime.providers import onnxruntime
+
+Lane = TypeVar("Lane")
+
+_TURN = threading.RLock()
+"""While a CUDA graph is captured, no thread of the process may allocate, copy or wait on the device: all take turns."""
+MOST_GRAPHS = 256
+"""CUDA graphs of one lane: each holds memory. What comes after runs without."""
+NO_GRAPH = -1  # ONNX Runtime's gpu_graph_id for a run that is neither captured nor replayed
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A CUDA device as graphs of one bundle use it.
+
+    session(graph) returns the onnxruntime.InferenceSession of a graph. cuda_graphs: whether the sessions were opened so
+    that each run of a new gpu_graph_id is captured, and replayed from then on.
+    """
+
+    session: Callable[[str], Any]
+    provider: str
+    number: int
+    cuda_graphs: bool
+
+    def allocate(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Returns an onnxruntime.OrtValue on the device, not initialised."""
+        return onnxruntime().OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, "cuda", self.number)
+
+    def upload(self, array: np.ndarray) -> Any:
+        """Returns an onnxruntime.OrtValue on the device that holds a copy of an array."""
+        return onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cuda", self.number)
+
+    def turn(self) -> AbstractContextManager[Any]:
+        """Returns what every use of the device is to be wrapped in."""
+        return _TURN if self.cuda_graphs else contextlib.nullcontext()
+
+    def bind_input(self, binding: Any, name: str, dtype: Any, shape: tuple[int, ...], address: int) -> None:
+        """Binds an input of a run to device memory."""
+        binding.bind_input(name, "cuda", self.number, dtype, list(shape), address)
+
+    def bind_output(self, binding: Any, name: str, dtype: Any, shape: tuple[int, ...], address: int) -> None:
+        """Binds an output of a run to device memory."""
+        binding.bind_output(name, "cuda", self.number, dtype, list(shape), address)
+
+
+@dataclass(slots=True)
+class GraphIds:
+    """Numbers for the CUDA graphs of one session, each given once; threads share it."""
+
+    _next: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def options(self, captured: int) -> Any:
+        """Returns onnxruntime.RunOptions with a number of its own, if the lane has `captured` few enough graphs."""
+        with self._lock:
+            self._next += captured < MOST_GRAPHS
+            number = self._next if captured < MOST_GRAPHS else NO_GRAPH
+        options = onnxruntime().RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(number))
+        return options
+
+
+class Lanes(Generic[Lane]):
+    """Lends lanes and makes a new one where none is free. A thread gets the one back that it gave last.
+
+    ONNX Runtime keeps CUDA graphs for each thread: a lane that comes to another thread is captured there once more.
+    """
+
+    def __init__(self, make: Callable[[], Lane]) -> None:
+        self._make = make
+        self._free: list[tuple[int, Lane]] = []
+        self._lock = threading.Lock()
+
+    def lend(self, borrower: Any) -> Lane:
+        """Returns a lane that is the borrower's own until the borrower is no more."""
+        thread = threading.get_ident()
+        with self._lock:
+            places = [i for i, (giver, _) in enumerate(self._free) if giver == thread] or range(len(self._free))
+            lane = self._free.pop(places[-1])[1] if len(places) else self._make()
+        weakref.finalize(borrower, self._give, thread, lane).atexit = False
+        return lane
+
+    def _give(self, thread: int, lane: Lane) -> None:
+        self._free.append((thread, lane))  # no lock: a finalizer may run while this thread holds it
+
+
+class DeviceFeatures:
+    """Features float32 (images, feature_size) that lie on the device; numpy reads them as an array.
+
+    Slices of images share the memory, which is given back when the last of them is no more.
+    """
+
+    ndim = 2
+
+    def __init__(self, memory: Any, images: int, first: int = 0, owner: Any = None) -> None:
+        """Memory is the OrtValue (at least first + images, feature_size); owner lives as long as the features."""
+        self._memory = memory
+        self._images = images
+        self._first = first
+        self.owner = owner
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(images, feature_size)."""
+        return self._images, self._memory.shape()[1]
+
+    @property
+    def address(self) -> int:
+        """Where the first image's features lie on the device."""
+        return int(self._memory.data_ptr()) + 4 * self._first * self.shape[1]
+
+    def __len__(self) -> int:
+        return self._images
+
+    def __getitem__(self, images: slice) -> "DeviceFeatures":
+        start, stop, step = images.indices(self._images)
+        if step != 1:
+            raise IndexError("features on a device are sliced in steps of 1; np.asarray() takes them to the host")
+        return DeviceFeatures(self._memory, max(0, stop - start), self._first + start, self.owner)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        host = self._memory.numpy()[self._first : self._first + self._images]
+        return np.array(host, dtype=dtype)

@@ -1,0 +1,71 @@
+"""The encoder on a CUDA device: pixels go up, features stay there. Knows nothing of files or words."""
+
+from typing import Any
+
+import numpy as np
+
+from engine.runtime.buckets import bucket
+from engine.runtime.device import Device, DeviceFeatures, GraphIds, Lanes
+
+
+class DeviceEncoder:
+    """Runs the encoder's graph in batches of bucket sizes; threads may share it.
+
+    A bucket is new to cuDNN, TensorRT and CUDA graphs only once. What fills it up is encoded and ignored.
+    """
+
+    lanes = 0  # the device shares out its work itself
+
+    def __init__(self, device: Device, image: tuple[int, int, int], feature_size: int) -> None:
+        self._device = device
+        self._image = image
+        self._feature_size = feature_size
+        self._ids = GraphIds()
+        self._lanes: dict[int, Lanes[_EncoderLane]] = {}
+
+    def encode(self, pixels: np.ndarray) -> DeviceFeatures:
+        """Returns features (images, feature_size) on the device for uint8 pixels (images, height, width, 3)."""
+        images = len(pixels)
+        size = bucket(max(images, 1))
+        with self._device.turn():
+            lanes = self._lanes.setdefault(size, Lanes(lambda: self._make(size)))
+            owner = _Owner()
+            lane = lanes.lend(owner)
+            if images:
+                lane.run(pixels)
+            return DeviceFeatures(lane.features, images, owner=owner)
+
+    encode_in_lane = encode
+
+    def _make(self, size: int) -> "_EncoderLane":
+        return _EncoderLane(self._device, (size, *self._image), self._feature_size, self._ids)
+
+
+class _Owner:
+    """What borrows a lane: it is no more when no features are left that lie in the lane's memory."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _EncoderLane:
+    """Memory for the pixels and features of one bucket, bound once."""
+
+    def __init__(self, device: Device, shape: tuple[int, ...], feature_size: int, ids: GraphIds) -> None:
+        self._session = device.session("encoder")
+        self._pixels = device.allocate(shape, np.uint8)  # (size, height, width, 3)
+        self._padded: np.ndarray | None = None
+        self.features = device.allocate((shape[0], feature_size), np.float32)
+        self._binding = self._session.io_binding()
+        self._options: Any = ids.options(0) if device.cuda_graphs else None
+        device.bind_input(self._binding, "pixels", np.uint8, shape, self._pixels.data_ptr())
+        device.bind_output(self._binding, "features", np.float32, (shape[0], feature_size), self.features.data_ptr())
+
+    def run(self, pixels: np.ndarray) -> None:
+        size = self._pixels.shape()[0]
+        if len(pixels) < size:
+            if self._padded is None:
+                self._padded = np.zeros((size, *pixels.shape[1:]), np.uint8)
+            self._padded[: len(pixels)] = pixels
+            pixels = self._padded
+        self._pixels.update_inplace(np.ascontiguousarray(pixels))
+        self._session.run_with_iobinding(self._binding, self._options)

@@ -1,0 +1,277 @@
+"""Decoding on a CUDA device: equal to decoding anywhere else, by runs that CUDA graphs can replay."""
+
+import gc
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from engine import Beam, Captioner, EngineError, Greedy, Sample
+from engine.bundle import Bundle
+from engine.decoding.decode import decode
+from engine.runtime import device
+from engine.runtime.buckets import BUCKETS, bucket
+from engine.runtime.device import MOST_GRAPHS, Device, GraphIds
+from engine.runtime.device_encoder import DeviceEncoder
+from engine.runtime.device_steps import DeviceDecoder
+from engine.runtime.graphs import Graphs
+from tests.engine.fake_cuda import FakeCuda, FakeSession
+
+DECODINGS = [
+    Greedy(),
+    Greedy(min_length=4, prefix="a"),
+    Beam(beam_size=1),
+    Beam(beam_size=3, num_hypotheses=3),
+    Beam(beam_size=5, no_repeat_ngram_size=2),
+    Sample(num_samples=3, seed=7),
+    Sample(num_samples=2, seed=1, top_k=4, no_repeat_ngram_size=1),
+]
+CAPTURED = ("encoder", "search_step")
+
+
+class Machine:
+    """A fake CUDA machine that holds the tiny bundle."""
+
+    def __init__(self, bundle: Bundle, *, graphs: bool) -> None:
+        self.cuda = FakeCuda(device_id=2)
+        self.bundle = bundle
+        self.graphs = graphs
+        self.sessions: dict[str, FakeSession] = {}
+        manifest = bundle.manifest
+        fake = Device(self.session, "cuda", 2, cuda_graphs=graphs)
+        image = manifest.image.height, manifest.image.width, 3
+        self.encoder = DeviceEncoder(fake, image, manifest.feature_size)
+        self.decoder = DeviceDecoder(fake, manifest.units, manifest.vocabulary_size)
+
+    def session(self, name: str) -> FakeSession:
+        if name not in self.sessions:
+            real = onnxruntime.InferenceSession(
+                str(self.bundle.path / self.bundle.graph(name).file), providers=["CPUExecutionProvider"]
+            )
+            self.sessions[name] = FakeSession(self.cuda, real, graphs=self.graphs and name in CAPTURED)
+        return self.sessions[name]
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "cuda graphs"])
+def machine(request: pytest.FixtureRequest, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    made = Machine(Bundle.load(tiny_bundle), graphs=request.param)
+    monkeypatch.setattr(device, "onnxruntime", lambda: made.cuda)
+    yield made
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def graphs(tiny_captioner: Captioner) -> Graphs:
+    """The tiny bundle on the CPU, its sessions open."""
+    graphs = tiny_captioner._graphs
+    for name in ("decoder_init", "search_step"):
+        graphs.session(name)
+    return graphs
+
+
+def features(graphs: Graphs, images: int, seed: int = 0) -> np.ndarray:
+    size = graphs.bundle.manifest.feature_size
+    return np.random.default_rng(seed).normal(size=(images, size)).astype(np.float32)
+
+
+def same(ours: list[Any], theirs: list[Any]) -> None:
+    assert len(ours) == len(theirs)
+    for our, their in zip(ours, theirs, strict=True):
+        assert [a.text for a in our.alternatives] == [a.text for a in their.alternatives]
+        for a, b in zip(our.alternatives, their.alternatives, strict=True):
+            np.testing.assert_allclose(a.token_log_probs, b.token_log_probs, rtol=0, atol=1e-5)
+
+
+def decoded(model: Any, decoding: Any, graphs: Graphs) -> list[Any]:
+    return decode(model, decoding, graphs.bundle.vocabulary, graphs.bundle.manifest.defaults)
+
+
+# --- buckets
+
+
+def test_a_bucket_is_the_least_that_holds_the_rows() -> None:
+    assert [bucket(rows) for rows in (1, 2, 3, 5, 9, 33, 97, 512)] == [1, 2, 4, 8, 16, 48, 128, 512]
+    assert [bucket(rows) for rows in (513, 1024, 1025)] == [1024, 1024, 1536]
+    assert all(bucket(size) == size for size in BUCKETS)
+
+
+# --- decoding
+
+
+@pytest.mark.parametrize("decoding", DECODINGS, ids=repr)
+@pytest.mark.parametrize("images", [1, 5])
+def test_a_decode_on_the_device_is_the_decode_on_the_host(
+    machine: Machine, graphs: Graphs, decoding: Any, images: int
+) -> None:
+    given = features(graphs, images)
+    expected = decoded(graphs.start(given), decoding, graphs)
+    for _ in range(2):  # the second time CUDA graphs are replayed
+        same(decoded(machine.decoder.start(given), decoding, graphs), expected)
+    if machine.graphs:
+        assert any(run.startswith("replay") for run in machine.cuda.runs)
+
+
+def test_the_rows_that_fill_a_bucket_change_nothing(machine: Machine, graphs: Graphs) -> None:
+    given = features(graphs, 7)
+    bias = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32)
+    tokens, parents = np.full(7, graphs.bundle.vocabulary.start_id), np.arange(7)
+    ours, host = machine.decoder.start(given), graphs.start(given)
+    for chosen in ([0, 1, 2, 3, 4, 5, 6], [6, 6, 0, 2, 5], [4, 3, 1], [2] * 9):
+        parents = np.array(chosen)
+        (ids, log_probs), (host_ids, host_log_probs) = (
+            model.step(tokens[parents] if len(tokens) > max(chosen) else parents, parents, bias, 4)
+            for model in (ours, host)
+        )
+        assert ids.shape == (len(chosen), 4)
+        assert ids.dtype == np.int64
+        np.testing.assert_array_equal(ids, host_ids)
+        np.testing.assert_allclose(log_probs, host_log_probs, rtol=0, atol=1e-5)
+        tokens = ids[:, 0].copy()
+
+
+def test_a_replay_never_answers_with_the_k_of_another_capture(machine: Machine, graphs: Graphs) -> None:
+    given = features(graphs, 2)
+    bias = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32)
+    rows = np.arange(2)
+    for k in (3, 5, 3, 1, 5):
+        ids, _ = machine.decoder.start(given).step(rows, rows, bias, k)
+        np.testing.assert_array_equal(ids, graphs.start(given).step(rows, rows, bias, k)[0])
+
+
+def test_a_mask_changed_between_decodes_or_steps_is_the_one_that_holds(machine: Machine, graphs: Graphs) -> None:
+    given, rows = features(graphs, 2), np.arange(2)
+    bias = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32)
+    first = machine.decoder.start(given).step(rows, rows, bias, 1)[0]
+    forbidden = bias.copy()
+    forbidden[0, first[0, 0]] = -np.inf
+    assert machine.decoder.start(given).step(rows, rows, forbidden, 1)[0][0, 0] != first[0, 0]
+    np.testing.assert_array_equal(machine.decoder.start(given).step(rows, rows, bias, 1)[0], first)
+
+
+def test_a_step_copies_its_ids_up_once_and_its_best_down_once(machine: Machine, graphs: Graphs) -> None:
+    model, rows = machine.decoder.start(features(graphs, 5)), np.arange(5)
+    bias = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32)
+    for _ in range(2):
+        model.step(rows, rows, bias, 2)
+    machine.cuda.uploads.clear()
+    machine.cuda.downloads.clear()
+    model.step(rows, rows, bias, 2)
+    assert machine.cuda.uploads == [2 * 8 * bucket(5)]
+    assert machine.cuda.downloads == [bucket(5) * 2 * 12]
+
+
+def test_decodes_of_many_sizes_bind_each_kind_once(machine: Machine, graphs: Graphs) -> None:
+    def decode_all() -> tuple[int, int]:
+        for images in (8, 1, 3, 4, 2, 7, 5):
+            decoded(machine.decoder.start(features(graphs, images)), Greedy(), graphs)
+        return len(machine.cuda.memory), sum(run.startswith("capture") for run in machine.cuda.runs)
+
+    decode_all()
+    first = decode_all()
+    assert decode_all() == first
+
+
+def test_features_that_are_no_numbers_are_an_error(machine: Machine, graphs: Graphs) -> None:
+    with pytest.raises(EngineError, match=r"no numbers \(NaN\) on provider 'cuda'"):
+        decoded(machine.decoder.start(np.full_like(features(graphs, 3), np.nan)), Greedy(), graphs)
+
+
+def test_two_decodes_at_once_share_nothing(machine: Machine, graphs: Graphs) -> None:
+    bias = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32)
+    given = [features(graphs, 2, seed) for seed in (0, 1)]
+    models, references = ([begin(part) for part in given] for begin in (machine.decoder.start, graphs.start))
+    last = [np.full(2, graphs.bundle.vocabulary.start_id)] * 2
+    for _ in range(4):
+        for i in (0, 1):
+            ours = models[i].step(last[i], np.arange(2), bias, 2)[0].copy()
+            np.testing.assert_array_equal(ours, references[i].step(last[i], np.arange(2), bias, 2)[0])
+            last[i] = ours[:, 0].copy()
+
+
+def test_sixteen_threads_decode_as_one_does(machine: Machine, graphs: Graphs) -> None:
+    given = [features(graphs, 1 + seed % 5, seed) for seed in range(16)]
+    expected = [decoded(graphs.start(part), Beam(beam_size=2), graphs) for part in given]
+    together = threading.Barrier(16)
+
+    def work(i: int) -> list[Any]:
+        together.wait()
+        return [decoded(machine.decoder.start(given[i]), Beam(beam_size=2), graphs) for _ in range(2)]
+
+    with ThreadPoolExecutor(16) as pool:
+        for i, answers in enumerate(pool.map(work, range(16))):
+            for answer in answers:
+                same(answer, expected[i])
+
+
+def test_a_finished_decode_gives_its_memory_to_the_next(machine: Machine, graphs: Graphs) -> None:
+    for _ in range(3):
+        decoded(machine.decoder.start(features(graphs, 4)), Beam(beam_size=3), graphs)
+    held = len(machine.cuda.memory)
+    for _ in range(20):
+        decoded(machine.decoder.start(features(graphs, 4)), Beam(beam_size=3), graphs)
+    assert len(machine.cuda.memory) == held
+
+
+def test_beyond_the_most_graphs_runs_are_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "onnxruntime", FakeCuda)
+    ids = GraphIds()
+    numbers = [ids.options(captured).get_run_config_entry("gpu_graph_id") for captured in (0, 1, MOST_GRAPHS, 2)]
+    assert numbers == ["1", "2", "-1", "3"]
+
+
+# --- encoding
+
+
+def pixels(bundle: Bundle, images: int, seed: int = 0) -> np.ndarray:
+    shape = images, bundle.manifest.image.height, bundle.manifest.image.width, 3
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+@pytest.mark.parametrize("images", [0, 1, 3, 8])
+def test_features_of_the_device_are_those_of_the_host(machine: Machine, graphs: Graphs, images: int) -> None:
+    given = pixels(graphs.bundle, images)
+    expected = graphs.encoder.encode(given)
+    for _ in range(2):
+        encoded = machine.encoder.encode(given)
+        assert (len(encoded), encoded.shape, encoded.ndim) == (images, expected.shape, 2)
+        np.testing.assert_allclose(np.asarray(encoded), expected, rtol=0, atol=1e-5)
+
+
+def test_features_stay_on_the_device_between_encoder_and_decoder(machine: Machine, graphs: Graphs) -> None:
+    given = pixels(graphs.bundle, 5)
+    expected = decoded(graphs.start(graphs.encoder.encode(given)), Greedy(), graphs)
+    encoded = machine.encoder.encode(given)
+    machine.cuda.downloads.clear()
+    machine.cuda.uploads.clear()
+    model = machine.decoder.start(encoded)
+    assert machine.cuda.downloads == machine.cuda.uploads == []
+    same(decoded(model, Greedy(), graphs), expected)
+
+
+def test_slices_of_features_are_decoded_alone(machine: Machine, graphs: Graphs) -> None:
+    given = pixels(graphs.bundle, 6)
+    expected = decoded(graphs.start(graphs.encoder.encode(given)[2:5]), Greedy(), graphs)
+    part = machine.encoder.encode(given)[2:5]
+    gc.collect()
+    machine.encoder.encode(pixels(graphs.bundle, 6, seed=1))  # must not take the memory of the slice
+    assert part.shape[0] == 3
+    same(decoded(machine.decoder.start(part), Greedy(), graphs), expected)
+    np.testing.assert_array_equal(np.asarray(part[1:]), np.asarray(part)[1:])
+    with pytest.raises(IndexError, match="steps of 1"):
+        part[::2]
+
+
+def test_memory_of_features_that_nobody_holds_is_used_again(machine: Machine, graphs: Graphs) -> None:
+    for seed in range(6):
+        machine.encoder.encode(pixels(graphs.bundle, 4, seed))
+    held = len(machine.cuda.memory)
+    kept = machine.encoder.encode(pixels(graphs.bundle, 4))
+    assert len(machine.cuda.memory) == held
+    machine.encoder.encode(pixels(graphs.bundle, 4))
+    assert len(machine.cuda.memory) > held
+    assert len(kept) == 4
