@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, overload
 
@@ -19,6 +20,7 @@ from engine.pipeline import Pipeline
 from engine.result import Caption
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
+from engine.selection import Request, open_first, select
 
 MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
 
@@ -27,7 +29,8 @@ class Captioner:
     """Captions images with one bundle on one provider. Threads may share it: each call has its own state.
 
     bundle: a folder that `export.to_onnx` wrote; None is the one that ships. provider: "auto", "cpu", "cuda",
-    "tensorrt", "openvino" or "tensorrt-rtx". precision: a precision that the bundle holds; "auto" is fp32.
+    "tensorrt", "openvino" or "tensorrt-rtx". precision: a precision that the bundle holds, or "auto". What
+    "auto" means on this machine is told in `select`; `choice` says what was chosen, and why.
     batch_size: most images that run at once; any number may be passed. max_pixels: images with more are refused.
 
     Raises BundleError (every fault of the bundle), ProviderError (what is missing and how to get it), OptionsError.
@@ -46,13 +49,14 @@ class Captioner:
         for name, value in (("batch_size", batch_size), ("max_pixels", max_pixels)):
             require(is_int(value, 1), "Captioner", name, value, "a whole number from 1")
         self.bundle = Bundle.load(bundle)
-        self.precision = "fp32" if precision == "auto" else precision
-        self.bundle.graph("encoder", self.precision)  # raises if the bundle does not hold the precision
-        runtime = runtime or RuntimeOptions()
-        self._graphs = Graphs.open(self.bundle, provider, self.precision, runtime)
-        self.provider = self._graphs.provider.name
+        request = Request(
+            provider=provider, precision=precision, batch_size=batch_size, runtime=runtime or RuntimeOptions()
+        )
+        choices = select(self.bundle, request)
+        self.choice, self._graphs = open_first(choices, partial(Graphs.open, self.bundle))
+        self.provider, self.precision = self.choice.provider, self.choice.precision
         if self.provider.startswith("tensorrt"):
-            most = runtime.profile_images[2]
+            most = self.choice.runtime.profile_images[2]
             require(batch_size <= most, "Captioner", "batch_size", batch_size, f"at most profile_images[2] ({most})")
         self.batch_size = batch_size
         self.max_pixels = max_pixels

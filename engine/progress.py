@@ -1,14 +1,17 @@
-"""The progress bar of a command line. Owns one line of a terminal; knows nothing of images."""
+"""The progress bar of a command line. Owns one line of a terminal; knows nothing of the work."""
 
 import time
 from typing import TextIO
 
 
 class Progress:
-    """A line on standard error that says how far the work is; nothing at all where that is no terminal."""
+    """A line on standard error that says how far the work is; nothing at all where that is no terminal.
 
-    def __init__(self, total: int, stream: TextIO) -> None:
-        self.total, self.stream, self.start = total, stream, time.monotonic()
+    words: what stands behind the bar, with places for done, total and rate (of what is done, a second).
+    """
+
+    def __init__(self, total: int, stream: TextIO, words: str) -> None:
+        self.total, self.stream, self.words, self.start = total, stream, words, time.monotonic()
         self.width = 0  # of the line on the screen
         self.on = stream.isatty()
 
@@ -17,7 +20,7 @@ class Progress:
         if self.on and done < self.total:
             bar = "#" * (30 * done // self.total)
             rate = done / max(time.monotonic() - self.start, 1e-3)
-            line = f"[{bar:<30}] {done:,} of {self.total:,} images, {rate:.1f} a second"
+            line = f"[{bar:<30}] {self.words.format(done=done, total=self.total, rate=rate)}"
             self.width = len(line)
             print(line, end="", file=self.stream, flush=True)
 

@@ -1,11 +1,21 @@
 """A tiny model of drawn shapes, trained and exported once in a session of tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from engine import Captioner
 from tests.drawn import write_drawn_data
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty cache folder: what the user's own machine was tuned to must not decide what the tests see."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("CAPTIONING_ENGINE_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

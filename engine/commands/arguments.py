@@ -1,4 +1,4 @@
-"""The arguments that commands share: which model, on what, in which precision."""
+"""The arguments that commands share: which model, on what, in which precision; output as JSON."""
 
 import argparse
 from collections.abc import Iterable
@@ -10,6 +10,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", metavar="FOLDER", help="the model to use; the one that ships if left out")
     parser.add_argument("--provider", default="auto", metavar="NAME", help="what to run on; auto is the default")
     parser.add_argument("--precision", default="auto", metavar="NAME", help="auto is the default")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds --json for a command that prints one record."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     )
     done, failed = 0, []
     interrupted = False
-    progress = Progress(len(paths), sys.stderr)
+    progress = Progress(len(paths), sys.stderr, "{done:,} of {total:,} images, {rate:.1f} a second")
     try:
         progress.show(0)
         for path, result in zip(paths, captioner.iter_captions(paths, decoding, on_error="return"), strict=True):

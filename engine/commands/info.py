@@ -4,14 +4,11 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib import metadata
 from typing import Any
 
-import numpy as np
-import PIL
-
 from engine.captioner import Captioner
-from engine.commands.arguments import add_model
+from engine.commands.arguments import add_json, add_model
+from engine.machine import versions
 from engine.runtime.providers import available_providers
 
 DETAILS = {"bundle", "provider", "precision", "notes", "seconds", "images_per_second"}  # of a measurement: for --json
@@ -21,15 +18,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command to the command line."""
     parser = commands.add_parser("info", help="show bundle, provider and versions", allow_abbrev=False)
     parser.set_defaults(command=run, interrupted="nothing shown")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
     add_model(parser)
 
 
 def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
     """Prints what would run: bundle, provider, precision, sizes, versions, measured quality."""
     captioner = captioner_factory(arguments.bundle, provider=arguments.provider, precision=arguments.precision)
-    import onnxruntime  # here, where the captioner has told in one sentence if it is missing
-
     manifest = captioner.bundle.manifest
     facts: dict[str, Any] = {
         "bundle": str(captioner.bundle.path),
@@ -37,6 +32,8 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         "provider": captioner.provider,
         "available": available_providers(),
         "precision": captioner.precision,
+        "threads": captioner.choice.runtime.threads or "default",
+        "chosen": captioner.choice.why,
         "precisions": sorted({graph.precision for graph in manifest.graphs}),
         "encoder": manifest.encoder,
         "image": asdict(manifest.image),
@@ -44,12 +41,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         "units": manifest.units,
         "vocabulary_size": manifest.vocabulary_size,
         "defaults": asdict(manifest.defaults),
-        "versions": {
-            "engine": _engine_version(),
-            "onnxruntime": onnxruntime.__version__,
-            "numpy": np.__version__,
-            "Pillow": PIL.__version__,
-        },
+        "versions": versions(),
         "quality": manifest.quality,
         "terms": {part: said["licence"] for part, said in manifest.provenance.items() if "licence" in said},
     }
@@ -59,13 +51,6 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         facts["quality"] = {name: value for name, value in manifest.quality.items() if name not in DETAILS}
         print("\n".join(f"{name:<16} {_plain(value) or 'not stated'}" for name, value in facts.items()))
     return 0
-
-
-def _engine_version() -> str:
-    try:
-        return metadata.version("captioning-engine")
-    except metadata.PackageNotFoundError:
-        return "not installed (running from its sources)"
 
 
 def _plain(value: object) -> str:

@@ -1,7 +1,6 @@
 """The graphs of a bundle, ready to run: images to features, features to the steps of a decode."""
 
 import threading
-import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from engine.bundle import Bundle
-from engine.errors import ProviderError
 from engine.runtime.encoder import WIDE_IMAGES, Encoder
 from engine.runtime.options import RuntimeOptions, cores
-from engine.runtime.providers import AUTO_ORDER, PROVIDERS, Provider, find_provider, is_available
+from engine.runtime.providers import Provider, find_provider
 from engine.runtime.sessions import open_session
 from engine.runtime.steps import Steps
+from engine.selection import Choice
 
 
 class Graphs:
@@ -36,23 +35,11 @@ class Graphs:
         )
 
     @classmethod
-    def open(cls, bundle: Bundle, name: str, precision: str, options: RuntimeOptions) -> "Graphs":
-        """Opens the encoder on the provider of a name, or on the first of AUTO_ORDER that runs here for "auto".
-
-        Raises ProviderError.
-        """
-        names = [auto for auto in AUTO_ORDER if is_available(PROVIDERS[auto])] if name == "auto" else [name]
-        for candidate in names:
-            try:
-                graphs = cls(bundle, find_provider(candidate), precision, options)
-                graphs.session("encoder")  # a provider that cannot run says so now
-            except ProviderError as error:
-                if candidate == names[-1]:
-                    raise
-                warnings.warn(f"{error}; going on to the next provider", RuntimeWarning, stacklevel=4)
-            else:
-                return graphs
-        raise ProviderError("no provider runs here: ONNX Runtime offers not even its own cpu")
+    def open(cls, bundle: Bundle, choice: Choice) -> "Graphs":
+        """Opens the encoder on a provider, which says now if it cannot run. Raises ProviderError."""
+        graphs = cls(bundle, find_provider(choice.provider), choice.precision, choice.runtime)
+        graphs.session("encoder")
+        return graphs
 
     def session(self, name: str, threads: int = 0) -> Any:
         """Returns the onnxruntime.InferenceSession of a graph; threads: 0 for as many as the options say."""

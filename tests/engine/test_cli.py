@@ -17,6 +17,7 @@ from engine.images import load_pixels
 from engine.manifest import Defaults, GraphFile, ImageSpec, Manifest
 from engine.paths import expand
 from engine.progress import Progress
+from engine.selection import Choice
 
 SENTENCES = ("a dog runs", "a dog is running", "the dog")
 DEFAULTS = {"provider": "auto", "precision": "auto", "runtime": RuntimeOptions()}
@@ -30,6 +31,7 @@ class FakeCaptioner:
         self.decoding: Any = None
         self.before: Callable[[int], None] = lambda entry: None
         self.provider, self.precision = "cpu", "fp32"
+        self.choice = Choice("cpu", "fp32", RuntimeOptions(threads=2), "tuned on 2026-11-22")
         graphs = (GraphFile("encoder", "fp32", "encoder.onnx", "", (), (), ()),)
         spec = ImageSpec(4, 5, (0, 0, 0), (1, 1, 1))
         manifest = Manifest("tiny", "lite", 8, 6, 9, spec, {}, Defaults(), graphs, {}, quality={"bleu_4": 0.175})
@@ -416,6 +418,7 @@ def test_info_shows_bundle_provider_precision_versions_and_quality(
     assert facts["bundle"] == str(Path("models/tiny"))
     assert facts["provider"] == "cpu"
     assert facts["precision"] == "fp32"
+    assert (facts["threads"], facts["chosen"]) == ("2", "tuned on 2026-11-22")
     assert facts["image"].startswith("height 4, width 5")
     assert facts["quality"] == "bleu_4 0.175"
     assert f"numpy {np.__version__}" in facts["versions"]
@@ -455,7 +458,7 @@ def test_progress_is_shown_on_a_terminal_and_wiped_before_each_line(
 
 def test_progress_is_silent_where_there_is_no_terminal() -> None:
     stream = io.StringIO()
-    progress = Progress(3, stream)
+    progress = Progress(3, stream, "{done}")
     progress.show(1)
     progress.clear()
     assert stream.getvalue() == ""

@@ -15,7 +15,10 @@ import pytest
 from engine import Beam, Captioner, Greedy, Sample
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def run(photos: Path, bundle: Path, *arguments: str, listed: str = "") -> subpro
     return subprocess.run(
         [sys.executable, "-m", "engine", *arguments, "--bundle", str(bundle)],
         cwd=photos,
-        env=ENVIRONMENT,
+        env=environment(),
         input=listed,
         capture_output=True,
         text=True,
@@ -125,7 +128,7 @@ def test_an_interrupt_keeps_the_lines_that_were_printed(photos: Path, tiny_bundl
         subprocess.Popen(
             [sys.executable, "-m", "engine", "caption", "-", "--bundle", str(tiny_bundle), "--batch-size", "4"],
             cwd=photos,
-            env=ENVIRONMENT,
+            env=environment(),
             stdin=names,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -169,7 +172,7 @@ def test_captioning_loads_neither_torch_nor_onnx(photos: Path, tiny_bundle: Path
     done = subprocess.run(
         [sys.executable, "-c", code, "caption", "a.jpg", "--bundle", str(tiny_bundle)],
         cwd=photos,
-        env=ENVIRONMENT,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=120,

@@ -264,19 +264,19 @@ def test_auto_tries_cuda_first_and_takes_the_cpu_where_cuda_does_not_start(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = install(monkeypatch, FakeRuntime(("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)))
-    bundle = Bundle.load(tiny_bundle)
-    assert Graphs.open(bundle, "auto", "fp32", RuntimeOptions()).provider.name == "cuda"
+    assert Captioner(tiny_bundle).provider == "cuda"
     runtime.runs_on = [CPU]  # no driver: ONNX Runtime drops the provider
-    with pytest.warns(RuntimeWarning, match="'cuda' could not be started .* going on to the next provider"):
-        assert Graphs.open(bundle, "auto", "fp32", RuntimeOptions()).provider.name == "cpu"
+    with pytest.warns(RuntimeWarning, match="'cuda' could not be started .* going on to the next provider") as warned:
+        assert Captioner(tiny_bundle).provider == "cpu"
+    assert warned[0].filename == __file__  # the caller's line
     with pytest.raises(ProviderError, match="'cuda' could not be started"):
-        Graphs.open(bundle, "cuda", "fp32", RuntimeOptions())
+        Captioner(tiny_bundle, provider="cuda")
 
 
 def test_where_nothing_runs_auto_says_so(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeRuntime()).fault = RuntimeError("bad model")
     with pytest.raises(ProviderError, match=r"'cpu' cannot run encoder.onnx: bad model"):
-        Graphs.open(Bundle.load(tiny_bundle), "auto", "fp32", RuntimeOptions())
+        Captioner(tiny_bundle)
 
 
 def test_without_onnx_runtime_the_way_to_it_is_one_sentence(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

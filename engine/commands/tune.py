@@ -1,0 +1,144 @@
+"""`python -m engine tune`: measures, prints a table, keeps the answer that "auto" takes from then on."""
+
+import argparse
+import datetime
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from engine import answers
+from engine.bundle import Bundle
+from engine.captioner import Captioner
+from engine.checks import is_number
+from engine.commands.arguments import add_json
+from engine.errors import EngineError, OptionsError
+from engine.progress import Progress
+from engine.runtime.options import RuntimeOptions
+from engine.runtime.providers import available_providers, find_provider
+from engine.tuning import BUILDERS, DECODINGS, Budget, Entry, Tuning, Way, tune, ways
+
+HEAD = ("provider", "precision", "threads", "one image", "against", "a batch of {}", "against", "")
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command to the command line."""
+    parser = commands.add_parser(
+        "tune",
+        help="measure what is fastest on this machine, for auto to take",
+        description="Times each provider in each precision on several numbers of threads, from JPEG bytes to "
+        "sentences, and keeps the answer in the user's cache folder (CAPTIONING_ENGINE_CACHE names another).",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=run, interrupted="what was measured before stands")
+    parser.add_argument("--bundle", metavar="FOLDER", help="the model to use; the one that ships if left out")
+    parser.add_argument(
+        "--provider",
+        type=lambda names: names.split(","),
+        metavar="NAME[,NAME]",
+        help=f"what to try; left out, all that are here but {' and '.join(BUILDERS)}, which build for minutes first",
+    )
+    parser.add_argument("--seconds", type=float, default=50, metavar="S", help="most seconds to take; 50 if left out")
+    parser.add_argument("--clear", action="store_true", help="measure nothing and forget what was measured")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
+    """Prints what was measured, the fastest marked, and where it is kept."""
+    if not (is_number(arguments.seconds) and arguments.seconds > 0):
+        raise OptionsError(f"--seconds must be a number above 0, not {arguments.seconds}")
+    bundle = Bundle.load(arguments.bundle)
+    if arguments.clear:
+        count = answers.forget(bundle)
+        print(json.dumps({"forgotten": count}) if arguments.json else "forgotten" if count else "nothing was measured")
+        return 0
+    for name in arguments.provider or ():
+        find_provider(name)
+    tuning = _tune(bundle, arguments, captioner_factory)
+    date = datetime.date.today().isoformat()
+    path, fault = None, None
+    try:
+        path = answers.save(
+            bundle, answers.Answer(date, tuple(entry.timing(tuning.images) for entry in tuning.measured))
+        )
+    except EngineError as error:  # what was measured is told all the same
+        fault = error
+    if arguments.json:
+        print(json.dumps({"bundle": str(bundle.path), "date": date, **_facts(tuning), "kept": path and str(path)}))
+    else:
+        print("\n".join(_table(tuning)))
+        left_out = [name for name in BUILDERS if name in available_providers() and not arguments.provider]
+        if left_out:
+            print(f"{' and '.join(left_out)} build for minutes before they start: --provider {left_out[0]} tries it")
+        print("From JPEG bytes to sentences, milliseconds an image, mean of greedy and beam search;", end=" ")
+        print(f"measured in {tuning.seconds:.0f} seconds" + (f" and kept in {path}" if path else ""))
+    if fault is not None:
+        raise fault
+    return 0
+
+
+def _tune(bundle: Bundle, arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> Tuning:
+    progress = Progress(int(arguments.seconds), sys.stderr, "{done} of at most {total} seconds")
+
+    def start(way: Way) -> Captioner:
+        runtime = RuntimeOptions(threads=way.threads)
+        return captioner_factory(bundle.path, provider=way.provider, precision=way.precision, runtime=runtime)
+
+    def show(seconds: float) -> None:
+        progress.clear()
+        progress.show(int(seconds))
+
+    try:
+        return tune(bundle, ways(bundle, arguments.provider or ()), Budget(arguments.seconds, start, show))
+    finally:
+        progress.clear()
+
+
+def _table(tuning: Tuning) -> list[str]:
+    """Returns the lines of the table: the fastest in batches first, those without figures last."""
+    first = tuning.entries[0]
+    rows = [tuple(cell.format(tuning.images) for cell in HEAD)]
+    for entry in sorted(tuning.measured, key=lambda entry: entry.mean(tuning.images)):
+        cells = (
+            f"{cell}"
+            for images in (1, tuning.images)
+            for cell in (f"{entry.mean(images) * 1e3:.1f} ms", f"{first.mean(images) / entry.mean(images):.2f}x")
+        )
+        rows.append((*_name(entry.way), *cells, _mark(entry, tuning)))
+    rows += [(*_name(entry.way), "", "", "", "", f"left out: {entry.fault}") for entry in tuning.entries if entry.fault]
+    widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in rows), strict=True)]
+    lines = [
+        "  ".join([*map(str.ljust, row[:3], widths), *map(str.rjust, row[3:-1], widths[3:]), row[-1]]) for row in rows
+    ]
+    return [line.rstrip() for line in lines]
+
+
+def _name(way: Way) -> tuple[str, str, str]:
+    return way.provider, way.precision, str(way.threads or "default")
+
+
+def _mark(entry: Entry, tuning: Tuning) -> str:
+    if entry.refused:
+        return f"not for auto: {entry.refused}"
+    best = [what for images, what in ((1, "one image"), (tuning.images, "batches")) if entry is tuning.best(images)]
+    return f"<- auto for {' and '.join(best)}" if best else ""
+
+
+def _facts(tuning: Tuning) -> dict[str, Any]:
+    def describe(entry: Entry) -> dict[str, Any]:
+        way = {"provider": entry.way.provider, "precision": entry.way.precision, "threads": entry.way.threads}
+        if entry.fault:
+            return {**way, "left_out": entry.fault}
+        seconds = {
+            f"{type(decoding).__name__.lower()}, {images} at once": entry.seconds(images, i)
+            for images in (1, tuning.images)
+            for i, decoding in enumerate(DECODINGS)
+        }
+        return {**way, "seconds_an_image": seconds, "not_for_auto": entry.refused or None}
+
+    return {
+        "seconds": tuning.seconds,
+        "ways": [describe(entry) for entry in tuning.entries],
+        "one_image": describe(tuning.best(1)),
+        "batches": describe(tuning.best(tuning.images)),
+    }

@@ -1,0 +1,95 @@
+"""What this machine is, as far as speed depends on it: processor, cores, GPUs, versions. Reads; measures nothing."""
+
+import importlib.util
+import platform
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+from engine.bundle import MANIFEST_FILE, Bundle, sha256
+from engine.runtime.options import cores
+from engine.runtime.providers import PROVIDERS, onnxruntime
+
+CPUINFO = Path("/proc/cpuinfo")
+NVIDIA = Path("/proc/driver/nvidia/gpus")
+
+
+def fingerprint(bundle: Bundle) -> dict[str, Any]:
+    """Returns all that a measured speed of a bundle depends on, as plain JSON values: one change and it holds no more.
+
+    Raises ProviderError if ONNX Runtime is not installed.
+    """
+    return {
+        "bundle": sha256(bundle.path / MANIFEST_FILE),  # which holds the SHA-256 of every other file
+        "versions": versions(),
+        "providers": installed_providers(),
+        "processor": processor(),
+        "cores": cores(),
+        "gpus": gpus(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what computes."""
+    from importlib import metadata  # takes 40 ms to import, and a captioner that was never tuned does without
+
+    try:
+        engine = metadata.version("captioning-engine")
+    except metadata.PackageNotFoundError:
+        engine = "not installed (running from its sources)"
+    return {
+        "engine": engine,
+        "onnxruntime": onnxruntime().__version__,
+        "numpy": np.__version__,
+        "Pillow": PIL.__version__,
+    }
+
+
+def installed_providers() -> list[str]:
+    """Returns ONNX Runtime's providers and the plug-ins beside it, whether or not they find a device; loads none."""
+    plug_ins = [p.plug_in for p in PROVIDERS.values() if p.plug_in and importlib.util.find_spec(p.plug_in)]
+    return [*onnxruntime().get_available_providers(), *plug_ins]
+
+
+def processor() -> str:
+    """Returns the processor's model."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def has_vnni() -> bool | None:
+    """Says whether the processor sums products of 8-bit integers without saturating on the way; None if unknown.
+
+    Intel and AMD do so from VNNI on; before, uint8 x int8 products are summed in 16 bits, which weights of 8 bits
+    overflow. ARM never did that.
+    """
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return True
+    flags = _cpuinfo().get("flags", "").split()
+    return bool({"avx512_vnni", "avx_vnni"}.intersection(flags)) if flags else None
+
+
+def gpus() -> list[str]:
+    """Returns the names of the GPUs that ONNX Runtime or the NVIDIA driver tells of."""
+    ort = onnxruntime()
+    own = ort.get_available_providers()  # a plug-in's devices are there only once it was loaded
+    devices = [each.device for each in ort.get_ep_devices() if each.ep_name in own]
+    found = [f"{device.vendor} {device.device_id:#x}" for device in devices if device.type.name != "CPU"]
+    with suppress(OSError):
+        for folder in sorted(NVIDIA.iterdir()):
+            found += [line for line in (folder / "information").read_text().splitlines() if line.startswith("Model")]
+    return sorted(found)
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Returns what Linux says of the first processor."""
+    facts: dict[str, str] = {}
+    with suppress(OSError), CPUINFO.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if not colon:
+                break
+            facts[name.strip()] = value.strip()
+    return facts

@@ -1,0 +1,36 @@
+"""Drawn photographs: JPEG bytes of the size and weight that cameras make, for measuring where no photograph lies."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+WIDTH, HEIGHT = 640, 480
+
+
+def draw_photographs(count: int, seed: int = 0) -> list[bytes]:
+    """Returns so many JPEG files of 640 x 480, about 70 kB each, as of photographs; the same for the same seed."""
+    generator = np.random.default_rng(seed)
+    return [_jpeg(_draw(generator)) for _ in range(count)]
+
+
+def _draw(generator: np.random.Generator) -> Image.Image:
+    """Draws a sky, a ground and a few blurred things on it, and lays grain over all."""
+    clouds = generator.integers(0, 256, (6, 8, 3), np.uint8)
+    image = Image.fromarray(clouds).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image)
+    for _ in range(12):
+        x, y = int(generator.integers(WIDTH)), int(generator.integers(HEIGHT))
+        reach = int(generator.integers(20, 160))
+        colour = tuple(generator.integers(0, 256, 3).tolist())
+        shape = pen.ellipse if generator.random() < 0.5 else pen.rectangle
+        shape((x, y, x + reach, y + int(reach * generator.uniform(0.4, 2))), fill=colour)
+    image = image.filter(ImageFilter.GaussianBlur(1.5))
+    grain = generator.normal(0, 4, (HEIGHT, WIDTH, 1))
+    return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90)
+    return file.getvalue()
