@@ -1,0 +1,166 @@
+"""Static INT8 of an encoder: what is quantised, and the graph, by ONNX Runtime's quantizer. Knows nothing of bundles.
+
+Activations are uint8, weights int8 for each output channel. Clip and Relu become the quantised range itself; whatever
+has only quantised inputs stays quantised, so that no floats pass between convolutions.
+"""
+
+import logging
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from export.graphs import clean
+from export.pixel_input import PixelInput, cut_head, join_head
+from export.rounding import round_weights
+
+FOLLOWING = ("Clip", "Relu", "Add", "Concat", "MaxPool", "AveragePool")
+"""What is quantised, besides convolutions, where all its inputs are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What activations were on photographs, by name.
+
+    ranges: least and largest value. means: float64 (channels,) of those that convolutions read.
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+    means: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An fp32 encoder without its normalisation where that could be taken out, and what stands for it."""
+
+    model: ModelProto
+    planes: PixelInput | None
+
+    def feed(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the model's input for uint8 pixels (batch, height, width, 3)."""
+        if self.planes is None:
+            return {self.model.graph.input[0].name: pixels}
+        return {self.planes.name: self.planes.planes(pixels)}
+
+
+def prepare(encoder: ModelProto) -> Prepared:
+    """Makes a copy of an fp32 encoder ready: its head cut off, the shapes of inner values known."""
+    model = ModelProto()
+    model.CopyFrom(encoder)
+    planes = cut_head(model)
+    return Prepared(onnx.shape_inference.infer_shapes(model), planes)
+
+
+def quantise(prepared: Prepared, observed: Observed, *, keep: Collection[str] = (), narrow: bool = True) -> ModelProto:
+    """Returns the INT8 encoder: inputs and outputs of the fp32 one, QuantizeLinear and DequantizeLinear inside.
+
+    keep: names of convolutions that stay fp32. narrow: see export.rounding.
+    """
+    model = ModelProto()
+    model.CopyFrom(prepared.model)
+    nodes = quantised_nodes(model.graph, keep)
+    convolutions = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in nodes]
+    grids = round_weights(model, convolutions, observed.means, narrow=narrow)
+    overrides: dict[str, list[dict[str, Any]]] = {
+        grid.weight: [
+            {
+                "axis": 0,
+                "scale": np.array(scale),
+                "zero_point": np.zeros((), np.int8),
+                "quant_type": QuantType.QInt8,
+            }
+            for scale in grid.scales
+        ]
+        for grid in grids
+    }
+    planes = prepared.planes
+    if planes is not None:
+        overrides[planes.name] = [{"scale": np.array(planes.scale), "zero_point": np.array(planes.zero_point)}]
+    with _without_advice():
+        quantizer = QDQQuantizer(
+            model,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=_limited(observed.ranges, prepared),
+            nodes_to_quantize=nodes,
+            nodes_to_exclude=[],
+            op_types_to_quantize=["Conv", *FOLLOWING],
+            extra_options={"TensorQuantOverrides": overrides},
+        )
+        quantizer.quantize_model()
+    quantised: ModelProto = quantizer.model.model
+    if planes is not None:
+        join_head(quantised, planes)
+    return clean(quantised)
+
+
+def quantised_nodes(graph: GraphProto, keep: Collection[str] = ()) -> list[str]:
+    """Returns the names of the nodes to quantise: convolutions, and what has only quantised inputs."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    chosen: list[str] = []
+    quantised: set[str] = set()
+    for node in graph.node:
+        inputs = [name for name in node.input if name and name not in constants]
+        if node.op_type == "Conv":
+            takes = node.name not in keep and len(inputs) == 1
+        else:
+            whole = len(inputs) == len(node.input) or limits(node, constants) is not None
+            takes = node.op_type in FOLLOWING and whole and quantised.issuperset(inputs)
+        if takes:
+            chosen.append(node.name)
+            quantised.update(node.output)
+    return chosen
+
+
+def limits(node: NodeProto, constants: Mapping[str, np.ndarray]) -> tuple[float, float] | None:
+    """Returns what a Relu or Clip limits its values to; None if it does not, or to a range without 0.
+
+    Quantised ranges always hold 0, so that one cannot do the work of the other.
+    """
+    if node.op_type == "Relu":
+        return 0.0, math.inf
+    if node.op_type != "Clip":
+        return None
+    edges = [-math.inf, math.inf]
+    for i, name in enumerate(node.input[1:]):
+        if name:
+            if name not in constants:
+                return None
+            edges[i] = float(constants[name])
+    low, high = edges
+    return (low, high) if low <= 0 <= high else None
+
+
+def _limited(ranges: Mapping[str, tuple[float, float]], prepared: Prepared) -> TensorsData:
+    """Holds the ranges behind each Relu and Clip within its limits, so that quantising them limits as it did."""
+    graph, found = prepared.model.graph, dict(ranges)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.output[0] in found and (limit := limits(node, constants)) is not None:
+            low, high = found[node.output[0]]
+            found[node.output[0]] = (max(low, limit[0]), min(high, limit[1]))
+    if prepared.planes is not None:
+        found[prepared.planes.name] = prepared.planes.range
+    arrays = {name: tuple(np.array([edge], np.float32) for edge in edges) for name, edges in found.items()}
+    return TensorsData(CalibrationMethod.MinMax, arrays)
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silences what the quantizer logs about preprocessing that was done here in another way."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
