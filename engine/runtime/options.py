@@ -1,10 +1,11 @@
 """How to run: threads, device, memory, engine cache. Owns the values and their checks."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.checks import is_int, require
+from engine.runtime.buckets import bucket
 
 CONV_SEARCHES = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
 
@@ -24,10 +25,12 @@ class RuntimeOptions:
     gpu_memory_limit: most bytes of GPU memory that a session may hold; None is no limit. (cuda)
     cudnn_conv_algo_search: how cuDNN picks a convolution: "EXHAUSTIVE", "HEURISTIC" or "DEFAULT". (cuda)
     tf32: rounds the inputs of fp32 matrix products to 10 bits of mantissa. (cuda)
+    cuda_graphs: each static run is captured once by each thread, then replayed: fewer launches. While a run is captured
+    nothing else in the process may use the device, PyTorch among it; the engine's own threads take turns. (cuda)
     fp16: lets TensorRT compute in half precision. (tensorrt)
-    engine_cache: folder in which TensorRT keeps what it built; None builds anew in each process. (tensorrt*)
+    engine_cache: folder in which TensorRT keeps what it built; None is one in the user's cache. (tensorrt*)
     profile_images, profile_rows: least, usual and most images and rows (images x beams) that TensorRT builds
-    for; a Captioner's batch_size must not exceed the most images. (tensorrt*)
+    for; None is what the Captioner's batch_size asks for, see `for_batches`. (tensorrt*)
     """
 
     threads: int = 0
@@ -35,10 +38,11 @@ class RuntimeOptions:
     gpu_memory_limit: int | None = None
     cudnn_conv_algo_search: str = "HEURISTIC"
     tf32: bool = False
+    cuda_graphs: bool = False
     fp16: bool = False
     engine_cache: str | Path | None = None
-    profile_images: tuple[int, int, int] = (1, 32, 32)
-    profile_rows: tuple[int, int, int] = (1, 96, 512)
+    profile_images: tuple[int, int, int] | None = None
+    profile_rows: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("threads", "device_id"):
@@ -47,14 +51,32 @@ class RuntimeOptions:
         self._require("gpu_memory_limit", limit is None or is_int(limit, 1), "a whole number of bytes from 1, or None")
         known = self.cudnn_conv_algo_search in CONV_SEARCHES
         self._require("cudnn_conv_algo_search", known, f"one of {', '.join(CONV_SEARCHES)}")
-        for name in ("tf32", "fp16"):
+        for name in ("tf32", "cuda_graphs", "fp16"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
         cache = self.engine_cache
         self._require("engine_cache", cache is None or isinstance(cache, str | os.PathLike), "a folder, or None")
         for name in ("profile_images", "profile_rows"):
             profile = getattr(self, name)
             whole = isinstance(profile, tuple) and len(profile) == 3 and all(is_int(size, 1) for size in profile)
-            self._require(name, whole and list(profile) == sorted(profile), "three rising whole numbers from 1")
+            fits = profile is None or (whole and list(profile) == sorted(profile))
+            self._require(name, fits, "three rising whole numbers from 1, or None")
+
+    def for_batches(self, batch_size: int, beam_size: int, most_rows: int) -> "RuntimeOptions":
+        """Returns the same with profiles for batches up to batch_size where none are given.
+
+        A batch is filled up to a bucket before it runs, and no decode has more rows than most_rows unless a single
+        image needs them. Raises OptionsError where the profile given is for smaller batches.
+        """
+        given = self.profile_images
+        what = f"at least {bucket(batch_size)} at most, for batch_size={batch_size}"
+        self._require("profile_images", given is None or given[2] >= bucket(batch_size), what)
+        images, rows = bucket(batch_size), bucket(max(most_rows, beam_size))
+        usual = min(bucket(batch_size * beam_size), rows)
+        return replace(
+            self,
+            profile_images=self.profile_images or (1, images, images),
+            profile_rows=self.profile_rows or (1, usual, rows),
+        )
 
     def _require(self, name: str, condition: bool, what: str) -> None:
         require(condition, type(self).__name__, name, getattr(self, name), what)

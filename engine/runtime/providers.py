@@ -35,6 +35,12 @@ class Provider:
     options: Callable[[RuntimeOptions, GraphFile], ProviderOptions]
     plug_in: str | None = None
     behind: str | None = None  # name of the provider that runs the nodes this one refuses; None is ONNX Runtime's CPU
+    decoder: str | None = None  # name of the provider that runs the decoder's graphs; None is this one
+    cache: Callable[[str, str], ProviderOptions] | None = None  # of a provider that builds engines: folders to options
+
+
+CAPTURED = ("encoder", "search_step")
+"""The graphs whose runs CUDA graphs replay: those that run often, with few shapes and fixed memory."""
 
 
 def _cpu(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
@@ -43,41 +49,45 @@ def _cpu(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
 
 def _cuda(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
     limit = {} if options.gpu_memory_limit is None else {"gpu_mem_limit": str(options.gpu_memory_limit)}
+    capture = {"enable_cuda_graph": "1"} if options.cuda_graphs and graph.graph in CAPTURED else {}
     return {
         "device_id": str(options.device_id),
+        "arena_extend_strategy": "kSameAsRequested",  # buckets ask for the same sizes again: no need of powers of two
         "cudnn_conv_algo_search": options.cudnn_conv_algo_search,
         "use_tf32": str(int(options.tf32)),
         **limit,
+        **capture,
     }
 
 
 def _tensorrt(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
-    cache = {}
-    if options.engine_cache is not None:
-        cache = {
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": str(options.engine_cache),
-            "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": str(options.engine_cache),
-            "trt_engine_cache_prefix": f"{graph.graph}_{graph.sha256[:16]}",  # another model, another engine
-        }
     return {
         "device_id": str(options.device_id),
-        "trt_fp16_enable": str(int(options.fp16)),
-        "trt_op_types_to_exclude": "TopK",  # TensorRT wants k when it builds; CUDA takes it when it runs
+        "trt_fp16_enable": str(int(options.fp16 or graph.precision == "fp16")),
+        "trt_int8_enable": str(int(graph.precision == "int8")),  # the scales stand in the graph
         **_profiles("trt_", options, graph),
-        **cache,
+    }
+
+
+def _tensorrt_cache(engines: str, timings: str) -> ProviderOptions:
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": engines,
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": timings,
     }
 
 
 def _tensorrt_rtx(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
-    cache = {} if options.engine_cache is None else {"nv_runtime_cache_path": str(options.engine_cache)}
     return {
         "device_id": str(options.device_id),
-        "nv_op_types_to_exclude": "TopK",
+        "nv_op_types_to_exclude": "TopK",  # TensorRT wants k when it builds
         **_profiles("nv_", options, graph),
-        **cache,
     }
+
+
+def _tensorrt_rtx_cache(engines: str, timings: str) -> ProviderOptions:
+    return {"nv_runtime_cache_path": engines}
 
 
 def _openvino(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
@@ -90,13 +100,14 @@ def _openvino(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
 
 def _profiles(prefix: str, options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
     """Returns TensorRT's optimisation profile: the least, usual and most extent of each dynamic input."""
+    images, rows = options.profile_images or (1, 32, 32), options.profile_rows or (1, 96, 512)
     named: ProviderOptions = {}
     for place, kind in enumerate(("min", "opt", "max")):
         sizes = {
-            "batch": options.profile_images[place],
-            "rows": options.profile_rows[place],
-            "state_rows": options.profile_rows[place],
-            "bias_rows": 1 if kind != "max" else options.profile_rows[place],
+            "batch": images[place],
+            "rows": rows[place],
+            "state_rows": rows[place],
+            "bias_rows": 1 if kind != "max" else rows[place],
         }
         shapes = [
             f"{tensor.name}:" + "x".join(str(sizes.get(str(extent), extent)) for extent in tensor.shape)
@@ -112,15 +123,25 @@ PROVIDERS = {
     for provider in (
         Provider("cpu", "CPUExecutionProvider", "cpu", "cpu", _cpu),
         Provider("cuda", "CUDAExecutionProvider", "cuda", "gpu", _cuda),
-        Provider("tensorrt", "TensorrtExecutionProvider", "cuda", "gpu", _tensorrt, behind="cuda"),
+        Provider(
+            "tensorrt",
+            "TensorrtExecutionProvider",
+            "cuda",
+            "gpu",
+            _tensorrt,
+            behind="cuda",
+            decoder="cuda",  # its rows change with every step and k is known only then: no work for a built engine
+            cache=_tensorrt_cache,
+        ),
         Provider("openvino", "OpenVINOExecutionProvider", "cpu", "openvino", _openvino, "onnxruntime_ep_openvino"),
         Provider(
             "tensorrt-rtx",
             "NvTensorRTRTXExecutionProvider",
-            "cpu",  # plain onnxruntime, which this plug-in is for, cannot allocate on the GPU by itself
+            "cpu",  # TopK runs on the host there: the state may as well come along
             "tensorrt-rtx",
             _tensorrt_rtx,
             "onnxruntime_ep_nv_tensorrt_rtx",
+            cache=_tensorrt_rtx_cache,
         ),
     )
 }
@@ -193,6 +214,16 @@ def _register(provider: Provider) -> tuple[Any, ...]:
     devices = (device for device in ort.get_ep_devices() if device.ep_name == provider.ort_name)
     wanted = "CPU" if provider.name == "openvino" else "GPU"  # an Intel machine may offer its GPU and NPU too
     return tuple(device for device in devices if device.device.type.name == wanted)
+
+
+def plug_in_version(provider: Provider) -> str | None:
+    """Returns the version of a provider's plug-in, if it is installed and says one."""
+    if provider.plug_in is None:
+        return None
+    try:
+        return str(importlib.import_module(provider.plug_in).__version__)
+    except (ImportError, AttributeError):
+        return None
 
 
 def _why_missing(provider: Provider) -> str:

@@ -8,12 +8,13 @@ import time
 import tomllib
 import types
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine import Captioner, EngineError, ProviderError, RuntimeOptions
+from engine import Captioner, EngineError, OptionsError, ProviderError, RuntimeOptions
 from engine.bundle import Bundle
 from engine.manifest import GraphFile, Tensor
 from engine.runtime import providers
@@ -23,6 +24,7 @@ from engine.runtime.sessions import open_session
 
 ROOT = Path(__file__).parents[2]
 CPU = "CPUExecutionProvider"
+TENSORRT = ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)
 ENCODER = GraphFile(
     "encoder",
     "fp32",
@@ -51,12 +53,15 @@ STEP = GraphFile(
 class FakeRuntime:
     """An ONNX Runtime with the given built-in providers and plug-in devices, that refuses to register twice."""
 
+    __version__ = "1.99"
+
     def __init__(self, built_in: tuple[str, ...] = (CPU,), devices: tuple[str, ...] = ()) -> None:
         self.built_in = built_in
         self.devices = [self.device(name, i) for i, name in enumerate(devices)]
         self.registered: list[tuple[str, str]] = []
         self.runs_on: list[str] | None = None
         self.fault: Exception | None = None
+        self.assigned: dict[str, list[str]] = {}
 
     @staticmethod
     def device(name: str, number: int) -> Any:
@@ -87,7 +92,26 @@ class FakeRuntime:
             raise self.fault
         wanted = [name for name, _ in providers] if providers else [d.ep_name for d in settings.added[0][0]]
         ran = self.runs_on or [*wanted, CPU]
-        return types.SimpleNamespace(path=path, settings=settings, providers=providers, get_providers=lambda: ran)
+        nodes = [
+            types.SimpleNamespace(
+                ep_name=name, get_nodes=lambda ops=ops: [types.SimpleNamespace(op_type=op) for op in ops]
+            )
+            for name, ops in self.assigned.items()
+        ]
+        return types.SimpleNamespace(
+            path=path,
+            settings=settings,
+            providers=providers,
+            get_providers=lambda: ran,
+            get_provider_graph_assignment_info=lambda: nodes,
+        )
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for graphs that are never read, with a cache beside it."""
+    monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path / "cache"))
+    return tmp_path
 
 
 def slow_path(path: str) -> str:
@@ -137,35 +161,61 @@ def test_cuda_gets_device_memory_convolution_search_and_tf32() -> None:
     cuda = PROVIDERS["cuda"].options
     assert cuda(RuntimeOptions(), ENCODER) == {
         "device_id": "0",
+        "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_algo_search": "HEURISTIC",
         "use_tf32": "0",
     }
     chosen = RuntimeOptions(device_id=2, gpu_memory_limit=1 << 30, cudnn_conv_algo_search="EXHAUSTIVE", tf32=True)
     assert cuda(chosen, ENCODER) == {
         "device_id": "2",
+        "arena_extend_strategy": "kSameAsRequested",
         "gpu_mem_limit": "1073741824",
         "cudnn_conv_algo_search": "EXHAUSTIVE",
         "use_tf32": "1",
     }
 
 
-def test_tensorrt_gets_device_precision_profiles_and_a_cache_of_its_own_for_each_model() -> None:
+def test_only_the_graphs_that_run_often_are_captured_and_only_on_request() -> None:
+    cuda = PROVIDERS["cuda"].options
+    on = RuntimeOptions(cuda_graphs=True)
+    start = replace(ENCODER, graph="decoder_init")
+    assert [cuda(on, graph).get("enable_cuda_graph") for graph in (ENCODER, STEP, start)] == ["1", "1", None]
+    assert "enable_cuda_graph" not in cuda(RuntimeOptions(), STEP)
+
+
+def test_tensorrt_gets_device_precision_and_profiles() -> None:
     tensorrt = PROVIDERS["tensorrt"].options
-    runtime = RuntimeOptions(profile_rows=(2, 4, 8))
-    assert tensorrt(runtime, STEP) == {
-        "device_id": "0",
+    assert tensorrt(RuntimeOptions(device_id=1, profile_images=(1, 4, 8)), ENCODER) == {
+        "device_id": "1",
         "trt_fp16_enable": "0",
-        "trt_op_types_to_exclude": "TopK",
-        "trt_profile_min_shapes": "token_ids:2,hidden:2x5,bias:1x9",
-        "trt_profile_opt_shapes": "token_ids:4,hidden:4x5,bias:1x9",
-        "trt_profile_max_shapes": "token_ids:8,hidden:8x5,bias:8x9",
+        "trt_int8_enable": "0",
+        "trt_profile_min_shapes": "pixels:1x8x8x3",
+        "trt_profile_opt_shapes": "pixels:4x8x8x3",
+        "trt_profile_max_shapes": "pixels:8x8x8x3",
     }
-    chosen = tensorrt(RuntimeOptions(device_id=1, fp16=True, engine_cache=Path("/cache")), ENCODER)
-    assert chosen["device_id"] == "1"
-    assert chosen["trt_fp16_enable"] == "1"
-    assert chosen["trt_engine_cache_enable"] == chosen["trt_timing_cache_enable"] == "1"
-    assert chosen["trt_engine_cache_path"] == chosen["trt_timing_cache_path"] == "/cache"
-    assert chosen["trt_engine_cache_prefix"] == "encoder_0123456789abcdef"
+    modes = [
+        (options["trt_fp16_enable"], options["trt_int8_enable"])
+        for options in (
+            tensorrt(RuntimeOptions(fp16=True), ENCODER),
+            tensorrt(RuntimeOptions(), replace(ENCODER, precision="fp16")),
+            tensorrt(RuntimeOptions(), replace(ENCODER, precision="int8")),
+        )
+    ]
+    assert modes == [("1", "0"), ("1", "0"), ("0", "1")]
+
+
+def test_profiles_without_a_word_are_those_of_the_batches() -> None:
+    options = RuntimeOptions().for_batches(40, 3, 512)
+    assert (options.profile_images, options.profile_rows) == ((1, 48, 48), (1, 128, 512))
+    chosen = RuntimeOptions(profile_images=(1, 2, 4), profile_rows=(4, 5, 6))
+    assert chosen.for_batches(2, 3, 512) == chosen
+    assert RuntimeOptions().for_batches(1, 600, 512).profile_rows == (1, 1024, 1024)
+
+
+def test_a_profile_for_smaller_batches_is_refused() -> None:
+    assert RuntimeOptions(profile_images=(1, 24, 24)).for_batches(20, 3, 512).profile_images == (1, 24, 24)
+    with pytest.raises(OptionsError, match=r"profile_images must be at least 24 at most, for batch_size=20"):
+        RuntimeOptions(profile_images=(1, 20, 20)).for_batches(20, 3, 512)
 
 
 def test_profiles_follow_the_images_for_the_encoder() -> None:
@@ -177,21 +227,22 @@ def test_profiles_follow_the_images_for_the_encoder() -> None:
 
 def test_every_dynamic_input_of_a_real_bundle_has_its_extent_in_the_profiles(tiny_bundle: Path) -> None:
     for graph in Bundle.load(tiny_bundle).manifest.graphs:
-        options = PROVIDERS["tensorrt"].options(RuntimeOptions(), graph)
+        options = PROVIDERS["tensorrt-rtx"].options(RuntimeOptions(), graph)
         for kind in ("min", "opt", "max"):
-            shapes = dict(shape.split(":") for shape in options[f"trt_profile_{kind}_shapes"].split(","))
+            shapes = dict(shape.split(":") for shape in options[f"nv_profile_{kind}_shapes"].split(","))
             dynamic = {t.name for t in graph.inputs if any(isinstance(extent, str) for extent in t.shape)}
             assert shapes.keys() == dynamic
             assert all(extent.isdigit() for shape in shapes.values() for extent in shape.split("x"))
 
 
-def test_tensorrt_rtx_gets_device_profiles_and_cache() -> None:
-    rtx = PROVIDERS["tensorrt-rtx"].options
-    options = rtx(RuntimeOptions(device_id=3, engine_cache=Path("/cache")), STEP)
-    assert options["device_id"] == "3"
-    assert options["nv_runtime_cache_path"] == "/cache"
-    assert options["nv_profile_max_shapes"] == "token_ids:512,hidden:512x5,bias:512x9"
-    assert "nv_runtime_cache_path" not in rtx(RuntimeOptions(), STEP)
+def test_tensorrt_rtx_gets_device_profiles_and_no_top_k() -> None:
+    assert PROVIDERS["tensorrt-rtx"].options(RuntimeOptions(device_id=3, profile_rows=(2, 4, 8)), STEP) == {
+        "device_id": "3",
+        "nv_op_types_to_exclude": "TopK",
+        "nv_profile_min_shapes": "token_ids:2,hidden:2x5,bias:1x9",
+        "nv_profile_opt_shapes": "token_ids:4,hidden:4x5,bias:1x9",
+        "nv_profile_max_shapes": "token_ids:8,hidden:8x5,bias:8x9",
+    }
 
 
 def test_openvino_computes_in_f32_on_the_threads_given() -> None:
@@ -312,11 +363,31 @@ def test_threads_reach_the_real_sessions(tiny_bundle: Path) -> None:
     assert graphs.session("search_step") is graphs.session("search_step")
 
 
-def test_what_tensorrt_refuses_runs_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, FakeRuntime(("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)))
-    session = open_session(Path("bundle"), STEP, PROVIDERS["tensorrt"], RuntimeOptions(device_id=1))
+def test_what_tensorrt_refuses_runs_on_cuda(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeRuntime(TENSORRT))
+    session = open_session(bundle, ENCODER, PROVIDERS["tensorrt"], RuntimeOptions(device_id=1))
     assert [name for name, _ in session.providers] == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
     assert [options["device_id"] for _, options in session.providers] == ["1", "1"]
+
+
+def test_with_tensorrt_the_decoder_runs_on_cuda(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeRuntime(TENSORRT))
+    runtime = RuntimeOptions(cuda_graphs=True)
+    session = open_session(bundle, STEP, PROVIDERS["tensorrt"], runtime)
+    assert session.providers == [("CUDAExecutionProvider", PROVIDERS["cuda"].options(runtime, STEP))]
+
+
+def test_nodes_that_a_device_leaves_to_the_host_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = install(monkeypatch, FakeRuntime(("CUDAExecutionProvider", CPU)))
+    cuda, options = PROVIDERS["cuda"], RuntimeOptions()
+    runtime.assigned = {"CUDAExecutionProvider": ["Conv", "TopK"], CPU: ["Shape"]}
+    session = open_session(Path("bundle"), ENCODER, cuda, options)
+    assert session.settings.entries["session.record_ep_graph_assignment_info"] == "1"
+    runtime.assigned[CPU] += ["TopK", "Gather", "TopK"]
+    with pytest.warns(RuntimeWarning, match="'cuda' leaves Gather, TopK of encoder.onnx to the host"):
+        open_session(Path("bundle"), ENCODER, cuda, options)
+    runtime.assigned = {CPU: ["Gather"]}
+    open_session(Path("bundle"), ENCODER, PROVIDERS["cpu"], options)  # there they belong
 
 
 def test_only_the_threads_of_the_step_spin_between_runs(monkeypatch: pytest.MonkeyPatch) -> None:
