@@ -24,12 +24,12 @@ from engine.selection import refused
 BUILDERS = ("tensorrt", "tensorrt-rtx")  # take minutes to start, unless what they built before lies ready
 DECODINGS: tuple[Decoding, ...] = (Greedy(), Beam())
 PHOTOGRAPHS = 8  # different ones
-ALONE = 4  # of them captioned one by one in a round
+FEW = 4  # of them that are compared, and captioned one by one in a round
 MANY, FEWER = 32, 8  # images of a batch; fewer where many would take longer than BATCH_SECONDS
 BATCH_SECONDS = 2.0
 CLOSE = 1.3  # ways this much slower than the best of the first round run in no other
 ROUNDS = 9
-FIRST_ROUND = 0.6  # of the budget; the rest is for repeating what came first
+FIRST_ROUND = 0.75  # of the budget; the rest is for repeating what came first
 # least cosine of the features, and most that sentences may lose of their score, beside fp32 on the CPU
 TOLERANCES = {"fp32": (0.9999, 0.05), "fp16": (0.999, 0.1), "bf16": (0.99, 0.2)}
 COARSE = (0.95, 0.5)  # integers
@@ -57,8 +57,8 @@ class Entry:
     samples: dict[tuple[int, int], list[float]] = field(default_factory=dict)
 
     def seconds(self, images: int, decoding: int) -> float:
-        """Returns the median for so many images at once."""
-        return statistics.median(self.samples[images, decoding])
+        """Returns the median for so many images at once; of an even number of samples the lower, which no pause hit."""
+        return statistics.median_low(self.samples[images, decoding])
 
     def mean(self, images: int) -> float:
         """Returns the mean over the decodings, by which ways are ranked."""
@@ -134,8 +134,9 @@ class _Race:
     def __init__(self, bundle: Bundle, first: Way, budget: Budget) -> None:
         self._bundle, self._budget, self._began = bundle, budget, budget.clock()
         self._photographs = draw_photographs(PHOTOGRAPHS)
+        self._compared = self._photographs[:FEW]
         self._exact = budget.start(first)
-        self._features = self._exact.encode(self._photographs)
+        self._features = self._exact.encode(self._compared)
         self._likelihoods = self._likelihood(self._exact)
         self.images = MANY if self._time(self._exact, 1, DECODINGS[-1]) * MANY <= BATCH_SECONDS else FEWER
         self.entries = [Entry(first)]
@@ -181,7 +182,8 @@ class _Race:
         if entry.samples and self.spent() + self._cost(entry) > self._budget.seconds:
             return False
         alone = [self._time(captioner, 1, decoding) for decoding in DECODINGS]
-        if self.spent() + sum(alone) * self.images > self._budget.seconds and len(self.entries) > 1:
+        unknown = not entry.samples and len(self.entries) > 1  # the first has to be measured, whatever it takes
+        if unknown and self.spent() + sum(alone) * self.images > self._budget.seconds:
             return False
         many = [self._time(captioner, self.images, decoding) for decoding in DECODINGS]
         for images, times in ((1, alone), (self.images, many)):
@@ -191,11 +193,11 @@ class _Race:
 
     def _cost(self, entry: Entry) -> float:
         """Returns the seconds that one more measurement takes."""
-        return len(DECODINGS) * (ALONE * entry.mean(1) + self.images * entry.mean(self.images))
+        return len(DECODINGS) * (FEW * entry.mean(1) + self.images * entry.mean(self.images))
 
     def _time(self, captioner: Captioner, images: int, decoding: Decoding) -> float:
         """Returns seconds an image for so many at once; one is timed several times, each another."""
-        photographs = (self._photographs * images)[: max(images, ALONE)]
+        photographs = (self._photographs * images)[: max(images, FEW)]
         batches = [photographs] if images > 1 else [[photograph] for photograph in photographs]
         began = self._budget.clock()
         for batch in batches:
@@ -211,7 +213,7 @@ class _Race:
     def _difference(self, captioner: Captioner, precision: str) -> str:
         """Returns how the features or sentences differ from the first way's by more than the precision may."""
         cosine, loss = TOLERANCES.get(precision, COARSE)
-        features = captioner.encode(self._photographs)
+        features = captioner.encode(self._compared)
         found = float(np.min(np.sum(_unit(features) * _unit(self._features), axis=1)))
         if not found >= cosine:  # NaN too
             return f"its features differ from fp32 on the cpu: cosine {found:.5f}, and {cosine} is demanded"
@@ -222,12 +224,12 @@ class _Race:
 
     def _likelihood(self, captioner: Captioner) -> np.ndarray:
         """Returns how likely the first way holds the captioner's sentences, as beam search scores them."""
-        texts = [[caption.text for caption in captioner.caption(self._photographs, way)] for way in DECODINGS]
+        texts = [[caption.text for caption in captioner.caption(self._compared, way)] for way in DECODINGS]
         penalty = self._bundle.manifest.defaults.length_penalty
         likelihoods = []
         for sentences in texts:
             lengths = np.array([len(sentence.split()) + 1 for sentence in sentences])  # (images,), words and the end
-            likelihoods.append(self._exact.score(self._photographs, sentences) / lengths**penalty)
+            likelihoods.append(self._exact.score(self._compared, sentences) / lengths**penalty)
         return np.stack(likelihoods)  # (decodings, images)
 
 
