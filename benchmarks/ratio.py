@@ -1,120 +1,158 @@
-"""Engine and PyTorch in turns, for ratios that a noisy machine does not bend: `python -m benchmarks.ratio`.
+"""The engine and the baselines in turns: `python -m benchmarks.ratio`, a Markdown table.
 
-Prints a Markdown table. A turn of one side is followed at once by a turn of the other, and each pair of turns gives
-one ratio, so that whatever slows the machine for longer than a turn slows both.
+Without a preset: the engine in each precision beside PyTorch. --targets measures what the engine must reach, --grid all
+works, batches and baselines, and marks where the engine is slower than the best of them.
 """
 
 import argparse
-import importlib.metadata
-import json
-import os
-import platform
-import statistics
+import contextlib
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
+from benchmarks.compare import compare, report
+from benchmarks.random_bundle import random_bundle
+from benchmarks.saved import HISTORY, Outcome, Row, Run, describe, setting
+from benchmarks.sides import BATCHES, ENGINE, Engine, Sides
+from benchmarks.targets import INCEPTION, SHIPPED, make_row, measure_targets
+from benchmarks.turns import take_turns
+from benchmarks.works import WORKS, sides_of
 
-from benchmarks.pairs import BATCHES, WORKS, Pair, Sides
-
-TURN = 0.2
-"""Least seconds of a turn, in which a quick piece of work is done many times."""
-FEWEST_TURNS = 5
-PACKAGES = ("torch", "onnxruntime", "numpy", "Pillow")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What was measured of one piece of work: milliseconds a call (medians), and PyTorch's time over the engine's.
-
-    ratios are the first quartile, the median and the third quartile of the turns' ratios.
-    """
-
-    work: str
-    batch: int
-    engine_ms: float
-    pytorch_ms: float
-    ratios: tuple[float, float, float]
-    turns: int
-
-
-def measure(pair: Pair, seconds: float) -> tuple[list[float], list[float]]:
-    """Returns the seconds of a call in each turn, of the engine and of PyTorch."""
-    sides = (pair.engine, pair.pytorch)
-    calls = [max(1, round(TURN / _turn(side, 2))) for side in sides]
-    times: tuple[list[float], list[float]] = ([], [])
-    end = time.perf_counter() + seconds
-    while len(times[0]) < FEWEST_TURNS or time.perf_counter() < end:
-        for kept, side, count in zip(times, sides, calls, strict=True):
-            kept.append(_turn(side, count))
-    return times
-
-
-def _turn(side: Callable[[], object], calls: int) -> float:
-    """Returns the mean seconds of some calls, after one that is not timed: the other side's threads still spin."""
-    side()
-    start = time.perf_counter()
-    for _ in range(calls):
-        side()
-    return (time.perf_counter() - start) / calls
-
-
-def row(work: str, batch: int, engine: Sequence[float], pytorch: Sequence[float]) -> Row:
-    """Sums up the turns."""
-    ratios = [theirs / ours for ours, theirs in zip(engine, pytorch, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    milliseconds = [1000 * statistics.median(times) for times in (engine, pytorch)]
-    return Row(work, batch, milliseconds[0], milliseconds[1], (low, middle, high), len(ratios))
+USUAL = ("eager", "careful")
+AUTO = f"{ENGINE}auto"
+HEAD = """
+| work | batch | engine | baseline | engine | baseline | speed-up | middle half |
+|---|---|---|---|---|---|---|---|"""
 
 
 def line(row: Row) -> str:
     """Returns a row of the Markdown table."""
     low, middle, high = row.ratios
-    times = f"{row.engine_ms:.3g} ms | {row.pytorch_ms:.3g} ms"
-    return f"| {row.work} | {row.batch} | {times} | **{middle:.2f}x** | {low:.2f} to {high:.2f} |"
+    times = f"{row.engine_ms:.3g} ms | {row.baseline_ms:.3g} ms"
+    names = f"{row.engine.removeprefix(ENGINE)} | {row.baseline}"
+    return f"| {row.work} | {row.batch} | {names} | {times} | **{middle:.2f}x** | {low:.2f} to {high:.2f} |"
 
 
-def machine() -> str:
-    """Returns one line on what the numbers were taken with."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    return f"{_processor()}, {os.cpu_count()} cores, PyTorch on {torch.get_num_threads()} threads; {versions}"
+def outcome_line(outcome: Outcome) -> str:
+    """Returns a row of the table of targets."""
+    how = "costs" if outcome.cost else "is faster"
+    asked = f"at {'most' if outcome.cost else 'least'} {outcome.asked:g}x"
+    verdict = "pass" if outcome.passed else "**fell short**"
+    return f"| {outcome.title} | {outcome.engine} | {how} {outcome.reached:.2f}x | {asked} | {verdict} |"
 
 
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    names = information.read_text().splitlines() if information.is_file() else []
-    return next((name.split(":")[1].strip() for name in names if name.startswith("model name")), platform.machine())
+def measure(
+    sides: Sides, works: Sequence[str], batches: Sequence[int], names: Sequence[str], seconds: float
+) -> Iterator[Row]:
+    """Yields a row for each engine side and baseline among `names`, of each work and batch."""
+    for work in works:
+        chosen = [name for name in sides_of(work, sides) if name in names]
+        engines = [name for name in chosen if name.startswith(ENGINE)]
+        for batch in (batch for batch in batches if batch in WORKS[work].batches):
+            times = take_turns({name: WORKS[work].task(sides, name, batch) for name in chosen}, seconds)
+            for engine in engines:
+                for baseline in (name for name in chosen if name not in engines):
+                    yield make_row(sides, work, batch, engine, baseline, times)
+
+
+def slower_cells(rows: Sequence[Row], sides: Sides) -> list[Row]:
+    """Returns, of every work, batch and engine side, the row of the best baseline where it beats the engine for sure.
+
+    An exact engine is held against exact baselines, another against all. For sure: in three rounds of four.
+    """
+    best: dict[tuple[str, int, str], Row] = {}
+    for row in rows:
+        if sides.kinds[row.engine].exact and not sides.kinds[row.baseline].exact:
+            continue
+        cell = (row.work, row.batch, row.engine)
+        if cell not in best or row.baseline_ms < best[cell].baseline_ms:
+            best[cell] = row
+    return [row for row in best.values() if row.ratios[2] < 1]
+
+
+def auto_is_another(sides: Sides) -> bool:
+    """Whether the engine's own choice differs from its exact side on the CPU."""
+    auto = sides[AUTO]
+    return isinstance(auto, Engine) and (auto.captioner.precision, auto.captioner.provider) != ("fp32", "cpu")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ratio", description=__doc__.splitlines()[0])
+    """Runs the command line; returns 1 when --compare found a ratio that worsened."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ratio", description=(__doc__ or "").splitlines()[0])
+    preset = parser.add_mutually_exclusive_group()
+    preset.add_argument("--targets", action="store_true", help="what the engine must reach")
+    preset.add_argument("--grid", action="store_true", help="all works, batches and baselines, and where one is faster")
     parser.add_argument("--bundle", type=Path, help="the bundle to measure; the one that ships where left out")
-    parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS), metavar="WORK", help=", ".join(WORKS))
-    parser.add_argument(
-        "--batch", nargs="+", type=int, default=BATCHES, choices=range(1, max(BATCHES) + 1), metavar="N"
-    )
-    parser.add_argument("--seconds", type=float, default=6, help="for each line of the table (default: 6)")
-    parser.add_argument("--threads", type=int, default=0, help="for either side (default: as many as each takes)")
+    parser.add_argument("--inception", type=Path, help="an InceptionV3 bundle for --targets; made where left out")
+    parser.add_argument("--work", nargs="+", choices=WORKS, metavar="WORK", help="; ".join(WORKS))
+    parser.add_argument("--batch", nargs="+", type=int, choices=BATCHES, metavar="N")
+    parser.add_argument("--side", nargs="+", metavar="SIDE", help="engine and baselines, by name")
+    parser.add_argument("--auto", default=AUTO, metavar="SIDE", help=f"the inexact column of --targets ({AUTO})")
+    parser.add_argument("--seconds", type=float, default=3, help="for each side of a line of the table (default: 3)")
+    parser.add_argument("--threads", type=int, default=0, help="for every side (default: as many as each takes)")
     parser.add_argument("--json", type=Path, help="write the numbers to this file, too")
+    parser.add_argument("--history", action="store_true", help=f"append the ratios to {HISTORY.name}")
+    parser.add_argument("--compare", type=Path, metavar="RUN", help="exit 1 if a ratio is worse than in this saved run")
     options = parser.parse_args(arguments)
-    sides = Sides(options.bundle, options.threads)
-    name, chunk = sides.captioner.bundle.manifest.name, sides.baseline.chunk
-    setting = f"{machine()}; PyTorch encodes {chunk} images at once; bundle {name}"
-    print(setting, file=sys.stderr)
-    print("| work | batch | engine | PyTorch eager | speed-up | middle half |\n|---|---|---|---|---|---|")
-    rows = []
-    for work in options.work:
-        for batch in options.batch:
-            rows.append(row(work, batch, *measure(sides.pair(work, batch), options.seconds)))
-            print(line(rows[-1]), flush=True)
+    batches = options.batch or (BATCHES if options.grid else BATCHES[:-1])
+    sides = Sides(options.bundle, options.threads, most=max(batches))
+    if unknown := set(options.side or ()) - sides.kinds.keys():
+        parser.error(f"no side is called {', '.join(sorted(unknown))}; there are {', '.join(sides.kinds)}")
+    here = setting(sides.bundle.manifest.name, options.threads)
+    print(describe(here), file=sys.stderr)
+    if options.targets:
+        run = Run(here, *_targets(sides, options))
+    else:
+        print(HEAD)
+        names = options.side or [
+            name for name in sides.kinds if options.grid or name.startswith(ENGINE) or name in USUAL
+        ]
+        if AUTO in names and not options.side and not auto_is_another(sides):
+            names.remove(AUTO)
+        rows = []
+        for row in measure(sides, options.work or list(WORKS), batches, names, options.seconds):
+            print(line(row), flush=True)
+            rows.append(row)
+        run = Run(here, tuple(rows))
+        if options.grid:
+            _print_slower(slower_cells(rows, sides))
     if options.json:
-        kept = {"setting": setting, "rows": [asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        run.save(options.json)
+    if options.history:
+        run.append_to()
+    if options.compare:
+        comparison = compare(Run.load(options.compare), run)
+        print(report(comparison))
+        return 0 if comparison.passed else 1
     return 0
+
+
+def _targets(sides: Sides, options: argparse.Namespace) -> tuple[tuple[Row, ...], tuple[Outcome, ...]]:
+    rows, outcomes = [], []
+    with contextlib.ExitStack() as stack:
+        bundle = options.inception
+        if bundle is None:
+            bundle = random_bundle(INCEPTION, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        models = {SHIPPED: sides, INCEPTION: Sides(bundle, options.threads, most=8)}
+        chosen = sides[options.auto]
+        if isinstance(chosen, Engine):
+            print(f"{options.auto}: {chosen.captioner!r}", file=sys.stderr)
+        print("| target | engine | reached | asked | |\n|---|---|---|---|---|")
+        for row, outcome in measure_targets(models, options.auto, options.seconds):
+            print(outcome_line(outcome), flush=True)
+            rows.append(row)
+            outcomes.append(outcome)
+    print(HEAD, *map(line, rows), sep="\n")
+    return tuple(rows), tuple(outcomes)
+
+
+def _print_slower(cells: Sequence[Row]) -> None:
+    if not cells:
+        print("\nnowhere is the engine slower than the best baseline")
+        return
+    print(f"\nSLOWER than the best baseline, in three rounds of four, at {len(cells)} points:", HEAD, sep="\n")
+    print(*map(line, cells), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,74 @@
+"""Two saved runs beside each other: `python -m benchmarks.compare REFERENCE NEW` exits 1 when a ratio worsened.
+
+Ratios are compared, never times: both sides of a ratio ran in turns on one machine, so that another machine, or a
+busy one, moves them little.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.saved import Run, unlike
+
+MOST_WORSE = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What changed between two runs; shares are the new ratio over the old one, minus 1, by row."""
+
+    changes: dict[str, float]
+    missing: tuple[str, ...]
+    unlike: tuple[str, ...]
+
+    @property
+    def worse(self) -> dict[str, float]:
+        """The rows that worsened beyond what is allowed."""
+        return {key: change for key, change in self.changes.items() if change < -MOST_WORSE}
+
+    @property
+    def passed(self) -> bool:
+        """Nothing worsened, and something was compared."""
+        return bool(self.changes) and not self.worse
+
+
+def compare(reference: Run, new: Run) -> Comparison:
+    """Compares the rows that both runs have."""
+    old, now = ({row.key: row.ratios[1] for row in run.rows} for run in (reference, new))
+    return Comparison(
+        {key: now[key] / old[key] - 1 for key in old if key in now},
+        tuple(key for key in old if key not in now),
+        tuple(unlike(reference.setting, new.setting)),
+    )
+
+
+def report(comparison: Comparison) -> str:
+    """Returns a sentence for each row that worsened or is missing, and one for what differs around them."""
+    lines = [f"the reference was taken with another {name}" for name in comparison.unlike]
+    lines += [f"not measured this time: {key}" for key in comparison.missing]
+    lines += [f"WORSE by {-change:.0%}: {key}" for key, change in comparison.worse.items()]
+    if not comparison.changes:
+        lines.append("FAILED: the runs have no row in common")
+    lines.append(f"{len(comparison.changes)} ratios compared, {len(comparison.worse)} worse by over {MOST_WORSE:.0%}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns 1 when a ratio worsened or nothing could be compared."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("reference", type=Path, help="a run that `python -m benchmarks.ratio --json` saved")
+    parser.add_argument("new", type=Path, help="another one, taken now")
+    options = parser.parse_args(arguments)
+    try:
+        comparison = compare(Run.load(options.reference), Run.load(options.new))
+    except (OSError, ValueError) as error:
+        print(f"benchmarks.compare: {error}", file=sys.stderr)
+        return 2
+    print(report(comparison))
+    return 0 if comparison.passed else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,87 @@
+"""The proof that all sides give the same is one: it fails for a model, or a picture, that is only similar."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.careful import CHUNKS, Careful
+from benchmarks.eager import Eager
+from benchmarks.plain_session import PlainSession
+from benchmarks.restore import restore_decoder
+from benchmarks.search import State
+from benchmarks.sides import BASELINES, DECODER, ENCODER, WHOLE, Kind, Sides
+from benchmarks.works import WORKS
+
+BATCH = 8
+OF_DECODERS = sorted(name for name, work in WORKS.items() if work.part in (DECODER, WHOLE))
+
+
+def test_other_weights_are_noticed(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = restore_decoder(sides.bundle)
+    other.initial.weight.mul_(0.8)
+    other.output.bias.mul_(0.5)
+    monkeypatch.setattr(sides["eager"], "decoder", other)
+    for work in OF_DECODERS:
+        with pytest.raises(AssertionError):
+            WORKS[work].task(sides, "eager", BATCH)
+
+
+def test_another_step_is_noticed(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = PlainSession.score
+
+    def wrong(self: PlainSession, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        log_probs, state = right(self, token_ids, state)
+        return log_probs * 1.1, state
+
+    monkeypatch.setattr(PlainSession, "score", wrong)
+    for work in OF_DECODERS:
+        with pytest.raises(AssertionError):
+            WORKS[work].task(sides, "onnxruntime", BATCH)
+
+
+def test_another_picture_is_noticed(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    negative = sides["eager"].prepare(255 - sides.pixels[:1])
+    monkeypatch.setattr(sides["eager"], "pixels", lambda files: negative)
+    for work in ("image decoding", "end to end, greedy"):
+        with pytest.raises(AssertionError):
+            WORKS[work].task(sides, "eager", 1)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_other_features_are_noticed_even_where_they_need_not_be_exact(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    kind = Kind("benchmarks.eager", "Eager", frozenset((ENCODER,)), exact=exact)
+    monkeypatch.setitem(sides.kinds, "similar", kind)
+    monkeypatch.setitem(sides._made, "similar", similar := Eager(sides.bundle))
+    WORKS["encoder"].task(sides, "similar", BATCH)
+    noise = np.random.default_rng(0).standard_normal(sides.features[:BATCH].shape).astype(np.float32)
+    scale = sides.features[:BATCH].std() * (1 if not exact else 0.02)
+    monkeypatch.setattr(similar, "encode", lambda pixels: sides.features[:BATCH] + scale * noise)
+    with pytest.raises(AssertionError):
+        WORKS["encoder"].task(sides, "similar", BATCH)
+
+
+def test_another_first_sentence_is_noticed(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Kind.first_caption
+
+    def wrong(self: Kind, bundle: Path, file: Path) -> str:
+        return "print('a dog')" if self.name == "Eager" else right(self, bundle, file)
+
+    monkeypatch.setattr(Kind, "first_caption", wrong)
+    with pytest.raises(AssertionError, match="says 'a dog'"):
+        WORKS["start-up"].task(sides, "eager", 1)
+
+
+def test_every_baseline_does_work_of_its_own() -> None:
+    parts = {work.part for work in WORKS.values()}
+    assert all(kind.parts and kind.parts <= parts for kind in BASELINES.values())
+
+
+def test_features_are_the_same_in_any_chunks(sides: Sides) -> None:
+    pixels, careful = sides.pixels[:5], Careful.__new__(Careful)
+    careful.encoder = sides["eager"].encoder  # type: ignore[attr-defined]
+    whole = careful.encode_in_chunks(pixels, 5)
+    np.testing.assert_allclose(careful.encode_in_chunks(pixels, 2), whole, rtol=0, atol=1e-4)
+    assert all(chunk > 0 for chunk in CHUNKS)

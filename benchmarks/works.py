@@ -1,0 +1,216 @@
+"""The pieces of work that are timed, and the proof that a side gives what the engine gives in fp32. Times nothing.
+
+An exact side must give the same words, and numbers within TOLERANCE. Others must stay near: see the constants.
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.baseline import Baseline
+from benchmarks.search import Choose
+from benchmarks.sides import BATCHES, DECODER, ENCODER, IMAGES, REFERENCE, START, WHOLE, Captioned, Side, Sides
+from engine import Beam, Greedy, Sample
+from engine.options import Decoding
+from engine.vocabulary import Vocabulary
+
+TOLERANCE = 1e-3
+LEAST_COSINE = 0.98
+"""Of features that are not exact to the exact ones, on the average of a batch."""
+MOST_SCORE_ERROR = 0.5
+"""Nats by which the mean score of sentences that are not exact, or a step's log-probabilities, may differ."""
+SEEDS = range(3)
+ROOT = Path(__file__).parents[1]
+
+Task = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One side at one batch size."""
+
+    sides: Sides
+    name: str
+    batch: int
+
+    @property
+    def side(self) -> Side:
+        return self.sides[self.name]
+
+    @property
+    def exact(self) -> bool:
+        return self.sides.kinds[self.name].exact
+
+    @property
+    def files(self) -> list[bytes]:
+        return self.sides.files[: self.batch]
+
+    @property
+    def pixels(self) -> np.ndarray:
+        return self.sides.pixels[: self.batch]
+
+    @property
+    def features(self) -> np.ndarray:
+        return self.sides.features[: self.batch]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One piece of work: the part of the way it is, how a side does it, and what two sides' results must share.
+
+    prove(found, expected, place) raises AssertionError unless they do.
+    """
+
+    part: str
+    begin: Callable[[Place], Task]
+    prove: Callable[[Any, Any, Place], None]
+    batches: tuple[int, ...] = BATCHES
+
+    def task(self, sides: Sides, name: str, batch: int) -> Task:
+        """Returns the work of a side for the first `batch` images, proved right."""
+        place = Place(sides, name, batch)
+        task = self.begin(place)
+        if (self.begin, batch) not in sides.expected:
+            sides.expected[self.begin, batch] = self.begin(Place(sides, REFERENCE, batch))()
+        self.prove(task(), sides.expected[self.begin, batch], place)
+        return task
+
+
+def _decode_images(place: Place) -> Task:
+    return partial(place.side.pixels, place.files)
+
+
+def _same_pixels(found: Any, expected: Any, place: Place) -> None:
+    np.testing.assert_array_equal(place.side.levels(found), expected)
+
+
+def _encode(place: Place) -> Task:
+    return partial(place.side.encode, place.side.prepare(place.pixels))
+
+
+def _same_features(found: np.ndarray, expected: np.ndarray, place: Place) -> None:
+    if place.exact:
+        _close(found, expected)
+    else:
+        norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+        cosine = float(((found * expected).sum(axis=1) / norms).mean())
+        assert cosine >= LEAST_COSINE, f"{place.name}: features have cosine {cosine:.3f} to fp32"
+
+
+def _step(place: Place) -> Task:
+    return place.side.stepper(place.features)
+
+
+def _same_step(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], place: Place) -> None:
+    if place.exact:
+        np.testing.assert_array_equal(found[0], expected[0])
+    _close(found[1], expected[1], TOLERANCE if place.exact else MOST_SCORE_ERROR)
+
+
+def _decode(place: Place, decoding: Decoding) -> Task:
+    return partial(place.side.decode, place.features, decoding)
+
+
+def _caption(place: Place, decoding: Decoding) -> Task:
+    return partial(place.side.caption, place.files, decoding)
+
+
+def _same_sentences(found: Sequence[Captioned], expected: Sequence[Captioned], place: Place) -> None:
+    score, right = (np.array([sentence.score for sentence in sentences]) for sentences in (found, expected))
+    if place.exact:
+        np.testing.assert_array_equal([one.text for one in found], [one.text for one in expected])
+        _close(score, right)
+    else:
+        _close(score.mean(), right.mean(), MOST_SCORE_ERROR)
+
+
+def _drawn(found: Sequence[Captioned], expected: object, place: Place) -> None:
+    """What is timed draws as each side does by itself; proved is what the engine draws with known numbers."""
+    side, sides = place.side, place.sides
+    words = sides.bundle.vocabulary.ids
+    assert all(word in words for sentence in found for word in sentence.text.split())
+    if not place.exact or not isinstance(side, Baseline):
+        return
+    for seed in SEEDS:
+        captions: Any = sides.reference.decode(place.features, Sample(seed=seed))
+        tokens = [[words[word] for word in caption.tokens] for caption in captions]
+        uniforms = np.random.default_rng(seed).random(side.search.max_length)  # as Sample(seed=...) draws them
+        choose = _follow(tokens, uniforms, sides.bundle.vocabulary)
+        _same_sentences(captions, side.search.walk(side, place.features, choose), place)
+
+
+def _follow(live: list[list[int]], uniforms: np.ndarray, vocabulary: Vocabulary) -> Choose:
+    """Goes along given tokens, and requires of each that its random number draws it by the side's own probabilities.
+
+    Drawn is the word, likeliest first, in whose part of the cumulative distribution the number falls. Words whose
+    likelihoods differ by less than the share TOLERANCE may stand in any order: rounding decides it.
+    """
+
+    def choose(position: int, log_probs: Any) -> np.ndarray:
+        nonlocal live
+        tokens = np.array([ids[position] for ids in live])  # (rows,)
+        p = np.exp(np.asarray(log_probs).astype(np.float64))  # (rows, vocabulary)
+        p /= p.sum(axis=1, keepdims=True)
+        drawn = p[np.arange(len(tokens)), tokens][:, None]  # (rows, 1)
+        begin = (p * (p > drawn * (1 + TOLERANCE))).sum(axis=1)
+        end = (p * (p >= drawn * (1 - TOLERANCE))).sum(axis=1)
+        if not ((begin - TOLERANCE <= uniforms[position]) & (uniforms[position] <= end + TOLERANCE)).all():
+            raise AssertionError(f"at position {position}, the side draws other words with the same numbers")
+        live = [ids for ids in live if ids[position] != vocabulary.end_id]
+        return tokens
+
+    return choose
+
+
+def _start(place: Place) -> Task:
+    with tempfile.NamedTemporaryFile(suffix=".jpg", delete=False) as file:
+        file.write(place.files[0])
+    kind = place.sides.kinds[place.name]
+    command = [sys.executable, "-c", kind.first_caption(place.sides.bundle.path.resolve(), Path(file.name))]
+
+    def run() -> str:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    return run
+
+
+def _same_text(found: str, expected: str, place: Place) -> None:
+    assert found == expected or (found and not place.exact), f"{place.name} says {found!r}, not {expected!r}"
+
+
+def _close(found: Any, expected: Any, tolerance: float = TOLERANCE) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+def _searches(part: str, begin: Callable[..., Task], prefix: str, *decodings: Decoding) -> dict[str, Work]:
+    names = {
+        decoding: f"beam {decoding.beam_size}" if isinstance(decoding, Beam) else "greedy" for decoding in decodings
+    }
+    return {
+        prefix + name: Work(part, partial(begin, decoding=decoding), _same_sentences)
+        for decoding, name in names.items()
+    }
+
+
+SEARCHES = (Greedy(), Beam(beam_size=3), Beam(beam_size=5))
+WORKS: dict[str, Work] = {
+    "image decoding": Work(IMAGES, _decode_images, _same_pixels),
+    "encoder": Work(ENCODER, _encode, _same_features),
+    "decoder step": Work(DECODER, _step, _same_step),
+    **_searches(DECODER, _decode, "", *SEARCHES),
+    "sample": Work(DECODER, partial(_decode, decoding=Sample()), _drawn),
+    **_searches(WHOLE, _caption, "end to end, ", *SEARCHES),
+    "start-up": Work(START, _start, _same_text, (1,)),
+}
+
+
+def sides_of(work: str, sides: Sides) -> list[str]:
+    """Returns the names of the sides that a work is a part of."""
+    return [name for name, kind in sides.kinds.items() if WORKS[work].part in kind.parts]
