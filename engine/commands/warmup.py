@@ -1,0 +1,73 @@
+"""`python -m engine warmup`: runs everything once, says how long it took, and saves what a provider built."""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from engine.captioner import Captioner
+from engine.commands.arguments import add_json, add_model, given
+from engine.runtime.options import RuntimeOptions
+from engine.warmup import Warmed, save_engines, warm_up
+
+HEAD = ("batch", "decoding", "first call", "second call")
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command to the command line."""
+    parser = commands.add_parser(
+        "warmup",
+        help="build a provider's engines ahead of time",
+        description="Captions grey images until nothing is left to build. With --save the engines that a provider "
+        "built are kept as models of its own, which later processes load in place of building: where bundle, "
+        "options, versions and GPU are the same, and nowhere else.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=run, interrupted="nothing saved")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="most images that will run at once")
+    parser.add_argument(
+        "--save",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="save engines, in FOLDER for RuntimeOptions(engine_cache=FOLDER), or in the user's cache for everyone",
+    )
+    add_json(parser)
+    add_model(parser)
+
+
+def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
+    """Prints the first and second call's seconds for each batch size and decoding, then what was saved."""
+    captioner = captioner_factory(
+        arguments.bundle,
+        provider=arguments.provider,
+        precision=arguments.precision,
+        runtime=RuntimeOptions(engine_cache=arguments.save or None),
+        **given(arguments, ("batch_size",)),
+    )
+    warmed = warm_up(captioner)
+    saved = None if arguments.save is None else save_engines(captioner)
+    if arguments.json:
+        facts: dict[str, Any] = {"provider": captioner.provider, "precision": captioner.precision}
+        calls = [
+            {"batch": w.batch_size, "decoding": type(w.decoding).__name__, "first": w.first, "second": w.second}
+            for w in warmed
+        ]
+        print(json.dumps({**facts, "calls": calls, "saved": saved and [str(path) for path in saved]}))
+        return 0
+    print(f"provider {captioner.provider}, precision {captioner.precision}")
+    print("\n".join(_table(warmed)))
+    if saved is not None and not saved:
+        print(f"provider {captioner.provider} builds no engines: nothing to save")
+    for path in saved or ():
+        print(f"saved {path}")
+    return 0
+
+
+def _table(warmed: list[Warmed]) -> list[str]:
+    rows = [HEAD] + [
+        (str(w.batch_size), type(w.decoding).__name__.lower(), f"{w.first * 1e3:.1f} ms", f"{w.second * 1e3:.1f} ms")
+        for w in warmed
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

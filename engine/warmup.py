@@ -1,0 +1,107 @@
+"""Everything once before anybody waits: sessions, engines and CUDA graphs, and engines saved for other processes."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.bundle import GRAPHS
+from engine.checks import is_int, require
+from engine.decoding.decode import decode, rows_per_image
+from engine.decoding.model import StepModel
+from engine.options import Beam, Decoding, Greedy
+from engine.runtime.buckets import BUCKETS, bucket
+from engine.runtime.sessions import save_engine
+
+if TYPE_CHECKING:
+    from engine.captioner import Captioner
+
+
+@dataclass(frozen=True, slots=True)
+class Warmed:
+    """How long the first and the second call for a batch took, in seconds."""
+
+    batch_size: int
+    decoding: Decoding
+    first: float
+    second: float
+
+
+def warm_up(
+    captioner: "Captioner",
+    batch_sizes: Sequence[int] | None = None,
+    decodings: Sequence[Decoding] = (Greedy(), Beam()),
+) -> list[Warmed]:
+    """Captions grey images until nothing is left to build, in the thread that calls.
+
+    batch_sizes: None is 1 and the captioner's batch_size and, on a GPU, every bucket below it. ONNX Runtime keeps CUDA
+    graphs for each thread: where they are on, a thread that is to find them has to warm up itself. Raises OptionsError.
+    """
+    on_device = captioner._graphs.device[0] != "cpu"
+    most = captioner.batch_size
+    if batch_sizes is None:
+        batch_sizes = sorted({1, most, *(size for size in BUCKETS if on_device and size < most)})
+    for size in batch_sizes:
+        require(is_int(size, 1) and size <= most, "warmup", "batch_sizes", size, f"whole numbers from 1 to {most}")
+    spec = captioner.bundle.manifest.image
+    image = np.full((spec.height, spec.width, 3), 127, np.uint8)
+    warmed = []
+    for decoding in decodings:
+        for size in batch_sizes:
+            times = [time.perf_counter()]
+            for _ in range(2):
+                captioner.caption([image] * size, decoding)
+                times.append(time.perf_counter())
+            warmed.append(Warmed(size, decoding, times[1] - times[0], times[2] - times[1]))
+        if on_device and batch_sizes:
+            _warm_steps(captioner, max(batch_sizes), decoding)
+    return warmed
+
+
+def save_engines(captioner: "Captioner") -> list[Path]:
+    """Builds the engines of a captioner's graphs and saves them where its `engine_cache` says.
+
+    Returns the files; none where the provider builds nothing. Sessions load them from then on where bundle, options,
+    versions and GPU are the same. Raises ProviderError and OSError.
+    """
+    graphs = captioner._graphs
+    saved = (
+        save_engine(
+            captioner.bundle.path, captioner.bundle.graph(name, captioner.precision), graphs.provider, graphs.options
+        )
+        for name in GRAPHS
+        if name != "decoder_step"  # the engine does not run it
+    )
+    return [path for path in saved if path is not None]
+
+
+def _warm_steps(captioner: "Captioner", batch_size: int, decoding: Decoding) -> None:
+    """Runs a step in each bucket: which of them a decode meets is up to the images, of which some end sooner."""
+    manifest = captioner.bundle.manifest
+    model = captioner._graphs.start(np.zeros((batch_size, manifest.feature_size), np.float32))
+    spy = _Spy(model)
+    decode(spy, decoding, captioner.bundle.vocabulary, manifest.defaults)
+    most = bucket(batch_size * rows_per_image(decoding, manifest.defaults))
+    for k, bias in spy.kinds.values():
+        for rows in (size for size in BUCKETS if size <= most):
+            zeros = np.zeros(rows, np.int64)
+            for _ in range(2):  # one for each slot of state
+                model.step(zeros, zeros, bias if len(bias) == 1 else np.repeat(bias[:1], rows, axis=0), k)
+
+
+class _Spy:
+    """A StepModel that notes which kinds of step a decode takes."""
+
+    def __init__(self, model: StepModel) -> None:
+        self.images = model.images
+        self.kinds: dict[tuple[int, bool], tuple[int, np.ndarray]] = {}
+        self._model = model
+
+    def step(
+        self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        self.kinds.setdefault((k, len(bias) == 1), (k, bias))
+        return self._model.step(token_ids, parent_rows, bias, k)
