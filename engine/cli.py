@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from engine.captioner import Captioner
-from engine.commands import caption, info, tune
+from engine.commands import caption, info, tune, warmup
 from engine.errors import EngineError
 
-COMMANDS = (caption.add, info.add, tune.add)
+COMMANDS = (caption.add, info.add, tune.add, warmup.add)
 CLOSED_PIPE, INTERRUPTED = 141, 130  # 128 + the signal, as shells have it
 
 
