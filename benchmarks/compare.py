@@ -46,7 +46,7 @@ def compare(reference: Run, new: Run) -> Comparison:
 
 def report(comparison: Comparison) -> str:
     """Returns a sentence for each row that worsened or is missing, and one for what differs around them."""
-    lines = [f"the reference was taken with another {name}" for name in comparison.unlike]
+    lines = [f"note: the runs differ in {name}" for name in comparison.unlike]
     lines += [f"not measured this time: {key}" for key in comparison.missing]
     lines += [f"WORSE by {-change:.0%}: {key}" for key, change in comparison.worse.items()]
     if not comparison.changes:

@@ -8,13 +8,13 @@ import argparse
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.compare import compare, report
 from benchmarks.random_bundle import random_bundle
 from benchmarks.saved import HISTORY, Outcome, Row, Run, describe, setting
-from benchmarks.sides import BATCHES, ENGINE, Engine, Sides
+from benchmarks.sides import BATCHES, ENGINE, Engine, Kind, Sides
 from benchmarks.targets import INCEPTION, SHIPPED, make_row, measure_targets
 from benchmarks.turns import take_turns
 from benchmarks.works import WORKS, sides_of
@@ -56,14 +56,14 @@ def measure(
                     yield make_row(sides, work, batch, engine, baseline, times)
 
 
-def slower_cells(rows: Sequence[Row], sides: Sides) -> list[Row]:
+def slower_cells(rows: Sequence[Row], kinds: Mapping[str, Kind]) -> list[Row]:
     """Returns, of every work, batch and engine side, the row of the best baseline where it beats the engine for sure.
 
     An exact engine is held against exact baselines, another against all. For sure: in three rounds of four.
     """
     best: dict[tuple[str, int, str], Row] = {}
     for row in rows:
-        if sides.kinds[row.engine].exact and not sides.kinds[row.baseline].exact:
+        if kinds[row.engine].exact and not kinds[row.baseline].exact:
             continue
         cell = (row.work, row.batch, row.engine)
         if cell not in best or row.baseline_ms < best[cell].baseline_ms:
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append(row)
         run = Run(here, tuple(rows))
         if options.grid:
-            _print_slower(slower_cells(rows, sides))
+            _print_slower(slower_cells(rows, sides.kinds))
     if options.json:
         run.save(options.json)
     if options.history:
