@@ -27,7 +27,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "tune",
         help="measure what is fastest on this machine, for auto to take",
         description="Times each provider in each precision on several numbers of threads, from JPEG bytes to "
-        "sentences, and keeps the answer in the user's cache folder (CAPTIONING_ENGINE_CACHE names another).",
+        "sentences, and keeps the answer in the user's cache folder (CAPTIONING_ENGINE_CACHE names another). "
+        "Nothing else should run meanwhile.",
         allow_abbrev=False,
     )
     parser.set_defaults(command=run, interrupted="what was measured before stands")
