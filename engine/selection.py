@@ -107,9 +107,9 @@ def refused(manifest: Manifest, precision: str, vnni: bool | None, *, measured: 
     exact, variant = manifest.variants.get("fp32"), manifest.variants.get(precision)
     if exact is None or variant is None or exact.cider is None or variant.cider is None:
         return "the bundle states no CIDEr for it"
-    if variant.cider < exact.cider - CIDER_LOSS:
+    if not variant.cider >= exact.cider - CIDER_LOSS - 1e-9:  # NaN too
         return f"its CIDEr is {exact.cider - variant.cider:.3f} below fp32's"
-    if precision.startswith("int8") and variant.record.get("weight_bits", 8) > 7 and not vnni:
+    if precision.startswith("int8") and variant.record.get("weight_bits") not in range(1, 8) and not vnni:
         if vnni is False:
             return "8-bit weights overflow on this processor, which lacks VNNI"
         if not measured:

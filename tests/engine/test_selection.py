@@ -58,9 +58,14 @@ def test_each_provider_gets_the_precision_that_the_bundle_calls_fastest_on_it() 
     assert tried(several, provider="cpu") == [("cpu", "int8", 0)]
 
 
+@pytest.mark.parametrize("exact", [0.5, 0.494, 0.4715, 0.1])
+def test_a_precision_may_cost_0_005_cider_to_the_digit(exact: float) -> None:
+    just, more = variant(round(exact - 0.005, 4), cpu=200), variant(round(exact - 0.0051, 4), cpu=200)
+    assert tried(bundle(fp32=variant(exact, cpu=90), int8=just), provider="cpu")[0][1] == "int8"
+    assert tried(bundle(fp32=variant(exact, cpu=90), int8=more), provider="cpu")[0][1] == "fp32"
+
+
 def test_a_precision_that_costs_more_than_0_005_cider_is_never_auto() -> None:
-    assert tried(bundle(fp32=variant(cpu=90), int8=variant(0.4951, cpu=200)), provider="cpu")[0][1] == "int8"
-    assert tried(bundle(fp32=variant(cpu=90), int8=variant(0.4949, cpu=200)), provider="cpu")[0][1] == "fp32"
     fastest = measured(Timing("cpu", "int8", 0, 0.001, 0.001), Timing("cpu", "fp32", 0, 0.01, 0.01))
     assert tried(bundle(fp32=variant(), int8=variant(0.4949)), fastest)[0] == ("cpu", "fp32", 0)
 
@@ -73,8 +78,9 @@ def test_a_precision_that_costs_more_than_0_005_cider_is_never_auto() -> None:
         {"fp32": variant(cpu=90), "int8": variant(None, cpu=200)},
         {"fp32": variant(None, cpu=90), "int8": variant(cpu=200)},
         {"fp32": variant(cpu=90), "int8": variant(cuda=200)},
+        {"fp32": variant(cpu=90), "int8": variant(float("nan"), cpu=200)},
     ],
-    ids=["fp32 not described", "fp32 not timed", "no CIDEr", "no CIDEr of fp32", "timed elsewhere"],
+    ids=["fp32 not described", "fp32 not timed", "no CIDEr", "no CIDEr of fp32", "timed elsewhere", "CIDEr is NaN"],
 )
 def test_what_was_not_measured_is_fp32(variants: dict[str, Variant]) -> None:
     assert tried(bundle(**variants), provider="cpu") == [("cpu", "fp32", 0)]
@@ -90,6 +96,9 @@ def test_8_bit_weights_are_not_for_auto_where_the_processor_overflows_them() -> 
         "fp32",
         "fp32",
     ]
+    for record in ({}, {"weight_bits": 8}, {"weight_bits": "few"}, {"weight_bits": None}):
+        said = bundle(fp32=variant(cpu=90), int8=variant(record=record, cpu=200))
+        assert tried(said, replace(GOOD, vnni=False), provider="cpu")[0][1] == "fp32"
     seven = bundle(fp32=variant(cpu=90), int8=variant(record=SEVEN_BITS, cpu=200))
     assert [tried(seven, replace(GOOD, vnni=vnni), provider="cpu")[0][1] for vnni in (True, None, False)] == [
         "int8"
