@@ -3,12 +3,15 @@
 import io
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+from PIL.JpegImagePlugin import JpegImageFile
 
+from engine import jpeg, resizing
 from engine.errors import ImageError, OptionsError
 
 MAX_PIXELS = 178_000_000
@@ -28,31 +31,48 @@ UPRIGHT = {
 
 
 def load_pixels(
-    source: ImageInput, *, height: int, width: int, resample: str = "bicubic", max_pixels: int = MAX_PIXELS
+    source: ImageInput,
+    *,
+    height: int,
+    width: int,
+    resample: str = "bicubic",
+    max_pixels: int = MAX_PIXELS,
+    out: np.ndarray | None = None,
+    quick: bool = False,
 ) -> np.ndarray:
-    """Returns the whole image, upright and squashed to the asked size: uint8 RGB (height, width, 3), contiguous.
+    """Returns the whole image, upright and squashed to the asked size: uint8 RGB (height, width, 3).
 
     A file object is read from where it stands to its end and stays open; a PIL image gives the frame it stands at.
     Alpha is laid over white, and more than 8 bits a channel are scaled to 8. `max_pixels` holds for the image as
-    stored and is checked before its pixels are decoded. Raises ImageError for everything wrong with the input.
+    stored and is checked before its pixels are decoded. A JPEG file at least twice as large as asked on both sides
+    is shrunk by 2, 4 or 8 while it is decoded, never below the asked size.
+    out: a uint8 array of that shape to be filled and returned, as a row of a batch; else a fresh, contiguous one.
+    quick: resizes with the packages of the extra "fast" where they are installed, nearly all values within 1 level
+    of those without. Raises ImageError for everything wrong with the input; `out` may then hold anything.
     """
     if resample not in RESAMPLES:
         raise OptionsError(f"resample must be one of {', '.join(RESAMPLES)}, not {resample!r}")
+    if out is not None and (out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.writeable):
+        raise OptionsError(f"out must be a writable uint8 array {(height, width, 3)}, not {describe(out)}")
+    aim = _Aim(height, width, resample, max_pixels, quick)
     try:
         if isinstance(source, str | os.PathLike):
             with Path(os.fsdecode(source)).open("rb") as file:
-                image = _upright_rgb(_open(file if file.seekable() else io.BytesIO(file.read())), max_pixels)
+                pixels = _from_file(file if file.seekable() else io.BytesIO(file.read()), aim)
         elif isinstance(source, Image.Image):
-            image = _upright_rgb(source, max_pixels)
+            pixels = _fitted(source, aim)
         elif isinstance(source, np.ndarray):
-            image = _upright_rgb(_from_array(source, max_pixels), max_pixels)
+            pixels = _fitted(_from_array(source, aim.max_pixels), aim)
         elif isinstance(source, bytes | bytearray | memoryview):
-            image = _upright_rgb(_open(io.BytesIO(bytes(source))), max_pixels)
+            pixels = _from_file(io.BytesIO(bytes(source)), aim)
         elif hasattr(source, "read"):
-            image = _upright_rgb(_open(io.BytesIO(source.read())), max_pixels)
+            pixels = _from_file(io.BytesIO(source.read()), aim)
         else:
             raise _RefusedError("is not an image: give a path, bytes, a binary file, a PIL image or a numpy array")
-        return np.array(image.resize((width, height), RESAMPLES[resample]))
+        if out is None:
+            return pixels.copy()
+        out[:] = pixels
+        return out
     except Exception as error:  # on hostile input Pillow raises nearly anything
         raise ImageError(_reason(error), source=describe(source)) from error
 
@@ -75,6 +95,38 @@ def describe(source: object) -> str:
         return f"PIL image {source.width} x {source.height} {source.mode}"
     name = getattr(source, "name", None)
     return f"file {describe(name)}" if isinstance(name, str) else f"{type(source).__name__} object"
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """What the pixels shall be."""
+
+    height: int
+    width: int
+    resample: str
+    max_pixels: int
+    quick: bool
+
+
+def _from_file(file: IO[bytes], aim: _Aim) -> np.ndarray:
+    image = _open(file)
+    if isinstance(image, JpegImageFile):
+        _check_size(image.size, aim.max_pixels)
+        orientation = _orientation(image)
+        if aim.resample != "nearest":  # which takes single pixels: those of a shrunk image are others
+            jpeg.shrink(image, *((aim.height, aim.width) if 5 <= orientation <= 8 else (aim.width, aim.height)))
+        if aim.quick and orientation not in UPRIGHT and resizing.can_resize(image.size, aim.resample):
+            rows = jpeg.decode(image, file)
+            if rows is not None:
+                return resizing.resize(rows, image.size, aim.height, aim.width, aim.resample)
+    return _fitted(image, aim)
+
+
+def _fitted(image: Image.Image, aim: _Aim) -> np.ndarray:
+    image = _upright_rgb(image, aim.max_pixels)
+    if aim.quick and resizing.can_resize(image.size, aim.resample):
+        return resizing.resize(image.tobytes(), image.size, aim.height, aim.width, aim.resample)
+    return np.asarray(image.resize((aim.width, aim.height), RESAMPLES[aim.resample]))
 
 
 class _RefusedError(Exception):

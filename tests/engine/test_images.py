@@ -99,8 +99,27 @@ def test_pixels_are_a_fresh_contiguous_writable_array() -> None:
 @pytest.mark.parametrize("name", RESAMPLES)
 def test_pixels_are_a_full_decode_and_one_resize_of_the_whole_image(name: str) -> None:
     data = encoded(photograph(640, 480), "JPEG")
-    expected = Image.open(io.BytesIO(data)).resize((30, 70), Image.Resampling[name.upper()])
-    np.testing.assert_array_equal(load_pixels(data, height=70, width=30, resample=name), np.asarray(expected))
+    expected = Image.open(io.BytesIO(data)).resize((330, 250), Image.Resampling[name.upper()])
+    np.testing.assert_array_equal(load_pixels(data, height=250, width=330, resample=name), np.asarray(expected))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_pixels_may_be_written_into_a_batch(quick: bool) -> None:
+    batch = np.full((3, 23, 31, 3), 7, np.uint8)
+    assert load_pixels(photograph(), height=23, width=31, out=batch[1], quick=quick).base is batch
+    np.testing.assert_array_equal(batch[1], np.asarray(photograph()))
+    assert (batch[[0, 2]] == 7).all()
+    turned = np.empty((31, 23, 3), np.uint8).transpose(1, 0, 2)
+    load_pixels(encoded(photograph(), "PNG"), height=23, width=31, out=turned, quick=quick)
+    np.testing.assert_array_equal(turned, np.asarray(photograph()))
+
+
+def test_pixels_are_written_only_into_what_holds_them_exactly() -> None:
+    frozen = np.empty((23, 31, 3), np.uint8)
+    frozen.flags.writeable = False
+    for out in (frozen, np.empty((31, 23, 3), np.uint8), np.empty((23, 31, 3), np.float32), np.empty((1, 23, 31, 3))):
+        with pytest.raises(OptionsError, match=r"out must be a writable uint8 array \(23, 31, 3\), not array"):
+            exact(photograph(), out=out)
 
 
 def test_an_unknown_resample_is_an_options_error() -> None:
