@@ -47,7 +47,17 @@ class Constraints:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greedy(Constraints):
-    """The likeliest word at each step."""
+    """The likeliest word at each step.
+
+    with_scores=False leaves out how likely the words are, and is a little faster: score and log_prob are then NaN,
+    and token_log_probs is empty.
+    """
+
+    with_scores: bool = True
+
+    def __post_init__(self) -> None:
+        super(Greedy, self).__post_init__()  # the bare super() does not survive slots=True
+        _require(isinstance(self.with_scores, bool), self, "with_scores", "True or False")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +73,7 @@ class Beam(Constraints):
     length_penalty: float | None = None
 
     def __post_init__(self) -> None:
-        super(Beam, self).__post_init__()  # the bare super() does not survive slots=True
+        super(Beam, self).__post_init__()
         _require(self.beam_size is None or is_int(self.beam_size, 1), self, "beam_size", "a whole number from 1")
         _require(is_int(self.num_hypotheses, 1), self, "num_hypotheses", "a whole number from 1")
         fits = self.beam_size is None or self.num_hypotheses <= self.beam_size

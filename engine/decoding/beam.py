@@ -4,20 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.decoding.hypotheses import Hypotheses, normalise
+from engine.decoding.found import Found
+from engine.decoding.hypotheses import Hypotheses
 from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """The sentences still growing: `width` for each open image, best first; log_prob -inf marks an empty place."""
-
-    images: np.ndarray  # (images,) which image of the batch
-    tokens: np.ndarray  # (images, width, position)
-    token_log_probs: np.ndarray  # (images, width, position)
-    log_probs: np.ndarray  # (images, width) float64
-    parent_rows: np.ndarray  # (images, width) row of the last step that each continues
 
 
 def beam_search(
@@ -30,99 +20,106 @@ def beam_search(
     beam_size. An image is settled when beam_size sentences have ended, or when no live one can overtake the
     worst that would be returned; it then leaves the batch.
     """
-    found = Hypotheses.empty(model.images, num_hypotheses, rules.max_length)
-    ended = np.zeros(model.images, np.int64)
-    live = _start(model.images)
-    last = np.full((model.images, 1), rules.start_id)
+    found = Found(model.images, num_hypotheses, rules.max_length, length_penalty)
+    live = Live(model.images, beam_size, rules)
+    k = min(2 * beam_size, rules.vocabulary_size)
     for position in range(rules.max_length):
-        rows = live.tokens.reshape(live.log_probs.size, position)
-        ids, log_probs = model.step(
-            last.ravel(), live.parent_rows.ravel(), rules.bias(rows), min(2 * beam_size, rules.vocabulary_size)
-        )
-        ranked = _select(live, ids, log_probs, 2 * beam_size)
-        is_end = ranked.tokens[:, :, -1] == rules.end_id
-        ended[live.images] += _collect(found, ranked, is_end[:, :beam_size], length_penalty)
-        before, live = live, _continue(ranked, is_end, beam_size)
-        best = live.log_probs[:, 0]  # (images,)
+        bias = rules.bias(position, live.tokens, slice(live.totals.size))
+        ids, log_probs = model.step(live.last, live.parent_rows, bias, k)
+        ranked = Ranked.of(live.totals, ids, log_probs, 2 * beam_size)
+        is_end = ranked.ids == rules.end_id
+        _collect(found, live, ranked, is_end[:, :beam_size])
+        going = ranked.first(beam_size, ~is_end)
+        best = going.totals[:, 0]  # (images,)
         # where the constraints leave an image no way on and nothing is found, its sentences so far stand, unfinished
-        stuck = np.nonzero((best == -np.inf) & (found.scores[before.images, 0] == -np.inf))[0]
-        _keep(found, _take(before, stuck), length_penalty)
+        stuck = (best == -np.inf) & (found.scores[live.images, 0] == -np.inf)
+        if stuck.any():
+            _keep(found, live, np.nonzero(stuck)[0])
         # log-probabilities only fall, so the greatest length gives the best score a live sentence can still reach
-        reachable = normalise(best, rules.max_length, length_penalty)
-        open_images = (ended[live.images] < beam_size) & (reachable > found.scores[live.images, -1])
+        reachable = found.score(best, rules.max_length)
+        open_images = (found.ended[live.images] < beam_size) & (reachable > found.scores[live.images, -1])
         if not open_images.any():
             break
-        live = _take(live, np.nonzero(open_images)[0])
-        last = live.tokens[:, :, -1]
+        live.advance(going, np.nonzero(open_images)[0])
     else:
-        _keep(found, live, length_penalty)
-    return found
+        _keep(found, live, np.arange(len(live.images)))
+    return found.best()
 
 
-def _start(images: int) -> Live:
-    rows = np.arange(images)
-    nothing = np.zeros((images, 1, 0), np.int64)
-    return Live(rows, nothing, nothing.astype(np.float32), np.zeros((images, 1)), rows[:, None])
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Continuations of each image's live sentences by a token, best first; all fields are (images, candidates)."""
+
+    rows: np.ndarray  # which row of the step each continues
+    ids: np.ndarray
+    log_probs: np.ndarray  # of the token
+    totals: np.ndarray  # of the sentence, float64
+
+    @classmethod
+    def of(cls, totals: np.ndarray, ids: np.ndarray, log_probs: np.ndarray, candidates: int) -> "Ranked":
+        """Ranks what a step returned, (rows, k), for live sentences of totals (images, width)."""
+        images, k = len(totals), ids.shape[1]
+        sums = (totals.reshape(-1, 1) + log_probs).reshape(images, -1)  # (images, width * k)
+        best = np.argsort(-sums, axis=1, kind="stable")[:, :candidates]
+        best += (np.arange(images) * sums.shape[1])[:, None]
+        return cls(best // k, ids.ravel()[best], log_probs.ravel()[best], sums.ravel()[best])
+
+    def first(self, width: int, wanted: np.ndarray) -> "Ranked":
+        """Returns the first `width` that are wanted, in rank; where there are fewer, others with the total -inf."""
+        order = np.argsort(~wanted, axis=1, kind="stable")[:, :width]
+        order += (np.arange(len(order)) * wanted.shape[1])[:, None]
+        rows, ids, log_probs, totals, wanted = (
+            array.ravel()[order] for array in (self.rows, self.ids, self.log_probs, self.totals, wanted)
+        )
+        return Ranked(rows, ids, log_probs, np.where(wanted, totals, -np.inf))
 
 
-def _select(live: Live, ids: np.ndarray, log_probs: np.ndarray, candidates: int) -> Live:
-    """Returns the best one-token continuations of each image, best first: (images, up to `candidates`)."""
-    images, width = live.log_probs.shape
-    k = ids.shape[1]
-    totals = (live.log_probs.reshape(-1, 1) + log_probs).reshape(images, width * k)
-    best = np.argsort(-totals, axis=1, kind="stable")[:, :candidates]  # (images, candidates)
-    image, parent = np.arange(images)[:, None], best // k
-    return Live(
-        images=live.images,
-        tokens=_append(live.tokens[image, parent], ids.reshape(images, -1)[image, best]),
-        token_log_probs=_append(live.token_log_probs[image, parent], log_probs.reshape(images, -1)[image, best]),
-        log_probs=totals[image, best],
-        parent_rows=image * width + parent,
-    )
+class Live:
+    """The sentences still growing: at first one for each image, then `width`; a total of -inf marks an empty place."""
+
+    def __init__(self, images: int, width: int, rules: Rules) -> None:
+        self.images = np.arange(images)  # which of the batch
+        self.totals = np.zeros((images, 1))  # (images, width) log-probabilities of the sentences, best first
+        self.position = 0  # tokens of each sentence so far
+        self.last = np.full(images, rules.start_id)  # (rows,) the tokens to feed
+        self.parent_rows = np.arange(images)  # (rows,) the rows of the last step to continue
+        shape = images * width, rules.max_length
+        # (rows, length), valid up to position; two of each take turns
+        self.tokens, self._next_tokens = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self.token_log_probs, self._next_log_probs = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+
+    def advance(self, going: Ranked, images: np.ndarray) -> None:
+        """Goes on with these continuations of these images; the others leave."""
+        self.images, self.totals = self.images[images], going.totals[images]
+        self.parent_rows, self.last = going.rows[images].ravel(), going.ids[images].ravel()
+        rows, place = slice(len(self.last)), self.position
+        np.take(self.tokens, self.parent_rows, axis=0, out=self._next_tokens[rows], mode="clip")  # clip: no copy
+        np.take(self.token_log_probs, self.parent_rows, axis=0, out=self._next_log_probs[rows], mode="clip")
+        self._next_tokens[rows, place] = self.last
+        self._next_log_probs[rows, place] = going.log_probs[images].ravel()
+        self.tokens, self._next_tokens = self._next_tokens, self.tokens
+        self.token_log_probs, self._next_log_probs = self._next_log_probs, self.token_log_probs
+        self.position += 1
+
+    def sentences(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns tokens and token_log_probs of some rows, (rows, position + 1): a last place is free."""
+        return self.tokens[rows, : self.position + 1], self.token_log_probs[rows, : self.position + 1]
 
 
-def _append(sequences: np.ndarray, last: np.ndarray) -> np.ndarray:
-    return np.concatenate((sequences, last[:, :, None]), axis=2)
+def _collect(found: Found, live: Live, ranked: Ranked, is_end: np.ndarray) -> None:
+    """Adds the ends, is_end (images, beam_size), to what is found."""
+    complete = is_end & (ranked.totals[:, : is_end.shape[1]] > -np.inf)
+    image, place = np.nonzero(complete)
+    if len(image):
+        tokens, log_probs = live.sentences(ranked.rows[image, place])
+        tokens[:, -1], log_probs[:, -1] = ranked.ids[image, place], ranked.log_probs[image, place]
+        found.add(live.images[image], tokens, log_probs, ranked.totals[image, place], finished=True)
 
 
-def _collect(found: Hypotheses, ranked: Live, is_end: np.ndarray, length_penalty: float) -> np.ndarray:
-    """Adds the ends, is_end (images, beam_size), to `found`; returns how many each image had (images,)."""
-    complete = is_end & (ranked.log_probs[:, : is_end.shape[1]] > -np.inf)
-    which = np.nonzero(complete.any(axis=1))[0]
-    first = _pick(ranked, which[:, None], np.arange(complete.shape[1])[None])
-    first.log_probs[~complete[which]] = -np.inf
-    _keep(found, first, length_penalty, finished=True)
-    return np.asarray(complete.sum(axis=1))
-
-
-def _continue(ranked: Live, is_end: np.ndarray, beam_size: int) -> Live:
-    """Returns the first beam_size candidates that go on."""
-    ranked.log_probs[is_end] = -np.inf
-    order = np.argsort(is_end, axis=1, kind="stable")[:, :beam_size]  # those that go on first, in rank
-    return _pick(ranked, np.arange(len(order))[:, None], order)
-
-
-def _keep(found: Hypotheses, live: Live, length_penalty: float, *, finished: bool = False) -> None:
-    """Ranks sentences among those found."""
-    images, width, length = live.tokens.shape
-    if not images:
-        return
-    new = Hypotheses.empty(images, width, found.tokens.shape[2])
-    new.tokens[:, :, :length] = live.tokens
-    new.token_log_probs[:, :, :length] = live.token_log_probs
-    new.lengths[:] = length
-    new.scores[:] = normalise(live.log_probs, max(length, 1), length_penalty)
-    new.finished[:] = finished & (new.scores > -np.inf)  # an empty place is no finished sentence
-    found.add(live.images, new)
-
-
-def _take(live: Live, images: np.ndarray) -> Live:
-    return Live(live.images[images], *(array[images] for array in _per_beam(live)))
-
-
-def _pick(live: Live, image: np.ndarray, beam: np.ndarray) -> Live:
-    return Live(live.images[image[:, 0]], *(array[image, beam] for array in _per_beam(live)))
-
-
-def _per_beam(live: Live) -> tuple[np.ndarray, ...]:
-    return live.tokens, live.token_log_probs, live.log_probs, live.parent_rows
+def _keep(found: Found, live: Live, images: np.ndarray) -> None:
+    """Adds the live sentences of some images as they stand."""
+    image, place = np.nonzero(live.totals[images] > -np.inf)
+    image = images[image]
+    tokens, log_probs = live.sentences(image * live.totals.shape[1] + place)
+    tokens, log_probs = tokens[:, : live.position], log_probs[:, : live.position]
+    found.add(live.images[image], tokens, log_probs, live.totals[image, place], finished=False)

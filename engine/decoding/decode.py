@@ -1,10 +1,12 @@
 """From options to sentences: chooses the search, and turns the ids it finds into words."""
 
+from math import isnan, nan
+
 import numpy as np
 
 from engine.decoding.beam import beam_search
 from engine.decoding.hypotheses import Hypotheses
-from engine.decoding.independent import decode_rows, likeliest, sampler
+from engine.decoding.independent import decode_rows, drawn, drawn_from_best, likeliest, unscored
 from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules
 from engine.manifest import Defaults
@@ -45,12 +47,17 @@ def search(model: StepModel, decoding: Decoding, rules: Rules, defaults: Default
         case Sample():
             # with a seed every image draws the same numbers, so that its place in the batch does not matter
             streams = decoding.num_samples * (model.images if decoding.seed is None else 1)
-            uniforms = np.random.default_rng(decoding.seed).random((rules.max_length, streams))
-            choose = sampler(uniforms, temperature=decoding.temperature, top_p=decoding.top_p)
-            k = min(decoding.top_k or rules.vocabulary_size, rules.vocabulary_size)
-            return decode_rows(model, rules, choose, k=k, num_rows=decoding.num_samples, length_penalty=penalty)
+            random = np.random.default_rng(decoding.seed)
+            uniforms = 1 - random.random((rules.max_length, streams), dtype=np.float32)  # in (0, 1]
+            if decoding.top_k or decoding.top_p < 1:
+                k = min(decoding.top_k or rules.vocabulary_size, rules.vocabulary_size)
+                choose = drawn_from_best(model, uniforms, decoding.temperature, k=k, top_p=decoding.top_p)
+            else:
+                choose = drawn(model, uniforms, decoding.temperature)
         case _:
-            return decode_rows(model, rules, likeliest, k=1, num_rows=1, length_penalty=penalty)
+            choose = likeliest(model) if decoding.with_scores else unscored(model)
+    num_rows = rows_per_image(decoding, defaults)
+    return decode_rows(model.images, rules, choose, num_rows=num_rows, length_penalty=penalty)
 
 
 def captions(found: Hypotheses, vocabulary: Vocabulary) -> list[Caption]:
@@ -64,11 +71,12 @@ def captions(found: Hypotheses, vocabulary: Vocabulary) -> list[Caption]:
             ids = tokens[i, :length]
             if (i and scores[i] == -np.inf) or ids.tobytes() in alternatives:
                 continue
-            log_probs = token_log_probs[i, :length].astype(np.float64)
+            scored = not isnan(scores[i])
+            log_probs = token_log_probs[i, : length if scored else 0].astype(np.float64)
             alternatives[ids.tobytes()] = Hypothesis(
                 text=" ".join(words[id_] for id_ in ids if id_ != end),
                 score=float(scores[i]),
-                log_prob=float(log_probs.sum()),
+                log_prob=float(log_probs.sum()) if scored else nan,
                 tokens=tuple(words[id_] for id_ in ids),
                 token_log_probs=tuple(log_probs.tolist()),
                 finished=bool(finished[i]),

@@ -10,7 +10,8 @@ class Hypotheses:
     """Up to `width` sentences for each image, best first: finished before unfinished, then by score.
 
     tokens int64 and token_log_probs float32 are (images, width, max_length), valid up to lengths (images, width);
-    scores are float64 (images, width), -inf where there is no sentence; finished is bool (images, width).
+    scores are float64 (images, width), -inf where there is no sentence, NaN where none was asked for; finished is bool
+    (images, width).
     """
 
     tokens: np.ndarray
@@ -29,18 +30,6 @@ class Hypotheses:
             scores=np.full((images, width), -np.inf),
             finished=np.zeros((images, width), bool),
         )
-
-    def add(self, images: np.ndarray, new: "Hypotheses") -> None:
-        """Ranks new sentences, whose row i belongs to image images[i], among those held and keeps the best."""
-        width = self.scores.shape[1]
-        both = [
-            np.concatenate((held[images], found), axis=1)
-            for held, found in zip(self.arrays(), new.arrays(), strict=True)
-        ]  # each (images, width + found, ...)
-        best = ranking(both[3], both[4])[:, :width]  # (images, width)
-        for held, merged in zip(self.arrays(), both, strict=True):
-            index = best.reshape(best.shape + (1,) * (merged.ndim - 2))
-            held[images] = np.take_along_axis(merged, index, axis=1)
 
     def ranked(self) -> "Hypotheses":
         """Returns the same sentences, best first."""

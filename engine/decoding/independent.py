@@ -8,68 +8,93 @@ from engine.decoding.hypotheses import Hypotheses, normalise
 from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules
 
-Choose = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+Choose = Callable[[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""choose(position, rows, token_ids, parent_rows, bias) feeds the live rows' tokens to the model and returns what
+follows: ids and log_probs, both (rows,), -inf where nothing may. rows, image * num_rows + sample, are their numbers."""
 
 
-def decode_rows(
-    model: StepModel, rules: Rules, choose: Choose, *, k: int, num_rows: int, length_penalty: float
-) -> Hypotheses:
-    """Decodes num_rows sentences for each image; a row that has ended leaves the batch.
-
-    choose(position, rows, log_probs) gets the numbers of the live rows (image * num_rows + sample) and the k best
-    log_probs (rows, k) and returns the column that each row takes.
-    """
-    found = Hypotheses.empty(model.images, num_rows, rules.max_length)
+def decode_rows(images: int, rules: Rules, choose: Choose, *, num_rows: int, length_penalty: float) -> Hypotheses:
+    """Decodes num_rows sentences for each image; a row that has ended leaves the batch."""
+    found = Hypotheses.empty(images, num_rows, rules.max_length)
     tokens, token_log_probs = (array.reshape(-1, rules.max_length) for array in found.arrays()[:2])  # (rows, length)
     lengths, finished = found.lengths.reshape(-1), found.finished.reshape(-1)  # views, as all of these
-    rows = np.arange(model.images * num_rows)
-    last, parents = np.full(model.images, rules.start_id), np.arange(model.images)
+    rows = np.arange(images * num_rows)
+    last, parents = np.full(len(rows), rules.start_id), rows // num_rows
     for position in range(rules.max_length):
-        live = rows if position else rows[::num_rows]  # the first step is the same for all rows of an image
-        ids, log_probs = model.step(last, parents, rules.bias(tokens[live, :position]), k)
-        parents = np.arange(len(live))
-        if not position:
-            ids, log_probs, parents = (np.repeat(array, num_rows, axis=0) for array in (ids, log_probs, parents))
-        chosen = (np.arange(len(rows)), choose(position, rows, log_probs))
-        last, gained = ids[chosen], log_probs[chosen]
-        possible = gained > -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
-        written = rows[possible]
+        last, gained = choose(position, rows, last, parents, rules.bias(position, tokens, rows))
+        possible = gained != -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
+        ends = possible & (last == rules.end_id)
+        written = rows if possible.all() else rows[possible]
         tokens[written, position], token_log_probs[written, position] = last[possible], gained[possible]
-        lengths[written], finished[written] = position + 1, last[possible] == rules.end_id
-        going = np.nonzero(possible & (last != rules.end_id))[0]
-        rows, last, parents = rows[going], last[going], parents[going]
-        if not len(rows):
+        lengths[written] = position + 1
+        finished[rows[ends]] = True
+        going = np.nonzero(possible & ~ends)[0]
+        if not len(going):
             break
+        rows, last, parents = rows[going], last[going], going
     totals = found.token_log_probs.sum(axis=2, dtype=np.float64)
     found.scores[:] = normalise(totals, np.maximum(found.lengths, 1), length_penalty)
     return found.ranked()
 
 
-def likeliest(position: int, rows: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
+def likeliest(model: StepModel) -> Choose:
     """Chooses the best token of each row."""
-    return np.zeros(len(rows), np.int64)
+
+    def choose(
+        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        ids, log_probs = model.step(token_ids, parent_rows, bias, 1)
+        return ids[:, 0], log_probs[:, 0]
+
+    return choose
 
 
-def sampler(uniforms: np.ndarray, *, temperature: float, top_p: float) -> Choose:
-    """Returns a choice that draws from p ** (1 / temperature), by the inverse of the cumulative distribution.
+def unscored(model: StepModel) -> Choose:
+    """Chooses the best token of each row and knows of none how likely it is: log_probs are NaN."""
 
-    uniforms, (max_length, n), hold the random numbers in [0, 1): row r uses column r % n. Only the fewest tokens
-    that hold the probability top_p take part (Holtzman et al. 2020).
+    def choose(
+        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        ids, possible = model.best(token_ids, parent_rows, bias)
+        return ids, np.where(possible == -np.inf, possible, np.nan)
+
+    return choose
+
+
+def drawn(model: StepModel, uniforms: np.ndarray, temperature: float) -> Choose:
+    """Draws from p ** (1 / temperature) over the whole vocabulary.
+
+    uniforms, float32 (max_length, n), hold random numbers in (0, 1]: row r uses column r % n.
     """
 
-    def choose(position: int, rows: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
+    def choose(
+        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        numbers = uniforms[position, rows % uniforms.shape[1]]
+        return model.draw(token_ids, parent_rows, bias, temperature, numbers)
+
+    return choose
+
+
+def drawn_from_best(model: StepModel, uniforms: np.ndarray, temperature: float, *, k: int, top_p: float) -> Choose:
+    """Draws from p ** (1 / temperature) of the k best tokens, of which the fewest that hold top_p take part.
+
+    That is the nucleus of Holtzman et al. 2020. uniforms are those of `drawn`; here a row takes the first token, the
+    likeliest first, with which the cumulative distribution reaches its number.
+    """
+
+    def choose(
+        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        ids, log_probs = model.step(token_ids, parent_rows, bias, k)
         # the best token always counts 1, so nothing overflows; where all are forbidden the first is as good as any
-        relative = np.subtract(
-            log_probs, log_probs[:, :1], where=log_probs > -np.inf, out=np.full(log_probs.shape, -np.inf)
-        )
+        best = np.maximum(log_probs[:, :1], np.finfo(np.float32).min)
         with np.errstate(over="ignore"):  # a tiny temperature leaves the others no probability, as it should
-            cumulative = np.exp(relative / temperature).cumsum(axis=1)  # (rows, k)
-        cumulative /= np.maximum(cumulative[:, -1:], np.finfo(float).tiny)
-        last = log_probs.shape[1] - 1
-        nucleus = np.minimum((cumulative < top_p).sum(axis=1), last)  # column of the last token that takes part
-        mass = cumulative[np.arange(len(rows)), nucleus]
-        draws = uniforms[position, rows % uniforms.shape[1]] * mass
-        column: np.ndarray = (cumulative <= draws[:, None]).sum(axis=1)  # (rows,)
-        return np.where(column > last, last, column)  # beyond it where no token has any probability
+            cumulative = np.exp((log_probs - best).astype(np.float64) / temperature).cumsum(axis=1)  # (rows, k)
+        places = np.arange(len(rows))
+        nucleus = (cumulative < top_p * cumulative[:, -1:]).sum(axis=1)  # column of the last token that takes part
+        draws = uniforms[position, rows % uniforms.shape[1]] * cumulative[places, nucleus]
+        column = (cumulative < draws[:, None]).sum(axis=1)  # (rows,)
+        return ids[places, column], log_probs[places, column]
 
     return choose

@@ -59,23 +59,24 @@ class Rules:
             no_repeat_ngram_size=constraints.no_repeat_ngram_size,
         )
 
-    def bias(self, tokens: np.ndarray) -> np.ndarray:
+    def bias(self, position: int, tokens: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
         """Returns 0 for tokens that may follow and -inf for the others: float32 (1 or rows, vocabulary).
 
-        tokens, int64 (rows, position), are the words so far, START left out.
+        tokens[rows, :position], int64, are the words so far, START left out. The same array, unchanged, is returned
+        again where the same tokens may follow.
         """
-        position = tokens.shape[1]
         if position < len(self.prefix):
             forced = np.full((1, self.vocabulary_size), -np.inf, np.float32)
             forced[:, self.prefix[position]] = 0
             return forced
         shared = self._unended if position < self.min_length else self._open
-        return self._without_repeats(shared, tokens) if self.no_repeat_ngram_size else shared
+        size = self.no_repeat_ngram_size
+        if not size or position < size:
+            return shared
+        return self._without_repeats(shared, tokens[rows, :position])
 
     def _without_repeats(self, shared: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         size = self.no_repeat_ngram_size
-        if tokens.shape[1] < size:
-            return shared
         bias = np.repeat(shared, len(tokens), axis=0)  # (rows, vocabulary)
         ngrams = sliding_window_view(tokens, size, axis=1)  # (rows, windows, size)
         context = tokens[:, None, tokens.shape[1] - size + 1 :]  # (rows, 1, size - 1)

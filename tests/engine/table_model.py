@@ -5,12 +5,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules
 
 START, END = 0, 1
 
 
-class TableModel:
+class TableModel(StepModel):
     """Log-probabilities drawn per (image, history) from a seed: no batch, no beam, no state to get wrong.
 
     `names` tells which image stands at each place, so that a batch can be permuted.

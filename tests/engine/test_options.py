@@ -25,6 +25,7 @@ SHARED: dict[str, tuple[Any, ...]] = {
 }
 NUMBERS: tuple[Any, ...] = (-1.0, math.nan, math.inf, "1", True, 1j, [1.0])
 OWN: dict[Any, dict[str, tuple[Any, ...]]] = {
+    Greedy: {"with_scores": (None, 0, 1, "yes", 1.0)},
     Beam: {
         "beam_size": (0, *NO_COUNTS),
         "num_hypotheses": (0, None, *NO_COUNTS),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from engine.decoding.beam import beam_search
 from engine.decoding.hypotheses import Hypotheses
-from engine.decoding.independent import decode_rows, likeliest, sampler
+from engine.decoding.independent import decode_rows, drawn, drawn_from_best, likeliest, unscored
 from engine.decoding.rules import Rules
 from tests.engine.table_model import END, TableModel, every_sentence, log_prob, rules
 
@@ -33,7 +33,7 @@ def beam(model: TableModel, limits: Rules, size: int, best: int = 1, penalty: fl
 
 
 def greedy(model: TableModel, limits: Rules, penalty: float = 0.0) -> Hypotheses:
-    return decode_rows(model, limits, likeliest, k=1, num_rows=1, length_penalty=penalty)
+    return decode_rows(model.images, limits, likeliest(model), num_rows=1, length_penalty=penalty)
 
 
 def sample(
@@ -46,9 +46,11 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
 ) -> Hypotheses:
-    uniforms = np.random.default_rng(seed).random((limits.max_length, rows))
-    choose = sampler(uniforms, temperature=temperature, top_p=top_p)
-    return decode_rows(model, limits, choose, k=k or model.vocabulary_size, num_rows=rows, length_penalty=0.0)
+    uniforms = 1 - np.random.default_rng(seed).random((limits.max_length, rows), dtype=np.float32)
+    choose = drawn(model, uniforms, temperature)
+    if k or top_p < 1:
+        choose = drawn_from_best(model, uniforms, temperature, k=k or model.vocabulary_size, top_p=top_p)
+    return decode_rows(model.images, limits, choose, num_rows=rows, length_penalty=0.0)
 
 
 @settings(max_examples=150, deadline=None)
@@ -141,6 +143,18 @@ def test_the_hypotheses_of_an_image_all_differ_and_come_best_first(seed: int, si
         assert len(set(sentences(found, image))) == len(sentences(found, image))
         order = [(not done, -score) for done, score in zip(found.finished[image], found.scores[image], strict=True)]
         assert order == sorted(order)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, limits=constraints)
+def test_greedy_without_scores_writes_the_same_sentences(seed: int, limits: dict[str, object]) -> None:
+    allowed, names = rules(6, 5, **limits), [1, 2, 3]
+    model = TableModel(6, names, seed)
+    found = decode_rows(model.images, allowed, unscored(model), num_rows=1, length_penalty=0.0)
+    expected = greedy(TableModel(6, names, seed), allowed)
+    for name in ("tokens", "lengths", "finished"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert np.isnan(found.scores[found.lengths > 0]).all()
 
 
 def test_top_k_1_is_greedy() -> None:
