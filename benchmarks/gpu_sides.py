@@ -18,6 +18,7 @@ import numpy as np
 from engine import Beam, Captioner, Greedy, RuntimeOptions
 from engine.bundle import Bundle
 from engine.decoding.decode import decode
+from engine.decoding.model import StepModel
 from engine.options import Decoding
 from engine.result import Caption
 from engine.runtime.buckets import bucket
@@ -136,8 +137,10 @@ class _Readable:
         return np.asarray(self.tensor.float().cpu().numpy(), dtype=dtype)
 
 
-class TorchSteps:
+class TorchSteps(StepModel):
     """A StepModel in PyTorch, its state on the device."""
+
+    images = 0
 
     def __init__(self, side: Torch, features: Any) -> None:
         self.images = len(features)

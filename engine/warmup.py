@@ -92,8 +92,10 @@ def _warm_steps(captioner: "Captioner", batch_size: int, decoding: Decoding) -> 
                 model.step(zeros, zeros, bias if len(bias) == 1 else np.repeat(bias[:1], rows, axis=0), k)
 
 
-class _Spy:
-    """A StepModel that notes which kinds of step a decode takes."""
+class _Spy(StepModel):
+    """Notes which kinds of step a decode takes."""
+
+    images = 0
 
     def __init__(self, model: StepModel) -> None:
         self.images = model.images

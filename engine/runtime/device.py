@@ -108,8 +108,9 @@ class DeviceFeatures:
 
     ndim = 2
 
-    def __init__(self, memory: Any, images: int, first: int = 0, owner: Any = None) -> None:
-        """Memory is the OrtValue (at least first + images, feature_size); owner lives as long as the features."""
+    def __init__(self, device: Device, memory: Any, images: int, first: int = 0, owner: Any = None) -> None:
+        """The memory is an OrtValue (at least first + images, feature_size); owner lives as long as the features."""
+        self._device = device
         self._memory = memory
         self._images = images
         self._first = first
@@ -132,8 +133,9 @@ class DeviceFeatures:
         start, stop, step = images.indices(self._images)
         if step != 1:
             raise IndexError("features on a device are sliced in steps of 1; np.asarray() takes them to the host")
-        return DeviceFeatures(self._memory, max(0, stop - start), self._first + start, self.owner)
+        return DeviceFeatures(self._device, self._memory, max(0, stop - start), self._first + start, self.owner)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        host = self._memory.numpy()[self._first : self._first + self._images]
-        return np.array(host, dtype=dtype)
+        with self._device.turn():
+            host = self._memory.numpy()
+        return np.array(host[self._first : self._first + self._images], dtype=dtype)

@@ -33,7 +33,7 @@ class DeviceEncoder:
             lane = lanes.lend(owner)
             if images:
                 lane.run(pixels)
-            return DeviceFeatures(lane.features, images, owner=owner)
+            return DeviceFeatures(self._device, lane.features, images, owner=owner)
 
     encode_in_lane = encode
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from engine.decoding.model import StepModel
 from engine.errors import EngineError
 from engine.runtime.buckets import bucket
-from engine.runtime.device import Device, DeviceFeatures, GraphIds, Lanes
+from engine.runtime.device import NO_GRAPH, Device, DeviceFeatures, GraphIds, Lanes
 
 Kind = tuple[int, int, int, bool]
 """What makes a run static: the slot that it reads, its rows, k, and whether all rows share one mask."""
@@ -31,8 +32,10 @@ class DeviceDecoder:
             return DeviceSteps(self._device, self._lanes, features)
 
 
-class DeviceSteps:
+class DeviceSteps(StepModel):
     """A StepModel. Rows are filled up to a bucket with copies of row 0, whose answers nobody sees."""
+
+    images = 0
 
     def __init__(self, device: Device, lanes: "Lanes[_StepLane]", features: np.ndarray | DeviceFeatures) -> None:
         self.images = len(features)
@@ -98,7 +101,8 @@ class _StepLane:
         """Writes the first state to slot 0."""
         images, size = features.shape
         if not isinstance(features, DeviceFeatures):
-            features = DeviceFeatures(self._device.upload(features.astype(np.float32, copy=False)), images)
+            memory = self._device.upload(features.astype(np.float32, copy=False))
+            features = DeviceFeatures(self._device, memory, images)
         binding = self._start.io_binding()
         self._device.bind_input(binding, "features", np.float32, (images, size), features.address)
         self._bind_state(binding, ("hidden", "cell"), 0, images)
@@ -166,9 +170,14 @@ class _StepLane:
         self._forget_runs()
 
     def _forget_runs(self) -> None:
-        for run in self._runs.values():
-            if run.options is not None and hasattr(self.session, "release_captured_graph"):  # from 1.31
-                self.session.release_captured_graph(int(run.options.get_run_config_entry("gpu_graph_id")))
+        """Forgets what addresses memory that has moved, the graphs that this thread captured of it too."""
+        if hasattr(self.session, "release_captured_graph"):  # from ONNX Runtime 1.31 on
+            numbers = [
+                int(run.options.get_run_config_entry("gpu_graph_id")) for run in self._runs.values() if run.options
+            ]
+            for number in numbers:
+                if number != NO_GRAPH:
+                    self.session.release_captured_graph(number)
         self._runs.clear()
 
     def _memory(self, slot: int) -> tuple[Any, Any]:

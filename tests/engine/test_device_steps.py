@@ -266,6 +266,21 @@ def test_slices_of_features_are_decoded_alone(machine: Machine, graphs: Graphs) 
         part[::2]
 
 
+def test_threads_may_read_features_while_others_capture(machine: Machine, graphs: Graphs) -> None:
+    given = [pixels(graphs.bundle, 1 + i % 4, seed=i) for i in range(12)]
+    together = threading.Barrier(12)
+
+    def work(i: int) -> np.ndarray:
+        together.wait()
+        encoded = machine.encoder.encode(given[i])
+        decoded(machine.decoder.start(encoded), Greedy(), graphs)
+        return np.asarray(encoded)
+
+    with ThreadPoolExecutor(12) as pool:
+        for i, found in enumerate(pool.map(work, range(12))):
+            np.testing.assert_allclose(found, graphs.encoder.encode(given[i]), rtol=0, atol=1e-5)
+
+
 def test_memory_of_features_that_nobody_holds_is_used_again(machine: Machine, graphs: Graphs) -> None:
     for seed in range(6):
         machine.encoder.encode(pixels(graphs.bundle, 4, seed))
