@@ -153,9 +153,9 @@ def draw_chart(curve: str, points: Sequence[Point], said: str, path: Path) -> No
     from matplotlib import pyplot
 
     text = "\n".join(textwrap.fill(line, 150) for line in said.splitlines())
-    height = 3.6 + 0.17 * (text.count("\n") + 2)
+    height = 3.9 + 0.16 * (text.count("\n") + 1)
     figure = pyplot.figure(figsize=(10, height))
-    low = 1 - 3.4 / height
+    low = 1 - 3.3 / height
     grid = figure.add_gridspec(1, 2, left=0.07, right=0.98, top=1 - 0.12 / height, bottom=low, wspace=0.22)
     rate, other = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
     by_line = lines(points)
