@@ -1,25 +1,27 @@
 """Writes bundles: both halves or one of them, verified before anyone can see them. Knows nothing of commands."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, sha256
-from engine.manifest import Defaults, GraphFile, Manifest
+from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle
+from engine.manifest import Defaults, GraphFile, Manifest, Variant
 from engine.vocabulary import SPECIAL_WORDS
 from export import record
+from export.additions import complete, require_passed, save_manifest
 from export.decoder import init_graph, search_graph, step_graph
 from export.encoder import encoder_graph
-from export.errors import ExportError, ParityError
+from export.errors import ExportError
 from export.pictures import find_pictures
 from export.staging import staged
-from export.verify import Check, Reference, table, verify
+from export.variants import VariantOptions
+from export.verify import Check, Reference, verify
 from export.weights import share_weights
-from training.checkpoint import Checkpoint, load_checkpoint, write_json
+from training.checkpoint import Checkpoint, load_checkpoint
 from training.encoders import Encoder, load_encoder
 
 DECODER_WEIGHTS = "decoder.weights"
@@ -43,7 +45,7 @@ class ExportOptions:
     checkpoint: "best" or "last". name, and each field of engine.manifest.Defaults in `defaults`: where absent, what
     a bundle that is half replaced says already, or the usual. provenance is laid over what is known of encoder and
     decoder; quality is stored as it is. verify_images: a folder of pictures to verify with; None for the
-    repository's samples, or drawn ones where there are none.
+    repository's samples, or drawn ones where there are none. variants: the precisions besides fp32.
     """
 
     checkpoint: str = "best"
@@ -52,6 +54,7 @@ class ExportOptions:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     verify_images: Path | None = None
+    variants: VariantOptions = VariantOptions()  # noqa: RUF009 - frozen
 
 
 def export_bundle(
@@ -69,6 +72,10 @@ def export_bundle(
     work when the output cannot be written as asked, ParityError when a graph is beyond its tolerance, and what
     load_checkpoint and load_encoder raise. Whatever happens, `output` is what it was before or the whole new bundle.
     """
+    if "fp32" not in options.variants.precisions:
+        raise ExportError("a bundle always holds fp32: --precision must name it, or add to a bundle that is there")
+    if part is not Part.BOTH and options.variants.made:
+        raise ExportError("half an export makes no other precision: add it to the bundle afterwards, without a run")
     old = _bundle_to_complete(output, part, overwrite)
     _defaults(Defaults(), options.defaults)
     pictures = find_pictures(options.verify_images)
@@ -78,25 +85,17 @@ def export_bundle(
         encoder = load_encoder(checkpoint.encoder_name, encoder_weights or checkpoint.encoder_weights)
     _require_fit(checkpoint, encoder, old)
     decoder = None if part is Part.ENCODER else checkpoint
+    calibration = None if encoder is None else options.variants.load(encoder.image)
     with staged(output) as staging:
         kept = _keep(old, part, staging) if old is not None else ()
-        graphs = _write(staging, encoder, decoder) + kept
-        shared = [VOCABULARY_FILE, *(name for graph in graphs for name in graph.data)]
-        data = {name: sha256(staging / name) for name in shared}
-        manifest = replace(_manifest(encoder, decoder, old, options), graphs=graphs, data_sha256=data)
-        write_json(staging / MANIFEST_FILE, manifest.to_dict())
+        graphs = _write(staging, encoder, decoder)
+        manifest = _manifest(encoder, decoder, old, options, kept)
+        manifest = replace(manifest, graphs=graphs + kept)
+        save_manifest(staging, manifest)
         checks = verify(staging, Reference(encoder, decoder.decoder if decoder else None), pictures)
-        if failed := [check.name for check in checks if not check.passed]:
-            raise ParityError(f"nothing was written: beyond tolerance in {'; '.join(failed)}\n{table(checks)}")
+        require_passed(checks)
         manifest = replace(manifest, parity=manifest.parity | record.parity(checks))
-        write_json(staging / MANIFEST_FILE, manifest.to_dict())
-    return checks
-
-
-def add_quality(bundle: Path, quality: Mapping[str, Any]) -> None:
-    """Stores scores, as training.evaluate writes them, in a bundle's manifest. Raises BundleError for no bundle."""
-    manifest = replace(Bundle.load(bundle).manifest, quality=dict(quality))
-    write_json(bundle / MANIFEST_FILE, manifest.to_dict())
+        return checks + complete(staging, manifest, options.variants, calibration, options.verify_images)
 
 
 def _bundle_to_complete(output: Path, part: Part, overwrite: bool) -> Bundle | None:
@@ -168,9 +167,13 @@ def _write(staging: Path, encoder: Encoder | None, decoder: Checkpoint | None) -
 
 
 def _manifest(
-    encoder: Encoder | None, decoder: Checkpoint | None, old: Bundle | None, options: ExportOptions
+    encoder: Encoder | None,
+    decoder: Checkpoint | None,
+    old: Bundle | None,
+    options: ExportOptions,
+    kept: Sequence[GraphFile],
 ) -> Manifest:
-    """Describes the halves that are given; of the other the old manifest's word stands. Files come later."""
+    """Describes the halves that are given; of the other, `kept`, the old manifest's word stands. Files come later."""
     says: dict[str, Any] = {} if old is None else {f.name: getattr(old.manifest, f.name) for f in fields(Manifest)}
     provenance, versions = dict(says.get("provenance", {})), dict(says.get("versions", {}))
     if encoder is not None:
@@ -185,7 +188,13 @@ def _manifest(
     says["name"] = options.name or says.get("name") or f"{says['encoder']}-lstm{says['units']}"
     says["defaults"] = _defaults(says.get("defaults", Defaults()), options.defaults)
     says["provenance"], says["versions"] = record.overlay(provenance, options.provenance), versions
-    says["quality"] = dict(options.quality)  # scores of the graphs that are replaced would be a lie
+    # scores of the graphs that are replaced, and what whole variants were worth, would be a lie
+    said, left = says.get("variants", {}), {graph.precision for graph in kept}
+    records = {name: said[name].record for name in left & said.keys()}
+    says["quality"] = dict(options.quality)
+    says["variants"] = {"fp32": Variant()} | {name: Variant(record=records[name]) for name in sorted(records)}
+    gone = {graph.precision for graph in old.manifest.graphs} - left if old is not None else set()
+    says["parity"] = {n: value for n, value in says.get("parity", {}).items() if n.split()[0] not in gone}
     return Manifest(**{"graphs": (), "data_sha256": {}} | says)
 
 

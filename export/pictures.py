@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from engine.images import ImageInput
+from engine.images import ImageInput, load_pixels
+from engine.manifest import ImageSpec
 from export.errors import ExportError
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -24,6 +25,16 @@ def find_pictures(folder: Path | None = None) -> Sequence[ImageInput]:
     if folder is not None and not found:
         raise ExportError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}) to verify with")
     return found[:MOST] or draw_pictures()
+
+
+def load_pictures(folder: Path | None, image: ImageSpec) -> np.ndarray:
+    """Returns the pictures that find_pictures finds as a model takes them: uint8 (count, height, width, 3)."""
+    return np.stack(
+        [
+            load_pixels(picture, height=image.height, width=image.width, resample=image.resample)
+            for picture in find_pictures(folder)
+        ]
+    )
 
 
 def draw_pictures(count: int = 8, seed: int = 0) -> Sequence[ImageInput]:

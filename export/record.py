@@ -31,14 +31,14 @@ INCEPTION_TERMS = {
 UNKNOWN_TERMS = {"source": "not stated", "licence": "not stated: ask whoever made the weights"}
 
 
-def graph_file(graph: str, path: Path) -> GraphFile:
-    """Describes an ONNX file, as the graph of that name in 32-bit floats."""
+def graph_file(graph: str, path: Path, precision: str = "fp32") -> GraphFile:
+    """Describes an ONNX file, as the graph of that name in a precision."""
     model = onnx.load(path, load_external_data=False)
     data = {
         entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
     }
     inputs, outputs = map(_tensors, (model.graph.input, model.graph.output))
-    return GraphFile(graph, "fp32", path.name, sha256(path), tuple(sorted(data)), inputs, outputs)
+    return GraphFile(graph, precision, path.name, sha256(path), tuple(sorted(data)), inputs, outputs)
 
 
 def _tensors(values: Iterable[Any]) -> tuple[Tensor, ...]:

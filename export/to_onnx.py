@@ -1,17 +1,25 @@
-"""The command `python -m export.to_onnx`: a run's folder in, a verified bundle out. Owns its options and messages."""
+"""The command `python -m export.to_onnx`: a run's folder in, a verified bundle out. Owns its options and messages.
+
+Without a run it adds to a bundle that is there: other precisions, what they are worth, scores.
+"""
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 try:
+    from engine.bundle import Bundle
     from engine.errors import EngineError
     from engine.manifest import Defaults
-    from export.bundle import ExportOptions, Part, add_quality, export_bundle
+    from export.additions import add_quality, add_variants
+    from export.bundle import ExportOptions, Part, export_bundle
+    from export.calibration import IMAGES
     from export.errors import ExportError
-    from export.verify import table
+    from export.variants import PRECISIONS, VariantOptions
+    from export.verify import Check, table
     from training.checkpoint import CheckpointError
     from training.encoders import EncoderError
 except ModuleNotFoundError as missing:
@@ -20,7 +28,7 @@ except ModuleNotFoundError as missing:
     needs = "python -m pip install 'captioning-engine[cpu,train]'"
     sys.exit(f"export.to_onnx: exporting needs the package {missing.name}, which is not installed: {needs}")
 
-__all__ = ["ExportOptions", "Part", "add_quality", "export_bundle", "main"]
+__all__ = ["ExportOptions", "Part", "VariantOptions", "add_quality", "add_variants", "export_bundle", "main"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -29,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        help="the folder of a run of training.train; without it only --quality is stored in the bundle",
+        help="the folder of a run of training.train; without it precisions, measures or scores are added to a bundle",
     )
     parser.add_argument("--which", choices=("best", "last"), default="best", help="which of the run's checkpoints")
     parser.add_argument("--encoder-weights", help='"pretrained", "random" or a file; default: as the run was told')
@@ -45,6 +53,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--provenance", type=Path, help="JSON file laid over what is known of weights, data and terms")
     parser.add_argument("--quality", type=Path, help="JSON file of scores, as training.evaluate writes it")
     parser.add_argument("--verify-images", type=Path, help="folder of photographs to verify with; default: samples/")
+    variants = parser.add_argument_group("precisions")
+    variants.add_argument("--precision", help=f"of {','.join(PRECISIONS)}, those the bundle gets (default: fp32)")
+    variants.add_argument(
+        "--calibration", type=Path, help="for int8: a data set, whose train list is used, or a folder of photographs"
+    )
+    variants.add_argument(
+        "--calibration-images", type=int, default=IMAGES, help=f"most photographs to calibrate on ({IMAGES})"
+    )
+    variants.add_argument(
+        "--measure", type=Path, help="a data set: CIDEr of its dev list and images per second for each precision"
+    )
     return parser
 
 
@@ -55,14 +74,19 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.checkpoint is not None:
             _export(given)
+        elif given.precision is not None or given.measure is not None:
+            _print(add_variants(given.output, _variants(given), given.verify_images), given.output)
         elif given.quality is not None:
             add_quality(given.output, _read_quality(given.quality))
             print(f"stored the scores of {given.quality} in {given.output}")
         else:
-            parser.error("--checkpoint is needed (or --quality alone, to store scores in a bundle)")
+            parser.error("--checkpoint is needed (or --precision, --measure or --quality, to add to a bundle)")
     except (ExportError, EngineError, CheckpointError, EncoderError, OSError) as error:
         print(f"export.to_onnx: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"export.to_onnx: interrupted: {given.output} is what it was", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -75,6 +99,7 @@ def _export(given: argparse.Namespace) -> None:
         provenance=_read_object(given.provenance),
         quality=_read_quality(given.quality),
         verify_images=given.verify_images,
+        variants=_variants(given),
     )
     checks = export_bundle(
         given.checkpoint,
@@ -84,10 +109,30 @@ def _export(given: argparse.Namespace) -> None:
         encoder_weights=given.encoder_weights,
         overwrite=given.overwrite,
     )
-    print(table(checks))
-    print(f"wrote {given.output}")
+    _print(checks, given.output)
     if not options.quality and (given.encoder_only or given.decoder_only):
         print("the scores of the graphs that were replaced are gone: measure again and store them by --quality")
+
+
+def _variants(given: argparse.Namespace) -> VariantOptions:
+    return VariantOptions(
+        precisions=tuple((given.precision or "fp32").split(",")),
+        calibration=given.calibration,
+        calibration_images=given.calibration_images,
+        measure=given.measure,
+    )
+
+
+def _print(checks: Sequence[Check], output: Path) -> None:
+    if checks:
+        print(table(checks))
+    print(f"wrote {output}")
+    variants = Bundle.load(output).manifest.variants
+    if len(variants) > 1 or any(variant.cider is not None for variant in variants.values()):
+        for name, variant in variants.items():
+            score = "CIDEr not measured" if variant.cider is None else f"CIDEr {variant.cider:.4f}"
+            speeds = [f"{value:.1f} images/s on {provider}" for provider, value in variant.images_per_second.items()]
+            print(", ".join([f"{name}: {score}", *speeds]))
 
 
 def _read_quality(path: Path | None) -> dict[str, Any]:

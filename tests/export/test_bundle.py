@@ -11,7 +11,8 @@ from onnx import ModelProto
 from engine.bundle import Bundle
 from export import bundle as exporting
 from export import record, staging
-from export.bundle import ExportOptions, Part, add_quality, export_bundle
+from export.additions import add_quality
+from export.bundle import ExportOptions, Part, export_bundle
 from export.errors import ExportError
 from tests.export.runs import ENCODER, OPTIONS, SCORES, small_decoder, write_run
 from training.encoders import Encoder, load_encoder

@@ -1,0 +1,92 @@
+"""What a bundle gets beyond its fp32 graphs: other precisions, what they are worth, scores. Makes no fp32 graph.
+
+Whatever happens, a bundle is what it was or the whole new one.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, sha256
+from engine.manifest import Manifest, Variant
+from export import record
+from export.calibration import Calibration
+from export.errors import ParityError
+from export.pictures import load_pictures
+from export.staging import staged
+from export.variants import VariantOptions, files_of, make_variant
+from export.verify import Check, table
+from export.verify_variants import verify_variant
+from training.checkpoint import write_json
+
+
+def add_variants(bundle: Path, options: VariantOptions, verify_images: Path | None = None) -> tuple[Check, ...]:
+    """Adds precisions to a bundle, or replaces them, or only measures those there are; returns the checks.
+
+    The bundle's fp32 graphs are all that is needed; they and what else lies in the folder stay as they are.
+    verify_images as in ExportOptions. Raises BundleError, ExportError, ParityError.
+    """
+    old = Bundle.load(bundle)
+    made = set(options.made)
+    calibration = options.load(old.manifest.image)
+    with staged(bundle) as staging:
+        graphs = tuple(graph for graph in old.manifest.graphs if graph.precision not in made)
+        replaced = files_of(old.manifest.graphs) - files_of(graphs)
+        for path in bundle.iterdir():
+            if path.name not in replaced:
+                (shutil.copytree if path.is_dir() else shutil.copyfile)(path, staging / path.name)
+        parity = {name: value for name, value in old.manifest.parity.items() if name.split()[0] not in made}
+        variants = {name: value for name, value in old.manifest.variants.items() if name not in made}
+        manifest = replace(old.manifest, graphs=graphs, parity=parity, variants={"fp32": Variant()} | variants)
+        return complete(staging, manifest, options, calibration, verify_images)
+
+
+def complete(
+    staging: Path,
+    manifest: Manifest,
+    options: VariantOptions,
+    calibration: Calibration | None,
+    verify_images: Path | None,
+) -> tuple[Check, ...]:
+    """Makes, verifies and measures the other precisions of a bundle that is being written; writes its last manifest.
+
+    manifest: of the graphs that lie in `staging` already, fp32 among them. Returns the checks of the variants.
+    """
+    checks: list[Check] = []
+    exact = [graph for graph in manifest.graphs if graph.precision == "fp32"]
+    for precision in options.made:
+        made = make_variant(precision, staging, exact, calibration)
+        variants = manifest.variants | {precision: made.variant}
+        manifest = replace(manifest, graphs=manifest.graphs + made.graphs, variants=variants)
+        save_manifest(staging, manifest)
+        pixels = load_pictures(verify_images, manifest.image) if made.pixels is None else made.pixels
+        checks += verify_variant(Bundle.load(staging), precision, pixels)
+        require_passed(checks)
+    manifest = replace(manifest, parity=manifest.parity | record.parity(checks))
+    save_manifest(staging, manifest)
+    if options.measure is not None:
+        from export.measure import measure  # what scores captions is needed only here
+
+        save_manifest(staging, replace(manifest, variants=measure(staging, options.measure)))
+    return tuple(checks)
+
+
+def add_quality(bundle: Path, quality: Mapping[str, Any]) -> None:
+    """Stores scores, as training.evaluate writes them, in a bundle's manifest. Raises BundleError for no bundle."""
+    manifest = replace(Bundle.load(bundle).manifest, quality=dict(quality))
+    write_json(bundle / MANIFEST_FILE, manifest.to_dict())
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes a manifest with the sums of the files that its graphs share."""
+    shared = [VOCABULARY_FILE, *(name for graph in manifest.graphs for name in graph.data)]
+    manifest = replace(manifest, data_sha256={name: sha256(folder / name) for name in shared})
+    write_json(folder / MANIFEST_FILE, manifest.to_dict())
+
+
+def require_passed(checks: Sequence[Check]) -> None:
+    """Raises ParityError that names the checks that failed, with the table of all."""
+    if failed := [check.name for check in checks if not check.passed]:
+        raise ParityError(f"nothing was written: beyond tolerance in {'; '.join(failed)}\n{table(checks)}")

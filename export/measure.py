@@ -1,0 +1,63 @@
+"""What each precision of a bundle is worth: CIDEr of its captions, and images per second. Changes nothing.
+
+Everything goes through the engine, with the bundle's own decoding, the same for all precisions.
+"""
+
+import itertools
+import statistics
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from engine import Beam, Captioner
+from engine.bundle import Bundle
+from engine.manifest import Variant
+from engine.runtime.providers import available_providers
+from export.errors import ExportError
+from training.data import DataError, Dataset, open_dataset
+from training.evaluate import evaluate
+from training.metrics import MetricsError
+
+SPEED_IMAGES = 64
+ROUNDS = 5
+
+
+def measure(folder: Path, data: Path) -> dict[str, Variant]:
+    """Returns the bundle's variants with what was measured on the dev list of a data set and on this machine.
+
+    CIDEr: all dev photographs, on the CPU provider. Images per second, by provider: from encoded photographs to
+    captions, the median of rounds in which the precisions take turns. A provider that a precision cannot run on is
+    left out. Raises ExportError when the data set cannot be used.
+    """
+    manifest, precisions = Bundle.load(folder).manifest, Bundle.load(folder).precisions
+    try:
+        dataset = open_dataset(data, "val")
+        scores = {name: _cider(folder, name, dataset) for name in precisions}
+    except (DataError, MetricsError) as error:
+        raise ExportError(f"the precisions cannot be measured: {error}") from error
+    speeds: dict[str, dict[str, float]] = {name: {} for name in precisions}
+    for provider in available_providers():
+        for name, value in _speeds(folder, provider, precisions, dataset).items():
+            speeds[name][provider] = value
+    records = {name: manifest.variants[name].record if name in manifest.variants else {} for name in precisions}
+    return {name: Variant(scores[name], speeds[name], records[name]) for name in precisions}
+
+
+def _cider(folder: Path, precision: str, dataset: Dataset) -> float:
+    captioner = Captioner(folder, provider="cpu", precision=precision)
+    return round(evaluate(captioner, dataset, Beam()).scores.cider, 4)
+
+
+def _speeds(folder: Path, provider: str, precisions: tuple[str, ...], dataset: Dataset) -> dict[str, float]:
+    examples = itertools.islice(itertools.cycle(dataset.examples), SPEED_IMAGES)
+    photographs = [dataset.read(example.name) for example in examples]
+    captioners = {name: Captioner(folder, provider=provider, precision=name) for name in precisions}
+    seconds: dict[str, list[float]] = {name: [] for name in precisions}
+    for turn in tqdm(range(ROUNDS + 1), f"speed, {provider}", disable=None):
+        for name, captioner in captioners.items():
+            began = time.perf_counter()
+            captioner.caption(photographs, Beam(), on_error="return")
+            if turn:  # the first one warms up
+                seconds[name].append(time.perf_counter() - began)
+    return {name: round(SPEED_IMAGES / statistics.median(times), 1) for name, times in seconds.items()}

@@ -1,0 +1,103 @@
+"""The graphs of a bundle in precisions besides fp32: made of its fp32 graphs, in a folder that is being written.
+
+Owns which graphs a precision has and what their files are called; knows nothing of checkpoints and of commands.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from engine.manifest import GraphFile, ImageSpec, Variant
+from export import record
+from export.calibration import IMAGES, Calibration, Photographs, observe
+from export.errors import ExportError
+from export.half import half
+from export.quantise import prepare, quantise
+from export.weights import share_weights
+
+PRECISIONS = ("fp32", "int8", "fp16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantOptions:
+    """Which precisions a bundle gets, and what INT8 is calibrated on.
+
+    calibration: a data set, of which only the train list is used, or a folder of photographs. calibration_images:
+    most of them that are looked at. measure: a data set whose dev list every precision is measured on; None leaves
+    CIDEr and speed unknown, and the engine then keeps to fp32.
+    """
+
+    precisions: tuple[str, ...] = ("fp32",)
+    calibration: Path | None = None
+    calibration_images: int = IMAGES
+    measure: Path | None = None
+
+    def __post_init__(self) -> None:
+        known = ", ".join(PRECISIONS)
+        if unknown := [name for name in self.precisions if name not in PRECISIONS]:
+            raise ExportError(f"there is no precision {', '.join(map(repr, unknown))}: choose of {known}")
+        if "int8" in self.precisions and self.calibration is None:
+            raise ExportError("int8 is calibrated on photographs: name a data set or a folder of them by --calibration")
+        if "int8" not in self.precisions and self.calibration is not None:
+            raise ExportError("--calibration is for int8, which --precision does not name")
+        if self.calibration_images < 1:
+            raise ExportError(f"--calibration-images must be at least 1, but it is {self.calibration_images}")
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The precisions besides fp32, each once, in a fixed order."""
+        return tuple(name for name in PRECISIONS[1:] if name in self.precisions)
+
+    def load(self, image: ImageSpec) -> Calibration | None:
+        """Reads the photographs if any are needed. Raises ExportError for none."""
+        if self.calibration is None:
+            return None
+        return Calibration.load(Photographs.find(self.calibration), image, self.calibration_images)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A variant's graphs, what the manifest says of it, and photographs that it has not seen, as pixels, if any."""
+
+    graphs: tuple[GraphFile, ...]
+    variant: Variant
+    pixels: np.ndarray | None
+
+
+def make_variant(precision: str, folder: Path, exact: Iterable[GraphFile], calibration: Calibration | None) -> Made:
+    """Writes the graphs of a precision into a folder that holds the fp32 ones (`exact`)."""
+    sources = {graph.graph: folder / graph.file for graph in exact}
+    if precision == "fp16":
+        models = {name: half(onnx.load(path)) for name, path in sources.items()}
+        share_weights([model for name, model in models.items() if name != "encoder"], folder / "decoder.fp16.weights")
+        graphs = _write(folder, precision, models)
+        return Made(graphs, Variant(record={"graphs": sorted(models)}), None)
+    assert calibration is not None
+    prepared = prepare(onnx.load(sources["encoder"]))
+    models = {"encoder": quantise(prepared, observe(prepared, calibration.pixels))}
+    said = {
+        "graphs": sorted(models),
+        "calibration": calibration.record(),
+        "activations": "uint8, least to largest value seen",
+        "weights": "int8, a scale for each output channel; 8 bits in depthwise convolutions; biases corrected",
+        "weight_bits": 7,
+        "left_in_fp32": [],
+    }
+    return Made(_write(folder, precision, models), Variant(record=said), calibration.held_out)
+
+
+def files_of(graphs: Sequence[GraphFile]) -> set[str]:
+    """Returns the names of all files that graphs need."""
+    return {name for graph in graphs for name in (graph.file, *graph.data)}
+
+
+def _write(folder: Path, precision: str, models: dict[str, onnx.ModelProto]) -> tuple[GraphFile, ...]:
+    files = []
+    for name, model in models.items():
+        path = folder / f"{name}.{precision}.onnx"
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        files.append(record.graph_file(name, path, precision))
+    return tuple(files)
