@@ -44,6 +44,7 @@ WAYS: tuple[Decoding, ...] = (
     *(Beam(beam_size=4, num_hypotheses=2, **told) for told in CONSTRAINTS[1:]),
     *(Sample(seed=seed, temperature=2.0) for seed in (1, 2)),
     *(Sample(seed=3, temperature=3.0, num_samples=number) for number in (2, 5)),
+    Sample(seed=5, temperature=5.0, top_k=9, top_p=0.95, num_samples=4),
     *(Sample(seed=4, temperature=2.0, top_k=4, top_p=0.9, num_samples=3, **told) for told in CONSTRAINTS),
 )
 at_leisure = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -142,7 +143,12 @@ def test_nor_on_how_many_run_at_once(
 
 
 @settings(at_leisure, max_examples=40)
-@given(order=st.permutations(range(12)), temperature=st.sampled_from([0.5, 2.0, 4.0]), number=st.integers(1, 6))
+@given(
+    order=st.permutations(range(12)),
+    temperature=st.sampled_from([0.5, 2.0, 4.0]),
+    number=st.integers(1, 6),
+    top_k=st.sampled_from([0, 8]),
+)
 def test_a_seed_draws_the_same_wherever_an_image_stands_and_whoever_ends_early(
     captioner: Captioner,
     features: np.ndarray,
@@ -150,8 +156,9 @@ def test_a_seed_draws_the_same_wherever_an_image_stands_and_whoever_ends_early(
     order: list[int],
     temperature: float,
     number: int,
+    top_k: int,
 ) -> None:
-    way = Sample(seed=11, temperature=temperature, num_samples=number)
+    way = Sample(seed=11, temperature=temperature, num_samples=number, top_k=top_k)
     assert_same(captioner.caption_features(features[order], way), [alone(i, way) for i in order])
 
 
