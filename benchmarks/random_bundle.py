@@ -10,15 +10,17 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.photographs import SAMPLES
 from engine.bundle import Bundle
 from export.bundle import ExportOptions, export_bundle
+from export.variants import VariantOptions
 from training.checkpoint import decoder_tensors, describe_run, save_tensors, write_json
 from training.encoders import load_encoder
 from training.model import CaptionDecoder, DecoderConfig
 
 
 def random_bundle(encoder: str, folder: Path) -> Path:
-    """Exports an encoder of random weights and a random decoder below a folder; returns the bundle."""
+    """Exports an encoder of random weights, fp32 and int8, and a random decoder below a folder; returns the bundle."""
     run, bundle = folder / "run", folder / "bundle"
     run.mkdir(parents=True)
     vocabulary = Bundle.load().vocabulary
@@ -30,7 +32,8 @@ def random_bundle(encoder: str, folder: Path) -> Path:
     write_json(run / "config.json", describe_run(config, said, {"seed": 0}))
     vocabulary.save(run / "vocabulary.json")
     save_tensors(run / "best.safetensors", decoder_tensors(decoder), {})
-    export_bundle(run, bundle, ExportOptions(name=f"random-{encoder}"))
+    variants = VariantOptions(precisions=("fp32", "int8"), calibration=SAMPLES)
+    export_bundle(run, bundle, ExportOptions(name=f"random-{encoder}", variants=variants))
     return bundle
 
 

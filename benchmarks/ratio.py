@@ -110,10 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         if AUTO in names and not options.side and not auto_is_another(sides):
             names.remove(AUTO)
-        rows = []
+        rows: list[Row] = []
         for row in measure(sides, options.work or list(WORKS), batches, names, options.seconds):
             print(line(row), flush=True)
             rows.append(row)
+            if options.json:  # what an interrupted run has measured is kept
+                Run(here, tuple(rows)).save(options.json)
         run = Run(here, tuple(rows))
         if options.grid:
             _print_slower(slower_cells(rows, sides.kinds))

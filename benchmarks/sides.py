@@ -8,7 +8,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -164,7 +164,7 @@ BASELINES: dict[str, Kind] = {
         "benchmarks.plain_session", "PlainSession", OF_GRAPHS - {START}, {"precision": "int8"}, False, "int8"
     ),
 }
-"""The baselines; a careful user's images and torch decoder differ from an eager one's only where his parts say so."""
+"""The baselines; a careful user decodes as an eager one does, and those without torchvision read images as he does."""
 for _hint in ("latency", "throughput"):
     _parts = OF_GRAPHS - {START} if _hint == "latency" else frozenset((ENCODER, WHOLE))
     _given: dict[str, Any] = {
@@ -177,15 +177,25 @@ for _hint in ("latency", "throughput"):
 
 
 def kinds(bundle: Bundle) -> dict[str, Kind]:
-    """Returns the sides that can be measured with a bundle here, by name, the engine's own first."""
-    precisions = (*bundle.precisions, "auto")
+    """Returns the sides that can be measured with a bundle here, by name, the engine's own first.
+
+    A precision that has no decoder of its own decodes in fp32, which is measured already.
+    """
     engines = {
-        f"{ENGINE}{precision}": Kind(__name__, "Engine", ALL, {"precision": precision}, precision == "fp32")
-        for precision in precisions
+        f"{ENGINE}{precision}": Kind(
+            __name__,
+            "Engine",
+            ALL,
+            {"precision": precision},
+            precision == "fp32",
+            "fp32" if precision == "auto" else precision,
+        )
+        for precision in (*bundle.precisions, "auto")
     }
-    return engines | {
-        name: kind
-        for name, kind in BASELINES.items()
+    with_decoder = {graph.precision for graph in bundle.manifest.graphs if graph.graph != "encoder"}
+    return {
+        name: kind if kind.precision in with_decoder else replace(kind, parts=kind.parts - {DECODER})
+        for name, kind in (engines | BASELINES).items()
         if kind.precision in bundle.precisions and importlib.util.find_spec(kind.needs)
     }
 
