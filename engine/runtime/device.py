@@ -22,6 +22,7 @@ _TURN = threading.RLock()
 """While a CUDA graph is captured, no thread of the process may allocate, copy or wait on the device: all take turns."""
 MOST_GRAPHS = 256
 """CUDA graphs of one lane: each holds memory. What comes after runs without."""
+ALIGNMENT = 256  # bytes, as cudaMalloc has it: kernels may read several numbers at once
 NO_GRAPH = -1  # ONNX Runtime's gpu_graph_id for a run that is neither captured nor replayed
 
 
@@ -57,6 +58,46 @@ class Device:
     def bind_output(self, binding: Any, name: str, dtype: Any, shape: tuple[int, ...], address: int) -> None:
         """Binds an output of a run to device memory."""
         binding.bind_output(name, "cuda", self.number, dtype, list(shape), address)
+
+
+class Parcel:
+    """Named arrays that travel between host and device in one copy; on the device each lies as a tensor of its own."""
+
+    def __init__(self, device: Device, **parts: tuple[Any, tuple[int, ...]]) -> None:
+        """Parts are given as dtype and shape."""
+        self._parts: dict[str, tuple[Any, tuple[int, ...], int, int]] = {}  # dtype, shape, begin, end
+        end = 0
+        for name, (dtype, shape) in parts.items():
+            begin = -(-end // ALIGNMENT) * ALIGNMENT
+            end = begin + int(np.prod(shape)) * np.dtype(dtype).itemsize
+            self._parts[name] = dtype, shape, begin, end
+        self._device = device
+        self._host = np.zeros(end, np.uint8)
+        self._there = device.allocate((end,), np.uint8)
+        self.arrays = self._split(self._host)
+
+    def bind_inputs(self, binding: Any) -> None:
+        """Binds each part as the input of its name."""
+        for name, (dtype, shape, begin, _) in self._parts.items():
+            self._device.bind_input(binding, name, dtype, shape, self._there.data_ptr() + begin)
+
+    def bind_outputs(self, binding: Any) -> None:
+        """Binds each part as the output of its name."""
+        for name, (dtype, shape, begin, _) in self._parts.items():
+            self._device.bind_output(binding, name, dtype, shape, self._there.data_ptr() + begin)
+
+    def send(self) -> None:
+        """Copies what stands in `arrays` to the device."""
+        self._there.update_inplace(self._host)
+
+    def fetch(self) -> dict[str, np.ndarray]:
+        """Returns what lies on the device, as arrays of the caller's own."""
+        return self._split(self._there.numpy())
+
+    def _split(self, data: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            name: data[begin:end].view(dtype).reshape(shape) for name, (dtype, shape, begin, end) in self._parts.items()
+        }
 
 
 @dataclass(slots=True)

@@ -1,35 +1,49 @@
 """One decode of one batch on a CUDA device: state and masks stay there, and every run is one of a few static ones.
 
-Each step copies the ids up, runs, waits for the run, and copies the k best down. Knows nothing of how a search chooses.
+Each step copies its inputs up in one piece, runs, waits for the run, and copies the answer down in one piece. Knows
+nothing of how a search chooses.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from math import isnan
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from engine.decoding.model import StepModel
 from engine.errors import EngineError
 from engine.runtime.buckets import bucket
-from engine.runtime.device import NO_GRAPH, Device, DeviceFeatures, GraphIds, Lanes
+from engine.runtime.device import NO_GRAPH, Device, DeviceFeatures, GraphIds, Lanes, Parcel
+from engine.runtime.steps import TEMPERATURES
 
-Kind = tuple[int, int, int, bool]
-"""What makes a run static: the slot that it reads, its rows, k, and whether all rows share one mask."""
+
+class Kind(NamedTuple):
+    """What makes a run static."""
+
+    graph: str
+    slot: int  # of state that it reads
+    rows: int  # a bucket
+    k: int  # of search_step, 0 elsewhere: the kernel reads it on the host, so that each has a CUDA graph of its own
+    shared: bool  # whether all rows share one mask
 
 
 class DeviceDecoder:
     """Begins decodes on a device; threads may share it."""
 
-    def __init__(self, device: Device, units: int, vocabulary_size: int) -> None:
+    def __init__(
+        self, device: Device, units: int, vocabulary_size: int, graphs: Collection[str] = ("search_step",)
+    ) -> None:
+        """Graphs are those that the bundle holds."""
         ids = GraphIds()
         self._device = device
+        self._graphs = frozenset(graphs)
         self._lanes = Lanes(lambda: _StepLane(device, units, vocabulary_size, ids))
 
     def start(self, features: np.ndarray | DeviceFeatures) -> "DeviceSteps":
         """Begins the decode of a batch: features float32 (images, feature_size), here or on the device."""
         with self._device.turn():
-            return DeviceSteps(self._device, self._lanes, features)
+            return DeviceSteps(self._device, self._graphs, self._lanes, features)
 
 
 class DeviceSteps(StepModel):
@@ -37,56 +51,87 @@ class DeviceSteps(StepModel):
 
     images = 0
 
-    def __init__(self, device: Device, lanes: "Lanes[_StepLane]", features: np.ndarray | DeviceFeatures) -> None:
+    def __init__(
+        self,
+        device: Device,
+        graphs: frozenset[str],
+        lanes: "Lanes[_StepLane]",
+        features: np.ndarray | DeviceFeatures,
+    ) -> None:
         self.images = len(features)
         self._device = device
-        self._current = 0  # the slot that holds the state
+        self._graphs = graphs
+        self._slot = 0  # that holds the state
         self._lane = lanes.lend(self)
         self._lane.start(features)
 
     def step(
         self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Feeds a token to each row: see StepModel."""
-        rows = len(token_ids)
+        """Returns the k best next tokens: see StepModel."""
+        return self._run("search_step", bias, {"token_ids": token_ids, "parent_rows": parent_rows}, k)
+
+    def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the best next token: see StepModel."""
+        if "greedy_step" not in self._graphs:
+            return super().best(token_ids, parent_rows, bias)
+        return self._run("greedy_step", bias, {"token_ids": token_ids, "parent_rows": parent_rows})
+
+    def draw(
+        self,
+        token_ids: np.ndarray,
+        parent_rows: np.ndarray,
+        bias: np.ndarray,
+        temperature: float,
+        uniforms: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a next token drawn from the whole distribution: see StepModel."""
+        if "sample_step" not in self._graphs:
+            return super().draw(token_ids, parent_rows, bias, temperature, uniforms)
+        heat = np.array([min(max(temperature, TEMPERATURES[0]), TEMPERATURES[1])], np.float32)
+        given = {"token_ids": token_ids, "parent_rows": parent_rows, "uniforms": uniforms, "temperature": heat}
+        return self._run("sample_step", bias, given)
+
+    def _run(
+        self, graph: str, bias: np.ndarray, inputs: dict[str, np.ndarray], k: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        rows = len(inputs["token_ids"])
         with self._device.turn():
-            run = self._lane.run(self._current, bucket(rows), k, shared=len(bias) == 1)
-            run.rows[:, rows:] = 0
-            run.rows[0, :rows] = token_ids
-            run.rows[1, :rows] = parent_rows
-            self._lane.upload(run, bias)
-            self._lane.session.run_with_iobinding(run.binding, run.options)
-            best = run.best.numpy()  # (bytes,)
-        self._current = 1 - self._current
-        ids_end = 8 * run.rows.shape[1] * k
-        ids = best[:ids_end].view(np.int64).reshape(-1, k)[:rows]
-        log_probs = best[ids_end:].view(np.float32).reshape(-1, k)[:rows]
-        if isnan(log_probs[:, 0].sum()):  # where the best is no number, none of its row is
+            run = self._lane.run(Kind(graph, self._slot, bucket(rows), k, len(bias) == 1))
+            for name, array in inputs.items():
+                run.inputs.arrays[name][: len(array)] = array
+                run.inputs.arrays[name][len(array) :] = array[0]
+            run.inputs.send()
+            self._lane.send_bias(run, bias)
+            run.session.run_with_iobinding(run.binding, run.options)
+            ids, values = run.outputs.fetch().values()
+        self._slot = 1 - self._slot
+        ids, values = ids[:rows], values[:rows]
+        if not values.reshape(rows, -1)[:, 0].sum() < inf:  # where the best is no number, none of its row is
             raise EngineError(
                 f"the model computed no numbers (NaN) on provider {self._device.provider!r}: its features are no "
                 "numbers, or the provider or precision is broken here; try provider='cpu'"
             )
-        return ids, log_probs
+        return ids, values
 
 
 @dataclass(slots=True)
 class _Run:
     """A binding of one kind, whose addresses and shapes never change, with the memory of its own."""
 
+    session: Any
     binding: Any
     options: Any  # onnxruntime.RunOptions with the number of the run's CUDA graph; None without graphs
-    rows: np.ndarray  # (2, bucket) token_ids above parent_rows, as they are copied to the device
-    on_device: Any  # the same
-    k: np.ndarray  # (1,) on the host, where the kernel reads it
-    best: Any  # (bytes,) ids int64 (bucket, k), then log_probs float32 (bucket, k)
+    inputs: Parcel
+    outputs: Parcel  # ids, then how good they are
+    k: np.ndarray  # (1,) on the host
+    bias: Any  # on the device: (1 or rows, vocabulary)
 
 
 class _StepLane:
     """The device memory of one decode at a time: two slots of state, masks, and a _Run for each kind there was."""
 
     def __init__(self, device: Device, units: int, vocabulary_size: int, ids: GraphIds) -> None:
-        self.session = device.session("search_step")
-        self._start = device.session("decoder_init")
         self._device = device
         self._units = units
         self._vocabulary = vocabulary_size
@@ -95,7 +140,7 @@ class _StepLane:
         self._runs: dict[Kind, _Run] = {}
         self._shared_bias = device.allocate((1, vocabulary_size), np.float32)
         self._row_bias: dict[int, tuple[np.ndarray, Any]] = {}  # by bucket: on the host, on the device
-        self._uploaded: np.ndarray | None = None  # the mask that _shared_bias holds, kept so that it stays itself
+        self._sent: np.ndarray | None = None  # the mask that _shared_bias holds, kept so that it stays itself
 
     def start(self, features: np.ndarray | DeviceFeatures) -> None:
         """Writes the first state to slot 0."""
@@ -103,62 +148,73 @@ class _StepLane:
         if not isinstance(features, DeviceFeatures):
             memory = self._device.upload(features.astype(np.float32, copy=False))
             features = DeviceFeatures(self._device, memory, images)
-        binding = self._start.io_binding()
+        session = self._device.session("decoder_init")
+        binding = session.io_binding()
         self._device.bind_input(binding, "features", np.float32, (images, size), features.address)
+        self._reserve(0, images)
         self._bind_state(binding, ("hidden", "cell"), 0, images)
-        self._start.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
 
-    def run(self, current: int, size: int, k: int, *, shared: bool) -> _Run:
+    def run(self, kind: Kind) -> _Run:
         """Returns the run of a kind, bound on first use."""
-        self._reserve(1 - current, size)
-        kind = (current, size, k, shared)
+        self._reserve(1 - kind.slot, kind.rows)
         if kind not in self._runs:
             self._runs[kind] = self._bind(kind)
         return self._runs[kind]
 
-    def upload(self, run: _Run, bias: np.ndarray) -> None:
-        """Copies what the step feeds: ids in one piece, and the mask where it is not there yet."""
-        run.on_device.update_inplace(run.rows)
-        if len(bias) == 1:
-            if bias is not self._uploaded:
-                self._shared_bias.update_inplace(np.ascontiguousarray(bias, np.float32))
-                self._uploaded = bias
-        else:
-            host, device = self._row_bias[run.rows.shape[1]]
+    def send_bias(self, run: _Run, bias: np.ndarray) -> None:
+        """Copies the mask of a step to the device, unless it is there."""
+        if len(bias) > 1:
+            host, _ = self._row_bias[run.bias.shape()[0]]
             host[: len(bias)] = bias
-            device.update_inplace(host)
+            run.bias.update_inplace(host)
+        elif bias is not self._sent:
+            run.bias.update_inplace(np.ascontiguousarray(bias, np.float32))
+            self._sent = bias
 
     def _bind(self, kind: Kind) -> _Run:
-        current, size, k, shared = kind
-        device, binding = self._device, self.session.io_binding()
+        device, rows, session = self._device, (kind.rows,), self._device.session(kind.graph)
+        drawn: dict[str, Any] = {"uniforms": (np.float32, rows), "temperature": (np.float32, (1,))}
+        shape = (kind.rows, kind.k) if kind.graph == "search_step" else rows
+        values = "logits" if kind.graph == "greedy_step" else "log_probs"
         run = _Run(
-            binding=binding,
+            session=session,
+            binding=session.io_binding(),
             options=self._ids.options(len(self._runs)) if device.cuda_graphs else None,
-            rows=np.zeros((2, size), np.int64),
-            on_device=device.allocate((2, size), np.int64),
-            k=np.array([k], np.int64),
-            best=device.allocate((size * k * (8 + 4),), np.uint8),
+            inputs=Parcel(
+                device,
+                token_ids=(np.int64, rows),
+                parent_rows=(np.int64, rows),
+                **(drawn if kind.graph == "sample_step" else {}),
+            ),
+            outputs=Parcel(device, ids=(np.int64, shape), **{values: (np.float32, shape)}),
+            k=np.array([kind.k], np.int64),
+            bias=self._shared_bias if kind.shared else self._bias_of_rows(kind.rows),
         )
-        for place, name in enumerate(("token_ids", "parent_rows")):
-            device.bind_input(binding, name, np.int64, (size,), run.on_device.data_ptr() + 8 * size * place)
-        hidden, cell = self._memory(current)
-        for name, memory in (("hidden", hidden), ("cell", cell)):
-            device.bind_input(binding, name, np.float32, tuple(memory.shape()), memory.data_ptr())
-        if not shared and size not in self._row_bias:
-            shape = (size, self._vocabulary)
-            self._row_bias[size] = np.zeros(shape, np.float32), device.allocate(shape, np.float32)
-        bias = self._shared_bias if shared else self._row_bias[size][1]
-        device.bind_input(binding, "bias", np.float32, tuple(bias.shape()), bias.data_ptr())
-        binding.bind_cpu_input("k", run.k)
-        device.bind_output(binding, "ids", np.int64, (size, k), run.best.data_ptr())
-        device.bind_output(binding, "log_probs", np.float32, (size, k), run.best.data_ptr() + 8 * size * k)
-        self._bind_state(binding, ("next_hidden", "next_cell"), 1 - current, size)
+        run.inputs.bind_inputs(run.binding)
+        run.outputs.bind_outputs(run.binding)
+        if kind.graph == "search_step":
+            run.binding.bind_cpu_input("k", run.k)
+        for name, memory in zip(("hidden", "cell"), self._memory(kind.slot), strict=True):
+            device.bind_input(run.binding, name, np.float32, tuple(memory.shape()), memory.data_ptr())
+        device.bind_input(run.binding, "bias", np.float32, tuple(run.bias.shape()), run.bias.data_ptr())
+        self._bind_state(run.binding, ("next_hidden", "next_cell"), 1 - kind.slot, kind.rows)
         return run
 
+    def _bias_of_rows(self, rows: int) -> Any:
+        if rows not in self._row_bias:
+            shape = (rows, self._vocabulary)
+            self._row_bias[rows] = np.zeros(shape, np.float32), self._device.allocate(shape, np.float32)
+        return self._row_bias[rows][1]
+
     def _bind_state(self, binding: Any, names: tuple[str, str], slot: int, rows: int) -> None:
-        self._reserve(slot, rows)
         for name, memory in zip(names, self._memory(slot), strict=True):
             self._device.bind_output(binding, name, np.float32, (rows, self._units), memory.data_ptr())
+
+    def _memory(self, slot: int) -> tuple[Any, Any]:
+        memory = self._slots[slot]
+        assert memory is not None, "a slot is reserved before it is bound"
+        return memory
 
     def _reserve(self, slot: int, rows: int) -> None:
         """Makes room for rows in a slot. What was bound to memory that moves is bound, and captured, anew."""
@@ -167,20 +223,9 @@ class _StepLane:
             return
         shape = (bucket(rows), self._units)
         self._slots[slot] = self._device.allocate(shape, np.float32), self._device.allocate(shape, np.float32)
-        self._forget_runs()
-
-    def _forget_runs(self) -> None:
-        """Forgets what addresses memory that has moved, the graphs that this thread captured of it too."""
-        if hasattr(self.session, "release_captured_graph"):  # from ONNX Runtime 1.31 on
-            numbers = [
-                int(run.options.get_run_config_entry("gpu_graph_id")) for run in self._runs.values() if run.options
-            ]
-            for number in numbers:
+        for run in self._runs.values():
+            if run.options is not None and hasattr(run.session, "release_captured_graph"):  # from ONNX Runtime 1.31 on
+                number = int(run.options.get_run_config_entry("gpu_graph_id"))
                 if number != NO_GRAPH:
-                    self.session.release_captured_graph(number)
+                    run.session.release_captured_graph(number)
         self._runs.clear()
-
-    def _memory(self, slot: int) -> tuple[Any, Any]:
-        memory = self._slots[slot]
-        assert memory is not None, "a slot is reserved before it is bound"
-        return memory

@@ -88,7 +88,7 @@ def _open(
     settings.inter_op_num_threads = 1  # the graphs are chains: there is nothing to run side by side
     settings.log_severity_level = 3
     entries = dict(entries or {})
-    if graph.graph != "search_step":
+    if not graph.graph.endswith("_step"):
         # its threads would spin on the cores that the next graph needs; steps follow one another at once and gain
         entries["session.intra_op.allow_spinning"] = "0"
     if provider.device != "cpu":
