@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, overload
 
@@ -18,9 +18,11 @@ from engine.images import MAX_PIXELS, ImageInput, load_pixels
 from engine.options import Beam, Decoding, Greedy, Sample
 from engine.pipeline import Pipeline
 from engine.result import Caption
+from engine.runtime.device import DeviceFeatures
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
-from engine.selection import Request, open_first, select
+from engine.selection import Choice, Request, open_first, select
+from engine.warmup import warm_up
 
 MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
 
@@ -52,13 +54,9 @@ class Captioner:
         request = Request(
             provider=provider, precision=precision, batch_size=batch_size, runtime=runtime or RuntimeOptions()
         )
-        choices = select(self.bundle, request)
-        self.choice, self._graphs = open_first(choices, partial(Graphs.open, self.bundle))
-        self.provider, self.precision = self.choice.provider, self.choice.precision
-        if self.provider.startswith("tensorrt"):
-            most = self.choice.runtime.profile_images[2]
-            require(batch_size <= most, "Captioner", "batch_size", batch_size, f"at most profile_images[2] ({most})")
         self.batch_size = batch_size
+        self.choice, self._graphs = open_first(select(self.bundle, request), self._open)
+        self.provider, self.precision = self.choice.provider, self.choice.precision
         self.max_pixels = max_pixels
         spec = self.bundle.manifest.image
         self._pipeline = Pipeline(
@@ -130,12 +128,14 @@ class Captioner:
 
     def caption_features(
         self,
-        features: np.ndarray,
+        features: np.ndarray | DeviceFeatures,
         decoding: Decoding = Greedy(),  # noqa: B008 - frozen
     ) -> list[Caption]:
         """Returns one caption for each row of what `encode` returned. Raises OptionsError."""
         _require_decoding(decoding)
-        features, size = np.asarray(features), self.bundle.manifest.feature_size
+        size = self.bundle.manifest.feature_size
+        if not isinstance(features, DeviceFeatures):
+            features = np.asarray(features)
         if features.ndim != 2 or features.shape[1] != size:
             raise OptionsError(f"features have shape {features.shape}; this bundle takes (images, {size})")
         defaults = self.bundle.manifest.defaults
@@ -169,11 +169,32 @@ class Captioner:
         ]
         return np.concatenate([np.empty(0), *parts])
 
+    def warmup(
+        self, batch_sizes: Sequence[int] | None = None, decodings: Sequence[Decoding] = (Greedy(), Beam())
+    ) -> None:
+        """Captions grey images until sessions, engines and CUDA graphs exist, so that nobody waits for them later.
+
+        batch_sizes: None is 1 and batch_size and, on a GPU, the sizes between. Raises OptionsError.
+        """
+        warm_up(self, batch_sizes, decodings)
+
+    def _open(self, choice: Choice) -> Graphs:
+        if choice.provider in ("tensorrt", "tensorrt-rtx"):
+            runtime = choice.runtime.for_batches(self.batch_size, self.bundle.manifest.defaults.beam_size, MAX_ROWS)
+            choice = replace(choice, runtime=runtime)
+        return Graphs.open(self.bundle, choice)
+
     def _read(self, entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
         spec = self.bundle.manifest.image
         try:
-            pixels[:] = load_pixels(
-                image, height=spec.height, width=spec.width, resample=spec.resample, max_pixels=self.max_pixels
+            load_pixels(
+                image,
+                height=spec.height,
+                width=spec.width,
+                resample=spec.resample,
+                max_pixels=self.max_pixels,
+                out=pixels,
+                quick=self.precision != "fp32",  # which is exact, to the pixel
             )
         except ImageError as error:
             return error.at(entry)

@@ -12,6 +12,8 @@ from PIL import Image
 
 from engine.errors import ImageError
 from engine.images import ImageInput
+from engine.runtime.device import DeviceFeatures
+from engine.runtime.device_encoder import DeviceEncoder
 from engine.runtime.encoder import LANE_IMAGES, Encoder
 
 READERS = 8
@@ -20,7 +22,7 @@ READERS = 8
 Read = Callable[[int, ImageInput, np.ndarray], ImageError | None]
 """Reads the image of an entry into pixels uint8 (height, width, 3), or says what is wrong with it."""
 Fill = Callable[[np.ndarray], ImageError | None]
-Encode = Callable[[np.ndarray], np.ndarray]
+Encode = Callable[[np.ndarray], np.ndarray | DeviceFeatures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Encoded:
     """A batch: what is wrong with each image, None for those that could be read, and the features of these."""
 
     faults: tuple[ImageError | None, ...]
-    features: np.ndarray  # (images that could be read, feature_size)
+    features: np.ndarray | DeviceFeatures  # (images that could be read, feature_size)
 
 
 class Pipeline:
@@ -38,7 +40,9 @@ class Pipeline:
     cache, and decoding needs no turn of its own. The search of one batch overlaps all this for the next.
     """
 
-    def __init__(self, read: Read, encoder: Encoder, *, height: int, width: int, batch_size: int) -> None:
+    def __init__(
+        self, read: Read, encoder: Encoder | DeviceEncoder, *, height: int, width: int, batch_size: int
+    ) -> None:
         self._read = read
         self._encoder = encoder
         self._shape = (height, width, 3)

@@ -22,14 +22,10 @@ class Encoder:
     lanes: runs that go on side by side; 0 on a provider that shares out its work itself.
     """
 
-    def __init__(
-        self, open_session: Callable[[int], Any], feature_size: int, *, lanes: int, images: int | None
-    ) -> None:
-        """images: most of one run; None for as many as there are."""
+    def __init__(self, open_session: Callable[[int], Any], feature_size: int, *, lanes: int) -> None:
         self.lanes = lanes
         self._open_session = open_session
         self._feature_size = feature_size
-        self._images = images
         self._wide = threading.Lock()
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
@@ -40,7 +36,7 @@ class Encoder:
         if self.lanes and not self._wide.acquire(blocking=False):
             return self.encode_in_lane(pixels)
         try:
-            return self._run(self._open_session(0), pixels, self._images or len(pixels))
+            return self._run(self._open_session(0), pixels, WIDE_IMAGES)
         finally:
             if self.lanes:
                 self._wide.release()

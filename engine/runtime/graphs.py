@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 
 from engine.bundle import Bundle
-from engine.runtime.encoder import WIDE_IMAGES, Encoder
+from engine.decoding.model import StepModel
+from engine.runtime.device import Device, DeviceFeatures
+from engine.runtime.device_encoder import DeviceEncoder
+from engine.runtime.device_steps import DeviceDecoder
+from engine.runtime.encoder import Encoder
 from engine.runtime.options import RuntimeOptions, cores
 from engine.runtime.providers import Provider, find_provider
 from engine.runtime.sessions import open_session
@@ -27,12 +31,16 @@ class Graphs:
         self.device = (provider.device, options.device_id if provider.device != "cpu" else 0)
         self._sessions: dict[tuple[str, int], Any] = {}
         self._opening = threading.Lock()
-        self.encoder = Encoder(
-            partial(self.session, "encoder"),
-            bundle.manifest.feature_size,
-            lanes=(options.threads or cores()) if provider.name == "cpu" else 0,
-            images=WIDE_IMAGES if provider.device == "cpu" else None,
-        )
+        sizes, image = bundle.manifest, bundle.manifest.image
+        self.encoder: Encoder | DeviceEncoder
+        self._decoder: DeviceDecoder | None = None
+        if provider.device == "cuda":
+            device = Device(self.session, provider.name, options.device_id, options.cuda_graphs)
+            self.encoder = DeviceEncoder(device, (image.height, image.width, 3), sizes.feature_size)
+            self._decoder = DeviceDecoder(device, sizes.units, sizes.vocabulary_size)
+        else:
+            lanes = (options.threads or cores()) if provider.name == "cpu" else 0
+            self.encoder = Encoder(partial(self.session, "encoder"), sizes.feature_size, lanes=lanes)
 
     @classmethod
     def open(cls, bundle: Bundle, choice: Choice) -> "Graphs":
@@ -50,10 +58,8 @@ class Graphs:
                 self._sessions[key] = open_session(self.bundle.path, graph, self.provider, options)
         return self._sessions[key]
 
-    def start(self, features: np.ndarray) -> Steps:
+    def start(self, features: np.ndarray | DeviceFeatures) -> StepModel:
         """Begins the decode of a batch: features float32 (batch, feature_size)."""
+        if self._decoder is not None:
+            return self._decoder.start(features)
         return Steps(self, np.ascontiguousarray(features, np.float32))
-
-
-def _bind_host_output(binding: Any, name: str, array: np.ndarray) -> None:
-    binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
