@@ -18,7 +18,7 @@ from engine.runtime.options import RuntimeOptions
 from engine.runtime.providers import available_providers, find_provider
 from engine.tuning import BUILDERS, DECODINGS, Budget, Entry, Tuning, Way, tune, ways
 
-HEAD = ("provider", "precision", "threads", "one image", "against", "a batch of {}", "against", "")
+HEAD = ("provider", "precision", "threads", "one image", "speed-up", "a batch of {}", "speed-up", "")
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -71,8 +71,12 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         left_out = [name for name in BUILDERS if name in available_providers() and not arguments.provider]
         if left_out:
             print(f"{' and '.join(left_out)} build for minutes before they start: --provider {left_out[0]} tries it")
-        print("From JPEG bytes to sentences, milliseconds an image, mean of greedy and beam search;", end=" ")
-        print(f"measured in {tuning.seconds:.0f} seconds" + (f" and kept in {path}" if path else ""))
+        print(
+            "Milliseconds an image from JPEG bytes to its sentence, mean of greedy and beam search; speed-up over",
+            end=" ",
+        )
+        print(f"{tuning.entries[0].way}.")
+        print(f"Measured in {tuning.seconds:.0f} seconds" + (f" and kept in {path}" if path else ""))
     if fault is not None:
         raise fault
     return 0

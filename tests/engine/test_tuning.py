@@ -278,8 +278,8 @@ def test_the_command_prints_a_table_with_the_best_marked_and_keeps_the_answer(
 ) -> None:
     assert main(["tune", "--bundle", str(tiny_bundle), "--seconds", "30"]) == 0
     out, err = capsys.readouterr()
-    head, *rows, last = out.splitlines()
-    assert " ".join(head.split()) == "provider precision threads one image against a batch of 32 against"
+    head, *rows, units, last = out.splitlines()
+    assert " ".join(head.split()) == "provider precision threads one image speed-up a batch of 32 speed-up"
     assert [" ".join(row.split()) for row in rows] == [
         "cpu int8 default 20.0 ms 1.00x 5.0 ms 2.00x not for auto: its CIDEr is 0.100 below fp32's",
         "cpu fp32 1 10.0 ms 2.00x 8.0 ms 1.25x <- auto for one image and batches",
@@ -287,6 +287,7 @@ def test_the_command_prints_a_table_with_the_best_marked_and_keeps_the_answer(
         "openvino int8 default left out: it has no device",
     ]
     (file,) = (cache / "tuning").iterdir()
+    assert units.endswith("speed-up over cpu fp32.")
     assert last.endswith(f"seconds and kept in {file}")
     assert err == ""
     assert made_up[0][1].seconds == 30
