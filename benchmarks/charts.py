@@ -1,12 +1,12 @@
 """The pictures of the report: latency by batch, throughput by threads, ratios, history. Measures and writes no text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
-from benchmarks.sides import ENGINE
+from benchmarks.sides import BASELINES, ENGINE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -14,24 +14,21 @@ from matplotlib import pyplot
 Line = Mapping[float, float]
 """y by x"""
 COLUMNS = 4
-COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9", "C7")
 ENGINE_COLOURS = ("black", "crimson", "navy", "darkgreen")
 
 
-def styles(sides: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Gives every side its colour, the same in all pictures; the engine's lines are thick."""
+def styles(sides: Set[str]) -> dict[str, dict[str, Any]]:
+    """Gives every side its looks, the same in all pictures; the engine's lines are thick, inexact baselines dashed."""
     found: dict[str, dict[str, Any]] = {}
-    for side in sorted(sides, key=lambda side: (not side.startswith(ENGINE), side)):
-        own = side.startswith(ENGINE)
-        number = sum(other.startswith(ENGINE) == own for other in found)
-        colours = ENGINE_COLOURS if own else COLOURS
-        look = {"color": colours[number % len(colours)], "linewidth": 2.2 if own else 1.1, "zorder": 3 if own else 2}
-        found[side] = look | {
-            "linestyle": "-" if own or number < len(COLOURS) / 2 else "--",
-            "marker": "o",
-            "markersize": 3,
-        }
-    return found
+    engines = sorted(side for side in sides if side.startswith(ENGINE))
+    for number, side in enumerate(engines):
+        colour = ENGINE_COLOURS[number % len(ENGINE_COLOURS)]
+        found[side] = {"color": colour, "linewidth": 2.2, "zorder": 3, "marker": "o", "markersize": 3}
+    for number, side in enumerate([*BASELINES, *sorted({*sides} - {*engines} - BASELINES.keys())]):
+        dashes = "-" if side not in BASELINES or BASELINES[side].exact else "--"
+        looks = {"color": f"C{number % 10}", "linestyle": dashes, "linewidth": 1.1, "marker": "o", "markersize": 3}
+        found[side] = looks
+    return {side: looks for side, looks in found.items() if side in sides}
 
 
 def draw_panels(panels: Mapping[str, Mapping[str, Line]], path: Path, *, y: str, level: float | None = None) -> None:

@@ -106,8 +106,8 @@ def write_page(kept: Kept, history: Sequence[Mapping[str, Any]], folder: Path) -
         }
         parts.append(f"## Times as fast as each baseline: {engine}")
         if several:
-            draw_panels(several, folder / name, y="times as fast as the baseline (above the dots: faster)", level=1)
-            parts.append(f"![ratio to each baseline]({name})")
+            draw_panels(several, folder / name, y="times as fast", level=1)
+            parts.append(f"Above the dotted line the engine is faster.\n\n![ratio to each baseline]({name})")
         parts.append(_ratios(panels))
     if latencies := {work: lines for work, lines in kept.latencies().items() if WORKS[work].batches != (1,)}:
         draw_panels(latencies, folder / "benchmarks-latency.png", y="milliseconds a call (median)")
