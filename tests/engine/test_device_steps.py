@@ -39,7 +39,8 @@ DECODINGS = [
 class Machine:
     """A fake CUDA machine that holds the tiny bundle."""
 
-    def __init__(self, bundle: Bundle, *, graphs: bool) -> None:
+    def __init__(self, bundle: Bundle, *, graphs: bool, models: dict[str, bytes] | None = None) -> None:
+        self.models = models or {}
         self.cuda = FakeCuda(device_id=2)
         self.bundle = bundle
         self.graphs = graphs
@@ -49,14 +50,16 @@ class Machine:
         image = manifest.image.height, manifest.image.width, 3
         self.encoder = DeviceEncoder(fake, image, manifest.feature_size)
         self.decoder = DeviceDecoder(
-            fake, manifest.units, manifest.vocabulary_size, {graph.graph for graph in manifest.graphs}
+            fake,
+            manifest.units,
+            manifest.vocabulary_size,
+            {graph.graph for graph in manifest.graphs} | self.models.keys(),
         )
 
     def session(self, name: str) -> FakeSession:
         if name not in self.sessions:
-            real = onnxruntime.InferenceSession(
-                str(self.bundle.path / self.bundle.graph(name).file), providers=["CPUExecutionProvider"]
-            )
+            model = self.models.get(name) or str(self.bundle.path / self.bundle.graph(name).file)
+            real = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
             self.sessions[name] = FakeSession(self.cuda, real, graphs=self.graphs and name in CAPTURED)
         return self.sessions[name]
 
@@ -67,6 +70,16 @@ def machine(request: pytest.FixtureRequest, tiny_bundle: Path, monkeypatch: pyte
     monkeypatch.setattr(device, "onnxruntime", lambda: made.cuda)
     yield made
     gc.collect()
+
+
+@pytest.fixture(scope="module")
+def fused(tiny_run: Path) -> dict[str, bytes]:
+    """The steps of the tiny model that choose on the device."""
+    from training.checkpoint import load_checkpoint
+
+    steps = pytest.importorskip("export.fused_steps")
+    models = steps.fused_steps(load_checkpoint(tiny_run).decoder)
+    return {name: models[name].SerializeToString() for name in ("greedy_step", "sample_step")}
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +131,26 @@ def test_a_decode_on_the_device_is_the_decode_on_the_host(
         same(decoded(machine.decoder.start(given), decoding, graphs), expected)
     if machine.graphs:
         assert any(run.startswith("replay") for run in machine.cuda.runs)
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+@pytest.mark.parametrize("decoding", [d for d in DECODINGS if not isinstance(d, Beam)], ids=repr)
+def test_steps_that_choose_on_the_device_choose_the_same(
+    tiny_bundle: Path,
+    fused: dict[str, bytes],
+    graphs: Graphs,
+    decoding: Any,
+    cuda_graphs: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(Bundle.load(tiny_bundle), graphs=cuda_graphs, models=fused)
+    monkeypatch.setattr(device, "onnxruntime", lambda: machine.cuda)
+    given = features(graphs, 5)
+    for _ in range(2):
+        same(decoded(machine.decoder.start(given), decoding, graphs), decoded(graphs.start(given), decoding, graphs))
+    chosen = {"Greedy": "greedy_step", "Sample": "sample_step"}[type(decoding).__name__]
+    scored = isinstance(decoding, Greedy) and decoding.with_scores
+    assert (chosen in machine.sessions) == (not scored and not getattr(decoding, "top_k", 0))
 
 
 def test_the_rows_that_fill_a_bucket_change_nothing(machine: Machine, graphs: Graphs) -> None:
