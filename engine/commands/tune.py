@@ -72,10 +72,8 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         if left_out:
             print(f"{' and '.join(left_out)} build for minutes before they start: --provider {left_out[0]} tries it")
         print(
-            "Milliseconds an image from JPEG bytes to its sentence, mean of greedy and beam search; speed-up over",
-            end=" ",
+            f"Milliseconds from JPEG bytes to a sentence, mean of greedy and beam; speed-up over {tuning.entries[0].way}."
         )
-        print(f"{tuning.entries[0].way}.")
         print(f"Measured in {tuning.seconds:.0f} seconds" + (f" and kept in {path}" if path else ""))
     if fault is not None:
         raise fault
