@@ -71,9 +71,8 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         left_out = [name for name in BUILDERS if name in available_providers() and not arguments.provider]
         if left_out:
             print(f"{' and '.join(left_out)} build for minutes before they start: --provider {left_out[0]} tries it")
-        print(
-            f"Milliseconds from JPEG bytes to a sentence, mean of greedy and beam; speed-up over {tuning.entries[0].way}."
-        )
+        first = tuning.entries[0].way
+        print(f"Milliseconds from JPEG bytes to a sentence, mean of greedy and beam; speed-up over {first}.")
         print(f"Measured in {tuning.seconds:.0f} seconds" + (f" and kept in {path}" if path else ""))
     if fault is not None:
         raise fault
