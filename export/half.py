@@ -15,6 +15,10 @@ MAKERS = {"Cast", "Constant", "ConstantOfShape", "Range", "Sub", "Div"}
 """What makes floats of something else, and what normalises them while they are exact."""
 
 
+SELECTION = ("bias", "uniforms", "temperature")
+"""Inputs that a choice of words reads: what is made of them selects, and stays in float32."""
+
+
 def half(model: ModelProto) -> ModelProto:
     """Returns a graph with float16 weights and arithmetic, whose inputs and outputs are float32 still.
 
@@ -77,7 +81,7 @@ def _in_float32(model: ModelProto) -> set[str]:
     """Returns the names of the nodes that keep float32."""
     kept: set[str] = set()
     exact: set[str] = {tensor.name for tensor in model.graph.initializer}  # made in float32 from what is no float
-    chosen: set[str] = set()  # follows from log-probabilities
+    chosen = set(SELECTION)  # follows from log-probabilities
     for node in model.graph.node:
         makes = node.op_type in MAKERS and (node.op_type not in ("Sub", "Div") or exact.issuperset(node.input))
         follows = node.op_type in ("LogSoftmax", "ReduceLogSumExp") or bool(chosen.intersection(node.input))

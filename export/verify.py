@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from engine.bundle import GRAPHS, Bundle
+from engine.bundle import Bundle
 from engine.images import ImageInput, load_pixels
 from export.decode import Decoded, Decoder, EngineGreedy, OnnxDecoder, State, TorchDecoder, decode_error, greedy
 from training.encoders import Encoder
@@ -20,9 +20,11 @@ from training.model import CaptionDecoder
 
 BATCH_SIZES = (1, 2, 7, 32)
 CANDIDATES = 6
+TEMPERATURE = 0.8
 SEED = 0
 
 TOLERANCES = {"encoder": 1e-4, "decoder_init": 1e-5, "decoder_step": 1e-4, "search_step": 1e-4, "greedy decode": 1e-4}
+TOLERANCES |= dict.fromkeys(("greedy_step", "sample_step"), 1e-4)
 """Largest errors allowed: of features and first states relative to the largest of them (at least 1), of the others
 absolute. Sound exports stay 30 to 100 times below; a wrong weight or a wrong normalisation is far above."""
 
@@ -82,7 +84,7 @@ class _Verification:
         self.pixels = np.stack(list(islice(cycle(map(pixels, pictures)), max(BATCH_SIZES))))  # (32, height, width, 3)
         self.sessions = {
             graph: ort.InferenceSession(bundle.path / bundle.graph(graph).file, providers=["CPUExecutionProvider"])
-            for graph in GRAPHS
+            for graph in sorted({file.graph for file in bundle.manifest.graphs})
         }
         self.portable = OnnxDecoder(self.sessions["decoder_init"], self.sessions["decoder_step"])
 
@@ -103,6 +105,10 @@ class _Verification:
             yield _check("decoder_step, random states", lambda n: self._step(decoder, n))
             yield _check("search_step, one bias", lambda n: self._search(decoder, n, bias_rows=1))
             yield _check("search_step, bias per row", lambda n: self._search(decoder, n, bias_rows=n))
+            if "greedy_step" in self.sessions:
+                yield _check("greedy_step, bias per row", lambda n: self._greedy(decoder, n))
+            if "sample_step" in self.sessions:
+                yield _check("sample_step, bias per row", lambda n: self._sample(decoder, n))
         yield from self._sentences(decoder, features)
 
     def _encode(self, pixels: np.ndarray) -> np.ndarray:
@@ -132,17 +138,11 @@ class _Verification:
 
     def _search(self, decoder: Decoder, rows: int, bias_rows: int) -> float:
         """Compares the fused step with a gather, a step and a sort in numpy; ties may fall either way."""
-        token_ids, (hidden, cell) = self._draw(rows, state_rows=rows + 3)
-        parents = self.random.integers(0, rows + 3, rows)
-        vocabulary = self.bundle.manifest.vocabulary_size
-        bias = self.random.standard_normal((bias_rows, vocabulary), dtype=np.float32)
-        bias[:, self.random.integers(0, vocabulary)] = -np.inf  # a suppressed word
+        inputs, biased, expected_following = self._expect(decoder, rows, bias_rows)
+        vocabulary = biased.shape[1]
         k = min(CANDIDATES, vocabulary - 1)
-        inputs = {"token_ids": token_ids, "parent_rows": parents, "hidden": hidden, "cell": cell, "bias": bias}
         outputs = ["ids", "log_probs", "next_hidden", "next_cell"]
         ids, log_probs, *following = self.sessions["search_step"].run(outputs, {**inputs, "k": np.array([k])})
-        scores, expected_following = decoder.step(token_ids, (hidden[parents], cell[parents]))
-        biased = scores + bias  # (rows, vocabulary)
         if any(len(set(row)) != k for row in ids.tolist()):
             return np.inf
         best_first = -np.sort(-biased, axis=1)[:, :k]
@@ -151,6 +151,38 @@ class _Verification:
             _distance(log_probs, np.take_along_axis(biased, ids, axis=1)),
             *map(_distance, following, expected_following),
         )
+
+    def _greedy(self, decoder: Decoder, rows: int) -> float:
+        """Returns by how much the word taken is not the likeliest one, or the states are off."""
+        inputs, biased, expected_following = self._expect(decoder, rows, bias_rows=rows)
+        ids, *following = self.sessions["greedy_step"].run(["ids", "next_hidden", "next_cell"], inputs)
+        taken = np.take_along_axis(biased, ids[:, None], axis=1)[:, 0]
+        return max(_distance(taken, biased.max(axis=1)), *map(_distance, following, expected_following))
+
+    def _sample(self, decoder: Decoder, rows: int) -> float:
+        """Returns by how much of the distribution the word drawn misses its number, or scores and states are off."""
+        inputs, biased, expected_following = self._expect(decoder, rows, bias_rows=rows)
+        uniforms = 1 - self.random.random(rows, dtype=np.float32)
+        inputs |= {"uniforms": uniforms, "temperature": np.array([TEMPERATURE], np.float32)}
+        outputs = ["ids", "log_probs", "next_hidden", "next_cell"]
+        ids, log_probs, *following = self.sessions["sample_step"].run(outputs, inputs)
+        mass = np.exp(biased.astype(np.float64) / TEMPERATURE)
+        cumulative = (mass / mass.sum(axis=1, keepdims=True)).cumsum(axis=1)  # (rows, vocabulary)
+        taken = np.arange(rows), ids
+        below, above = cumulative[taken] - (mass / mass.sum(axis=1, keepdims=True))[taken], cumulative[taken]
+        missed = np.maximum(below - uniforms, uniforms - above).max(initial=0.0)
+        return max(float(missed), _distance(log_probs, biased[taken]), *map(_distance, following, expected_following))
+
+    def _expect(self, decoder: Decoder, rows: int, bias_rows: int) -> tuple[dict[str, np.ndarray], np.ndarray, State]:
+        """Draws the inputs of a fused step; returns them, the biased log-probabilities after it and the next state."""
+        token_ids, (hidden, cell) = self._draw(rows, state_rows=rows + 3)
+        parents = self.random.integers(0, rows + 3, rows)
+        vocabulary = self.bundle.manifest.vocabulary_size
+        bias = self.random.standard_normal((bias_rows, vocabulary), dtype=np.float32)
+        bias[:, self.random.integers(0, vocabulary)] = -np.inf  # a suppressed word
+        inputs = {"token_ids": token_ids, "parent_rows": parents, "hidden": hidden, "cell": cell, "bias": bias}
+        scores, following = decoder.step(token_ids, (hidden[parents], cell[parents]))
+        return inputs, scores + bias, following
 
     def _sentences(self, decoder: Decoder, features: np.ndarray) -> Iterator[Check]:
         """Compares greedy decodes, word for word, of the portable step and of the engine."""

@@ -30,7 +30,8 @@ def verify_variant(bundle: Bundle, precision: str, pixels: np.ndarray) -> Iterat
         if graph.precision != precision:
             continue
         exact, variant = (_session(bundle, file) for file in (bundle.graph(graph.graph), graph))
-        names = [tensor.name for tensor in graph.outputs if tensor.dtype == "float32"]
+        drawn = {"log_probs"} if graph.graph == "sample_step" else set()  # of words that may be others
+        names = [tensor.name for tensor in graph.outputs if tensor.dtype == "float32" and tensor.name not in drawn]
         worst = 0.0
         for rows in verify.BATCH_SIZES:
             feed = {"pixels": pixels[:rows], "features": features[:rows]}
