@@ -4,8 +4,9 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from PIL import Image
@@ -59,9 +60,11 @@ class Captioner:
         self.provider, self.precision = self.choice.provider, self.choice.precision
         self.max_pixels = max_pixels
         spec = self.bundle.manifest.image
-        self._pipeline = Pipeline(
-            self._read, self._graphs.encoder, height=spec.height, width=spec.width, batch_size=batch_size
-        )
+        quick = self.precision != "fp32"  # which is exact, to the pixel
+        reading = {"height": spec.height, "width": spec.width, "resample": spec.resample}
+        read = partial(_read, {**reading, "max_pixels": max_pixels, "quick": quick})
+        shape = (spec.height, spec.width, 3)
+        self._pipeline = Pipeline(read, self._graphs.encoder, shape=shape, batch_size=batch_size)
 
     def __repr__(self) -> str:
         return f"Captioner({self.bundle.manifest.name!r}, provider={self.provider!r}, precision={self.precision!r})"
@@ -184,21 +187,14 @@ class Captioner:
             choice = replace(choice, runtime=runtime)
         return Graphs.open(self.bundle, choice)
 
-    def _read(self, entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
-        spec = self.bundle.manifest.image
-        try:
-            load_pixels(
-                image,
-                height=spec.height,
-                width=spec.width,
-                resample=spec.resample,
-                max_pixels=self.max_pixels,
-                out=pixels,
-                quick=self.precision != "fp32",  # which is exact, to the pixel
-            )
-        except ImageError as error:
-            return error.at(entry)
-        return None
+
+def _read(options: dict[str, Any], entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
+    """Reads an image into pixels; options as load_pixels has them."""
+    try:
+        load_pixels(image, out=pixels, **options)
+    except ImageError as error:
+        return error.at(entry)
+    return None
 
 
 def _require_batch(images: object) -> None:

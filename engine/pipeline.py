@@ -41,11 +41,12 @@ class Pipeline:
     """
 
     def __init__(
-        self, read: Read, encoder: Encoder | DeviceEncoder, *, height: int, width: int, batch_size: int
+        self, read: Read, encoder: Encoder | DeviceEncoder, *, shape: tuple[int, int, int], batch_size: int
     ) -> None:
+        """Shape is that of an image's pixels: (height, width, 3)."""
         self._read = read
         self._encoder = encoder
-        self._shape = (height, width, 3)
+        self._shape = shape
         self._batch_size = batch_size
         self._pool = ThreadPoolExecutor(encoder.lanes or READERS, "captioner")
 

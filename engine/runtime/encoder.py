@@ -27,6 +27,7 @@ class Encoder:
         self._open_session = open_session
         self._feature_size = feature_size
         self._wide = threading.Lock()
+        self._free_lanes = threading.Semaphore(max(lanes, 1))
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Returns float32 (images, feature_size) for uint8 pixels (images, height, width, 3), with all threads.
@@ -42,8 +43,9 @@ class Encoder:
                 self._wide.release()
 
     def encode_in_lane(self, pixels: np.ndarray) -> np.ndarray:
-        """Does the same with one thread, for callers of which `lanes` run side by side."""
-        return self._run(self._open_session(1), pixels, LANE_IMAGES)
+        """Does the same with one thread; `lanes` callers run side by side, and any more wait."""
+        with self._free_lanes:
+            return self._run(self._open_session(1), pixels, LANE_IMAGES)
 
     def _run(self, session: Any, pixels: np.ndarray, at_once: int) -> np.ndarray:
         features = np.empty((len(pixels), self._feature_size), np.float32)

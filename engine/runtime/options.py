@@ -20,7 +20,7 @@ def cores() -> int:
 class RuntimeOptions:
     """What a session is built with. Providers take what concerns them and leave the rest.
 
-    threads: CPU threads of one session; 0 is one for each core.
+    threads: CPU threads of the engine; 0 is one for each core, and more than that are slower.
     device_id: number of the GPU.
     gpu_memory_limit: most bytes of GPU memory that a session may hold; None is no limit. (cuda)
     cudnn_conv_algo_search: how cuDNN picks a convolution: "EXHAUSTIVE", "HEURISTIC" or "DEFAULT". (cuda)

@@ -41,7 +41,7 @@ def read(entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None
 
 def pipeline(lanes: int, batch_size: int = 32) -> tuple[Pipeline, Doubling]:
     encoder = Doubling(lanes)
-    return Pipeline(read, encoder, height=2, width=3, batch_size=batch_size), encoder
+    return Pipeline(read, encoder, shape=(2, 3, 3), batch_size=batch_size), encoder
 
 
 @given(values=st.lists(st.integers(0, 255), max_size=40), lanes=st.integers(0, 5), batch_size=st.integers(1, 12))
@@ -53,7 +53,7 @@ def test_each_image_has_its_own_features_whichever_way_it_took(values: list[int]
         assert 1 <= len(encoded.faults) <= batch_size
         assert len(encoded.features) == encoded.faults.count(None)
         faults += encoded.faults
-        features += encoded.features[:, 0].tolist()
+        features += np.asarray(encoded.features)[:, 0].tolist()
     assert features == [2 * value for value in values if value != 255]
     assert [fault and fault.entry for fault in faults] == [
         i if value == 255 else None for i, value in enumerate(values)
@@ -110,7 +110,7 @@ def test_the_next_batch_is_at_work_while_this_one_is_taken() -> None:
             begun.set()
         return read(entry, image, pixels)
 
-    batches = Pipeline(watch, Doubling(2), height=2, width=3, batch_size=2).run([b"a"] * 6, fail=True)
+    batches = Pipeline(watch, Doubling(2), shape=(2, 3, 3), batch_size=2).run([b"a"] * 6, fail=True)
     next(batches)
     assert begun.wait(10)
     assert len(list(batches)) == 2
