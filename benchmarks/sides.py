@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.photographs import photographs
 from engine import Captioner, RuntimeOptions
 from engine.bundle import Bundle
+from engine.images import load_pixels
 from engine.options import Decoding
 
 BATCHES = (1, 8, 32, 128)
@@ -78,12 +79,11 @@ class Engine:
         return np.stack(list(self.pool.map(self._pixels, files)))
 
     def _pixels(self, file: bytes) -> np.ndarray:
-        # No public method decodes alone; and so that what is timed is what users run, this is no copy of it.
-        image = self.captioner.bundle.manifest.image
-        pixels = np.empty((image.height, image.width, 3), np.uint8)
-        fault = self.captioner._read(0, file, pixels)
-        assert fault is None, fault
-        return pixels
+        image, quick = (
+            self.captioner.bundle.manifest.image,
+            self.captioner.precision != "fp32",
+        )  # as the Captioner reads
+        return load_pixels(file, height=image.height, width=image.width, resample=image.resample, quick=quick)
 
     def prepare(self, pixels: np.ndarray) -> Any:
         """See Side."""
@@ -99,7 +99,7 @@ class Engine:
 
     def stepper(self, features: np.ndarray) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         """See Side."""
-        # as with pixels, no public method does a single step
+        # No public method does a single step; and so that what is timed is what users run, this is no copy of it.
         steps, rows = self.captioner._graphs.start(features), np.arange(len(features))
         given = np.full(len(features), self.start_id)
 

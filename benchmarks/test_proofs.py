@@ -11,7 +11,7 @@ from benchmarks.plain_session import PlainSession
 from benchmarks.restore import restore_decoder
 from benchmarks.search import State
 from benchmarks.sides import BASELINES, DECODER, ENCODER, WHOLE, Kind, Sides
-from benchmarks.works import WORKS
+from benchmarks.works import WORKS, _follow
 
 BATCH = 8
 OF_DECODERS = sorted(name for name, work in WORKS.items() if work.part in (DECODER, WHOLE))
@@ -61,6 +61,14 @@ def test_other_features_are_noticed_even_where_they_need_not_be_exact(
     monkeypatch.setattr(similar, "encode", lambda pixels: sides.features[:BATCH] + scale * noise)
     with pytest.raises(AssertionError):
         WORKS["encoder"].task(sides, "similar", BATCH)
+
+
+def test_a_word_that_its_number_does_not_draw_is_noticed(sides: Sides) -> None:
+    log_probs = np.log([[0.5, 0.3, 0.2]])
+    assert _follow([[1]], np.array([0.6]), sides.bundle.vocabulary)(0, log_probs).tolist() == [1]
+    for number in (0.4, 0.9):
+        with pytest.raises(AssertionError, match="draws other words"):
+            _follow([[1]], np.array([number]), sides.bundle.vocabulary)(0, log_probs)
 
 
 def test_another_first_sentence_is_noticed(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,8 @@ def _drawn(found: Sequence[Captioned], expected: object, place: Place) -> None:
     for seed in SEEDS:
         captions: Any = sides.reference.decode(place.features, Sample(seed=seed))
         tokens = [[words[word] for word in caption.tokens] for caption in captions]
-        uniforms = np.random.default_rng(seed).random(side.search.max_length)  # as Sample(seed=...) draws them
+        random = np.random.default_rng(seed).random((side.search.max_length, 1), dtype=np.float32)
+        uniforms = 1 - random[:, 0]  # as Sample(seed=...) draws them
         choose = _follow(tokens, uniforms, sides.bundle.vocabulary)
         _same_sentences(captions, side.search.walk(side, place.features, choose), place)
 
@@ -155,8 +156,8 @@ def _drawn(found: Sequence[Captioned], expected: object, place: Place) -> None:
 def _follow(live: list[list[int]], uniforms: np.ndarray, vocabulary: Vocabulary) -> Choose:
     """Goes along given tokens, and requires of each that its random number draws it by the side's own probabilities.
 
-    Drawn is the word, likeliest first, in whose part of the cumulative distribution the number falls. Words whose
-    likelihoods differ by less than the share TOLERANCE may stand in any order: rounding decides it.
+    Drawn is the word, in the order of ids, in whose part of the cumulative distribution the number falls, but for
+    TOLERANCE at its ends.
     """
 
     def choose(position: int, log_probs: Any) -> np.ndarray:
@@ -164,9 +165,9 @@ def _follow(live: list[list[int]], uniforms: np.ndarray, vocabulary: Vocabulary)
         tokens = np.array([ids[position] for ids in live])  # (rows,)
         p = np.exp(np.asarray(log_probs).astype(np.float64))  # (rows, vocabulary)
         p /= p.sum(axis=1, keepdims=True)
-        drawn = p[np.arange(len(tokens)), tokens][:, None]  # (rows, 1)
-        begin = (p * (p > drawn * (1 + TOLERANCE))).sum(axis=1)
-        end = (p * (p >= drawn * (1 - TOLERANCE))).sum(axis=1)
+        rows, cumulative = np.arange(len(tokens)), p.cumsum(axis=1)
+        end = cumulative[rows, tokens]  # (rows,)
+        begin = end - p[rows, tokens]
         if not ((begin - TOLERANCE <= uniforms[position]) & (uniforms[position] <= end + TOLERANCE)).all():
             raise AssertionError(f"at position {position}, the side draws other words with the same numbers")
         live = [ids for ids in live if ids[position] != vocabulary.end_id]
