@@ -16,6 +16,12 @@ VOCABULARY_FILE = "vocabulary.json"
 _FEATURES = {"features": ("float32", "batch", "feature_size")}
 _STATE = dict.fromkeys(("hidden", "cell"), ("float32", "rows", "units"))
 _NEXT = dict.fromkeys(("next_hidden", "next_cell"), ("float32", "rows", "units"))
+_FED = {
+    "token_ids": ("int64", "rows"),
+    "parent_rows": ("int64", "rows"),
+    **dict.fromkeys(("hidden", "cell"), ("float32", "state_rows", "units")),
+    "bias": ("float32", "bias_rows", "vocabulary_size"),
+}
 _TENSORS: dict[str, tuple[dict[str, tuple[str | int, ...]], dict[str, tuple[str | int, ...]]]] = {
     "encoder": ({"pixels": ("uint8", "batch", "image.height", "image.width", 3)}, {**_FEATURES}),
     "decoder_init": ({**_FEATURES}, {**_STATE}),
@@ -24,17 +30,17 @@ _TENSORS: dict[str, tuple[dict[str, tuple[str | int, ...]], dict[str, tuple[str 
         {"log_probs": ("float32", "rows", "vocabulary_size"), **_NEXT},
     ),
     "search_step": (
-        {
-            "token_ids": ("int64", "rows"),
-            "parent_rows": ("int64", "rows"),
-            **_STATE,
-            "bias": ("float32", "bias_rows", "vocabulary_size"),
-            "k": ("int64", 1),
-        },
+        {**_FED, "k": ("int64", 1)},
         {"ids": ("int64", "rows", "candidates"), "log_probs": ("float32", "rows", "candidates"), **_NEXT},
     ),
+    "greedy_step": ({**_FED}, {"ids": ("int64", "rows"), "logits": ("float32", "rows"), **_NEXT}),
+    "sample_step": (
+        {**_FED, "uniforms": ("float32", "rows"), "temperature": ("float32", 1)},
+        {"ids": ("int64", "rows"), "log_probs": ("float32", "rows"), **_NEXT},
+    ),
 }
-GRAPHS = tuple(_TENSORS)
+OPTIONAL = ("greedy_step", "sample_step")  # without them the search_step does their work, slower
+GRAPHS = tuple(name for name in _TENSORS if name not in OPTIONAL)
 
 
 def sha256(path: Path) -> str:

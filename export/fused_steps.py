@@ -1,0 +1,164 @@
+"""The fused steps of a search: state gather, LSTM cell, logits and selection in one graph for each way to choose.
+
+Built node by node rather than traced: what runs at every word of every sentence was chosen by measurement
+(benchmarks/step_variants.py), and the weights keep the bytes that the portable step has, so that all share one file.
+Knows nothing of files or of how a search uses what it gets.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from export.graphs import OPSET, clean
+from training.model import CaptionDecoder
+
+TABLE_BYTES = 1 << 26
+"""Up to this size the input half of the gates is a table, a row for each word, which ONNX Runtime multiplies out when
+it opens the graph: no file holds it. With more words or units the product is made at every step."""
+
+IR_VERSION = 10
+LOWEST = np.finfo(np.float32).min
+
+
+def fused_steps(decoder: CaptionDecoder, table_bytes: int = TABLE_BYTES) -> dict[str, ModelProto]:
+    """Builds search_step, greedy_step and sample_step.
+
+    All take token_ids, parent_rows int64 (rows), hidden, cell (state_rows, units), of which they read the rows that
+    parent_rows names, and bias (bias_rows, vocabulary; bias_rows is 1 or rows), which is added to what the words score.
+    All give next_hidden, next_cell (rows, units), and:
+
+    search_step: the k best; takes k int64 (1), gives ids int64 and log_probs (rows, candidates), best first.
+    greedy_step: the best, without softmax; gives ids int64 and logits (rows).
+    sample_step: one drawn from p ** (1 / temperature); takes uniforms (rows) in (0, 1] and temperature (1), gives ids
+    int64 and log_probs (rows). Each row takes the first word, in order of id, with which the cumulative distribution
+    over the words of finite bias reaches its number.
+    """
+    choices = {"search_step": _search, "greedy_step": _greedy, "sample_step": _sample}
+    return {name: _fused_step(name, choose, decoder, table_bytes) for name, choose in choices.items()}
+
+
+class GraphBuilder:
+    """Nodes, weights, inputs and outputs as they are named; tensors are known by their names."""
+
+    def __init__(self) -> None:
+        self._nodes: list[Any] = []
+        self._weights: dict[str, TensorProto] = {}
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+
+    def input(self, name: str, kind: int, *shape: int | str) -> str:
+        """Declares an input."""
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, name: str, kind: int, *shape: int | str) -> None:
+        """Declares an output that a node has."""
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+
+    def weight(self, name: str, value: Tensor | np.ndarray | np.generic | list[int]) -> str:
+        """Adds a constant; one of the same name is there already."""
+        if name not in self._weights:
+            array = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
+            self._weights[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def node(self, op: str, *inputs: str, out: str | tuple[str, ...] = "", **attributes: Any) -> str:
+        """Adds a node and returns the name of its first output."""
+        outputs = [out or f"{op}_{len(self._nodes)}"] if isinstance(out, str) else list(out)
+        self._nodes.append(helper.make_node(op, list(inputs), outputs, f"node_{len(self._nodes)}_{op}", **attributes))
+        return outputs[0]
+
+    def model(self, name: str) -> ModelProto:
+        """Returns the graph."""
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._weights.values()))
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        return clean(model)
+
+
+Choose = Callable[[GraphBuilder, str, int], None]
+"""choose(graph, logits, vocabulary) adds the inputs, nodes and outputs that make a choice of logits and bias."""
+
+
+def _fused_step(name: str, choose: Choose, decoder: CaptionDecoder, table_bytes: int) -> ModelProto:
+    graph, sizes = GraphBuilder(), decoder.config
+    units, ids, floats = sizes.units, TensorProto.INT64, TensorProto.FLOAT
+    graph.input("token_ids", ids, "rows")
+    graph.input("parent_rows", ids, "rows")
+    for state in ("hidden", "cell"):
+        graph.input(state, floats, "state_rows", units)
+    graph.input("bias", floats, "bias_rows", sizes.vocabulary_size)
+    choose(graph, _logits(graph, decoder, table_bytes), sizes.vocabulary_size)
+    for state in ("next_hidden", "next_cell"):
+        graph.output(state, floats, "rows", units)
+    return graph.model(name)
+
+
+def _logits(graph: GraphBuilder, decoder: CaptionDecoder, table_bytes: int) -> str:
+    """Adds the cell, which writes next_hidden and next_cell, and returns the logits (rows, vocabulary)."""
+    sizes = decoder.config
+    hidden, cell = (graph.node("Gather", state, "parent_rows", axis=0) for state in ("hidden", "cell"))
+    input_weight, hidden_weight, input_bias, hidden_bias = decoder.lstm.all_weights[0]
+    embedding = graph.weight("embedding.weight", decoder.embedding.weight)
+    gate_weights = [
+        graph.weight("lstm.input_weight", input_weight),
+        graph.weight("lstm.bias", input_bias + hidden_bias),
+    ]
+    if 4 * sizes.vocabulary_size * 4 * sizes.units <= table_bytes:
+        table = graph.node("Gemm", embedding, *gate_weights, transB=1)  # (vocabulary, 4 * units), constant
+        given = graph.node("Gather", table, "token_ids", axis=0)
+    else:
+        given = graph.node("Gemm", graph.node("Gather", embedding, "token_ids", axis=0), *gate_weights, transB=1)
+    gates = graph.node("Gemm", hidden, graph.weight("lstm.hidden_weight", hidden_weight), given, transB=1)
+    names = ("admit", "forget", "candidate", "emit")
+    graph.node("Split", gates, out=names, axis=1, num_outputs=4)
+    admit, forget, emit = (graph.node("Sigmoid", gate) for gate in ("admit", "forget", "emit"))
+    kept, new = graph.node("Mul", forget, cell), graph.node("Mul", admit, graph.node("Tanh", "candidate"))
+    graph.node("Add", kept, new, out="next_cell")
+    graph.node("Mul", emit, graph.node("Tanh", "next_cell"), out="next_hidden")
+    squeezed = graph.node("Elu", _linear(graph, "next_hidden", "logit_hidden", decoder.logit_hidden))
+    tied = decoder.output.weight is decoder.embedding.weight
+    return _linear(graph, squeezed, "output", decoder.output, weight=embedding if tied else "")
+
+
+def _linear(graph: GraphBuilder, x: str, name: str, layer: nn.Linear, weight: str = "") -> str:
+    weight = weight or graph.weight(f"{name}.weight", layer.weight)
+    return graph.node("Gemm", x, weight, graph.weight(f"{name}.bias", layer.bias), transB=1)
+
+
+def _search(graph: GraphBuilder, logits: str, vocabulary: int) -> None:
+    graph.input("k", TensorProto.INT64, 1)
+    biased = graph.node("Add", graph.node("LogSoftmax", logits, axis=1), "bias")
+    graph.node("TopK", biased, "k", out=("log_probs", "ids"), axis=1)
+    graph.output("ids", TensorProto.INT64, "rows", "candidates")
+    graph.output("log_probs", TensorProto.FLOAT, "rows", "candidates")
+
+
+def _greedy(graph: GraphBuilder, logits: str, vocabulary: int) -> None:
+    one = graph.weight("one", [1])
+    graph.node("TopK", graph.node("Add", logits, "bias"), one, out=("best_logits", "best_ids"), axis=1)
+    graph.node("Squeeze", "best_ids", one, out="ids")
+    graph.node("Squeeze", "best_logits", one, out="logits")
+    graph.output("ids", TensorProto.INT64, "rows")
+    graph.output("logits", TensorProto.FLOAT, "rows")
+
+
+def _sample(graph: GraphBuilder, logits: str, vocabulary: int) -> None:
+    graph.input("uniforms", TensorProto.FLOAT, "rows")
+    graph.input("temperature", TensorProto.FLOAT, 1)
+    one, last = graph.weight("one", [1]), graph.weight("last", [vocabulary - 1])
+    biased = graph.node("Add", graph.node("LogSoftmax", logits, axis=1), "bias")
+    # where all words are forbidden the best is -inf, and -inf less -inf would be no number
+    best = graph.node("Max", graph.node("ReduceMax", biased, one), graph.weight("lowest", LOWEST))
+    mass = graph.node("Exp", graph.node("Div", graph.node("Sub", biased, best), "temperature"))
+    cumulative = graph.node("CumSum", mass, graph.weight("words_axis", np.int64(1)))  # (rows, vocabulary)
+    total = graph.node("Gather", cumulative, last, axis=1)  # (rows, 1)
+    target = graph.node("Mul", graph.node("Unsqueeze", "uniforms", one), total)
+    short = graph.node("Cast", graph.node("Less", cumulative, target), to=TensorProto.FLOAT)
+    column = graph.node("Cast", graph.node("ReduceSum", short, one), to=TensorProto.INT64)  # (rows, 1)
+    graph.node("Squeeze", column, one, out="ids")
+    graph.node("Squeeze", graph.node("GatherElements", biased, column, axis=1), one, out="log_probs")
+    graph.output("ids", TensorProto.INT64, "rows")
+    graph.output("log_probs", TensorProto.FLOAT, "rows")

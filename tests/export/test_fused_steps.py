@@ -1,0 +1,187 @@
+"""The fused steps: each computes what PyTorch computes, tied or not, with the gates' table and without."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.fused_steps import TABLE_BYTES, fused_steps
+from training.model import CaptionDecoder, DecoderConfig
+
+WORDS, UNITS = 37, 12
+Sessions = dict[str, ort.InferenceSession]
+
+
+def make_decoder(tied: bool) -> CaptionDecoder:
+    torch.manual_seed(3)
+    config = DecoderConfig(
+        feature_size=5,
+        vocabulary_size=WORDS,
+        pad_id=1,
+        bottleneck=6,
+        units=UNITS,
+        embedding=8,
+        logit_hidden=8,
+        tied=tied,
+    )
+    decoder = CaptionDecoder(config).eval()
+    for weight in decoder.parameters():  # sharp enough that the order of words is no accident
+        weight.data *= 3
+    return decoder
+
+
+@pytest.fixture(scope="module", params=[(True, TABLE_BYTES), (False, TABLE_BYTES), (True, 0)])
+def model(request: pytest.FixtureRequest) -> tuple[CaptionDecoder, Sessions]:
+    tied, table_bytes = request.param
+    decoder = make_decoder(tied)
+    graphs = fused_steps(decoder, table_bytes)
+    for graph in graphs.values():
+        onnx.checker.check_model(graph, full_check=True)
+    return decoder, {name: ort.InferenceSession(graph.SerializeToString()) for name, graph in graphs.items()}
+
+
+class Step:
+    """Inputs drawn from a seed, and what PyTorch makes of them."""
+
+    def __init__(self, decoder: CaptionDecoder, rows: int, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        state_rows = int(random.integers(1, 9))
+        parents = random.integers(0, state_rows, rows)
+        hidden, cell = random.standard_normal((2, state_rows, UNITS), dtype=np.float32)
+        bias = np.zeros((random.choice([1, rows]), WORDS), np.float32)
+        bias[:, random.integers(0, WORDS, 5)] = -np.inf
+        token_ids = random.integers(0, WORDS, rows)
+        self.feed = {"token_ids": token_ids, "parent_rows": parents, "hidden": hidden, "cell": cell, "bias": bias}
+        self.uniforms = 1 - random.random(rows, dtype=np.float32)
+        with torch.no_grad():
+            given = torch.from_numpy(token_ids), torch.from_numpy(hidden[parents]), torch.from_numpy(cell[parents])
+            logits, next_hidden, next_cell = decoder.step(*given)
+        self.state = next_hidden.numpy(), next_cell.numpy()
+        self.logits = logits.numpy() + bias  # (rows, words)
+        self.log_probs = logits.log_softmax(dim=1).numpy() + bias
+        self.places = np.arange(rows)
+
+    def run(self, session: ort.InferenceSession, **more: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Runs a graph, requires the right next state, and returns ids and what stands beside them."""
+        ids, values, *state = session.run(None, {**self.feed, **more})
+        for found, expected in zip(state, self.state, strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+        return ids, values
+
+
+steps = given(rows=st.integers(1, 9), seed=st.integers(0, 1 << 32))
+
+
+@steps
+@settings(deadline=None, max_examples=25)
+def test_search_step_gives_the_best_of_pytorch(model: tuple[CaptionDecoder, Sessions], rows: int, seed: int) -> None:
+    decoder, sessions = model
+    step = Step(decoder, rows, seed)
+    ids, log_probs = step.run(sessions["search_step"], k=np.array([4]))
+    np.testing.assert_allclose(log_probs, -np.sort(-step.log_probs, axis=1)[:, :4], atol=1e-5)
+    np.testing.assert_allclose(log_probs, np.take_along_axis(step.log_probs, ids, axis=1), atol=1e-5)
+
+
+@steps
+@settings(deadline=None, max_examples=25)
+def test_greedy_step_gives_the_best_of_pytorch(model: tuple[CaptionDecoder, Sessions], rows: int, seed: int) -> None:
+    decoder, sessions = model
+    step = Step(decoder, rows, seed)
+    ids, logits = step.run(sessions["greedy_step"])
+    np.testing.assert_allclose(logits, step.logits.max(axis=1), atol=1e-5)
+    np.testing.assert_allclose(logits, step.logits[step.places, ids], atol=1e-5)
+
+
+@steps
+@settings(deadline=None, max_examples=40)
+def test_sample_step_is_the_inverse_of_the_cumulative_distribution(
+    model: tuple[CaptionDecoder, Sessions], rows: int, seed: int
+) -> None:
+    decoder, sessions = model
+    step = Step(decoder, rows, seed)
+    temperature = np.random.default_rng(seed).choice([0.3, 1.0, 2.5]).astype(np.float32)
+    ids, log_probs = step.run(sessions["sample_step"], uniforms=step.uniforms, temperature=temperature[None])
+    p = np.exp(step.log_probs.astype(np.float64) / temperature)
+    cumulative = p.cumsum(axis=1) / p.sum(axis=1, keepdims=True)
+    before = np.where(ids > 0, cumulative[step.places, ids - 1], 0)
+    assert (before <= step.uniforms + 1e-5).all()
+    assert (step.uniforms <= cumulative[step.places, ids] + 1e-5).all()
+    np.testing.assert_allclose(log_probs, step.log_probs[step.places, ids], atol=1e-5)
+
+
+def test_sample_step_draws_from_the_tempered_distribution(model: tuple[CaptionDecoder, Sessions]) -> None:
+    decoder, sessions = model
+    rows, temperature = 20_000, 0.8
+    step = Step(decoder, 1, seed=5)
+    step.feed["token_ids"], step.feed["parent_rows"] = (
+        np.repeat(step.feed[name], rows) for name in list(step.feed)[:2]
+    )
+    uniforms = 1 - np.random.default_rng(0).random(rows, dtype=np.float32)
+    drawn = {"uniforms": uniforms, "temperature": np.array([temperature], np.float32)}
+    ids = sessions["sample_step"].run(["ids"], {**step.feed, **drawn})[0]
+    p = np.exp(step.log_probs[0].astype(np.float64) / temperature)
+    expected, seen = rows * p / p.sum(), np.bincount(ids, minlength=WORDS)
+    assert not seen[expected == 0].any()
+    likely = expected > 5
+    chi_square = ((seen - expected)[likely] ** 2 / expected[likely]).sum()
+    freedom = likely.sum() - 1
+    assert chi_square < freedom + 5 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1.0, 1e30])
+def test_sample_step_stays_within_what_is_allowed(model: tuple[CaptionDecoder, Sessions], temperature: float) -> None:
+    decoder, sessions = model
+    edges = np.array([1.0, 2.0**-24, 1 - 2.0**-24], np.float32)
+    heat = np.array([temperature], np.float32)
+    for seed in range(20):
+        step = Step(decoder, 3, seed)
+        ids, log_probs = step.run(sessions["sample_step"], uniforms=edges, temperature=heat)
+        assert (log_probs > -np.inf).all()
+        if temperature < 1:
+            np.testing.assert_array_equal(ids, step.log_probs.argmax(axis=1))
+
+
+@pytest.mark.parametrize("name", ["search_step", "greedy_step", "sample_step"])
+def test_where_all_words_are_forbidden_nothing_is_likely_but_nothing_breaks(
+    model: tuple[CaptionDecoder, Sessions], name: str
+) -> None:
+    decoder, sessions = model
+    step = Step(decoder, 3, 1)
+    step.feed["bias"] = np.full((1, WORDS), -np.inf, np.float32)
+    more = {
+        "search_step": {"k": np.array([2])},
+        "sample_step": {"uniforms": step.uniforms, "temperature": np.ones(1, np.float32)},
+    }
+    ids, values = step.run(sessions[name], **more.get(name, {}))
+    assert (values == -np.inf).all()
+    assert ((ids >= 0) & (ids < WORDS)).all()
+
+
+@pytest.mark.parametrize("name", ["search_step", "greedy_step", "sample_step"])
+def test_state_that_is_no_number_gives_none(model: tuple[CaptionDecoder, Sessions], name: str) -> None:
+    decoder, sessions = model
+    step = Step(decoder, 2, 1)
+    step.feed["hidden"] = np.full_like(step.feed["hidden"], np.nan)
+    more = {
+        "search_step": {"k": np.array([2])},
+        "sample_step": {"uniforms": step.uniforms, "temperature": np.ones(1, np.float32)},
+    }
+    values = sessions[name].run(None, {**step.feed, **more.get(name, {})})[1]
+    assert np.isnan(values).all()
+
+
+def test_the_table_is_multiplied_out_when_the_graph_is_opened(tmp_path_factory: pytest.TempPathFactory) -> None:
+    counts = []
+    for table_bytes in (TABLE_BYTES, 0):
+        graph = fused_steps(make_decoder(True), table_bytes)["search_step"]
+        options = ort.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path_factory.mktemp("optimized") / "graph.onnx")
+        ort.InferenceSession(graph.SerializeToString(), options)
+        nodes = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+        counts.append(nodes["Gemm"] + nodes["FusedGemm"])
+    assert counts == [3, 4]
