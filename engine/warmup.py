@@ -1,8 +1,9 @@
 """Everything once before anybody waits: sessions, engines and CUDA graphs, and engines saved for other processes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,8 +57,14 @@ def warm_up(
                 captioner.caption([image] * size, decoding)
                 times.append(time.perf_counter())
             warmed.append(Warmed(size, decoding, times[1] - times[0], times[2] - times[1]))
-        if on_device and batch_sizes:
-            _warm_steps(captioner, max(batch_sizes), decoding)
+    if on_device and batch_sizes:
+        images = max(batch_sizes)
+        # the widest first: what was captured is captured anew where the state's memory has to grow
+        for decoding in sorted(decodings, key=partial(rows_per_image, defaults=captioner.bundle.manifest.defaults))[
+            ::-1
+        ]:
+            _warm_steps(captioner, images, decoding)
+        captioner.caption([image] * 3 * most)  # a batch is encoded while the features of the one before are still held
     return warmed
 
 
@@ -85,25 +92,46 @@ def _warm_steps(captioner: "Captioner", batch_size: int, decoding: Decoding) -> 
     spy = _Spy(model)
     decode(spy, decoding, captioner.bundle.vocabulary, manifest.defaults)
     most = bucket(batch_size * rows_per_image(decoding, manifest.defaults))
-    for k, bias in spy.kinds.values():
-        for rows in (size for size in BUCKETS if size <= most):
+    for bias, run in spy.kinds.values():
+        for rows in (most, *(size for size in BUCKETS[::-1] if size <= most)):  # at first both slots grow
             zeros = np.zeros(rows, np.int64)
             for _ in range(2):  # one for each slot of state
-                model.step(zeros, zeros, bias if len(bias) == 1 else np.repeat(bias[:1], rows, axis=0), k)
+                run(zeros, bias if len(bias) == 1 else np.repeat(bias[:1], rows, axis=0))
 
 
 class _Spy(StepModel):
-    """Notes which kinds of step a decode takes."""
+    """Notes which kinds of step a decode takes, each with a mask and with what runs it: run(zeros (rows,), mask)."""
 
     images = 0
 
     def __init__(self, model: StepModel) -> None:
         self.images = model.images
-        self.kinds: dict[tuple[int, bool], tuple[int, np.ndarray]] = {}
+        self.kinds: dict[tuple[str, int, bool], tuple[np.ndarray, Callable[[np.ndarray, np.ndarray], object]]] = {}
         self._model = model
 
     def step(
         self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        self.kinds.setdefault((k, len(bias) == 1), (k, bias))
+        self._note("step", bias, lambda zeros, mask: self._model.step(zeros, zeros, mask, k), k)
         return self._model.step(token_ids, parent_rows, bias, k)
+
+    def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._note("best", bias, lambda zeros, mask: self._model.best(zeros, zeros, mask))
+        return self._model.best(token_ids, parent_rows, bias)
+
+    def draw(
+        self,
+        token_ids: np.ndarray,
+        parent_rows: np.ndarray,
+        bias: np.ndarray,
+        temperature: float,
+        uniforms: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        def again(zeros: np.ndarray, mask: np.ndarray) -> object:
+            return self._model.draw(zeros, zeros, mask, temperature, np.ones(len(zeros), np.float32))
+
+        self._note("draw", bias, again)
+        return self._model.draw(token_ids, parent_rows, bias, temperature, uniforms)
+
+    def _note(self, verb: str, bias: np.ndarray, run: Callable[[np.ndarray, np.ndarray], object], k: int = 0) -> None:
+        self.kinds.setdefault((verb, k, len(bias) == 1), (bias, run))

@@ -1,0 +1,72 @@
+"""A Captioner on a fake CUDA machine: what it says is what it says on the CPU."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from engine import Beam, Captioner, Greedy, RuntimeOptions, Sample
+from engine.manifest import GraphFile
+from engine.options import Decoding
+from engine.runtime import device, graphs
+from engine.runtime.options import RuntimeOptions as Options
+from engine.runtime.providers import CAPTURED, PROVIDERS, Provider
+from engine.runtime.sessions import open_session as open_real_session
+from tests.engine.fake_cuda import FakeCuda, FakeSession
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "cuda graphs"])
+def captioner(request: pytest.FixtureRequest, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Captioner:
+    cuda = FakeCuda()
+
+    def open_session(folder: Path, graph: GraphFile, provider: Provider, options: Options) -> Any:
+        if provider.name == "cpu":  # the captioner to compare with
+            return open_real_session(folder, graph, provider, options)
+        real = onnxruntime.InferenceSession(str(folder / graph.file), providers=["CPUExecutionProvider"])
+        return FakeSession(cuda, real, graphs=options.cuda_graphs and graph.graph in CAPTURED)
+
+    monkeypatch.setattr(graphs, "open_session", open_session)
+    monkeypatch.setattr(graphs, "find_provider", lambda name: PROVIDERS[name])
+    monkeypatch.setattr(device, "onnxruntime", lambda: cuda)
+    runtime = RuntimeOptions(cuda_graphs=request.param)
+    return Captioner(tiny_bundle, provider="cuda", precision="fp32", batch_size=8, runtime=runtime)
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (20 + i, 30, 3), np.uint8) for i in range(21)]
+
+
+@pytest.mark.parametrize("decoding", [Greedy(), Beam(beam_size=3), Sample(num_samples=2, seed=3)], ids=repr)
+def test_captions_are_those_of_the_cpu(
+    captioner: Captioner, tiny_captioner: Captioner, photographs: list[np.ndarray], decoding: Any
+) -> None:
+    for images in (photographs, photographs[:1], photographs[:5]):
+        ours, theirs = (each.caption(images, decoding) for each in (captioner, tiny_captioner))
+        assert [caption.text for caption in ours] == [caption.text for caption in theirs]
+        np.testing.assert_allclose([c.score for c in ours], [c.score for c in theirs], rtol=0, atol=1e-4)
+
+
+def test_features_and_scores_are_those_of_the_cpu(
+    captioner: Captioner, tiny_captioner: Captioner, photographs: list[np.ndarray]
+) -> None:
+    features = captioner.encode(photographs)
+    assert isinstance(features, np.ndarray)
+    np.testing.assert_allclose(features, tiny_captioner.encode(photographs), rtol=0, atol=1e-5)
+    texts = ["a red circle"] * len(photographs)
+    ours, theirs = (each.score(photographs, texts) for each in (captioner, tiny_captioner))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_after_warming_up_nothing_is_captured_any_more(captioner: Captioner, photographs: list[np.ndarray]) -> None:
+    decodings: list[Decoding] = [Greedy(), Greedy(with_scores=False), Sample(seed=1), Beam(beam_size=3)]
+    captioner.warmup(decodings=decodings)
+    runs = captioner._graphs.session("search_step").cuda.runs
+    captured = sum(run.startswith("capture") for run in runs)
+    for images in (1, 3, 8, 21):
+        for decoding in decodings:
+            captioner.caption(photographs[:images], decoding)
+    assert sum(run.startswith("capture") for run in runs) == captured
