@@ -20,6 +20,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from export.graphs import clean
 from export.pixel_input import PixelInput, cut_head, join_head
+from export.pooling import pools_to_convolutions
 from export.rounding import round_weights
 
 FOLLOWING = ("Clip", "Relu", "Add", "Concat", "MaxPool", "AveragePool")
@@ -52,11 +53,13 @@ class Prepared:
 
 
 def prepare(encoder: ModelProto) -> Prepared:
-    """Makes a copy of an fp32 encoder ready: its head cut off, the shapes of inner values known."""
+    """Makes a copy of an fp32 encoder ready: its head cut off, pools made convolutions, inner shapes known."""
     model = ModelProto()
     model.CopyFrom(encoder)
     planes = cut_head(model)
-    return Prepared(onnx.shape_inference.infer_shapes(model), planes)
+    model = onnx.shape_inference.infer_shapes(model)
+    pools_to_convolutions(model)
+    return Prepared(model, planes)
 
 
 def quantise(prepared: Prepared, observed: Observed, *, keep: Collection[str] = (), narrow: bool = True) -> ModelProto:

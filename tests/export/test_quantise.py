@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from export.calibration import observe
 from export.graphs import OPSET
 from export.pixel_input import cut_head, join_head
+from export.pooling import pools_to_convolutions
 from export.quantise import Observed, Prepared, prepare, quantise, quantised_nodes
 from export.rounding import NARROW, round_weights
 
@@ -226,3 +227,38 @@ def test_an_encoder_whose_pixels_are_read_twice_keeps_its_head() -> None:
     assert model.SerializeToString() == before
     assert isinstance(prepare(model), Prepared)
     assert isinstance(observe(prepare(model), photographs(2)), Observed)
+
+
+def pooled(**attributes: object) -> ModelProto:
+    graph = helper.make_graph(
+        [
+            helper.make_node("AveragePool", ["x"], ["y"], "pool", kernel_shape=[3, 3], **attributes),
+            helper.make_node("ReduceMean", ["y", "axes"], ["features"], "mean", keepdims=0),
+        ],
+        "pooled",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8, SIZE, SIZE])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 8])],
+        [numpy_helper.from_array(np.array([2, 3]), "axes")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "becomes"),
+    [
+        ({"pads": [1] * 4, "count_include_pad": 1}, "Conv"),
+        ({"strides": [2, 2]}, "Conv"),
+        ({"pads": [1] * 4}, "AveragePool"),
+        ({"strides": [2, 2], "ceil_mode": 1}, "AveragePool"),
+    ],
+    ids=["padding counts", "no padding", "windows at the edge are smaller", "the last window is smaller"],
+)
+def test_average_pools_become_convolutions_where_all_windows_are_equal(
+    attributes: dict[str, object], becomes: str
+) -> None:
+    model = pooled(**attributes)
+    x = RANDOM.standard_normal((3, 8, SIZE, SIZE), dtype=np.float32)
+    exact = run(model, {"x": x})
+    pools_to_convolutions(model)
+    assert operations(model)[becomes] == 1
+    np.testing.assert_allclose(run(model, {"x": x}), exact, atol=1e-6)
