@@ -1,0 +1,95 @@
+"""INT8 steps: near fp32, smaller, and indifferent to the rows beside a row."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from export.decoder_int8 import quantise_step
+from export.fused_steps import fused_steps
+from training.model import CaptionDecoder, DecoderConfig
+
+WORDS, UNITS = 61, 32
+
+
+@pytest.fixture(scope="module")
+def decoder() -> CaptionDecoder:
+    torch.manual_seed(1)
+    sizes = DecoderConfig(feature_size=7, vocabulary_size=WORDS, pad_id=1, units=UNITS, embedding=24, logit_hidden=24)
+    return CaptionDecoder(sizes).eval()
+
+
+@pytest.fixture(scope="module")
+def graphs(decoder: CaptionDecoder) -> dict[str, onnx.ModelProto]:
+    return fused_steps(decoder)
+
+
+def session(graph: onnx.ModelProto) -> ort.InferenceSession:
+    return ort.InferenceSession(graph.SerializeToString())
+
+
+def feed(graph: onnx.ModelProto, rows: int) -> dict[str, np.ndarray]:
+    """Draws inputs; the hidden state of one row is ten times as large, as first states can be."""
+    random = np.random.default_rng(rows)
+    hidden, cell = random.standard_normal((2, rows, UNITS), dtype=np.float32)
+    hidden[0] *= 10
+    values = {
+        "token_ids": random.integers(0, WORDS, rows),
+        "parent_rows": np.arange(rows),
+        "hidden": hidden,
+        "cell": cell,
+        "bias": np.zeros((1, WORDS), np.float32),
+        "k": np.array([WORDS]),
+        "uniforms": 1 - random.random(rows, dtype=np.float32),
+        "temperature": np.ones(1, np.float32),
+    }
+    return {value.name: values[value.name] for value in graph.graph.input}
+
+
+def test_int8_is_near_fp32(graphs: dict[str, onnx.ModelProto]) -> None:
+    graph = graphs["search_step"]
+    inputs = feed(graph, 9)
+    outputs = ["log_probs", "next_hidden", "next_cell"]
+    exact = session(graph).run(outputs, inputs)
+    whole = session(quantise_step(graph)).run(outputs, inputs)
+    for found, expected in zip(whole, exact, strict=True):
+        assert 0 < np.abs(found - expected).max() < 0.05
+        np.testing.assert_allclose(found[1:], expected[1:], atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["search_step", "greedy_step", "sample_step"])
+def test_a_row_does_not_depend_on_the_rows_beside_it(graphs: dict[str, onnx.ModelProto], name: str) -> None:
+    run = session(quantise_step(graphs[name]))
+    inputs = feed(graphs[name], 9)
+    together = run.run(None, inputs)
+    for row in range(9):
+        alone = {key: value[[row]] if len(value) == 9 else value for key, value in inputs.items()}
+        if "parent_rows" in alone:
+            alone["parent_rows"] = np.zeros(1, np.int64)
+        for one, all_rows in zip(run.run(None, alone), together, strict=True):
+            np.testing.assert_allclose(one[0], all_rows[row], atol=1e-6)
+
+
+def test_all_products_by_weights_are_whole_numbers_and_no_fp32_matrix_but_the_embedding_stays(
+    graphs: dict[str, onnx.ModelProto],
+) -> None:
+    before = graphs["search_step"].SerializeToString()
+    quantised = quantise_step(graphs["search_step"])
+    assert graphs["search_step"].SerializeToString() == before
+    ops = [node.op_type for node in quantised.graph.node]
+    assert ops.count("MatMulIntegerToFloat") == 3
+    assert ops.count("Gemm") == 1  # the table's, made when the graph is opened
+    matrices = {
+        tensor.name for tensor in quantised.graph.initializer if len(tensor.dims) == 2 and tensor.data_type == 1
+    }
+    assert matrices == {"embedding.weight", "lstm.input_weight"}
+    assert not quantised.graph.value_info
+    onnx.checker.check_model(quantised)
+
+
+def test_inputs_and_outputs_stay_as_they_are(graphs: dict[str, onnx.ModelProto]) -> None:
+    for graph in graphs.values():
+        quantised = quantise_step(graph)
+        assert list(quantised.graph.input) == list(graph.graph.input)
+        assert list(quantised.graph.output) == list(graph.graph.output)
