@@ -20,6 +20,9 @@ from engine.runtime.sessions import save_engine
 if TYPE_CHECKING:
     from engine.captioner import Captioner
 
+Again = Callable[[StepModel, np.ndarray, np.ndarray], object]
+"""again(model, zeros, mask) steps as many rows as there are zeros. It holds no model: that would keep its memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Warmed:
@@ -96,27 +99,27 @@ def _warm_steps(captioner: "Captioner", batch_size: int, decoding: Decoding) -> 
         for rows in (most, *(size for size in BUCKETS[::-1] if size <= most)):  # at first both slots grow
             zeros = np.zeros(rows, np.int64)
             for _ in range(2):  # one for each slot of state
-                run(zeros, bias if len(bias) == 1 else np.repeat(bias[:1], rows, axis=0))
+                run(model, zeros, bias if len(bias) == 1 else np.repeat(bias[:1], rows, axis=0))
 
 
 class _Spy(StepModel):
-    """Notes which kinds of step a decode takes, each with a mask and with what runs it: run(zeros (rows,), mask)."""
+    """Notes which kinds of step a decode takes, each with a mask and with what runs it again."""
 
     images = 0
 
     def __init__(self, model: StepModel) -> None:
         self.images = model.images
-        self.kinds: dict[tuple[str, int, bool], tuple[np.ndarray, Callable[[np.ndarray, np.ndarray], object]]] = {}
+        self.kinds: dict[tuple[str, int, bool], tuple[np.ndarray, Again]] = {}
         self._model = model
 
     def step(
         self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        self._note("step", bias, lambda zeros, mask: self._model.step(zeros, zeros, mask, k), k)
+        self._note("step", bias, lambda model, zeros, mask: model.step(zeros, zeros, mask, k), k)
         return self._model.step(token_ids, parent_rows, bias, k)
 
     def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self._note("best", bias, lambda zeros, mask: self._model.best(zeros, zeros, mask))
+        self._note("best", bias, lambda model, zeros, mask: model.best(zeros, zeros, mask))
         return self._model.best(token_ids, parent_rows, bias)
 
     def draw(
@@ -127,11 +130,11 @@ class _Spy(StepModel):
         temperature: float,
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        def again(zeros: np.ndarray, mask: np.ndarray) -> object:
-            return self._model.draw(zeros, zeros, mask, temperature, np.ones(len(zeros), np.float32))
+        def again(model: StepModel, zeros: np.ndarray, mask: np.ndarray) -> object:
+            return model.draw(zeros, zeros, mask, temperature, np.ones(len(zeros), np.float32))
 
         self._note("draw", bias, again)
         return self._model.draw(token_ids, parent_rows, bias, temperature, uniforms)
 
-    def _note(self, verb: str, bias: np.ndarray, run: Callable[[np.ndarray, np.ndarray], object], k: int = 0) -> None:
+    def _note(self, verb: str, bias: np.ndarray, run: Again, k: int = 0) -> None:
         self.kinds.setdefault((verb, k, len(bias) == 1), (bias, run))
