@@ -1,0 +1,102 @@
+"""The steps of a decode on a session: fused is portable, no shape is bound twice, what is no number is an error."""
+
+from math import isnan
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import Beam, Captioner, EngineError, Greedy, Sample
+from engine.decoding.model import StepModel
+from engine.options import Decoding
+from engine.runtime.steps import Steps
+
+WAYS = (Greedy(), Greedy(with_scores=False), Beam(beam_size=3), Sample(seed=1), Sample(seed=1, top_k=5, num_samples=3))
+
+
+@pytest.fixture(scope="module")
+def features(tiny_captioner: Captioner) -> np.ndarray:
+    size = tiny_captioner.bundle.manifest.feature_size
+    return np.random.default_rng(0).standard_normal((9, size), dtype=np.float32)
+
+
+@pytest.fixture
+def steps(tiny_captioner: Captioner, features: np.ndarray) -> tuple[Steps, Steps]:
+    """The same decode twice."""
+    graphs = tiny_captioner._graphs
+    first, second = graphs.start(features), graphs.start(features)
+    assert isinstance(first, Steps)
+    assert isinstance(second, Steps)
+    return first, second
+
+
+def fed(captioner: Captioner, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draws token_ids and parent_rows (rows,) and a bias (1, vocabulary)."""
+    random, words = np.random.default_rng(seed), captioner.bundle.manifest.vocabulary_size
+    bias = np.zeros((1, words), np.float32)
+    bias[:, random.integers(0, words, 3)] = -np.inf
+    return random.integers(0, words, rows), random.integers(0, 4, rows), bias
+
+
+def test_the_fused_steps_do_what_the_search_step_does_for_a_model_without_them(
+    tiny_captioner: Captioner, steps: tuple[Steps, Steps]
+) -> None:
+    assert {"greedy_step", "sample_step"} <= {graph.graph for graph in tiny_captioner.bundle.manifest.graphs}
+    fused, portable = steps
+    for seed, rows in enumerate((9, 12, 4, 4)):
+        given = fed(tiny_captioner, rows, seed)
+        uniforms = 1 - np.random.default_rng(seed).random(rows, dtype=np.float32)
+        ids, log_probs = fused.draw(*given, 0.7, uniforms)
+        expected_ids, expected_log_probs = StepModel.draw(portable, *given, 0.7, uniforms)
+        np.testing.assert_array_equal(ids, expected_ids)
+        np.testing.assert_allclose(log_probs, expected_log_probs, atol=1e-5)
+        given = fed(tiny_captioner, rows, seed + 10)
+        np.testing.assert_array_equal(fused.best(*given)[0], StepModel.best(portable, *given)[0])
+
+
+def test_greedy_without_scores_says_the_same_and_no_scores(tiny_captioner: Captioner, features: np.ndarray) -> None:
+    scored = tiny_captioner.caption_features(features, Greedy())
+    for found, expected in zip(
+        tiny_captioner.caption_features(features, Greedy(with_scores=False)), scored, strict=True
+    ):
+        assert (found.tokens, found.finished, found.text) == (expected.tokens, expected.finished, expected.text)
+        assert isnan(found.score)
+        assert isnan(found.log_prob)
+        assert found.token_log_probs == ()
+        assert not isnan(expected.score)
+
+
+@pytest.mark.parametrize("decoding", WAYS)
+def test_no_shape_is_bound_twice_in_a_decode(
+    tiny_captioner: Captioner, features: np.ndarray, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound: list[tuple[Any, ...]] = []
+    bind = Steps._bind
+
+    def counted(self: Steps, graph: str, rows: int, k: int) -> Any:
+        capacities = tuple(slot._capacity for slot in self._slots)
+        bound.append((id(self), graph, self._current, rows, k, capacities))
+        return bind(self, graph, rows, k)
+
+    monkeypatch.setattr(Steps, "_bind", counted)
+    tiny_captioner.caption_features(features, decoding)
+    assert bound
+    assert len(bound) == len(set(bound))
+
+
+@pytest.mark.parametrize("decoding", WAYS)
+def test_features_that_are_no_numbers_are_an_error(
+    tiny_captioner: Captioner, features: np.ndarray, decoding: Decoding
+) -> None:
+    broken = features.copy()
+    broken[3] = np.nan
+    with pytest.raises(EngineError, match="no numbers"):
+        tiny_captioner.caption_features(broken, decoding)
+
+
+@pytest.mark.parametrize("decoding", WAYS)
+def test_the_batch_decides_nothing(tiny_captioner: Captioner, features: np.ndarray, decoding: Decoding) -> None:
+    together = [caption.text for caption in tiny_captioner.caption_features(features, decoding)]
+    alone = [tiny_captioner.caption_features(features[[i]], decoding)[0].text for i in range(len(features))]
+    turned = [caption.text for caption in tiny_captioner.caption_features(features[::-1].copy(), decoding)][::-1]
+    assert together == alone == turned
