@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.bundle import GRAPHS
 from engine.checks import is_int, require
 from engine.decoding.decode import decode, rows_per_image
 from engine.decoding.model import StepModel
@@ -82,7 +81,7 @@ def save_engines(captioner: "Captioner") -> list[Path]:
         save_engine(
             captioner.bundle.path, captioner.bundle.graph(name, captioner.precision), graphs.provider, graphs.options
         )
-        for name in GRAPHS
+        for name in sorted({graph.graph for graph in captioner.bundle.manifest.graphs})
         if name != "decoder_step"  # the engine does not run it
     )
     return [path for path in saved if path is not None]
