@@ -57,7 +57,7 @@ def complete(
     checks: list[Check] = []
     exact = [graph for graph in manifest.graphs if graph.precision == "fp32"]
     for precision in options.made:
-        made = make_variant(precision, staging, exact, calibration)
+        made = make_variant(precision, staging, exact, calibration, options.weight_bits)
         variants = manifest.variants | {precision: made.variant}
         manifest = replace(manifest, graphs=manifest.graphs + made.graphs, variants=variants)
         save_manifest(staging, manifest)

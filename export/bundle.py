@@ -13,9 +13,10 @@ from engine.manifest import Defaults, GraphFile, Manifest, Variant
 from engine.vocabulary import SPECIAL_WORDS
 from export import record
 from export.additions import complete, require_passed, save_manifest
-from export.decoder import init_graph, search_graph, step_graph
+from export.decoder import init_graph, step_graph
 from export.encoder import encoder_graph
 from export.errors import ExportError
+from export.fused_steps import fused_steps
 from export.pictures import find_pictures
 from export.staging import staged
 from export.variants import VariantOptions
@@ -152,11 +153,10 @@ def _write(staging: Path, encoder: Encoder | None, decoder: Checkpoint | None) -
         if models["encoder"].ByteSize() > LARGEST_GRAPH:
             share_weights([models["encoder"]], staging / ENCODER_WEIGHTS)
     if decoder is not None:
-        step = step_graph(decoder.decoder)
         decoders = {
             "decoder_init": init_graph(decoder.decoder),
-            "decoder_step": step,
-            "search_step": search_graph(step),
+            "decoder_step": step_graph(decoder.decoder),
+            **fused_steps(decoder.decoder),
         }
         share_weights(list(decoders.values()), staging / DECODER_WEIGHTS)
         models |= decoders

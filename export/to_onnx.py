@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         "--calibration-images", type=int, default=IMAGES, help=f"most photographs to calibrate on ({IMAGES})"
     )
     variants.add_argument(
+        "--weight-bits", type=int, default=7, help="of int8: 7 is right on every processor, 8 needs VNNI on x86 (7)"
+    )
+    variants.add_argument(
         "--measure", type=Path, help="a data set: CIDEr of its dev list and images per second for each precision"
     )
     return parser
@@ -119,6 +122,7 @@ def _variants(given: argparse.Namespace) -> VariantOptions:
         precisions=tuple((given.precision or "fp32").split(",")),
         calibration=given.calibration,
         calibration_images=given.calibration_images,
+        weight_bits=given.weight_bits,
         measure=given.measure,
     )
 

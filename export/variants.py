@@ -13,12 +13,14 @@ import onnx
 from engine.manifest import GraphFile, ImageSpec, Variant
 from export import record
 from export.calibration import IMAGES, Calibration, Photographs, observe
+from export.decoder_int8 import quantise_step
 from export.errors import ExportError
 from export.half import half
 from export.quantise import prepare, quantise
 from export.weights import share_weights
 
 PRECISIONS = ("fp32", "int8", "fp16")
+STEPS = ("search_step", "greedy_step", "sample_step")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +28,15 @@ class VariantOptions:
     """Which precisions a bundle gets, and what INT8 is calibrated on.
 
     calibration: a data set, of which only the train list is used, or a folder of photographs. calibration_images:
-    most of them that are looked at. measure: a data set whose dev list every precision is measured on; None leaves
-    CIDEr and speed unknown, and the engine then keeps to fp32.
+    most of them that are looked at. weight_bits: 7 is right on every processor; 8 is nearer to fp32 and overflows on
+    x86 without VNNI, where the engine's "auto" therefore leaves it. measure: a data set whose dev list every precision
+    is measured on; None leaves CIDEr and speed unknown, and the engine then keeps to fp32.
     """
 
     precisions: tuple[str, ...] = ("fp32",)
     calibration: Path | None = None
     calibration_images: int = IMAGES
+    weight_bits: int = 7
     measure: Path | None = None
 
     def __post_init__(self) -> None:
@@ -43,6 +47,8 @@ class VariantOptions:
             raise ExportError("int8 is calibrated on photographs: name a data set or a folder of them by --calibration")
         if "int8" not in self.precisions and self.calibration is not None:
             raise ExportError("--calibration is for int8, which --precision does not name")
+        if self.weight_bits not in (7, 8):
+            raise ExportError(f"weights have 7 or 8 bits, not {self.weight_bits}")
         if self.calibration_images < 1:
             raise ExportError(f"--calibration-images must be at least 1, but it is {self.calibration_images}")
 
@@ -67,7 +73,13 @@ class Made:
     pixels: np.ndarray | None
 
 
-def make_variant(precision: str, folder: Path, exact: Iterable[GraphFile], calibration: Calibration | None) -> Made:
+def make_variant(
+    precision: str,
+    folder: Path,
+    exact: Iterable[GraphFile],
+    calibration: Calibration | None,
+    weight_bits: int = 7,
+) -> Made:
     """Writes the graphs of a precision into a folder that holds the fp32 ones (`exact`)."""
     sources = {graph.graph: folder / graph.file for graph in exact}
     if precision == "fp16":
@@ -77,13 +89,17 @@ def make_variant(precision: str, folder: Path, exact: Iterable[GraphFile], calib
         return Made(graphs, Variant(record={"graphs": sorted(models)}), None)
     assert calibration is not None
     prepared = prepare(onnx.load(sources["encoder"]))
-    models = {"encoder": quantise(prepared, observe(prepared, calibration.pixels))}
+    models = {"encoder": quantise(prepared, observe(prepared, calibration.pixels), narrow=weight_bits == 7)}
+    if "greedy_step" in sources:  # steps of export.fused_steps; those of older bundles stay fp32
+        steps = {name: quantise_step(onnx.load(path)) for name, path in sources.items() if name in STEPS}
+        share_weights(list(steps.values()), folder / "decoder.int8.weights", beside=sources.values())
+        models |= steps
     said = {
         "graphs": sorted(models),
         "calibration": calibration.record(),
         "activations": "uint8, least to largest value seen",
         "weights": "int8, a scale for each output channel; 8 bits in depthwise convolutions; biases corrected",
-        "weight_bits": 7,
+        "weight_bits": weight_bits,
         "left_in_fp32": [],
     }
     return Made(_write(folder, precision, models), Variant(record=said), calibration.held_out)

@@ -1,9 +1,10 @@
 """Weight files: the large initialisers of several graphs, each stored once. Knows nothing of what graphs compute."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import onnx
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.external_data_helper import set_external_data
 
@@ -14,13 +15,13 @@ SMALLEST = 1024
 """Smaller initialisers (in bytes) stay in the graph, where shape inference finds them."""
 
 
-def share_weights(models: Sequence[ModelProto], path: Path) -> None:
+def share_weights(models: Sequence[ModelProto], path: Path, beside: Iterable[Path] = ()) -> None:
     """Moves the initialisers of all models to the file `path`; equal bytes are stored once.
 
     The models are changed in place and then refer to the file by its name: they belong into its folder. The same
-    models always give the same bytes.
+    models always give the same bytes. beside: graphs in that folder; what their weight files hold is not stored again.
     """
-    places: dict[bytes, int] = {}
+    places = _places(beside)
     with path.open("wb") as file:
         for tensor in (tensor for model in models for tensor in model.graph.initializer):
             content = _content(tensor)
@@ -28,11 +29,26 @@ def share_weights(models: Sequence[ModelProto], path: Path) -> None:
                 continue
             digest = hashlib.sha256(content).digest()
             if digest not in places:
-                places[digest] = -file.tell() % ALIGNMENT + file.tell()
-                file.write(b"\0" * (places[digest] - file.tell()) + content)
+                places[digest] = (path.name, -file.tell() % ALIGNMENT + file.tell())
+                file.write(b"\0" * (places[digest][1] - file.tell()) + content)
+            name, offset = places[digest]
             tensor.raw_data = b""
-            set_external_data(tensor, path.name, offset=places[digest], length=len(content))
+            set_external_data(tensor, name, offset=offset, length=len(content))
             tensor.ClearField("raw_data")
+
+
+def _places(graphs: Iterable[Path]) -> dict[bytes, tuple[str, int]]:
+    """Returns file and offset of each tensor in the weight files of some graphs, by the SHA-256 of its bytes."""
+    places = {}
+    for path in graphs:
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            if entries:
+                with (path.parent / entries["location"]).open("rb") as file:
+                    file.seek(int(entries["offset"]))
+                    digest = hashlib.sha256(file.read(int(entries["length"]))).digest()
+                places[digest] = (entries["location"], int(entries["offset"]))
+    return places
 
 
 def _content(tensor: TensorProto) -> bytes:

@@ -15,16 +15,17 @@ from export import additions, variants
 from export import measure as measuring
 from export.additions import add_variants
 from export.bundle import ExportOptions, Part, export_bundle
-from export.calibration import Calibration, Photographs
+from export.calibration import Calibration, Photographs, observe
 from export.errors import ExportError, ParityError
 from export.quantise import Observed
 from export.to_onnx import main
 from export.variants import VariantOptions
 from tests.drawn import write_drawn_data
 from tests.export.test_bundle import contents
-from training import metrics
 
-FP32 = {f"{name}.onnx" for name in ("encoder", "decoder_init", "decoder_step", "search_step")} | {"decoder.weights"}
+STEPS = ("search_step", "greedy_step", "sample_step")
+FP32 = {f"{name}.onnx" for name in ("encoder", "decoder_init", "decoder_step", *STEPS)} | {"decoder.weights"}
+INT8 = {f"{name}.int8.onnx" for name in ("encoder", *STEPS)} | {"decoder.int8.weights"}
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +58,8 @@ def bundle(varied: Path, tmp_path: Path) -> Path:
 def test_adding_variants_leaves_every_other_file_as_it_is(exported: Bundle, varied: Path) -> None:
     before, after = contents(exported.path), contents(varied)
     assert {name for name in before if after[name] != before[name]} == {"manifest.json"}
-    assert after.keys() - before.keys() == {
-        *("encoder.int8.onnx", "encoder.fp16.onnx", "decoder_init.fp16.onnx", "decoder_step.fp16.onnx"),
-        *("search_step.fp16.onnx", "decoder.fp16.weights"),
-    }
+    half = {name.replace(".", ".fp16.") for name in FP32}
+    assert after.keys() - before.keys() == half | INT8
 
 
 def test_fp32_graphs_are_the_same_bytes_whether_or_not_variants_are_asked_for(
@@ -70,7 +69,7 @@ def test_fp32_graphs_are_the_same_bytes_whether_or_not_variants_are_asked_for(
     export_bundle(run, tmp_path / "varied", ExportOptions(name="mine", variants=both))
     plain, with_int8 = contents(exported.path), contents(tmp_path / "varied")
     assert {name: plain[name] for name in FP32} == {name: with_int8[name] for name in FP32}
-    assert with_int8.keys() - plain.keys() == {"encoder.int8.onnx"}
+    assert with_int8.keys() - plain.keys() == INT8
     assert exported.manifest.variants == {"fp32": Variant()}
 
 
@@ -82,7 +81,7 @@ def test_the_manifest_says_how_variants_were_made_and_how_near_they_are(varied: 
     assert record["calibration"].keys() == {"photographs", "source", "names_sha256"}
     assert (record["calibration"]["photographs"], record["calibration"]["source"]) == (24, "data, train list")
     assert manifest.variants["int8"].cider is None, "nobody measured it, so that auto keeps to fp32"
-    for precision, graphs in (("int8", 1), ("fp16", 4)):
+    for precision, graphs in (("int8", 4), ("fp16", 6)):
         checks = {name: value for name, value in manifest.parity.items() if name.startswith(f"{precision} ")}
         assert len(checks) == graphs
         assert all(0 < check["max_error"] <= check["tolerance"] for check in checks.values())
@@ -113,12 +112,22 @@ def test_float16_graphs_hold_no_float32_weights_and_their_ends_are_float32(varie
 def test_a_variant_is_replaced_alone(bundle: Path, int8: VariantOptions) -> None:
     before = contents(bundle)
     assert int8.calibration is not None
-    add_variants(bundle, VariantOptions(precisions=("int8",), calibration=int8.calibration, calibration_images=5))
+    few = VariantOptions(precisions=("int8",), calibration=int8.calibration, calibration_images=5, weight_bits=8)
+    add_variants(bundle, few)
     after = contents(bundle)
     assert {name for name in before.keys() | after.keys() if after.get(name) != before.get(name)} == {
         *("manifest.json", "encoder.int8.onnx")
-    }
-    assert Bundle.load(bundle).manifest.variants["int8"].record["calibration"]["photographs"] == 5
+    }, "the steps are not calibrated"
+    record = Bundle.load(bundle).manifest.variants["int8"].record
+    assert (record["calibration"]["photographs"], record["weight_bits"]) == (5, 8)
+
+
+def test_int8_steps_share_what_they_leave_in_fp32(varied: Path) -> None:
+    bundle = Bundle.load(varied)
+    for name in STEPS:
+        assert bundle.graph(name, "int8").data == ("decoder.int8.weights", "decoder.weights")
+    fp32, own = ((varied / name).stat().st_size for name in ("decoder.weights", "decoder.int8.weights"))
+    assert own < fp32 / 2
 
 
 def test_half_an_export_drops_the_variants_of_the_graphs_it_replaces(
@@ -147,7 +156,7 @@ def shifted(observed: Observed) -> Observed:
 def test_a_sabotaged_calibration_fails_by_name_and_changes_nothing(
     bundle: Path, int8: VariantOptions, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Observed], Observed]
 ) -> None:
-    before, observe = contents(bundle.parent), variants.observe
+    before = contents(bundle.parent)
     monkeypatch.setattr(variants, "observe", lambda prepared, pixels: spoil(observe(prepared, pixels)))
     with pytest.raises(ParityError, match="nothing was written: beyond tolerance in int8 encoder, photographs"):
         add_variants(bundle, int8)
@@ -174,7 +183,7 @@ def test_an_interruption_leaves_the_bundle_as_it_was(
 def test_measuring_stores_cider_and_speed_of_every_precision(
     bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(metrics.shutil, "which", lambda _: None)  # scores without Java are quicker
+    monkeypatch.setattr(shutil, "which", lambda _: None)  # scores without Java are quicker
     monkeypatch.setattr(measuring, "SPEED_IMAGES", 4)
     monkeypatch.setattr(measuring, "ROUNDS", 1)
     monkeypatch.setattr(measuring, "available_providers", lambda: ["cpu"])
@@ -205,6 +214,7 @@ def test_every_refusal_is_one_sentence_and_exit_code_1(
         ("--output", there, "--precision", "int8", "--calibration", new): "holds no photographs to calibrate on",
         ("--output", there, "--precision", "int8", "--calibration", broken): "can be read",
         ("--output", there, "--measure", empty): "cannot be measured",
+        ("--output", there, "--precision", "int8", "--calibration", data, "--weight-bits", 4): "7 or 8 bits",
         ("--output", new, "--precision", "fp16"): "is no bundle",
         ("--output", there, "--precision", "int8", "--calibration", data, "--calibration-images", 0): "at least 1",
     }

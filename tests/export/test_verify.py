@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from engine.bundle import Bundle
 from export import bundle as exporting
@@ -63,11 +64,16 @@ def scaled(name: str, factor: float) -> Callable[[ModelProto], ModelProto]:
 
 
 def reversed_selection(model: ModelProto) -> ModelProto:
-    (largest,) = (
-        a for node in model.graph.node if node.op_type == "TopK" for a in node.attribute if a.name == "largest"
-    )
-    largest.i = 0
+    (select,) = (node for node in model.graph.node if node.op_type == "TopK")
+    select.attribute.append(helper.make_attribute("largest", 0))
     return model
+
+
+def in_step(
+    name: str, spoil: Callable[[ModelProto], ModelProto]
+) -> Callable[[dict[str, ModelProto]], dict[str, ModelProto]]:
+    """Spoils one of the fused steps."""
+    return lambda steps: {**steps, name: spoil(steps[name])}
 
 
 @pytest.mark.parametrize(
@@ -76,8 +82,10 @@ def reversed_selection(model: ModelProto) -> ModelProto:
         ("encoder_graph", scaled("mean", 1.01), "encoder, photographs"),
         ("init_graph", scaled("initial.weight", 1.001), "decoder_init, random features"),
         ("step_graph", scaled("output.weight", 1.001), "decoder_step, random states"),
-        ("search_graph", reversed_selection, "search_step, one bias"),
-        ("search_graph", reversed_selection, "greedy decode, engine on features"),
+        ("fused_steps", in_step("search_step", reversed_selection), "search_step, one bias"),
+        ("fused_steps", in_step("greedy_step", reversed_selection), "greedy_step, bias per row"),
+        ("fused_steps", in_step("search_step", reversed_selection), "greedy decode, engine on features"),
+        ("fused_steps", in_step("sample_step", scaled("output.bias", 1.5)), "sample_step, bias per row"),
     ],
 )
 def test_a_wrong_graph_fails_by_name_and_leaves_nothing(
@@ -85,7 +93,7 @@ def test_a_wrong_graph_fails_by_name_and_leaves_nothing(
     run: Path,
     tmp_path: Path,
     function: str,
-    spoil: Callable[[ModelProto], ModelProto],
+    spoil: Callable[[Any], Any],
     named: str,
 ) -> None:
     right = getattr(exporting, function)
