@@ -73,7 +73,9 @@ def test_the_engines_of_the_graphs_that_run_are_saved(
         return None if graph.graph == "decoder_init" else Path(graph.file)
 
     monkeypatch.setattr(module, "save_engine", save)
-    assert [path.name for path in save_engines(tiny_captioner)] == ["encoder.onnx", "search_step.onnx"]
+    held = {graph.file for graph in tiny_captioner.bundle.manifest.graphs}
+    expected = held - {"decoder_init.onnx", "decoder_step.onnx"}
+    assert {path.name for path in save_engines(tiny_captioner)} == expected >= {"encoder.onnx", "search_step.onnx"}
 
 
 @pytest.fixture
