@@ -20,6 +20,7 @@ TABLE_BYTES = 1 << 26
 it opens the graph: no file holds it. With more words or units the product is made at every step."""
 
 IR_VERSION = 10
+BLOCK = 64  # words that a drawn number passes at once before it goes word by word
 LOWEST = np.finfo(np.float32).min
 
 
@@ -148,17 +149,38 @@ def _greedy(graph: GraphBuilder, logits: str, vocabulary: int) -> None:
 def _sample(graph: GraphBuilder, logits: str, vocabulary: int) -> None:
     graph.input("uniforms", TensorProto.FLOAT, "rows")
     graph.input("temperature", TensorProto.FLOAT, 1)
-    one, last = graph.weight("one", [1]), graph.weight("last", [vocabulary - 1])
+    one = graph.weight("one", [1])
     biased = graph.node("Add", graph.node("LogSoftmax", logits, axis=1), "bias")
     # where all words are forbidden the best is -inf, and -inf less -inf would be no number
     best = graph.node("Max", graph.node("ReduceMax", biased, one), graph.weight("lowest", LOWEST))
     mass = graph.node("Exp", graph.node("Div", graph.node("Sub", biased, best), "temperature"))
-    cumulative = graph.node("CumSum", mass, graph.weight("words_axis", np.int64(1)))  # (rows, vocabulary)
-    total = graph.node("Gather", cumulative, last, axis=1)  # (rows, 1)
-    target = graph.node("Mul", graph.node("Unsqueeze", "uniforms", one), total)
-    short = graph.node("Cast", graph.node("Less", cumulative, target), to=TensorProto.FLOAT)
-    column = graph.node("Cast", graph.node("ReduceSum", short, one), to=TensorProto.INT64)  # (rows, 1)
+    # in two levels, first the block and then the word in it: a CumSum of all words takes longer than their logits
+    axis, blocks = graph.weight("sum_axis", np.int64(1)), -(-vocabulary // BLOCK)
+    padded = graph.node("Pad", mass, graph.weight("padding", [0, 0, 0, blocks * BLOCK - vocabulary]))
+    by_block = graph.node("Reshape", padded, graph.weight("block_shape", [-1, blocks, BLOCK]))
+    sums = graph.node("ReduceSum", by_block, graph.weight("last_axis", [2]), keepdims=0)  # (rows, blocks)
+    reached = graph.node("CumSum", sums, axis)  # (rows, blocks)
+    target = graph.node("Mul", graph.node("Unsqueeze", "uniforms", one), _last(graph, reached, blocks))
+    block = _reach(graph, reached, target)  # (rows, 1)
+    words = graph.node("GatherND", by_block, block, batch_dims=1)  # (rows, BLOCK)
+    before = graph.node("GatherElements", graph.node("CumSum", sums, axis, exclusive=1), block, axis=1)
+    rest = graph.node("Max", graph.node("Sub", target, before), graph.weight("tiny", np.finfo(np.float32).tiny))
+    reached = graph.node("CumSum", words, axis)
+    rest = graph.node("Min", rest, _last(graph, reached, BLOCK))  # added up in another order, it may fall short
+    word = _reach(graph, reached, rest)
+    column = graph.node("Add", graph.node("Mul", block, graph.weight("block", [BLOCK])), word)
     graph.node("Squeeze", column, one, out="ids")
     graph.node("Squeeze", graph.node("GatherElements", biased, column, axis=1), one, out="log_probs")
     graph.output("ids", TensorProto.INT64, "rows")
     graph.output("log_probs", TensorProto.FLOAT, "rows")
+
+
+def _last(graph: GraphBuilder, values: str, count: int) -> str:
+    """Returns the last of values (rows, count): (rows, 1)."""
+    return graph.node("Gather", values, graph.weight(f"last_of_{count}", [count - 1]), axis=1)
+
+
+def _reach(graph: GraphBuilder, cumulative: str, target: str) -> str:
+    """Returns the first place at which rising values (rows, any) reach the target (rows, 1): int64 (rows, 1)."""
+    short = graph.node("Cast", graph.node("Less", cumulative, target), to=TensorProto.FLOAT)
+    return graph.node("Cast", graph.node("ReduceSum", short, "one"), to=TensorProto.INT64)
