@@ -65,8 +65,8 @@ def prepare(encoder: ModelProto) -> Prepared:
 def quantise(prepared: Prepared, observed: Observed, *, keep: Collection[str] = (), narrow: bool = True) -> ModelProto:
     """Returns the INT8 encoder: inputs and outputs of the fp32 one, QuantizeLinear and DequantizeLinear inside.
 
-    keep: names of convolutions that stay fp32, to measure what each costs: with its optimiser on, ONNX Runtime rounds the
-    weights of such a one itself, coarsely, where it stands behind a quantised activation. narrow: see export.rounding.
+    keep: names of convolutions that stay fp32, to measure what each costs: with its optimiser on, ONNX Runtime rounds
+    the weights of such a one itself, coarsely, behind a quantised activation. narrow: see export.rounding.
     """
     model = ModelProto()
     model.CopyFrom(prepared.model)
