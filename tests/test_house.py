@@ -26,6 +26,13 @@ ALLOWED = {
         "engine.errors",
     },
     "export/decode.py": {"engine"},  # it proves the engine equal to PyTorch
+    "export/calibration.py": {"training.data"},  # the photographs that INT8 is calibrated on
+    "export/measure.py": {
+        "engine",
+        "training.data",
+        "training.evaluate",
+        "training.metrics",
+    },  # what a precision is worth
     "serving": {"engine"},
 }
 # third-party modules that a package must never import

@@ -37,7 +37,8 @@ class Graphs:
         if provider.device == "cuda":
             device = Device(self.session, provider.name, options.device_id, options.cuda_graphs)
             self.encoder = DeviceEncoder(device, (image.height, image.width, 3), sizes.feature_size)
-            self._decoder = DeviceDecoder(device, sizes.units, sizes.vocabulary_size)
+            held = {graph.graph for graph in sizes.graphs}
+            self._decoder = DeviceDecoder(device, sizes.units, sizes.vocabulary_size, held)
         else:
             lanes = (options.threads or cores()) if provider.name == "cpu" else 0
             self.encoder = Encoder(partial(self.session, "encoder"), sizes.feature_size, lanes=lanes)

@@ -15,6 +15,8 @@ from engine.runtime.options import RuntimeOptions
 from engine.runtime.providers import PROVIDERS, Provider, ProviderOptions, onnxruntime, plug_in_devices
 
 CPU = "CPUExecutionProvider"
+SPIN_US = 50
+"""Longer than the gap between two layers, shorter than anything else."""
 SHAPE_OPS = frozenset(("Shape", "Size", "Constant", "ConstantOfShape"))
 """What ONNX Runtime computes on the host on purpose, whatever the provider."""
 
@@ -88,9 +90,8 @@ def _open(
     settings.inter_op_num_threads = 1  # the graphs are chains: there is nothing to run side by side
     settings.log_severity_level = 3
     entries = dict(entries or {})
-    if not graph.graph.endswith("_step"):
-        # its threads would spin on the cores that the next graph needs; steps follow one another at once and gain
-        entries["session.intra_op.allow_spinning"] = "0"
+    if provider.name == "cpu":
+        entries |= _spinning(ort)
     if provider.device != "cpu":
         entries["session.record_ep_graph_assignment_info"] = "1"
     for key, value in entries.items():
@@ -122,6 +123,13 @@ def _open(
     if provider.device != "cpu":
         _warn_of_host_nodes(session, path.name, provider)
     return session
+
+
+def _spinning(ort: Any) -> dict[str, str]:
+    """Lets threads spin from one layer to the next, but not on into the time of whatever uses the cores then."""
+    if tuple(map(int, ort.__version__.split(".")[:2])) < (1, 26):  # knows no duration, and its own is far too long
+        return {"session.intra_op.allow_spinning": "0"}
+    return {"session.intra_op.spin_duration_us": str(SPIN_US)}
 
 
 def _warn_of_host_nodes(session: Any, file: str, provider: Provider) -> None:

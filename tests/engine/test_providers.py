@@ -390,13 +390,21 @@ def test_nodes_that_a_device_leaves_to_the_host_are_named(monkeypatch: pytest.Mo
     open_session(Path("bundle"), ENCODER, PROVIDERS["cpu"], options)  # there they belong
 
 
-def test_only_the_threads_of_the_step_spin_between_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, FakeRuntime())
-    spinning = {
-        graph.graph: open_session(Path("bundle"), graph, PROVIDERS["cpu"], RuntimeOptions()).settings.entries
-        for graph in (ENCODER, STEP)
-    }
-    assert spinning == {"encoder": {"session.intra_op.allow_spinning": "0"}, "search_step": {}}
+@pytest.mark.parametrize(
+    ("version", "entries"),
+    [
+        ("1.24.1", {"session.intra_op.allow_spinning": "0"}),
+        ("1.26.0", {"session.intra_op.spin_duration_us": "50"}),
+        ("1.32.0rc1", {"session.intra_op.spin_duration_us": "50"}),
+    ],
+)
+def test_threads_do_not_spin_on_when_a_run_is_over(
+    version: str, entries: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = install(monkeypatch, FakeRuntime())
+    runtime.__version__ = version
+    opened = open_session(Path("bundle"), ENCODER, PROVIDERS["cpu"], RuntimeOptions())
+    assert opened.settings.entries == entries
 
 
 # --- plug-ins
