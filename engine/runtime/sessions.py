@@ -15,8 +15,8 @@ from engine.runtime.options import RuntimeOptions
 from engine.runtime.providers import PROVIDERS, Provider, ProviderOptions, onnxruntime, plug_in_devices
 
 CPU = "CPUExecutionProvider"
-SPIN_US = 50
-"""Longer than the gap between two layers, shorter than anything else."""
+SPIN_US = 200
+"""Longer than the gaps between layers and between steps, shorter than the pause between two calls."""
 SHAPE_OPS = frozenset(("Shape", "Size", "Constant", "ConstantOfShape"))
 """What ONNX Runtime computes on the host on purpose, whatever the provider."""
 

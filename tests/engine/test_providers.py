@@ -394,8 +394,8 @@ def test_nodes_that_a_device_leaves_to_the_host_are_named(monkeypatch: pytest.Mo
     ("version", "entries"),
     [
         ("1.24.1", {"session.intra_op.allow_spinning": "0"}),
-        ("1.26.0", {"session.intra_op.spin_duration_us": "50"}),
-        ("1.32.0rc1", {"session.intra_op.spin_duration_us": "50"}),
+        ("1.26.0", {"session.intra_op.spin_duration_us": "200"}),
+        ("1.32.0rc1", {"session.intra_op.spin_duration_us": "200"}),
     ],
 )
 def test_threads_do_not_spin_on_when_a_run_is_over(
