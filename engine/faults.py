@@ -39,8 +39,7 @@ _TENSORS: dict[str, tuple[dict[str, tuple[str | int, ...]], dict[str, tuple[str 
         {"ids": ("int64", "rows"), "log_probs": ("float32", "rows"), **_NEXT},
     ),
 }
-OPTIONAL = ("greedy_step", "sample_step")  # without them the search_step does their work, slower
-GRAPHS = tuple(name for name in _TENSORS if name not in OPTIONAL)
+GRAPHS = tuple(_TENSORS)
 
 
 def sha256(path: Path) -> str:

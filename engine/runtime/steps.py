@@ -28,7 +28,6 @@ class Steps(StepModel):
     def __init__(self, graphs: Any, features: np.ndarray) -> None:
         self.images = len(features)
         self._graphs = graphs
-        self._there = {graph.graph for graph in graphs.bundle.manifest.graphs}
         units = graphs.bundle.manifest.units
         self._slots = _Slot(units, graphs.device), _Slot(units, graphs.device)
         self._current = 0  # the slot that holds the state
@@ -48,8 +47,6 @@ class Steps(StepModel):
 
     def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the best next token: see StepModel."""
-        if "greedy_step" not in self._there:
-            return super().best(token_ids, parent_rows, bias)
         return self._run(self._feed("greedy_step", token_ids, parent_rows, bias))
 
     def draw(
@@ -61,8 +58,6 @@ class Steps(StepModel):
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns a next token drawn from the whole distribution: see StepModel."""
-        if "sample_step" not in self._there:
-            return super().draw(token_ids, parent_rows, bias, temperature, uniforms)
         bound = self._feed("sample_step", token_ids, parent_rows, bias)
         bound.inputs["uniforms"][:] = uniforms
         bound.inputs["temperature"][0] = min(max(temperature, TEMPERATURES[0]), TEMPERATURES[1])

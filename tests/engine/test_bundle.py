@@ -268,7 +268,7 @@ def test_a_missing_field_is_named(folder: Path, name: str) -> None:
         (lambda data: data.update(name=None), "manifest.name is None"),
         (lambda data: data.update(graphs={}), "manifest.graphs is {}"),
         (lambda data: data.update(image=[]), "manifest.image is []"),
-        (lambda data: data["graphs"].append(5), "manifest.graphs[4] is 5"),
+        (lambda data: data["graphs"].append(5), "manifest.graphs[6] is 5"),
         (lambda data: data["image"].update(mean=[1, 2]), "manifest.image.mean is [1, 2]"),
         (lambda data: data["image"].update(std=[1, 2, "3"]), "manifest.image.std[2] is '3'"),
         (lambda data: data["defaults"].update(length_penalty="high"), "manifest.defaults.length_penalty is 'high'"),
