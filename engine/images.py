@@ -62,7 +62,8 @@ def load_pixels(
         elif isinstance(source, Image.Image):
             pixels = _fitted(source, aim)
         elif isinstance(source, np.ndarray):
-            pixels = _fitted(_from_array(source, aim.max_pixels), aim)
+            image = _from_array(source, aim.max_pixels)
+            pixels = source if source.shape == (height, width, 3) else _fitted(image, aim)  # a resize of nothing
         elif isinstance(source, bytes | bytearray | memoryview):
             pixels = _from_file(io.BytesIO(bytes(source)), aim)
         elif hasattr(source, "read"):

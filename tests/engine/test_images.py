@@ -669,3 +669,13 @@ def test_a_callers_tiff_of_pages_of_different_sizes_goes_on_as_it_was(tmp_path: 
         load_pixels(pages, height=4, width=4)
         pages.seek(1)
         assert (load_pixels(pages, height=4, width=4) == (0, 0, 255)).all()
+
+
+@pytest.mark.parametrize("resample", sorted(RESAMPLES))
+def test_an_array_of_the_asked_size_is_taken_as_it_is(resample: str) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (24, 31, 3), dtype=np.uint8)
+    pixels = load_pixels(array, height=24, width=31, resample=resample)
+    resized = Image.fromarray(array).resize((31, 24), RESAMPLES[resample])
+    np.testing.assert_array_equal(pixels, np.asarray(resized))
+    pixels[:] = 0
+    assert array.any(), "the caller's array is its own"
