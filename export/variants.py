@@ -90,10 +90,9 @@ def make_variant(
     assert calibration is not None
     prepared = prepare(onnx.load(sources["encoder"]))
     models = {"encoder": quantise(prepared, observe(prepared, calibration.pixels), narrow=weight_bits == 7)}
-    if "greedy_step" in sources:  # steps of export.fused_steps; those of older bundles stay fp32
-        steps = {name: quantise_step(onnx.load(path)) for name, path in sources.items() if name in STEPS}
-        share_weights(list(steps.values()), folder / "decoder.int8.weights", beside=sources.values())
-        models |= steps
+    steps = {name: quantise_step(onnx.load(sources[name])) for name in STEPS}
+    share_weights(list(steps.values()), folder / "decoder.int8.weights", beside=sources.values())
+    models |= steps
     said = {
         "graphs": sorted(models),
         "calibration": calibration.record(),
