@@ -41,10 +41,14 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was measured, when (ISO 8601): only ways of running that computed what fp32 on the CPU computes."""
+    """What was measured, when (ISO 8601): only ways of running that computed what fp32 on the CPU computes.
+
+    tried: the providers that were to be measured, also where they could not.
+    """
 
     date: str
     timings: tuple[Timing, ...]
+    tried: tuple[str, ...] = ()
 
 
 def load(bundle: Bundle) -> Answer | None:
@@ -65,7 +69,7 @@ def load(bundle: Bundle) -> Answer | None:
         timings = tuple(Timing(**timing) for timing in data["timings"])
         if not isinstance(data["date"], str) or not timings:
             raise ValueError("it holds no date or no timing")
-        return Answer(data["date"], timings)
+        return Answer(data["date"], timings, tuple(map(str, data["tried"])))
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         sentence = f"{path} is ignored, it cannot be understood ({error!r}); `python -m engine tune` writes it again"
         warnings.warn(sentence, RuntimeWarning, stacklevel=2)
@@ -76,7 +80,7 @@ def save(bundle: Bundle, answer: Answer) -> Path:
     """Writes the file whole or not at all and returns its path. Raises EngineError where no file can be written."""
     here = fingerprint(bundle)
     path = _path(bundle, here)
-    data = {"date": answer.date, "timings": [asdict(timing) for timing in answer.timings], "fingerprint": here}
+    data = {**asdict(answer), "fingerprint": here}
     if path is None or not store(path, json.dumps(data, indent=1).encode()):
         where = "this user has no folder for caches" if path is None else f"{path} cannot be written"
         raise EngineError(f"what was measured cannot be kept: {where}; let {VARIABLE} name a folder that can be")

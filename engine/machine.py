@@ -1,6 +1,7 @@
 """What this machine is, as far as speed depends on it: processor, cores, GPUs, versions. Reads; measures nothing."""
 
 import importlib.util
+import os
 import platform
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +25,9 @@ def fingerprint(bundle: Bundle) -> dict[str, Any]:
     """
     return {
         "bundle": sha256(bundle.path / MANIFEST_FILE),  # which holds the SHA-256 of every other file
-        "versions": versions(),
+        "versions": versions() | optional_packages(),
         "providers": installed_providers(),
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "processor": processor(),
         "cores": cores(),
         "gpus": gpus(),
@@ -46,6 +48,18 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "Pillow": PIL.__version__,
     }
+
+
+def optional_packages() -> dict[str, str]:
+    """Returns the versions of the packages that make reading faster, and of the plug-ins, as far as they are here."""
+    from importlib import metadata
+
+    found = {}
+    plug_ins = (provider.plug_in.replace("_", "-") for provider in PROVIDERS.values() if provider.plug_in)
+    for package in ("simplejpeg", "cykooz-resizer", *plug_ins):
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def installed_providers() -> list[str]:

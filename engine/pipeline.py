@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -53,33 +53,42 @@ class Pipeline:
     def run(self, images: Iterable[ImageInput], *, fail: bool) -> Iterator[Encoded]:
         """Yields the images batch by batch; with `fail` the first that is broken is raised. Raises ImageError."""
         entries = enumerate(images)
-        batch, ahead = self._begin(entries), None
+        fills, fault = self._take(entries)
+        batch = ahead = self._begin(fills, alone=True)
         try:
-            while batch is not None:
-                fault, ahead = None, None
-                try:
-                    ahead = self._begin(entries)
-                except Exception as error:  # of the caller's iterable: what it gave before is captioned first
-                    fault = error
+            while fills:
+                batch, ahead, raised = ahead, None, fault
+                assert batch is not None, "what was taken has begun"
+                fills, fault = self._take(entries) if raised is None else ([], None)
+                ahead = self._begin(fills, alone=False)
                 encoded = batch.finish()
                 if fail and (broken := next(filter(None, encoded.faults), None)):
                     raise broken
                 yield encoded
-                if fault is not None:
-                    raise fault
-                batch = ahead
+                if raised is not None:
+                    raise raised
+            if fault is not None:
+                raise fault
         finally:
             for begun in (batch, ahead):
                 if begun is not None:
                     begun.cancel()
 
-    def _begin(self, entries: Iterator[tuple[int, ImageInput]]) -> "_Batch | None":
-        """Takes the next batch and sets the pool to work on it; None where there are no more images."""
-        fills = [self._fill(*entry) for entry in itertools.islice(entries, self._batch_size)]
+    def _take(self, entries: Iterator[tuple[int, ImageInput]]) -> tuple[list[Fill], Exception | None]:
+        """Takes the next batch; what the caller's iterable raises comes beside the images that it gave before."""
+        fills: list[Fill] = []
+        try:
+            fills.extend(self._fill(*entry) for entry in itertools.islice(entries, self._batch_size))
+        except Exception as error:
+            return fills, error
+        return fills, None
+
+    def _begin(self, fills: list[Fill], *, alone: bool) -> "_Batch | None":
+        """Sets the pool to work on a batch, if there is one; alone: nobody is waiting for another meanwhile."""
         images, lanes = len(fills), self._encoder.lanes
         if not images:
             return None
-        if images == 1:  # the shortest way: no other thread, and all of them for the encoder
+        if images == 1 and alone:  # the shortest way: no other thread, and all of them for the encoder
             return _Batch(partial(self._read_and_encode, fills, self._encoder.encode))
         if lanes and (images % lanes == 0 or images >= 4 * lanes):
             chunks = -(-images // LANE_IMAGES)
@@ -93,6 +102,8 @@ class Pipeline:
         return _Batch(lambda: self._encode([read.result() for read in reads], pixels, self._encoder.encode), reads)
 
     def _fill(self, entry: int, image: ImageInput) -> Fill:
+        if isinstance(image, bytearray):  # its owner may fill it anew before the next is taken
+            image = bytes(image)
         if not isinstance(image, np.ndarray | Image.Image):
             return partial(self._read, entry, image)
         pixels = np.empty(self._shape, np.uint8)  # its owner may change the image before the next is taken
@@ -121,8 +132,8 @@ class _Batch:
     futures: Sequence[Future[Any]] = ()
 
     def cancel(self) -> None:
-        for future in self.futures:
-            future.cancel()
+        """Returns when nothing of the batch is read any more: its files are the caller's."""
+        wait([future for future in self.futures if not future.cancel()])
 
 
 def _gather(parts: Sequence[Future[Encoded]]) -> Encoded:

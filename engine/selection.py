@@ -78,7 +78,8 @@ def select(bundle: Bundle, request: Request, machine: Machine | None = None) -> 
         for name in names
         if name not in {choice.provider for choice in tuned}
     ]
-    return (*tuned, *default)
+    ahead = _untried(machine, tuned, default)
+    return (*ahead, *tuned, *(choice for choice in default if choice not in ahead))
 
 
 def open_first(choices: Sequence[Choice], start: Callable[[Choice], Opened]) -> tuple[Choice, Opened]:
@@ -134,6 +135,16 @@ def _tuned(manifest: Manifest, request: Request, machine: Machine) -> list[Choic
             why = f"tuned on {machine.answer.date} for {'many images at once' if many else 'one image'}"
             fastest[timing.provider] = Choice(timing.provider, timing.precision, runtime, why)
     return list(fastest.values())
+
+
+def _untried(machine: Machine, tuned: Sequence[Choice], default: Sequence[Choice]) -> list[Choice]:
+    """Returns the default choices that stay before the tuned ones: providers that come first and nobody tried."""
+    if machine.answer is None or not tuned:
+        return []
+    tried = {*machine.answer.tried, *(timing.provider for timing in machine.answer.timings)}
+    order = machine.available
+    before = order[: order.index(tuned[0].provider)] if tuned[0].provider in order else order
+    return [choice for choice in default if choice.provider in before and choice.provider not in tried]
 
 
 def _default_precision(manifest: Manifest, request: Request, machine: Machine, provider: str) -> str:

@@ -29,6 +29,7 @@ MANY, FEWER = 32, 8  # images of a batch; fewer where many would take longer tha
 BATCH_SECONDS = 2.0
 CLOSE = 1.3  # ways this much slower than the best of the first round run in no other
 ROUNDS = 9
+NO_TIME = "no time was left: give it more --seconds"
 FIRST_ROUND = 0.75  # of the budget; the rest is for repeating what came first
 # least cosine of the features, and most that sentences may lose of their score, beside fp32 on the CPU
 TOLERANCES = {"fp32": (0.9999, 0.05), "fp16": (0.999, 0.1), "bf16": (0.99, 0.2)}
@@ -108,7 +109,7 @@ def ways(bundle: Bundle, providers: Sequence[str] = ()) -> list[Way]:
     found = [Way("cpu", "fp32", 0)]
     for threads in (0, *halves):
         for name in names:
-            if threads and PROVIDERS[name].device != "cpu":
+            if threads and (PROVIDERS[name].device != "cpu" or PROVIDERS[name].cache is not None):
                 continue
             found += [Way(name, precision, threads) for precision in bundle.precisions]
     return list(dict.fromkeys(found))
@@ -155,7 +156,7 @@ class _Race:
         entry, began = Entry(way), self.spent()
         self.entries.append(entry)
         if began + self._longest > FIRST_ROUND * self._budget.seconds:
-            entry.fault = "no time was left: give it more --seconds"
+            entry.fault = NO_TIME
             return
         try:
             captioner = self._budget.start(way)

@@ -16,7 +16,7 @@ from engine.errors import EngineError, OptionsError
 from engine.progress import Progress
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.providers import available_providers, find_provider
-from engine.tuning import BUILDERS, DECODINGS, Budget, Entry, Tuning, Way, tune, ways
+from engine.tuning import BUILDERS, DECODINGS, NO_TIME, Budget, Entry, Tuning, Way, tune, ways
 
 HEAD = ("provider", "precision", "threads", "one image", "speed-up", "a batch of {}", "speed-up", "")
 
@@ -59,9 +59,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     date = datetime.date.today().isoformat()
     path, fault = None, None
     try:
-        path = answers.save(
-            bundle, answers.Answer(date, tuple(entry.timing(tuning.images) for entry in tuning.measured))
-        )
+        path = answers.save(bundle, _answer(bundle, tuning, date))
     except EngineError as error:  # what was measured is told all the same
         fault = error
     if arguments.json:
@@ -77,6 +75,23 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     if fault is not None:
         raise fault
     return 0
+
+
+def _answer(bundle: Bundle, tuning: Tuning, date: str) -> answers.Answer:
+    """Returns what is to be kept: this tuning, and what an earlier one found of ways that this one left alone.
+
+    Raises EngineError where time ran out for a way that "auto" would take untuned: half an answer is worse than none.
+    """
+    lacking = [str(entry.way) for entry in tuning.entries if entry.fault == NO_TIME and not entry.way.threads]
+    if lacking:
+        raise EngineError(f"nothing is kept, no time was left for {', '.join(lacking)}: give it more --seconds")
+    ways = {entry.way for entry in tuning.entries}
+    earlier = answers.load(bundle) or answers.Answer(date, ())
+    kept = [timing for timing in earlier.timings if Way(timing.provider, timing.precision, timing.threads) not in ways]
+    tried = dict.fromkeys((*earlier.tried, *(way.provider for way in ways)))
+    return answers.Answer(
+        date, (*kept, *(entry.timing(tuning.images) for entry in tuning.measured)), tuple(sorted(tried))
+    )
 
 
 def _tune(bundle: Bundle, arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> Tuning:

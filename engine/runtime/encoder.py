@@ -50,9 +50,9 @@ class Encoder:
     def _run(self, session: Any, pixels: np.ndarray, at_once: int) -> np.ndarray:
         features = np.empty((len(pixels), self._feature_size), np.float32)
         for i in range(0, len(pixels), at_once):
-            part = features[i : i + at_once]
+            part, images = features[i : i + at_once], np.ascontiguousarray(pixels[i : i + at_once])
             binding = session.io_binding()
-            binding.bind_cpu_input("pixels", np.ascontiguousarray(pixels[i : i + at_once]))
+            binding.bind_cpu_input("pixels", images)  # holds its address alone
             binding.bind_output("features", "cpu", 0, part.dtype, part.shape, part.ctypes.data)
             session.run_with_iobinding(binding)
         return features

@@ -29,8 +29,7 @@ class Graphs:
         self.precision = precision
         self.options = options
         self.device = (provider.device, options.device_id if provider.device != "cpu" else 0)
-        self._sessions: dict[tuple[str, int], Any] = {}
-        self._opening = threading.Lock()
+        self.session = _Sessions(bundle, provider, precision, options)
         sizes, image = bundle.manifest, bundle.manifest.image
         self.encoder: Encoder | DeviceEncoder
         self._decoder: DeviceDecoder | None = None
@@ -50,17 +49,29 @@ class Graphs:
         graphs.session("encoder")
         return graphs
 
-    def session(self, name: str, threads: int = 0) -> Any:
-        """Returns the onnxruntime.InferenceSession of a graph; threads: 0 for as many as the options say."""
-        key = (name, threads or self.options.threads)
-        with self._opening:
-            if key not in self._sessions:
-                graph, options = self.bundle.graph(name, self.precision), replace(self.options, threads=key[1])
-                self._sessions[key] = open_session(self.bundle.path, graph, self.provider, options)
-        return self._sessions[key]
-
     def start(self, features: np.ndarray | DeviceFeatures) -> StepModel:
         """Begins the decode of a batch: features float32 (batch, feature_size)."""
         if self._decoder is not None:
             return self._decoder.start(features)
         return Steps(self, np.ascontiguousarray(features, np.float32))
+
+
+class _Sessions:
+    """Opens sessions once; refers to nothing that refers to it, so that what is dropped is freed at once."""
+
+    def __init__(self, bundle: Bundle, provider: Provider, precision: str, options: RuntimeOptions) -> None:
+        self._bundle = bundle
+        self._provider = provider
+        self._precision = precision
+        self._options = options
+        self._opened: dict[tuple[str, int], Any] = {}
+        self._opening = threading.Lock()
+
+    def __call__(self, name: str, threads: int = 0) -> Any:
+        """Returns the onnxruntime.InferenceSession of a graph; threads: 0 for as many as the options say."""
+        key = (name, threads or self._options.threads)
+        with self._opening:
+            if key not in self._opened:
+                graph, options = self._bundle.graph(name, self._precision), replace(self._options, threads=key[1])
+                self._opened[key] = open_session(self._bundle.path, graph, self._provider, options)
+        return self._opened[key]

@@ -580,7 +580,7 @@ def test_what_an_iterable_gave_before_it_failed_is_captioned(tiny_captioner: Cap
         raise KeyError("lost")
 
     captions = tiny_captioner.iter_captions(failing())
-    assert_equal([next(captions) for _ in range(8)], tiny_captioner.caption(images[:8]))
+    assert_equal([next(captions) for _ in range(9)], tiny_captioner.caption(images[:9]))
     with pytest.raises(KeyError, match="lost"):
         next(captions)
 

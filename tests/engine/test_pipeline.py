@@ -90,16 +90,48 @@ def test_the_first_broken_image_is_raised(lanes: int) -> None:
 
 
 @pytest.mark.parametrize("lanes", [0, 2])
-def test_what_an_iterable_gave_before_it_failed_comes_first(lanes: int) -> None:
+@pytest.mark.parametrize(("given", "batches"), [(0, []), (1, [1]), (4, [2, 2]), (5, [2, 2, 1])])
+def test_what_an_iterable_gave_before_it_failed_comes_first(given: int, batches: list[int], lanes: int) -> None:
     def images() -> Iterator[bytes]:
-        yield from [b"a"] * 4
+        yield from [b"a"] * given
         raise OSError("the disk is gone")
 
     run, _ = pipeline(lanes, 2)
     seen: list[int] = []
     with pytest.raises(OSError, match="the disk is gone"):
         seen.extend(len(encoded.faults) for encoded in run.run(images(), fail=True))
-    assert seen == [2, 2]
+    assert seen == batches
+
+
+def test_nothing_is_read_any_more_when_a_call_is_over() -> None:
+    reading, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
+        if entry >= 2:
+            reading.set()
+            assert may_end.wait(10)
+            ended.set()
+        return read(entry, image, pixels)
+
+    batches = Pipeline(slow, Doubling(2), shape=(2, 3, 3), batch_size=2).run([b"a"] * 4, fail=True)
+    next(batches)
+    assert reading.wait(10)
+    threading.Timer(0.05, may_end.set).start()
+    batches.close()  # type: ignore[attr-defined]
+    assert ended.is_set()
+
+
+def test_a_buffer_may_be_filled_anew_before_the_next_image_is_taken() -> None:
+    run, _ = pipeline(2, 2)
+    buffer = bytearray(1)
+
+    def refilled() -> Iterator[bytearray]:
+        for value in range(4):
+            buffer[0] = value
+            yield buffer
+
+    features = np.concatenate([encoded.features for encoded in run.run(refilled(), fail=True)])
+    assert features[:, 0].tolist() == [0, 2, 4, 6]
 
 
 def test_the_next_batch_is_at_work_while_this_one_is_taken() -> None:

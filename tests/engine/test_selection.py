@@ -33,7 +33,7 @@ def variant(cider: float | None = 0.5, record: dict[str, Any] | None = None, **s
 
 
 def measured(*timings: Timing) -> Machine:
-    return replace(GOOD, answer=Answer("2026-11-22", timings))
+    return replace(GOOD, answer=Answer("2026-11-22", timings, tried=("cpu", "cuda", "openvino")))
 
 
 def tried(bundle: Bundle, machine: Machine = GOOD, **asked: Any) -> list[tuple[str, str, int]]:
@@ -135,6 +135,12 @@ def test_the_fastest_that_was_measured_wins_for_one_image_and_for_many_each() ->
 
 def test_providers_that_were_not_measured_come_after_those_that_were() -> None:
     assert tried(TWO, measured(FP32, OPENVINO)) == [("openvino", "int8", 0), ("cpu", "fp32", 0), ("cuda", "fp32", 0)]
+
+
+def test_a_provider_that_nobody_tried_keeps_its_place_in_the_documented_order() -> None:
+    machine = replace(GOOD, answer=Answer("2026-11-22", (INT8,), tried=("cpu",)))
+    assert tried(TWO, machine)[0] == ("cuda", "fp32", 0)
+    assert tried(TWO, machine, provider="cpu") == [("cpu", "int8", 1)]
 
 
 def test_what_is_asked_for_by_name_wins_over_what_was_measured() -> None:

@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 
 from engine import Captioner, EngineError, ProviderError, RuntimeOptions, answers, tuning
+from engine.answers import Answer, Timing
 from engine.bundle import Bundle
 from engine.cli import main
+from engine.commands.tune import _answer
 from engine.manifest import Defaults, Variant
 from engine.photographs import draw_photographs
 from engine.selection import Request, select
-from engine.tuning import Budget, Tuning, Way, tune, ways
+from engine.tuning import NO_TIME, Budget, Entry, Tuning, Way, tune, ways
 
 FIRST = Way("cpu", "fp32", 0)
 ONE, INT8, HALF, OPENVINO = (
@@ -417,3 +419,17 @@ def test_an_engine_error_on_the_way_leaves_nothing(tiny_bundle: Path, cache: Pat
 
     assert main(["tune", "--bundle", str(tiny_bundle)], missing) == 2
     assert list(cache.iterdir()) == []
+
+
+def test_half_an_answer_is_not_kept_and_another_provider_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    timings = Timing("cuda", "fp32", 0, 1.0, 1.0), Timing("cpu", "fp32", 0, 9.0, 9.0)
+    earlier = Answer("2026-01-01", timings, ("cpu", "cuda"))
+    monkeypatch.setattr("engine.commands.tune.answers.load", lambda bundle: earlier)
+    first = Entry(Way("cpu", "fp32", 0), samples={(images, i): [2.0] for images in (1, 8) for i in range(2)})
+    late = Entry(Way("cpu", "int8", 0), fault=NO_TIME)
+    with pytest.raises(EngineError, match="no time was left for cpu int8"):
+        _answer(BUNDLE, Tuning(entries=(first, late), images=8, seconds=1), "2026-11-22")
+    late.way = Way("cpu", "int8", 1)  # a variation of threads may be left out
+    answer = _answer(BUNDLE, Tuning(entries=(first, late), images=8, seconds=1), "2026-11-22")
+    assert {(timing.provider, timing.latency) for timing in answer.timings} == {("cuda", 1.0), ("cpu", 2.0)}
+    assert answer.tried == ("cpu", "cuda")
