@@ -11,6 +11,7 @@ from engine.errors import BundleError
 from engine.faults import (
     GRAPHS,
     VOCABULARY_FILE,
+    default_faults,
     file_faults,
     graph_faults,
     listed_files,
@@ -21,7 +22,7 @@ from engine.faults import (
 from engine.manifest import FORMAT_VERSION, GraphFile, Manifest
 from engine.vocabulary import Vocabulary
 
-__all__ = ["GRAPHS", "MANIFEST_FILE", "VOCABULARY_FILE", "Bundle", "sha256", "shipped_bundle"]
+__all__ = ["GRAPHS", "MANIFEST_FILE", "VOCABULARY_FILE", "Bundle", "default_faults", "sha256", "shipped_bundle"]
 
 MANIFEST_FILE = "manifest.json"
 SHIPPED = Path(__file__).parent / "models"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.images import RESAMPLES
-from engine.manifest import GraphFile, Manifest, Tensor
-from engine.vocabulary import SPECIAL_WORDS, Vocabulary
+from engine.manifest import Defaults, GraphFile, Manifest, Tensor
+from engine.vocabulary import SPECIAL_WORDS, Vocabulary, split
 
 VOCABULARY_FILE = "vocabulary.json"
 
@@ -95,18 +95,32 @@ def vocabulary_faults(vocabulary: Vocabulary, manifest: Manifest) -> list[str]:
 
 def value_faults(manifest: Manifest) -> list[str]:
     """Checks the manifest's values, whose types are right."""
-    image, defaults = manifest.image, manifest.defaults
-    checks = [
+    image = manifest.image
+    checks: list[tuple[bool, str, object, str]] = [
         (image.resize == "squash", "image.resize", image.resize, '"squash"'),
         (image.resample in RESAMPLES, "image.resample", image.resample, f"one of {', '.join(RESAMPLES)}"),
         (image.height >= 1, "image.height", image.height, "from 1"),
         (image.width >= 1, "image.width", image.width, "from 1"),
         (all(isfinite(value) for value in image.mean), "image.mean", image.mean, "finite"),
         (all(0 < value < inf for value in image.std), "image.std", image.std, "above 0"),
+    ]
+    return [*_misfits(checks), *default_faults(manifest.defaults)]
+
+
+def default_faults(defaults: Defaults) -> list[str]:
+    """Checks that a search can use these defaults."""
+    repeats, endings = defaults.no_repeat_ngram_size, defaults.bad_endings
+    checks: list[tuple[bool, str, object, str]] = [
         (defaults.max_length >= 1, "defaults.max_length", defaults.max_length, "from 1"),
         (defaults.beam_size >= 1, "defaults.beam_size", defaults.beam_size, "from 1"),
         (0 <= defaults.length_penalty <= 10, "defaults.length_penalty", defaults.length_penalty, "from 0 to 10"),
+        (repeats >= 0, "defaults.no_repeat_ngram_size", repeats, "from 0"),
+        (all(split(word) == [word] for word in endings), "defaults.bad_endings", endings, "single lower-case words"),
     ]
+    return _misfits(checks)
+
+
+def _misfits(checks: list[tuple[bool, str, object, str]]) -> list[str]:
     return [f"{name} is {value!r} and must be {what}" for holds, name, value, what in checks if not holds]
 
 

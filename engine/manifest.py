@@ -5,7 +5,7 @@ import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 Record = TypeVar("Record")
 
 
@@ -27,11 +27,13 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What decoding options mean when the caller leaves them out."""
+    """What decoding options mean when the caller leaves them out. bad_endings: words that no caption may end in."""
 
     max_length: int = 20
     beam_size: int = 3
     length_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
+    bad_endings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,10 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything a bundle says of itself. The dictionaries at the end are records for people, not settings."""
+    """Everything a bundle says of itself. The dictionaries at the end are records for people, not settings.
+
+    confidence: what a caption's confidence is computed with; empty where nobody calibrated it.
+    """
 
     name: str
     encoder: str
@@ -84,6 +89,7 @@ class Manifest:
     graphs: tuple[GraphFile, ...]
     data_sha256: dict[str, str]
     variants: dict[str, Variant] = field(default_factory=dict)
+    confidence: dict[str, float] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 
 from engine.checks import is_int, is_number, plain, require
 
+STYLES = "plain", "sentence"
 LONGEST = 1000  # tokens: room for a sentence is taken before it is written
 
 
@@ -22,14 +23,18 @@ class Constraints:
     max_length counts tokens, the end included; a sentence that reaches it without its end is unfinished.
     min_length counts words before the end may come. prefix is text that each sentence starts with. Words in
     suppress never appear (words that the model does not know cannot appear anyway). No sequence of
-    no_repeat_ngram_size words appears twice; 0 allows repeats. A prefix stands even where it breaks another rule.
+    no_repeat_ngram_size words appears twice; 0 allows repeats. No sentence ends in a word of bad_endings, such as "a"
+    or "with"; () allows any end. A prefix stands even where it breaks another rule. style is how `text` is written,
+    the tokens staying the same: "plain" is words and spaces, "sentence" starts with a capital and ends in a full stop.
     """
 
     max_length: int | None = None
     min_length: int = 0
     prefix: str = ""
     suppress: tuple[str, ...] = ()
-    no_repeat_ngram_size: int = 0
+    no_repeat_ngram_size: int | None = None
+    bad_endings: tuple[str, ...] | None = None
+    style: str = "plain"
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -38,11 +43,19 @@ class Constraints:
         _require(fits, self, "max_length", f"a whole number from 1 to {LONGEST:,}")
         _require(is_int(self.min_length, 0), self, "min_length", "a whole number from 0")
         _require(isinstance(self.prefix, str), self, "prefix", "text")
-        several = isinstance(self.suppress, Iterable) and not isinstance(self.suppress, str)
-        _require(several, self, "suppress", "a sequence of words, not one text")
-        object.__setattr__(self, "suppress", tuple(self.suppress))
-        _require(all(isinstance(word, str) for word in self.suppress), self, "suppress", "a sequence of words")
-        _require(is_int(self.no_repeat_ngram_size, 0), self, "no_repeat_ngram_size", "a whole number from 0")
+        self._take_words("suppress")
+        if self.bad_endings is not None:
+            self._take_words("bad_endings")
+        fits = self.no_repeat_ngram_size is None or is_int(self.no_repeat_ngram_size, 0)
+        _require(fits, self, "no_repeat_ngram_size", "a whole number from 0")
+        _require(isinstance(self.style, str) and self.style in STYLES, self, "style", f"one of {', '.join(STYLES)}")
+
+    def _take_words(self, name: str) -> None:
+        words = getattr(self, name)
+        several = isinstance(words, Iterable) and not isinstance(words, str)
+        _require(several, self, name, "a sequence of words, not one text")
+        object.__setattr__(self, name, tuple(words))
+        _require(all(isinstance(word, str) for word in getattr(self, name)), self, name, "a sequence of words")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a bundle gets beyond its fp32 graphs: other precisions, what they are worth, scores. Makes no fp32 graph.
+"""What a bundle gets beyond its fp32 graphs: precisions, what they are worth, scores, defaults. Makes no fp32 graph.
 
 Whatever happens, a bundle is what it was or the whole new one.
 """
@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, sha256
-from engine.manifest import Manifest, Variant
+from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, default_faults, sha256
+from engine.manifest import Defaults, Manifest, Variant
 from export import record
 from export.calibration import Calibration
-from export.errors import ParityError
+from export.errors import ExportError, ParityError
 from export.pictures import load_pictures
 from export.staging import staged
 from export.variants import VariantOptions, files_of, make_variant
@@ -73,10 +73,31 @@ def complete(
     return tuple(checks)
 
 
-def add_quality(bundle: Path, quality: Mapping[str, Any]) -> None:
-    """Stores scores, as training.evaluate writes them, in a bundle's manifest. Raises BundleError for no bundle."""
-    manifest = replace(Bundle.load(bundle).manifest, quality=dict(quality))
+def amend(
+    bundle: Path, *, quality: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None
+) -> Manifest:
+    """Changes what a bundle's manifest says, and returns it; raises BundleError and ExportError.
+
+    quality: scores, as training.evaluate writes them. defaults: those to replace. What the bundle was measured to be
+    worth by other defaults goes with them, unless quality says it anew.
+    """
+    manifest = Bundle.load(bundle).manifest
+    new = changed(manifest.defaults, defaults or {})
+    if new != manifest.defaults:
+        variants = {name: replace(variant, cider=None) for name, variant in manifest.variants.items()}
+        manifest = replace(manifest, defaults=new, quality={}, variants=variants)
+    if quality is not None:
+        manifest = replace(manifest, quality=dict(quality))
     write_json(bundle / MANIFEST_FILE, manifest.to_dict())
+    return manifest
+
+
+def changed(defaults: Defaults, asked: Mapping[str, Any]) -> Defaults:
+    """Replaces the defaults that are asked for. Raises ExportError for those that no search could use."""
+    defaults = replace(defaults, **asked)
+    if faults := default_faults(defaults):
+        raise ExportError("; ".join(faults))
+    return defaults
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:

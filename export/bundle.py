@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle
 from engine.manifest import Defaults, GraphFile, Manifest, Variant
 from engine.vocabulary import SPECIAL_WORDS
 from export import record
-from export.additions import complete, require_passed, save_manifest
+from export.additions import changed, complete, require_passed, save_manifest
 from export.decoder import init_graph, step_graph
 from export.encoder import encoder_graph
 from export.errors import ExportError
@@ -78,7 +77,7 @@ def export_bundle(
     if part is not Part.BOTH and options.variants.made:
         raise ExportError("half an export makes no other precision: add it to the bundle afterwards, without a run")
     old = _bundle_to_complete(output, part, overwrite)
-    _defaults(Defaults(), options.defaults)
+    changed(Defaults(), options.defaults)
     pictures = find_pictures(options.verify_images)
     checkpoint = load_checkpoint(folder, options.checkpoint)
     encoder = None
@@ -186,7 +185,7 @@ def _manifest(
         provenance["decoder"] = record.decoder_provenance(decoder, options.checkpoint)
         versions["decoder"] = record.versions()
     says["name"] = options.name or says.get("name") or f"{says['encoder']}-lstm{says['units']}"
-    says["defaults"] = _defaults(says.get("defaults", Defaults()), options.defaults)
+    says["defaults"] = changed(says.get("defaults", Defaults()), options.defaults)
     says["provenance"], says["versions"] = record.overlay(provenance, options.provenance), versions
     # scores of the graphs that are replaced, and what whole variants were worth, would be a lie
     said, left = says.get("variants", {}), {graph.precision for graph in kept}
@@ -196,11 +195,3 @@ def _manifest(
     gone = {graph.precision for graph in old.manifest.graphs} - left if old is not None else set()
     says["parity"] = {n: value for n, value in says.get("parity", {}).items() if n.split()[0] not in gone}
     return Manifest(**{"graphs": (), "data_sha256": {}} | says)
-
-
-def _defaults(usual: Defaults, asked: Mapping[str, Any]) -> Defaults:
-    """Replaces the defaults that are asked for; refuses those that no search could use."""
-    defaults = replace(usual, **asked)
-    if not (defaults.max_length >= 1 and defaults.beam_size >= 1 and 0 <= defaults.length_penalty < inf):
-        raise ExportError(f"{defaults}: max_length and beam_size must be at least 1, length_penalty at least 0")
-    return defaults

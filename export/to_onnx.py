@@ -1,12 +1,13 @@
 """The command `python -m export.to_onnx`: a run's folder in, a verified bundle out. Owns its options and messages.
 
-Without a run it adds to a bundle that is there: other precisions, what they are worth, scores.
+Without a run it changes a bundle that is there: other precisions, what they are worth, scores, defaults.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ try:
     from engine.bundle import Bundle
     from engine.errors import EngineError
     from engine.manifest import Defaults
-    from export.additions import add_quality, add_variants
+    from export.additions import add_variants, amend
     from export.bundle import ExportOptions, Part, export_bundle
     from export.calibration import IMAGES
     from export.errors import ExportError
@@ -28,7 +29,7 @@ except ModuleNotFoundError as missing:
     needs = "python -m pip install 'captioning-engine[cpu,train]'"
     sys.exit(f"export.to_onnx: exporting needs the package {missing.name}, which is not installed: {needs}")
 
-__all__ = ["ExportOptions", "Part", "VariantOptions", "add_quality", "add_variants", "export_bundle", "main"]
+__all__ = ["ExportOptions", "Part", "VariantOptions", "add_variants", "amend", "export_bundle", "main"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        help="the folder of a run of training.train; without it precisions, measures or scores are added to a bundle",
+        help="the folder of a run of training.train; without it precisions, scores or defaults go to a bundle",
     )
     parser.add_argument("--which", choices=("best", "last"), default="best", help="which of the run's checkpoints")
     parser.add_argument("--encoder-weights", help='"pretrained", "random" or a file; default: as the run was told')
@@ -50,6 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--beam-size", type=int, help=f"default of the bundle's users ({usual.beam_size})")
     parser.add_argument("--max-length", type=int, help=f"in tokens, the end included ({usual.max_length})")
     parser.add_argument("--length-penalty", type=float, help=f"of beam search ({usual.length_penalty})")
+    parser.add_argument(
+        "--no-repeat-ngram-size", type=int, metavar="N", help="no N words appear twice in the same order (0: they may)"
+    )
+    parser.add_argument(
+        "--bad-endings",
+        type=lambda words: tuple(filter(None, words.split(","))),
+        metavar="WORD[,WORD]",
+        help='words that no caption ends in, such as a,the,of ("": none)',
+    )
     parser.add_argument("--provenance", type=Path, help="JSON file laid over what is known of weights, data and terms")
     parser.add_argument("--quality", type=Path, help="JSON file of scores, as training.evaluate writes it")
     parser.add_argument("--verify-images", type=Path, help="folder of photographs to verify with; default: samples/")
@@ -77,13 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.checkpoint is not None:
             _export(given)
-        elif given.precision is not None or given.measure is not None:
-            _print(add_variants(given.output, _variants(given), given.verify_images), given.output)
-        elif given.quality is not None:
-            add_quality(given.output, _read_quality(given.quality))
-            print(f"stored the scores of {given.quality} in {given.output}")
-        else:
-            parser.error("--checkpoint is needed (or --precision, --measure or --quality, to add to a bundle)")
+        elif not _change(given):
+            parser.error("--checkpoint is needed (or --precision, --measure, --quality or defaults, for a bundle)")
     except (ExportError, EngineError, CheckpointError, EncoderError, OSError) as error:
         print(f"export.to_onnx: {error}", file=sys.stderr)
         return 1
@@ -93,12 +98,32 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _change(given: argparse.Namespace) -> bool:
+    """Changes what is asked for in the bundle that is there; says whether that was anything."""
+    measured = given.precision is not None or given.measure is not None
+    defaults, quality = _defaults(given), given.quality and _read_quality(given.quality)
+    if defaults or given.quality:
+        amend(given.output, quality=quality, defaults=defaults)
+    if measured:
+        _print(add_variants(given.output, _variants(given), given.verify_images), given.output)
+    if defaults:
+        print(f"set {', '.join(f'{name}={value!r}' for name, value in defaults.items())} in {given.output}")
+    if given.quality:
+        print(f"stored the scores of {given.quality} in {given.output}")
+    if defaults and not (given.quality and given.measure):
+        print("what was measured by other defaults is gone: measure again by --measure, and store scores by --quality")
+    return bool(measured or defaults or given.quality)
+
+
+def _defaults(given: argparse.Namespace) -> dict[str, Any]:
+    return {f.name: value for f in fields(Defaults) if (value := getattr(given, f.name)) is not None}
+
+
 def _export(given: argparse.Namespace) -> None:
-    names = ("beam_size", "max_length", "length_penalty")
     options = ExportOptions(
         checkpoint=given.which,
         name=given.name,
-        defaults={name: value for name in names if (value := getattr(given, name)) is not None},
+        defaults=_defaults(given),
         provenance=_read_object(given.provenance),
         quality=_read_quality(given.quality),
         verify_images=given.verify_images,

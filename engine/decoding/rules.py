@@ -45,6 +45,7 @@ class Rules:
             raise OptionsError(f"prefix={constraints.prefix!r} leaves no room within max_length={max_length}")
         if constraints.min_length >= max_length:
             raise OptionsError(f"min_length={constraints.min_length} must be below max_length={max_length}")
+        repeats = constraints.no_repeat_ngram_size
         suppressed = {
             vocabulary.ids[word] for text in constraints.suppress for word in split(text) if word in vocabulary.ids
         }
@@ -56,7 +57,7 @@ class Rules:
             min_length=constraints.min_length,
             prefix=tuple(vocabulary.ids[word] for word in words),
             forbidden=(*sorted(suppressed), vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id),
-            no_repeat_ngram_size=constraints.no_repeat_ngram_size,
+            no_repeat_ngram_size=defaults.no_repeat_ngram_size if repeats is None else repeats,
         )
 
     def bias(self, position: int, tokens: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:

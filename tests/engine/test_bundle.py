@@ -129,7 +129,7 @@ def test_a_manifest_that_is_no_json_is_named(folder: Path, content: bytes) -> No
     assert "manifest.json cannot be read" in fault(folder)
 
 
-@pytest.mark.parametrize("version", [None, 0, FORMAT_VERSION + 1, "1", [], 1.5])
+@pytest.mark.parametrize("version", [None, 0, FORMAT_VERSION - 1, FORMAT_VERSION + 1, "1", [], 1.5])
 def test_another_format_version_is_named_beside_the_one_that_can_be_read(folder: Path, version: object) -> None:
     edit(folder, lambda data: data.update(format_version=version))
     message = fault(folder)
@@ -352,6 +352,9 @@ def test_a_weight_file_that_the_manifest_does_not_list_is_refused(folder: Path) 
         (lambda data: data["defaults"].update(max_length=0), "max_length"),
         (lambda data: data["defaults"].update(beam_size=-1), "beam_size"),
         (lambda data: data["defaults"].update(length_penalty=-1.0), "length_penalty"),
+        (lambda data: data["defaults"].update(no_repeat_ngram_size=-1), "no_repeat_ngram_size"),
+        (lambda data: data["defaults"].update(bad_endings=["of", "with a"]), "bad_endings"),
+        (lambda data: data["defaults"].update(bad_endings=["The"]), "bad_endings"),
         (lambda data: graph(data, "encoder")["inputs"][0].update(dtype="float32"), "float32"),
         (lambda data: graph(data, "decoder_step")["outputs"][0].update(shape=["rows", 5]), "vocabulary_size"),
         (lambda data: data.update(variants={"int8": {"cider": 0.5, "images_per_second": {}, "record": {}}}), "int8"),
@@ -433,9 +436,17 @@ manifests = st.builds(
     vocabulary_size=st.integers(),
     image=st.builds(ImageSpec, height=st.integers(), width=st.integers(), mean=triples, std=triples),
     special_ids=st.dictionaries(names, st.integers(), max_size=4),
-    defaults=st.builds(Defaults, max_length=st.integers(), beam_size=st.integers(), length_penalty=numbers),
+    defaults=st.builds(
+        Defaults,
+        max_length=st.integers(),
+        beam_size=st.integers(),
+        length_penalty=numbers,
+        no_repeat_ngram_size=st.integers(),
+        bad_endings=st.lists(names, max_size=2).map(tuple),
+    ),
     graphs=st.lists(graph_files, max_size=2).map(tuple),
     data_sha256=st.dictionaries(names, names, max_size=2),
+    confidence=st.dictionaries(names, numbers, max_size=2),
     parity=records,
     quality=records,
     provenance=records,

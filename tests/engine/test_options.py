@@ -21,7 +21,9 @@ SHARED: dict[str, tuple[Any, ...]] = {
     "min_length": (None, *NO_COUNTS),
     "prefix": (None, 3, b"a", ("a", "photo")),
     "suppress": (None, 5, "dog", ("dog", 3), [None], b"dog"),
-    "no_repeat_ngram_size": (None, *NO_COUNTS),
+    "no_repeat_ngram_size": NO_COUNTS,
+    "bad_endings": (5, "of", ("of", 3), [None], b"of"),
+    "style": (None, 1, "Plain", "", ["plain"]),
 }
 NUMBERS: tuple[Any, ...] = (-1.0, math.nan, math.inf, "1", True, 1j, [1.0])
 OWN: dict[Any, dict[str, tuple[Any, ...]]] = {
@@ -48,7 +50,7 @@ def test_a_bad_value_is_refused_with_its_field_and_value(way: Any, name: str, va
     with pytest.raises(OptionsError) as caught:
         way(**{name: value})
     message = str(caught.value)
-    shown = tuple(value) if name == "suppress" and isinstance(value, list | bytes) else value
+    shown = tuple(value) if name in ("suppress", "bad_endings") and isinstance(value, list | bytes) else value
     assert message.startswith(f"{way.__name__}({name}={shown!r}): {name} must be ")
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, EngineError)
@@ -145,6 +147,10 @@ def test_a_min_length_that_leaves_no_room_for_the_end_is_refused() -> None:
 def test_what_is_left_out_is_the_bundles_default() -> None:
     assert Rules.of(Greedy(), WORDS, DEFAULTS).max_length == 5
     assert Rules.of(Greedy(max_length=9), WORDS, DEFAULTS).max_length == 9
+    repeats = Defaults(no_repeat_ngram_size=3)
+    assert Rules.of(Greedy(), WORDS, repeats).no_repeat_ngram_size == 3
+    assert Rules.of(Greedy(no_repeat_ngram_size=2), WORDS, repeats).no_repeat_ngram_size == 2
+    assert Rules.of(Greedy(no_repeat_ngram_size=0), WORDS, repeats).no_repeat_ngram_size == 0, "0 switches it off"
 
 
 def test_suppressed_words_are_forbidden_in_any_case_and_unknown_ones_do_nothing() -> None:

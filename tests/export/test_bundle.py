@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import safetensors.torch
 from onnx import ModelProto
 
 from engine.bundle import Bundle
+from engine.manifest import Variant
 from export import bundle as exporting
 from export import record, staging
-from export.additions import add_quality
+from export.additions import amend, save_manifest
 from export.bundle import ExportOptions, Part, export_bundle
 from export.errors import ExportError
 from tests.export.runs import ENCODER, OPTIONS, SCORES, small_decoder, write_run
@@ -198,7 +200,23 @@ def test_overwrite_replaces_the_whole_bundle(bundle: Path, other_run: Path, tmp_
 
 def test_scores_are_added_later_without_exporting_again(bundle: Path) -> None:
     before = contents(bundle)
-    add_quality(bundle, {"cider": 0.4})
+    amend(bundle, quality={"cider": 0.4})
     after = contents(bundle)
     assert {name for name in after if after[name] != before.get(name)} == {"manifest.json"}
     assert Bundle.load(bundle).manifest.quality == {"cider": 0.4}
+
+
+def test_other_defaults_are_set_later_and_what_was_measured_by_the_old_ones_goes(bundle: Path) -> None:
+    before, old = contents(bundle), Bundle.load(bundle).manifest
+    variants = {"fp32": Variant(0.4, {"cpu": 75.0})}
+    save_manifest(bundle, replace(old, quality={"cider": 0.4}, variants=variants))
+    amend(bundle, defaults={"max_length": old.defaults.max_length})
+    assert Bundle.load(bundle).manifest.quality == {"cider": 0.4}, "nothing has changed"
+    amend(bundle, defaults={"no_repeat_ngram_size": 3, "bad_endings": ("a", "of")})
+    after, manifest = contents(bundle), Bundle.load(bundle).manifest
+    assert {name for name in after if after[name] != before.get(name)} == {"manifest.json"}
+    assert manifest.defaults == replace(old.defaults, no_repeat_ngram_size=3, bad_endings=("a", "of"))
+    assert (manifest.quality, manifest.variants) == ({}, {"fp32": Variant(None, {"cpu": 75.0})})
+    with pytest.raises(ExportError, match="bad_endings"):
+        amend(bundle, defaults={"bad_endings": ("with a",)})
+    assert contents(bundle) == after

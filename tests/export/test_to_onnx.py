@@ -34,6 +34,13 @@ def test_the_command_prints_the_checks_and_writes_the_bundle(
     assert main(["--output", str(output), "--quality", str(tmp_path / "scores.json")]) == 0
     assert Bundle.load(output).manifest.quality == {"bleu_4": 17.5}
 
+    said = ["--no-repeat-ngram-size", "3", "--bad-endings", "a,of"]
+    assert main(["--output", str(output), *said]) == 0
+    defaults = Bundle.load(output).manifest.defaults
+    assert (defaults.beam_size, defaults.no_repeat_ngram_size, defaults.bad_endings) == (2, 3, ("a", "of"))
+    assert main(["--output", str(output), "--bad-endings", ""]) == 0
+    assert Bundle.load(output).manifest.defaults.bad_endings == ()
+
 
 def test_every_refusal_is_one_sentence_and_exit_code_1(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -47,6 +54,7 @@ def test_every_refusal_is_one_sentence_and_exit_code_1(
         ("--checkpoint", run, "--output", new, "--which", "last"): "last.safetensors",
         ("--checkpoint", run, "--output", new, "--decoder-only"): "the encoder is missing",
         ("--checkpoint", run, "--output", new, "--max-length", 0): "max_length",
+        ("--checkpoint", run, "--output", new, "--bad-endings", "of,With"): "bad_endings",
         ("--checkpoint", run, "--output", new, "--encoder-weights", "no.pth"): "are not a file",
         ("--checkpoint", run, "--output", new, "--provenance", tmp_path / "list.json"): "must hold a JSON object",
         ("--output", new, "--quality", tmp_path / "no.json"): "cannot be read as JSON",
