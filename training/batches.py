@@ -55,6 +55,7 @@ class Batch:
 class CaptionTable:
     """All captions of a split, encoded once, in the order of their images."""
 
+    vocabulary: Vocabulary
     names: tuple[str, ...]  # of the images with features and captions
     captions: tuple[tuple[str, ...], ...]  # per image
     features: tuple[np.ndarray, ...]  # per view of the images: float16 (rows, feature_size), a memory map as a rule
@@ -78,6 +79,7 @@ class CaptionTable:
         sequences = [vocabulary.encode(text, max_words) for example in kept for text in example.captions]
         counts = [len(example.captions) for example in kept]
         return cls(
+            vocabulary=vocabulary,
             names=tuple(example.name for example in kept),
             captions=tuple(example.captions for example in kept),
             features=tuple(view.matrix for view in views),
@@ -112,12 +114,23 @@ class CaptionTable:
         """Returns the features of images by position, in the first view: float32 (images, feature_size)."""
         return np.asarray(self.features[0][self.rows[0, images]], dtype=np.float32)
 
-    def drawn(self, generator: np.random.Generator, batches: int, batch_size: int) -> Iterator[Batch]:
-        """Yields training batches: the images in shuffled rounds, each time with a caption and a view at random."""
+    def drawn(self, generator: np.random.Generator, batches: int, batch_size: int, bucket: int = 1) -> Iterator[Batch]:
+        """Yields training batches: the images in shuffled rounds, each time with its next caption and any view.
+
+        An image's captions take turns in an order drawn anew, so that none comes twice before all came once. Every
+        `bucket` batches in a row are sorted by length before they are cut and shuffled again: the same captions,
+        less padding.
+        """
         examples, images = batches * batch_size, len(self.names)
         rounds = np.tile(np.arange(images), (-(-examples // images), 1))
         order = generator.permuted(rounds, axis=1).ravel()[:examples]
-        captions = generator.integers(self.offsets[order], self.offsets[order + 1]).reshape(batches, batch_size)
+        turns = np.arange(examples) // images
+        counts = np.diff(self.offsets)
+        mixed = np.lexsort((generator.random(len(self.tokens)), np.repeat(np.arange(images), counts)))
+        captions = mixed[self.offsets[order] + turns % counts[order]]  # (examples,)
+        captions = captions[np.lexsort((self.lengths[captions], np.arange(examples) // (bucket * batch_size)))]
+        shuffled = np.lexsort((generator.random(batches), np.arange(batches) // bucket))
+        captions = captions.reshape(batches, batch_size)[shuffled]
         views = generator.integers(0, len(self.features), size=captions.shape)
         for chosen, seen in zip(captions, views, strict=True):
             yield self.gather(chosen, seen)

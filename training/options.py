@@ -12,7 +12,56 @@ def _option(default: Any, text: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingOptions:
+class LoopOptions:
+    """What every training run decides. Raises ValueError naming the field whose value makes no sense."""
+
+    epochs: int = _option(30, "epochs in all; a resumed run may raise it")
+    learning_rate: float = _option(1e-3, "Adam's learning rate")
+    schedule: str = _option("constant", 'learning rate over the run: "constant" or "cosine" (down to nothing)')
+    warmup: int = _option(0, "batches over which the learning rate rises from nothing")
+    weight_decay: float = _option(0.0, "decoupled weight decay (AdamW)")
+    gradient_clip: float = _option(5.0, "largest norm of the gradient; 0 leaves it alone")
+    ema: float = _option(0.0, "keep the exponential moving average of the weights, such as 0.999; 0 keeps the last")
+    bf16: bool = _option(False, "reckon in bfloat16 (pays on a GPU and on a CPU with AVX512-BF16 or AMX)")
+    patience: int = _option(5, "stop after so many epochs without a better one; 0 never stops early")
+    seed: int = _option(0, "seed of weights, batches and dropout")
+
+    def __post_init__(self) -> None:
+        self.check_least(1, "epochs")
+        self.check_least(0, "warmup", "weight_decay", "gradient_clip", "patience", "seed")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, but it is {self.learning_rate}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and below 1, but it is {self.ema}")
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(f'schedule must be "constant" or "cosine", but it is "{self.schedule}"')
+
+    def check_least(self, least: int, *names: str) -> None:
+        """Raises ValueError for the first of the named options that lies below `least`."""
+        for name in names:
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}, but it is {getattr(self, name)}")
+
+    @property
+    def free(self) -> frozenset[str]:
+        """The options that may change when a run is resumed: those that only move its end."""
+        return frozenset({"patience"} if self.schedule == "cosine" else {"patience", "epochs"})
+
+    def differences(self, earlier: dict[str, Any]) -> list[str]:
+        """Names the options in which resuming an earlier run (its options as a dict) would make another run.
+
+        An option that the earlier run did not know yet had its default.
+        """
+        return [
+            f"{option.name} was {was!r} and is {getattr(self, option.name)!r}"
+            for option in fields(self)
+            if option.name not in self.free
+            and (was := earlier.get(option.name, option.default)) != getattr(self, option.name)
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions(LoopOptions):
     """Everything that decides a run's numbers: two runs with equal options on equal data are the same run.
 
     Raises ValueError naming the field whose value makes no sense.
@@ -21,19 +70,16 @@ class TrainingOptions:
     encoder: str = _option("efficientnet_lite0", "image encoder by name")
     encoder_weights: str = _option("pretrained", 'its weights: "pretrained", "random" or a file')
     flip: bool = _option(False, "train on the photographs mirrored left to right too")
-    epochs: int = _option(30, "epochs in all; a resumed run may raise it")
     batches: int = _option(1000, "batches in an epoch")
     batch_size: int = _option(64, "images in a batch, over all processes together")
+    bucket: int = _option(16, "batches that are sorted by caption length together; 1 leaves captions where they fall")
     validation_batches: int = _option(100, "batches of validation captions after each epoch, at most")
     max_words: int = _option(20, "captions are cut at this many words")
     min_count: int = _option(5, "words seen less often are unknown")
-    learning_rate: float = _option(1e-3, "Adam's learning rate")
-    schedule: str = _option("constant", 'learning rate over the run: "constant" or "cosine" (down to nothing)')
-    weight_decay: float = _option(0.0, "decoupled weight decay (AdamW)")
     label_smoothing: float = _option(0.0, "share of probability spread over all words while training")
-    gradient_clip: float = _option(5.0, "largest norm of the gradient; 0 leaves it alone")
-    patience: int = _option(5, "stop after so many epochs without a better validation loss; 0 never stops early")
-    seed: int = _option(0, "seed of weights, batches and dropout")
+    scheduled_sampling: float = _option(
+        0.0, "share of words read that are the decoder's own at the end of the run, rising from none"
+    )
     bottleneck: int = _option(120, "units between features and LSTM")
     units: int = _option(300, "LSTM units")
     embedding: int = _option(100, "numbers in a word's embedding")
@@ -42,20 +88,19 @@ class TrainingOptions:
     tied: bool = _option(False, "use the embeddings as output weights too (needs logit_hidden = embedding)")
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batches", "batch_size", "validation_batches", "max_words", "min_count"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, but it is {getattr(self, name)}")
-        for name in ("weight_decay", "gradient_clip", "patience", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, but it is {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, but it is {self.learning_rate}")
+        LoopOptions.__post_init__(self)  # super() does not find its way in a class with slots
+        self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words", "min_count")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, but it is {self.label_smoothing}")
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f'schedule must be "constant" or "cosine", but it is "{self.schedule}"')
-
+        if not 0 <= self.scheduled_sampling <= 1:
+            raise ValueError(f"scheduled_sampling must be from 0 to 1, but it is {self.scheduled_sampling}")
         self.sizes(feature_size=1, vocabulary_size=1, pad_id=0)
+
+    @property
+    def free(self) -> frozenset[str]:
+        """The options that may change when a run is resumed; scheduled sampling stretches over the epochs."""
+        whole = self.schedule == "cosine" or self.scheduled_sampling > 0
+        return frozenset({"patience"} if whole else {"patience", "epochs"})
 
     def sizes(self, *, feature_size: int, vocabulary_size: int, pad_id: int) -> DecoderConfig:
         """Returns the decoder's sizes for an encoder's features and a vocabulary."""
@@ -70,15 +115,3 @@ class TrainingOptions:
             dropout=self.dropout,
             tied=self.tied,
         )
-
-    def differences(self, earlier: dict[str, Any]) -> list[str]:
-        """Names the options in which resuming an earlier run (its options as a dict) would make another run.
-
-        More epochs and another patience only move the end, unless the cosine schedule stretches over the epochs.
-        """
-        free = {"patience"} if self.schedule == "cosine" else {"patience", "epochs"}
-        return [
-            f"{option.name} was {earlier.get(option.name)!r} and is {getattr(self, option.name)!r}"
-            for option in fields(self)
-            if option.name not in free and earlier.get(option.name) != getattr(self, option.name)
-        ]

@@ -25,10 +25,11 @@ from training.data import DataError, Dataset, open_dataset
 from training.distributed import DeviceError, Processes, processes
 from training.encoders import EncoderError, load_encoder
 from training.features import compute_features
+from training.loop import TrainingError
 from training.model import CaptionDecoder
 from training.options import TrainingOptions
 from training.report import greedy_captions, predictions_table, spread, write_report
-from training.trainer import Epoch, Trainer, TrainingError
+from training.trainer import Epoch, Trainer
 
 HISTORY, CURVE, PREDICTIONS, REPORT, CURVES_LOG = (
     "history.json",
@@ -229,7 +230,7 @@ def _train_and_write(trainer: Trainer, vocabulary: Vocabulary, output: Path) -> 
 
         for epoch in trainer.train(output, watch):
             print(_line(epoch, trainer), flush=True)
-            table = predictions_table(trainer.decoder, vocabulary, trainer.validation_table)
+            table = predictions_table(trainer.averaged, vocabulary, trainer.validation_table)
             print(table, flush=True)
             for kind in ("loss", "accuracy"):
                 for split in ("train", "validation"):

@@ -12,8 +12,8 @@ import torch
 from tests.training.shapes import draw_data, make_options, make_trainer
 from training.checkpoint import load_tensors
 from training.distributed import Processes, processes
+from training.loop import TrainingError
 from training.train import main
-from training.trainer import TrainingError
 
 CPU = torch.device("cpu")
 

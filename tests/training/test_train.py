@@ -28,9 +28,10 @@ from training.distributed import Processes
 from training.encoders import Encoder
 from training.examples import DataError
 from training.features import FeatureStore
+from training.loop import TrainingError
 from training.report import greedy_captions, predictions_table
 from training.train import main
-from training.trainer import Epoch, Trainer, TrainingError
+from training.trainer import Epoch, Trainer
 
 
 def run(trainer: Trainer, folder: Path) -> Trainer:
@@ -70,7 +71,7 @@ def test_a_gathered_batch_equals_its_captions_one_by_one() -> None:
 
 
 def test_training_batches_show_every_image_once_a_round() -> None:
-    batches = list(make_table(10).drawn(np.random.default_rng(0), batches=5, batch_size=4))
+    batches = list(make_table(10).drawn(np.random.default_rng(0), batches=4, batch_size=5))
     seen = np.concatenate([batch.images for batch in batches])
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert list(seen[:10]) != list(seen[10:])
@@ -376,7 +377,7 @@ def test_ctrl_c_ends_the_command_cleanly_and_it_can_be_resumed(
 ) -> None:
     original, calls = Trainer._step, iter(range(100))
 
-    def interrupted(self: Trainer, *arguments: Any) -> torch.Tensor:
+    def interrupted(self: Trainer, *arguments: Any) -> tuple[torch.Tensor, float]:
         if next(calls) == 6:
             signal.raise_signal(signal.SIGINT)
         return original(self, *arguments)

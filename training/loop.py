@@ -1,0 +1,168 @@
+"""What every training run has in common: epochs, one step of the optimiser, averaged weights, checkpoints, resuming.
+
+Knows nothing of losses, data or commands. Every random number of an epoch comes from (seed, epoch, process), so that
+a resumed run needs no generator's state: repeating an epoch from the weights and the optimiser that it began with is
+the same epoch, bit for bit.
+"""
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+from training import checkpoint
+from training.distributed import Processes
+from training.model import CaptionDecoder
+from training.options import LoopOptions
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a loop notes of an epoch: plain numbers."""
+
+    epoch: int  # from 1
+
+
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+Watcher = Callable[[int, float, float], None]  # batches done in all, what the bar shows, learning rate
+
+
+class Loop(ABC, Generic[R]):
+    """A decoder, its optimiser and its history; `train` runs epochs until the options' end."""
+
+    def __init__(self, decoder: CaptionDecoder, options: LoopOptions, batches: int, processes: Processes) -> None:
+        self.decoder = decoder.to(processes.device)
+        self.averaged = copy.deepcopy(self.decoder).requires_grad_(False) if options.ema else self.decoder
+        self.processes = processes
+        self.history: list[R] = []
+        self._loop = options
+        self._batches = batches  # in an epoch
+        self._module = processes.wrap(self.decoder)
+        self._optimizer = torch.optim.AdamW(
+            self.decoder.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+        )
+
+    @property
+    @abstractmethod
+    def best(self) -> R | None:
+        """The best epoch, the earlier one of equals; None before the first."""
+
+    @abstractmethod
+    def _epoch(self, number: int, watch: Watcher | None) -> R:
+        """Trains for one epoch, from 1, and measures it."""
+
+    @abstractmethod
+    def _record(self, noted: dict[str, Any]) -> R:
+        """Returns an epoch as the checkpoint kept it."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or too many went by without a better one."""
+        if self.best is None:
+            return False
+        waited = len(self.history) - self.best.epoch
+        return len(self.history) >= self._loop.epochs or 0 < self._loop.patience <= waited
+
+    def train(self, folder: Path, watch: Watcher | None = None) -> Iterator[R]:
+        """Trains epoch after epoch, writing the last and the best checkpoint into the folder, and yields each.
+
+        Raises TrainingError when the loss is no number any more; the checkpoints stay as they were.
+        """
+        while not self.finished:
+            epoch = self._epoch(len(self.history) + 1, watch)
+            self.history.append(epoch)
+            if self.processes.first:
+                self._save(folder)
+            yield epoch
+
+    def resume(self, folder: Path) -> None:
+        """Goes on where the folder's last checkpoint stood. Raises CheckpointError."""
+        tensors, notes = checkpoint.load_tensors(folder / checkpoint.LAST)
+        checkpoint.restore_decoder(self.averaged, tensors)
+        if self._loop.ema:
+            raw = {f"decoder{name[3:]}": tensor for name, tensor in tensors.items() if name.startswith("raw.")}
+            checkpoint.restore_decoder(self.decoder, raw)
+        state = self._optimizer.state_dict()
+        state["state"] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".")
+                state["state"].setdefault(int(index), {})[key] = tensor
+        self._optimizer.load_state_dict(state)
+        self.history = [self._record(epoch) for epoch in notes["history"]]
+
+    def _save(self, folder: Path) -> None:
+        tensors = checkpoint.decoder_tensors(self.averaged)
+        best = self.best
+        if best is self.history[-1]:
+            checkpoint.save_tensors(folder / checkpoint.BEST, tensors, {"epoch": asdict(best)})
+        if self._loop.ema:
+            tensors |= {f"raw{name[7:]}": value for name, value in checkpoint.decoder_tensors(self.decoder).items()}
+        tensors |= {
+            f"optimizer.{index}.{key}": tensor
+            for index, values in self._optimizer.state_dict()["state"].items()
+            for key, tensor in values.items()
+        }
+        notes = {"history": [asdict(epoch) for epoch in self.history]}
+        checkpoint.save_tensors(folder / checkpoint.LAST, tensors, notes)
+
+    def _seed(self, number: int) -> np.random.Generator:
+        """Seeds PyTorch for an epoch, each process otherwise; returns a generator that is the same in all."""
+        entropy = np.random.SeedSequence((self._loop.seed, number, self.processes.rank))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+        return np.random.default_rng((self._loop.seed, number))
+
+    def _bar(self, batches: Iterable[T], total: int, title: str) -> "tqdm[T]":
+        """A progress bar, only on a terminal and only in the first process."""
+        hidden = None if self.processes.first else True
+        return tqdm(batches, total=total, desc=title, unit="batch", leave=False, disable=hidden)
+
+    def _autocast(self, training: bool = True) -> torch.autocast:
+        """The arithmetic that the options ask for in training; weights stay float32, and what is measured too."""
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._loop.bf16 and training)
+
+    def _share(self, step: int) -> float:
+        """Returns the part of the whole run that lies before a step, from 0 to 1."""
+        return min(1.0, step / (self._loop.epochs * self._batches))
+
+    def _learning_rate(self, step: int) -> float:
+        rate = self._loop.learning_rate
+        if step < self._loop.warmup:
+            rate *= (step + 1) / self._loop.warmup
+        if self._loop.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * self._share(step)))
+        return rate
+
+    def _descend(self, loss: Tensor, step: int) -> float:
+        """Takes one step down the loss's gradient, averages the weights, returns the learning rate.
+
+        The average is Polyak's with an exponential window: average += (1 - d) (weights - average), where
+        d = min(ema, (1 + step) / (10 + step)), so that early averages forget the weights that training began with.
+        """
+        rate = self._learning_rate(step)
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if self._loop.gradient_clip:
+            clip_grad_norm_(self.decoder.parameters(), self._loop.gradient_clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        if self._loop.ema:
+            kept = min(self._loop.ema, (1 + step) / (10 + step))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.averaged.parameters()), list(self.decoder.parameters()), 1 - kept)
+        return rate
