@@ -141,10 +141,12 @@ class Captioner:
             features = np.asarray(features)
         if features.ndim != 2 or features.shape[1] != size:
             raise OptionsError(f"features have shape {features.shape}; this bundle takes (images, {size})")
-        defaults = self.bundle.manifest.defaults
+        defaults, calibration = self.bundle.manifest.defaults, self.bundle.manifest.confidence
         images = max(1, min(self.batch_size, MAX_ROWS // rows_per_image(decoding, defaults)))
         parts = (
-            decode(self._graphs.start(features[i : i + images]), decoding, self.bundle.vocabulary, defaults)
+            decode(
+                self._graphs.start(features[i : i + images]), decoding, self.bundle.vocabulary, defaults, calibration
+            )
             for i in range(0, len(features), images)
         )
         return list(itertools.chain.from_iterable(parts))

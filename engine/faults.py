@@ -6,6 +6,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+from engine.confidence import confidence_faults
 from engine.images import RESAMPLES
 from engine.manifest import Defaults, GraphFile, Manifest, Tensor
 from engine.vocabulary import SPECIAL_WORDS, Vocabulary, split
@@ -104,7 +105,7 @@ def value_faults(manifest: Manifest) -> list[str]:
         (all(isfinite(value) for value in image.mean), "image.mean", image.mean, "finite"),
         (all(0 < value < inf for value in image.std), "image.std", image.std, "above 0"),
     ]
-    return [*_misfits(checks), *default_faults(manifest.defaults)]
+    return [*_misfits(checks), *default_faults(manifest.defaults), *confidence_faults(manifest.confidence)]
 
 
 def default_faults(defaults: Defaults) -> list[str]:

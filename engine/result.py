@@ -1,7 +1,8 @@
 """What captioning returns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +11,9 @@ class Hypothesis:
 
     score is log_prob / length ** length_penalty, by which hypotheses are ranked. log_prob is the natural logarithm
     of the sentence's probability under the model, the sum of token_log_probs. tokens are the words and, where the
-    sentence is finished, the END token; length counts them.
+    sentence is finished, the END token; length counts them. confidence, from 0 to 1, estimates the probability that the
+    sentence is as good as people's: engine.confidence says what that means. It follows from token_log_probs, and is NaN
+    where the bundle is not calibrated or nobody asked how likely the words are.
     """
 
     text: str
@@ -19,6 +22,7 @@ class Hypothesis:
     tokens: tuple[str, ...]
     token_log_probs: tuple[float, ...]
     finished: bool
+    confidence: float = field(default=nan, kw_only=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,4 +46,5 @@ class Caption(Hypothesis):
             best.token_log_probs,
             best.finished,
             tuple(hypotheses),
+            confidence=best.confidence,
         )

@@ -1,9 +1,11 @@
 """From options to sentences: chooses the search, and turns the ids it finds into words."""
 
+from collections.abc import Mapping
 from math import isnan, nan
 
 import numpy as np
 
+from engine.confidence import UNCALIBRATED, confidence
 from engine.decoding.beam import beam_search
 from engine.decoding.hypotheses import Hypotheses
 from engine.decoding.independent import decode_rows, drawn, drawn_from_best, likeliest, unscored
@@ -15,10 +17,19 @@ from engine.result import Caption, Hypothesis
 from engine.vocabulary import Vocabulary
 
 
-def decode(model: StepModel, decoding: Decoding, vocabulary: Vocabulary, defaults: Defaults) -> list[Caption]:
-    """Returns a caption for each image of the batch that `model` holds. Raises OptionsError."""
+def decode(
+    model: StepModel,
+    decoding: Decoding,
+    vocabulary: Vocabulary,
+    defaults: Defaults,
+    calibration: Mapping[str, float] = UNCALIBRATED,
+) -> list[Caption]:
+    """Returns a caption for each image of the batch that `model` holds. Raises OptionsError.
+
+    calibration: the coefficients of `confidence`.
+    """
     rules = Rules.of(decoding, vocabulary, defaults)
-    return captions(search(model, decoding, rules, defaults), vocabulary)
+    return captions(search(model, decoding, rules, defaults), vocabulary, calibration)
 
 
 def rows_per_image(decoding: Decoding, defaults: Defaults) -> int:
@@ -60,7 +71,9 @@ def search(model: StepModel, decoding: Decoding, rules: Rules, defaults: Default
     return decode_rows(model.images, rules, choose, num_rows=num_rows, length_penalty=penalty)
 
 
-def captions(found: Hypotheses, vocabulary: Vocabulary) -> list[Caption]:
+def captions(
+    found: Hypotheses, vocabulary: Vocabulary, calibration: Mapping[str, float] = UNCALIBRATED
+) -> list[Caption]:
     """Turns the sentences of each image into a caption; equal ones are given once."""
     words, end = vocabulary.words, vocabulary.end_id
     result = []
@@ -73,13 +86,15 @@ def captions(found: Hypotheses, vocabulary: Vocabulary) -> list[Caption]:
                 continue
             scored = not isnan(scores[i])
             log_probs = token_log_probs[i, : length if scored else 0].astype(np.float64)
+            listed = log_probs.tolist()
             alternatives[ids.tobytes()] = Hypothesis(
                 text=" ".join(words[id_] for id_ in ids if id_ != end),
                 score=float(scores[i]),
                 log_prob=float(log_probs.sum()) if scored else nan,
                 tokens=tuple(words[id_] for id_ in ids),
-                token_log_probs=tuple(log_probs.tolist()),
+                token_log_probs=tuple(listed),
                 finished=bool(finished[i]),
+                confidence=confidence(listed, calibration),
             )
         result.append(Caption.best_of(list(alternatives.values())))
     return result

@@ -17,6 +17,7 @@ from engine.manifest import FORMAT_VERSION, Defaults, GraphFile, ImageSpec, Mani
 
 WEIGHTS = "decoder.weights"
 FILES = [*(f"{name}.onnx" for name in GRAPHS), WEIGHTS]
+CALIBRATED = {"threshold": 0.6, "intercept": 1.0, "mean": 2.0}
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -355,6 +356,9 @@ def test_a_weight_file_that_the_manifest_does_not_list_is_refused(folder: Path) 
         (lambda data: data["defaults"].update(no_repeat_ngram_size=-1), "no_repeat_ngram_size"),
         (lambda data: data["defaults"].update(bad_endings=["of", "with a"]), "bad_endings"),
         (lambda data: data["defaults"].update(bad_endings=["The"]), "bad_endings"),
+        (lambda data: data.update(confidence={"mean": 1.0}), "confidence.intercept is missing"),
+        (lambda data: data.update(confidence=CALIBRATED | {"words": 1.0}), "confidence.words is unknown"),
+        (lambda data: data.update(confidence=CALIBRATED | {"mean": float("nan")}), "confidence.mean is nan"),
         (lambda data: graph(data, "encoder")["inputs"][0].update(dtype="float32"), "float32"),
         (lambda data: graph(data, "decoder_step")["outputs"][0].update(shape=["rows", 5]), "vocabulary_size"),
         (lambda data: data.update(variants={"int8": {"cider": 0.5, "images_per_second": {}, "record": {}}}), "int8"),

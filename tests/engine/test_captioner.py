@@ -331,7 +331,7 @@ def test_the_numbers_of_every_hypothesis_agree(
     for caption in tiny_captioner.caption(images, decoding):
         first = caption.alternatives[0]
         for name in first.__slots__:
-            assert getattr(caption, name) == getattr(first, name)
+            assert getattr(caption, name) is getattr(first, name)
         for one in caption.alternatives:
             assert one.finished == (one.tokens[-1] == "#END#")
             assert one.text == " ".join(one.tokens[: -1 if one.finished else None])

@@ -1,0 +1,50 @@
+"""How far a caption can be trusted: a logistic model over its words' log-probabilities. Knows no words and no images.
+
+A bundle's manifest holds the coefficients, which `training.calibrate` fits; the features are written down only here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, nan, sqrt, tanh
+from types import MappingProxyType
+
+UNCALIBRATED: Mapping[str, float] = MappingProxyType({})
+
+FEATURES: dict[str, Callable[[Sequence[float]], float]] = {
+    "mean": lambda log_probs: sum(log_probs) / len(log_probs),
+    "per_root_length": lambda log_probs: sum(log_probs) / sqrt(len(log_probs)),
+    "first_3": lambda log_probs: sum(log_probs[:3]),
+    "least": min,
+    "lowest_3": lambda log_probs: sum(sorted(log_probs)[:3]) / min(3, len(log_probs)),
+    "length": len,
+}
+"""What is read off token_log_probs, one number or more: natural logarithms in order, that of the end included."""
+
+OTHERS = ("threshold", "intercept")
+
+
+def confidence(token_log_probs: Sequence[float], model: Mapping[str, float]) -> float:
+    """Returns the estimated probability, from 0 to 1, that a caption is good.
+
+        1 / (1 + exp(-(intercept + sum of model[name] * FEATURES[name](token_log_probs))))
+
+    over the features that the model names. Good means: its CIDEr against what people wrote of the image reaches
+    model["threshold"]. Among many captions with confidence c, a share c is good, as far as images and decoding resemble
+    those of the calibration. NaN where the model is empty, which says that nobody calibrated the bundle, and where
+    there are no log-probabilities.
+    """
+    if not model or not token_log_probs:
+        return nan
+    odds = model["intercept"] + sum(model[name] * FEATURES[name](token_log_probs) for name in FEATURES if name in model)
+    return (1 + tanh(odds / 2)) / 2  # the same function, and it cannot overflow
+
+
+def confidence_faults(model: Mapping[str, float]) -> list[str]:
+    """Checks what a manifest holds; no coefficients at all are no fault."""
+    if not model:
+        return []
+    unknown, known = sorted(model.keys() - {*OTHERS, *FEATURES}), ", ".join(FEATURES)
+    return [
+        *(f"confidence.{name} is missing" for name in OTHERS if name not in model),
+        *(f"confidence.{name} is unknown: it is none of {known}" for name in unknown),
+        *(f"confidence.{name} is {value} and must be finite" for name, value in model.items() if not isfinite(value)),
+    ]
