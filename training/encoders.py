@@ -1,10 +1,12 @@
 """Encoders: pretrained networks that turn pixels into features. Owns names and normalisation; trains nothing.
 
-Names: `inception_v3` (torchvision), `efficientnet_lite0`, `1`, `2` (a package's weights) and every timm model.
+Names: `inception_v3` (torchvision), `efficientnet_lite0`, `1`, `2` (a package's weights) and every timm model; or
+several of these with plus signs between, whose features are joined.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from torch import nn
 from engine.manifest import ImageSpec
 from training.encoder_weights import EncoderError, lite_pretrained, load_into, read_weights, reason
 
-__all__ = ["Encoder", "EncoderError", "load_encoder"]
+__all__ = ["Encoder", "EncoderError", "fingerprint", "load_encoder"]
 
 LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 # ImageNet weights of torchvision's Inception want (x - 0.5) / 0.5: the ImageNet mean and std of its published
@@ -29,13 +31,13 @@ RANDOM_SEED = 0
 
 
 class Encoder(nn.Module):
-    """A frozen network with its normalisation inside: uint8 pixels in, one feature vector per image out."""
+    """A frozen network with its normalisation inside: uint8 pixels in, features out, as a rule a vector per image."""
 
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(self, name: str, weights: str, image: ImageSpec, network: nn.Module) -> None:
-        """Freezes `network`: float32 (batch, 3, height, width) to one vector per image, else EncoderError."""
+        """Freezes `network`: float32 (batch, 3, height, width) to float32 (batch, *output_shape)."""
         super().__init__()
         self.name = name
         self.weights = weights
@@ -44,15 +46,18 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(image.std).reshape(3, 1, 1), persistent=False)
         self.network = network.to(memory_format=torch.channels_last)
         self.requires_grad_(False).eval()
-        self.fingerprint = _fingerprint(network)
+        self.fingerprint = fingerprint(network.state_dict())
         with torch.inference_mode():
             features = self(torch.zeros(1, image.height, image.width, 3, dtype=torch.uint8))
-        if features.ndim != 2:
-            raise EncoderError(f"{name} gives features of shape {tuple(features.shape[1:])}, not one vector per image")
-        self.feature_size = int(features.shape[1])
+        self.output_shape: tuple[int, ...] = tuple(features.shape[1:])
+
+    @property
+    def feature_size(self) -> int:
+        """Numbers in an image's feature vector."""
+        return self.output_shape[0]
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Returns float32 (batch, feature_size) for uint8 pixels (batch, height, width, 3)."""
+        """Returns float32 (batch, *output_shape) for uint8 pixels (batch, height, width, 3)."""
         planes = pixels.permute(0, 3, 1, 2).to(torch.float32)  # (batch, 3, height, width), channels last in memory
         features: torch.Tensor = self.network((planes - self.mean) / self.std)
         return features
@@ -62,17 +67,32 @@ def load_encoder(name: str, weights: str = "pretrained") -> Encoder:
     """Makes an encoder, frozen and in eval mode.
 
     weights: "pretrained" (a package's, or the download of torchvision or timm), "random" (the same ones every
-    time), or the path of a .pth or .safetensors state dict. Raises EncoderError for an unknown name and for weights
-    that are missing, cannot be downloaded or do not fit.
+    time), or the path of a .pth or .safetensors state dict; of a joined encoder, that of all its networks together.
+    Raises EncoderError for an unknown name and for weights that are missing, cannot be downloaded or do not fit.
     """
-    make = _inception if name == "inception_v3" else _lite if name in LITE_SIZES else _timm
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
-        made = make(name, weights)
+        parts = [_make(part, weights) for part in name.split("+")]
+    made = parts[0] if len(parts) == 1 else _joined(name, parts)
     if weights not in ("pretrained", "random"):
         load_into(made.network, read_weights(Path(weights)), made.head, weights)
         weights = Path(weights).name
-    return Encoder(name, weights, made.image, made.network)
+    try:
+        encoder = Encoder(name, weights, made.image, made.network)
+    except (AssertionError, RuntimeError) as error:  # timm's way of refusing a size of image
+        size = f"{made.image.height} x {made.image.width}"
+        raise EncoderError(f"{name} cannot look at images of {size} pixels ({reason(error)})") from error
+    if len(encoder.output_shape) != 1:
+        raise EncoderError(f"{name} gives features of shape {encoder.output_shape}, not one vector per image")
+    return encoder
+
+
+def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    """Returns the SHA-256 of a network's state dict: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in state.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +100,36 @@ class _Made:
     network: nn.Module
     image: ImageSpec
     head: tuple[str, ...]  # prefixes of the state dict's entries that only classification needs
+
+
+class _Joined(nn.Module):
+    """Networks that see the same planes, their features one behind the other."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        return torch.cat([network(planes) for network in self.networks], dim=1)
+
+
+def _joined(name: str, parts: Sequence[_Made]) -> _Made:
+    """Joins networks that are normalised alike, at the largest one's size."""
+    image = max((part.image for part in parts), key=lambda image: image.height * image.width)
+    if any(replace(part.image, height=image.height, width=image.width) != image for part in parts):
+        raise EncoderError(
+            f"the networks of {name} want their pixels resized or normalised differently, so that they cannot look at "
+            "the same ones: join networks of one family"
+        )
+    heads = (f"networks.{i}.{head}" for i, part in enumerate(parts) for head in part.head)
+    return _Made(_Joined([part.network for part in parts]), image, tuple(heads))
+
+
+def _make(name: str, weights: str) -> _Made:
+    torch.manual_seed(RANDOM_SEED)
+    if name == "inception_v3":
+        return _inception(name, weights)
+    return _lite(name, weights) if name in LITE_SIZES else _timm(name, weights)
 
 
 def _inception(name: str, weights: str) -> _Made:
@@ -142,11 +192,3 @@ def _no_download(name: str, error: Exception) -> EncoderError:
         f"the pretrained weights of {name} could not be downloaded ({reason(error)}); "
         "name a file with --encoder-weights, or 'random' for untrained ones"
     )
-
-
-def _fingerprint(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -18,23 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from engine.errors import ImageError
-from engine.images import load_pixels
 from engine.manifest import ImageSpec
+from training.compiled import Function, compiled, eager
 from training.encoders import Encoder, EncoderError
 from training.examples import Dataset
+from training.views import View
 
 FORMAT_VERSION = 1
 MATRIX, INDEX, PROGRESS, LOCK = "features.npy", "index.json", "progress.json", ".lock"
 BATCHES_AHEAD = 2
+WORTH_COMPILING = 500
+"""Images from which on the seconds that compiling an encoder takes are won back."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureStore:
-    """The features of a data set's images: `matrix` float16 (len(names), feature_size), a read-only memory map."""
+    """The features of a data set's images: `matrix` float16 (len(names), *output_shape), a read-only memory map."""
 
     names: tuple[str, ...]
     matrix: np.ndarray
@@ -66,23 +68,23 @@ def compute_features(
     batch_size: int = 32,
     workers: int | None = None,
     progress: bool = True,
-    flip: bool = False,
+    view: View = View(),  # noqa: B008 - frozen
 ) -> FeatureStore:
     """Returns the features of every image that can be decoded, computing what the folder does not hold yet.
 
-    Broken images go to the data set's report, which under `strict` is raised as a DataError. flip: of the images
-    mirrored left to right; give it a folder of its own. workers: threads that decode, by default one for each core.
+    Broken images go to the data set's report, which under `strict` is raised as a DataError. view: what is seen of
+    each image; every view needs a folder of its own. workers: threads that decode, by default one for each core.
     Raises BlockingIOError while another process fills the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fingerprint = _fingerprint(dataset, encoder, flip)
+    fingerprint = _fingerprint(dataset, encoder, view)
     state = _finished(folder, fingerprint)
     if not state:
         with _locked(folder):
             state = _finished(folder, fingerprint)  # another process may have come to its end meanwhile
             if not state:
                 workers = workers or max(2, os.cpu_count() or 2)
-                state = _fill(dataset, encoder, folder, fingerprint, batch_size, workers, progress, flip)
+                state = _fill(dataset, encoder, folder, fingerprint, batch_size, workers, progress, view)
     _report_broken(dataset, state["broken"])
     return FeatureStore.open(folder)
 
@@ -113,23 +115,28 @@ def _fill(
     batch_size: int,
     workers: int,
     progress: bool,
-    flip: bool,
+    view: View,
 ) -> dict[str, Any]:
     """Computes what is missing and returns the finished index."""
     names = [example.name for example in dataset.examples]
     earlier = _read_json(folder / INDEX) or _read_json(folder / PROGRESS)
     if progress and earlier and earlier.get("fingerprint") != fingerprint:
         print(f"the features in {folder} are of other images or another encoder: computing them anew", flush=True)
-    state, matrix = _begin(folder, fingerprint, (len(names), encoder.feature_size))
-    batches = _decoded(dataset, names[state["done"] :], encoder.image, batch_size, workers)
+    state, matrix = _begin(folder, fingerprint, (len(names), *encoder.output_shape))
+    batches = _decoded(dataset, names[state["done"] :], encoder.image, batch_size, workers, view)
+    device = encoder.mean.device
+    run = eager(encoder, device)
+    compiling = device.type == "cpu" and len(names) - state["done"] >= WORTH_COMPILING
     hidden = None if progress else True  # None: where stderr is no terminal
     bar = tqdm(total=len(names), initial=state["done"], desc="features", unit="image", disable=hidden)
     with bar, contextlib.closing(batches):
         for results in batches:
             start = state["done"] - len(state["broken"])
             pixels = [result for result in results if isinstance(result, np.ndarray)]
+            if compiling and len(pixels) == batch_size:
+                run, compiling = compiled(encoder, np.stack(pixels)), False
             if pixels:
-                matrix[start : start + len(pixels)] = _encode(encoder, pixels, flip)
+                matrix[start : start + len(pixels)] = _encode(run, encoder.name, np.stack(pixels))
                 matrix.flush()
             for name, result in zip(names[state["done"] :], results, strict=False):
                 if isinstance(result, str):
@@ -144,7 +151,7 @@ def _fill(
     return state
 
 
-def _begin(folder: Path, fingerprint: str, shape: tuple[int, int]) -> tuple[dict[str, Any], np.memmap]:
+def _begin(folder: Path, fingerprint: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], np.memmap]:
     """Returns where the work stands and the matrix to fill: what an interrupted run left if it fits, or new ones."""
     (folder / INDEX).unlink(missing_ok=True)  # before the first row changes: an index vouches for its matrix
     state = _read_json(folder / PROGRESS)
@@ -159,13 +166,13 @@ def _begin(folder: Path, fingerprint: str, shape: tuple[int, int]) -> tuple[dict
 
 
 def _decoded(
-    dataset: Dataset, names: Sequence[str], image: ImageSpec, batch_size: int, workers: int
+    dataset: Dataset, names: Sequence[str], image: ImageSpec, batch_size: int, workers: int, view: View
 ) -> Generator[list[np.ndarray | str]]:
     """Yields batches of decoded images (height, width, 3) in order; a broken image's place holds the reason."""
 
     def decode(name: str) -> np.ndarray | str:
         try:
-            return load_pixels(dataset.read(name), height=image.height, width=image.width, resample=image.resample)
+            return view.pixels(name, dataset.read(name), image)
         except ImageError as error:
             return error.reason
         except OSError as error:
@@ -184,23 +191,18 @@ def _decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _encode(encoder: Encoder, images: list[np.ndarray], flip: bool) -> np.ndarray:
-    pixels = np.stack(images)  # (batch, height, width, 3)
-    if flip:
-        pixels = np.ascontiguousarray(pixels[:, :, ::-1])
-    with torch.inference_mode():
-        batch = torch.from_numpy(pixels).to(encoder.mean.device)
-        features: np.ndarray = encoder(batch).cpu().numpy()
+def _encode(run: Function, name: str, pixels: np.ndarray) -> np.ndarray:
+    features = run(pixels)
     if np.abs(features).max() > np.finfo(np.float16).max or not np.isfinite(features).all():
-        raise EncoderError(f"{encoder.name} gives features beyond what float16 holds; were its weights right?")
-    return features.astype(np.float16)  # (batch, feature_size)
+        raise EncoderError(f"{name} gives features beyond what float16 holds; were its weights right?")
+    return features.astype(np.float16)  # (batch, *output_shape)
 
 
-def _fingerprint(dataset: Dataset, encoder: Encoder, flip: bool) -> str:
+def _fingerprint(dataset: Dataset, encoder: Encoder, view: View) -> str:
     depends_on = {
         "format": FORMAT_VERSION,
         "encoder": [encoder.name, encoder.fingerprint],
-        "image": [asdict(encoder.image), flip],
+        "image": [asdict(encoder.image), view.recipe],
         "files": [[example.name, example.stamp] for example in dataset.examples],
     }
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()

@@ -70,6 +70,7 @@ class TrainingOptions(LoopOptions):
     encoder: str = _option("efficientnet_lite0", "image encoder by name")
     encoder_weights: str = _option("pretrained", 'its weights: "pretrained", "random" or a file')
     flip: bool = _option(False, "train on the photographs mirrored left to right too")
+    jitter: int = _option(0, "train on so many views of each photograph too, cropped and coloured at random")
     batches: int = _option(1000, "batches in an epoch")
     batch_size: int = _option(64, "images in a batch, over all processes together")
     bucket: int = _option(16, "batches that are sorted by caption length together; 1 leaves captions where they fall")
@@ -90,6 +91,7 @@ class TrainingOptions(LoopOptions):
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)  # super() does not find its way in a class with slots
         self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words", "min_count")
+        self.check_least(0, "jitter")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, but it is {self.label_smoothing}")
         if not 0 <= self.scheduled_sampling <= 1:

@@ -30,6 +30,7 @@ from training.model import CaptionDecoder
 from training.options import TrainingOptions
 from training.report import greedy_captions, predictions_table, spread, write_report
 from training.trainer import Epoch, Trainer
+from training.views import View, training_views
 
 HISTORY, CURVE, PREDICTIONS, REPORT, CURVES_LOG = (
     "history.json",
@@ -175,13 +176,16 @@ def _material(given: argparse.Namespace, options: TrainingOptions, together: Pro
         together.wait()  # the first process computes, the others find it done
     kept = folder / f"{encoder.name}-{encoder.fingerprint[:8]}"
 
-    def features(dataset: Dataset, title: str, flip: bool = False) -> Features:
+    def features(dataset: Dataset, title: str, view: View) -> Features:
         listed = "\n".join(example.name for example in dataset.examples)  # other data has a folder of its own
         place = kept / f"{title}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
-        return compute_features(dataset, encoder, place, progress=together.first, flip=flip)
+        return compute_features(dataset, encoder, place, progress=together.first, view=view)
 
-    plain, seen = features(train, "train"), features(validation, "val")
-    views = (plain, features(train, "train-flipped", flip=True)) if options.flip else (plain,)
+    seen = features(validation, "val", View())
+    views = tuple(
+        features(train, f"train-{view.title}" if view != View() else "train", view)
+        for view in training_views(flip=options.flip, jitter=options.jitter)
+    )
     if together.first:
         together.wait()
         for dataset in (train, validation):

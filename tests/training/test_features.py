@@ -19,6 +19,7 @@ from engine.manifest import ImageSpec
 from training.data import DataError, DataReport, Example
 from training.encoders import Encoder, EncoderError
 from training.features import FeatureStore, compute_features
+from training.views import View
 
 IMAGE = ImageSpec(6, 8, (127.0, 120.0, 110.0), (64.0, 60.0, 50.0))
 COUNT = 11
@@ -76,7 +77,8 @@ def make(dies_at: int | None = None, *, kill: bool = False, image: ImageSpec = I
 
 
 def run(folder: Path, encoder: Encoder, dataset: Drawings | None = None, *, flip: bool = False) -> FeatureStore:
-    return compute_features(dataset or Drawings(), encoder, folder, batch_size=3, progress=False, flip=flip)
+    view = View(mirrored=flip)
+    return compute_features(dataset or Drawings(), encoder, folder, batch_size=3, progress=False, view=view)
 
 
 def files(folder: Path) -> dict[str, bytes]:

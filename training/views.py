@@ -1,0 +1,74 @@
+"""Views: ways of looking at a photograph before it is encoded, whole, mirrored or cropped and coloured at random.
+
+What a view shows of an image depends on the view's number and the image's name alone. Knows nothing of encoders.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from engine.images import RESAMPLES, load_pixels
+from engine.manifest import ImageSpec
+
+AREA = (0.7, 1.0)
+ASPECT = (0.92, 1.08)
+COLOUR = (0.8, 1.2)
+ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+DETAIL = 2
+"""A jittered view is cut out of the photograph at this multiple of the encoder's size, so that no detail is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The whole photograph, as it is or mirrored left to right; or, with a `jitter` from 1, that random view of it."""
+
+    mirrored: bool = False
+    jitter: int = 0
+
+    def __post_init__(self) -> None:
+        if self.jitter < 0 or (self.mirrored and self.jitter):
+            raise ValueError(f"a jittered view has a number from 1 and is mirrored by chance, which {self} is not")
+
+    @property
+    def title(self) -> str:
+        """A short name, fit for a folder: "plain", "flipped" or "jitter3"."""
+        return f"jitter{self.jitter}" if self.jitter else "flipped" if self.mirrored else "plain"
+
+    @property
+    def recipe(self) -> Any:
+        """All that decides what is seen, as JSON can hold it."""
+        return [self.jitter, AREA, ASPECT, COLOUR, DETAIL] if self.jitter else self.mirrored
+
+    def pixels(self, name: str, content: bytes, image: ImageSpec) -> np.ndarray:
+        """Returns what is seen of an encoded image: uint8 (height, width, 3). Raises ImageError."""
+        if not self.jitter:
+            pixels = load_pixels(content, height=image.height, width=image.width, resample=image.resample)
+            return np.ascontiguousarray(pixels[:, ::-1]) if self.mirrored else pixels
+        height, width = DETAIL * image.height, DETAIL * image.width
+        whole = load_pixels(content, height=height, width=width, resample=image.resample)
+        drawn = random.Random(f"{self.jitter} {name}")  # a string seeds alike in every process and version
+        return np.asarray(_jittered(Image.fromarray(whole), image, drawn))
+
+
+def training_views(*, flip: bool, jitter: int) -> tuple[View, ...]:
+    """Returns the views that a run trains on: the plain one, the mirrored one, and those numbered 1 to `jitter`."""
+    mirrored = (View(mirrored=True),) if flip else ()
+    return (View(), *mirrored, *(View(jitter=number) for number in range(1, jitter + 1)))
+
+
+def _jittered(whole: Image.Image, image: ImageSpec, drawn: random.Random) -> Image.Image:
+    area, stretch = drawn.uniform(*AREA), drawn.uniform(*ASPECT)
+    # Of a photograph that is squashed to the encoder's shape already: the aspect is against the photograph's own.
+    width, height = (min(1.0, math.sqrt(share)) for share in (area * stretch, area / stretch))
+    left, top = drawn.uniform(0, 1 - width), drawn.uniform(0, 1 - height)
+    edges = (left * whole.width, top * whole.height, (left + width) * whole.width, (top + height) * whole.height)
+    seen = whole.resize((image.width, image.height), RESAMPLES[image.resample], box=edges)
+    if drawn.random() < 0.5:
+        seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for enhancer in ENHANCERS:
+        seen = enhancer(seen).enhance(drawn.uniform(*COLOUR))
+    return seen
