@@ -4,7 +4,8 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import isnan
 
 from engine.captioner import Captioner
 from engine.commands.arguments import add_model, given
@@ -61,6 +62,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="N",
         help="no N words appear twice in the same order",
     )
+    option(
+        "--min-confidence",
+        type=float,
+        metavar="X",
+        help='from 0 to 1: leave out sentences with less; an image without one has no line, with --json "text": null',
+    )
     option("--batch-size", type=int, metavar="N", help="most images that run at once")
     option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
     option("--max-pixels", type=int, metavar="N", help="refuse images with more pixels")
@@ -68,8 +75,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
-    """Prints a line for each image as it comes, then on standard error the images that failed."""
+    """Prints a line for each image as it comes, then on standard error what failed and what was left out."""
     decoding = _decoding(arguments)
+    least: float | None = arguments.min_confidence
+    if least is not None and not 0 <= least <= 1:
+        raise OptionsError(f"--min-confidence is {least:g} and must be a number from 0 to 1")
     if "-" in arguments.paths and sys.stdin is None:
         raise OptionsError("- means a list of paths on standard input, and that is closed")
     listed = sys.stdin.buffer if "-" in arguments.paths else ()
@@ -83,25 +93,33 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         runtime=RuntimeOptions(threads=arguments.threads),
         **given(arguments, ("batch_size", "max_pixels")),
     )
-    done, failed = 0, []
+    if least is not None and not captioner.bundle.manifest.confidence:
+        name = captioner.bundle.manifest.name
+        raise OptionsError(f"--min-confidence needs a calibrated bundle, and {name} is not: see `training.calibrate`")
+    done, doubted, failed = 0, 0, []
     interrupted = False
     progress = Progress(len(paths), sys.stderr, "{done:,} of {total:,} images, {rate:.1f} a second")
     try:
         progress.show(0)
         for path, result in zip(paths, captioner.iter_captions(paths, decoding, on_error="return"), strict=True):
             progress.clear()
+            kept = [] if isinstance(result, ImageError) else _trusted(result, least)
             if isinstance(result, ImageError):
                 failed.append(f"  {_one_line(path)}: {result.reason}")
+            elif not kept:
+                doubted += 1
             if arguments.json:
-                print(_json_line(path, result), flush=True)
-            elif isinstance(result, Caption):
-                print(_text_lines(path, result, with_alternatives=arguments.alternatives is not None), flush=True)
+                print(_json_line(path, result, kept), flush=True)
+            elif kept:
+                print(_text_lines(path, kept, with_alternatives=arguments.alternatives is not None), flush=True)
             done += 1
             progress.show(done)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         progress.clear()
+    if doubted:
+        print(f"{doubted} of {done - len(failed)} captions were left out: confidence below {least:g}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(paths)} images could not be captioned:", *failed, sep="\n", file=sys.stderr)
     if interrupted:
@@ -130,18 +148,28 @@ def _one_line(path: str) -> str:
     return re.sub(signs, lambda sign: sign[0].encode("unicode_escape").decode("ascii"), path)
 
 
-def _text_lines(path: str, best: Caption, *, with_alternatives: bool) -> str:
-    others = best.alternatives if with_alternatives else ()
-    return "\n".join([f"{_one_line(path)}\t{best.text}", *(f"\t{other.score:.3f}\t{other.text}" for other in others)])
+def _trusted(caption: Caption, least: float | None) -> list[Hypothesis]:
+    """Returns the sentences that stay, the caption first; none where it goes itself."""
+    stay = [one for one in caption.alternatives if least is None or one.confidence >= least]
+    return stay if stay and stay[0] is caption.alternatives[0] else []
 
 
-def _json_line(path: str, result: Caption | ImageError) -> str:
+def _text_lines(path: str, kept: Sequence[Hypothesis], *, with_alternatives: bool) -> str:
+    others = kept if with_alternatives else ()
+    return "\n".join([f"{_one_line(path)}\t{kept[0].text}", *(f"\t{one.score:.3f}\t{one.text}" for one in others)])
+
+
+def _json_line(path: str, result: Caption | ImageError, kept: Sequence[Hypothesis]) -> str:
     if isinstance(result, ImageError):
         return json.dumps({"image": path, "error": result.reason})
-    return json.dumps(
-        {"image": path, **_scores(result), "alternatives": [_scores(other) for other in result.alternatives]}
-    )
+    best = {"image": path, **_scores(result)} | ({} if kept else {"text": None})
+    return json.dumps(best | {"alternatives": [_scores(one) for one in kept]})
 
 
-def _scores(hypothesis: Hypothesis) -> dict[str, str | float]:
-    return {"text": hypothesis.text, "score": hypothesis.score, "log_prob": hypothesis.log_prob}
+def _scores(hypothesis: Hypothesis) -> dict[str, str | float | None]:
+    return {
+        "text": hypothesis.text,
+        "score": hypothesis.score,
+        "log_prob": hypothesis.log_prob,
+        "confidence": None if isnan(hypothesis.confidence) else hypothesis.confidence,  # JSON knows no NaN
+    }

@@ -1,8 +1,10 @@
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +32,7 @@ class FakeCaptioner:
         self.made: list[tuple[Any, dict[str, Any]]] = []
         self.decoding: Any = None
         self.before: Callable[[int], None] = lambda entry: None
+        self.confidences: dict[int, tuple[float, ...]] = {}  # of an entry's sentences; of the others they are NaN
         self.provider, self.precision = "cpu", "fp32"
         self.choice = Choice("cpu", "fp32", RuntimeOptions(threads=2), "tuned on 2026-11-22")
         graphs = (GraphFile("encoder", "fp32", "encoder.onnx", "", (), (), ()),)
@@ -52,10 +55,11 @@ class FakeCaptioner:
             except ImageError as error:
                 yield error.at(entry)
                 continue
+            confidences = self.confidences.get(entry, (math.nan,) * len(SENTENCES))
             yield Caption.best_of(
                 [
-                    Hypothesis(text, -0.5 * i - 0.25, -2.0 * i - 1, (), (), True)
-                    for i, text in enumerate(SENTENCES[:count])
+                    Hypothesis(text, -0.5 * i - 0.25, -2.0 * i - 1, (), (), True, confidence=confidence)
+                    for i, (text, confidence) in enumerate(zip(SENTENCES[:count], confidences, strict=False))
                 ]
             )
 
@@ -169,7 +173,7 @@ def test_json_has_one_line_for_every_named_file(
     assert run(fake, "caption", "--json", "missing.jpg", "b.jpg", "broken.gif") == 1
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
-    best = {"text": "a dog runs", "score": -0.25, "log_prob": -1.0}
+    best = {"text": "a dog runs", "score": -0.25, "log_prob": -1.0, "confidence": None}
     assert lines == [
         {"image": "missing.jpg", "error": "there is no such file"},
         {"image": "b.jpg", **best, "alternatives": [best]},
@@ -186,6 +190,74 @@ def test_alternatives_are_indented_below_with_their_scores(
     assert run(fake, "caption", "b.jpg", "--alternatives", "3", "--json") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert [other["text"] for other in json.loads(line)["alternatives"]] == list(SENTENCES)
+
+
+# --- what the model doubts
+
+
+@pytest.fixture
+def doubting(fake: FakeCaptioner) -> FakeCaptioner:
+    """Is less sure of each image than of the one before; its bundle is calibrated."""
+    fake.bundle.manifest = replace(fake.bundle.manifest, confidence={"threshold": 0.6, "intercept": 0.0})
+    fake.confidences = {0: (0.75, 0.25, 0.5), 1: (0.5, 0.75, 0.5), 2: (0.25, 0.75, 0.5)}
+    return fake
+
+
+def test_exactly_the_captions_of_the_least_confidence_or_more_are_printed(
+    photos: Path, doubting: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = "confidence below"
+    for least, printed, said in (
+        ("0", 3, ""),
+        ("0.25", 3, ""),
+        ("0.5", 2, f"1 of 3 captions were left out: {left} 0.5\n"),
+        ("0.501", 1, f"2 of 3 captions were left out: {left} 0.501\n"),
+        ("1", 0, f"3 of 3 captions were left out: {left} 1\n"),
+    ):
+        assert run(doubting, "caption", "b.jpg", "A.PNG", "sub", "--min-confidence", least) == 0
+        lines = ["b.jpg\ta dog runs", "A.PNG\ta dog runs", "sub/deep/c.webp\ta dog runs"]
+        assert capsys.readouterr() == ("".join(f"{line}\n" for line in lines[:printed]), said)
+
+
+def test_json_keeps_a_line_for_a_doubted_image_and_its_text_is_null(
+    photos: Path, doubting: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--json", "--alternatives", "3", "--min-confidence", "0.5")
+    assert run(doubting, "caption", "b.jpg", "missing.jpg", "A.PNG", *arguments) == 1
+    out, err = capsys.readouterr()
+    first, missing, last = (json.loads(line) for line in out.splitlines())
+    assert (first["text"], first["confidence"]) == ("a dog runs", 0.75)
+    assert [other["confidence"] for other in first["alternatives"]] == [0.75, 0.5]
+    assert missing == {"image": "missing.jpg", "error": "there is no such file"}
+    assert last == first | {"image": "A.PNG", "text": None, "confidence": 0.25, "alternatives": []}
+    assert err.splitlines()[0] == "1 of 2 captions were left out: confidence below 0.5"
+    assert err.splitlines()[1] == "1 of 3 images could not be captioned:"
+
+
+def test_doubted_alternatives_are_left_out_and_all_of_a_doubted_caption(
+    photos: Path, doubting: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(doubting, "caption", "b.jpg", "A.PNG", "sub", "--alternatives", "3", "--min-confidence", "0.5") == 0
+    every = "A.PNG\ta dog runs\n\t-0.250\ta dog runs\n\t-0.750\ta dog is running\n\t-1.250\tthe dog\n"
+    assert capsys.readouterr().out == "b.jpg\ta dog runs\n\t-0.250\ta dog runs\n\t-1.250\tthe dog\n" + every
+
+
+def test_a_caption_of_unknown_confidence_is_doubted(
+    photos: Path, doubting: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doubting.confidences = {}
+    assert run(doubting, "caption", "b.jpg", "--min-confidence", "0") == 0
+    assert capsys.readouterr() == ("", "1 of 1 captions were left out: confidence below 0\n")
+
+
+def test_a_threshold_on_a_bundle_that_is_not_calibrated_is_one_sentence(
+    photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(fake, "caption", "b.jpg", "--min-confidence", "0.5") == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "--min-confidence needs a calibrated bundle, and tiny is not" in err
+    assert fake.decoding is None  # no image is read
 
 
 def test_a_path_of_any_characters_stays_one_line(
@@ -296,6 +368,8 @@ def test_a_full_disk_is_one_sentence(
         (["--sample", "--temperature", "0"], "temperature must be a number above 0"),
         (["--sample", "--top-p", "nan"], "top_p must be a number above 0"),
         (["--max-length", "0"], "max_length must be a whole number from 1"),
+        (["--min-confidence", "1.5"], "--min-confidence is 1.5 and must be a number from 0 to 1"),
+        (["--min-confidence", "nan"], "--min-confidence is nan and must be a number from 0 to 1"),
         (["--threads", "-1"], "threads must be a whole number from 0"),
     ],
 )
