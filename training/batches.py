@@ -43,12 +43,16 @@ class Batch:
     """Images beside one caption each."""
 
     images: np.ndarray  # int64 (examples,): positions in the table's names
-    features: np.ndarray  # float32 (examples, feature_size)
+    features: np.ndarray  # float32 (examples, feature_size), or (images, ...) with owners
     tokens: np.ndarray  # int64 (examples, longest): START, words, END, padding
+    owners: np.ndarray | None = None  # int64 (examples,): each one's row in features, where images share them
 
     def part(self, start: int, stop: int) -> "Batch":
-        """Returns the examples from start to stop, as long as the whole batch."""
-        return Batch(self.images[start:stop], self.features[start:stop], self.tokens[start:stop])
+        """Returns the examples of the features from start to stop, padded as the whole batch."""
+        if self.owners is None:
+            return Batch(self.images[start:stop], self.features[start:stop], self.tokens[start:stop])
+        mine = (self.owners >= start) & (self.owners < stop)
+        return Batch(self.images[mine], self.features[start:stop], self.tokens[mine], self.owners[mine] - start)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,17 +106,39 @@ class CaptionTable:
 
         `views`, int64 (examples,), says which view of each image to take; without it the first.
         """
-        images = np.searchsorted(self.offsets, captions, side="right") - 1
-        features = self.features_of(images)
-        if views is not None:
-            for view in range(1, len(self.features)):
-                chosen = views == view
-                features[chosen] = self.features[view][self.rows[view, images[chosen]]]
-        return Batch(images, features, self.tokens[captions, : self.lengths[captions].max()])
+        images = self.images_of(captions)
+        return Batch(images, self.features_of(images, views), self.tokens[captions, : self.lengths[captions].max()])
 
-    def features_of(self, images: np.ndarray) -> np.ndarray:
-        """Returns the features of images by position, in the first view: float32 (images, feature_size)."""
-        return np.asarray(self.features[0][self.rows[0, images]], dtype=np.float32)
+    def gather_shared(self, captions: np.ndarray, views: np.ndarray | None = None) -> Batch:
+        """As `gather`, the captions sorted by length, with the features of each image once, and owners.
+
+        `views`, int64 (images,), of the images in ascending order.
+        """
+        captions = captions[np.argsort(self.lengths[captions], kind="stable")]
+        images = self.images_of(captions)
+        kept, owners = np.unique(images, return_inverse=True)
+        return Batch(images, self.features_of(kept, views), self.tokens[captions, : self.lengths[captions[-1]]], owners)
+
+    def images_of(self, captions: np.ndarray) -> np.ndarray:
+        """Returns the positions of the images that captions are of, both int64 (examples,)."""
+        return np.searchsorted(self.offsets, captions, side="right") - 1
+
+    def features_of(self, images: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
+        """Returns the features of images by position: float32 (images, feature_size).
+
+        `views`, int64 (images,), says which view of each to take; without it the first.
+        """
+        if views is None:
+            return np.asarray(self.features[0][self.rows[0, images]], dtype=np.float32)
+        found: np.ndarray | None = None
+        for view in np.unique(views):
+            chosen = views == view
+            rows = self.features[view][self.rows[view, images[chosen]]]
+            if found is None:
+                found = np.empty((len(images), *rows.shape[1:]), np.float32)
+            found[chosen] = rows
+        assert found is not None
+        return found
 
     def drawn(self, generator: np.random.Generator, batches: int, batch_size: int, bucket: int = 1) -> Iterator[Batch]:
         """Yields training batches: the images in shuffled rounds, each time with its next caption and any view.
@@ -135,8 +161,31 @@ class CaptionTable:
         for chosen, seen in zip(captions, views, strict=True):
             yield self.gather(chosen, seen)
 
-    def sampled(self, generator: np.random.Generator, batches: int, batch_size: int) -> Iterator[Batch]:
-        """Yields validation batches: different captions in shuffled order, each once; the last batch may be small."""
+    def drawn_whole(self, generator: np.random.Generator, batches: int, batch_size: int) -> Iterator[Batch]:
+        """Yields training batches of whole images, in shuffled rounds: every caption of each, in any one view.
+
+        So many images that `batch_size` captions come together on average; none comes twice in a batch.
+        """
+        images = len(self.names)
+        size = min(images, max(1, round(batch_size * images / len(self.tokens))))
+        order = np.empty(0, np.int64)
+        for _ in range(batches):
+            if len(order) < size:
+                order = generator.permutation(images)  # what is left of the last round is not worth a batch
+            chosen, order = np.sort(order[:size]), order[size:]
+            captions = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen])
+            yield self.gather_shared(captions, generator.integers(0, len(self.features), size=size))
+
+    def sampled(
+        self, generator: np.random.Generator, batches: int, batch_size: int, *, whole: bool = False
+    ) -> Iterator[Batch]:
+        """Yields validation batches: different captions in shuffled order, each once; the last batch may be small.
+
+        whole: in the order of the table, with the features of each image once.
+        """
         chosen = generator.permutation(len(self.tokens))[: batches * batch_size]
+        if whole:
+            chosen.sort()
         for start in range(0, len(chosen), batch_size):
-            yield self.gather(chosen[start : start + batch_size])
+            captions = chosen[start : start + batch_size]
+            yield self.gather_shared(captions) if whole else self.gather(captions)

@@ -1,7 +1,8 @@
 """Checkpoints on disk: tensors as safetensors, the rest as JSON, no pickle. Knows nothing of training loops.
 
-A run's folder holds config.json, vocabulary.json, best.safetensors and last.safetensors. Each tensor file is written
-beside and renamed, so that a kill at any moment leaves the old file or the new one, never a half.
+A run's folder holds config.json, vocabulary.json, best.safetensors and last.safetensors; encoder.safetensors too when
+the encoder learned with the decoder. Each tensor file is written beside and renamed, so that a kill at any moment
+leaves the old file or the new one, never a half.
 """
 
 import json
@@ -20,6 +21,8 @@ from engine.vocabulary import Vocabulary
 from training.model import CaptionDecoder, DecoderConfig
 
 CONFIG, VOCABULARY, BEST, LAST = "config.json", "vocabulary.json", "best.safetensors", "last.safetensors"
+ENCODER = "encoder.safetensors"
+TAIL = "decoder.tail."  # an encoder's part that learns, see training.finetune
 FORMAT = 1
 
 
@@ -31,7 +34,8 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """A trained decoder (in eval mode, on the CPU) with everything needed to use it.
 
-    `encoder_weights` is what the run was told: "pretrained", "random" or a file's path. `config` is config.json.
+    `encoder_weights` is what the run was told: "pretrained", "random" or a file's path; of an encoder that learned with
+    the decoder the run's own file. `config` is config.json, with the fingerprint of that encoder.
     """
 
     decoder: CaptionDecoder
@@ -130,6 +134,10 @@ def load_checkpoint(folder: str | os.PathLike[str], which: str = "best") -> Chec
         raise CheckpointError(
             f"{folder / VOCABULARY} has {len(vocabulary)} words, but the decoder {decoder.config.vocabulary_size}"
         )
-    tensors, _ = load_tensors(folder / (BEST if which == "best" else LAST))
-    restore_decoder(decoder, tensors)
+    tensors, notes = load_tensors(folder / (BEST if which == "best" else LAST))
+    restore_decoder(decoder, {name: tensor for name, tensor in tensors.items() if not name.startswith(TAIL)})
+    if encoder_weights == ENCODER:
+        encoder_weights = str(folder / ENCODER)
+    if "encoder" in notes:
+        config["encoder"]["fingerprint"] = notes["encoder"]
     return Checkpoint(decoder.eval(), vocabulary, encoder_name, encoder_weights, config)

@@ -53,8 +53,16 @@ class Loop(ABC, Generic[R]):
         self._batches = batches  # in an epoch
         self._module = processes.wrap(self.decoder)
         self._optimizer = torch.optim.AdamW(
-            self.decoder.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+            self._groups(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Returns what learns in groups, each with the factor ("scale") that its learning rate has."""
+        return [{"params": list(self.decoder.parameters()), "scale": 1.0}]
+
+    def _save_beside(self, folder: Path) -> dict[str, Any]:
+        """Writes what belongs to a best checkpoint before it is written, and returns what to note in it."""
+        return {}
 
     @property
     @abstractmethod
@@ -109,7 +117,8 @@ class Loop(ABC, Generic[R]):
         tensors = checkpoint.decoder_tensors(self.averaged)
         best = self.best
         if best is self.history[-1]:
-            checkpoint.save_tensors(folder / checkpoint.BEST, tensors, {"epoch": asdict(best)})
+            notes = {"epoch": asdict(best)} | self._save_beside(folder)
+            checkpoint.save_tensors(folder / checkpoint.BEST, tensors, notes)
         if self._loop.ema:
             tensors |= {f"raw{name[7:]}": value for name, value in checkpoint.decoder_tensors(self.decoder).items()}
         tensors |= {
@@ -159,7 +168,7 @@ class Loop(ABC, Generic[R]):
         if self._loop.gradient_clip:
             clip_grad_norm_(self.decoder.parameters(), self._loop.gradient_clip)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         self._optimizer.step()
         if self._loop.ema:
             kept = min(self._loop.ema, (1 + step) / (10 + step))

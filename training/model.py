@@ -67,7 +67,10 @@ class CaptionDecoder(nn.Module):
         Takes features (batch, feature_size) and token_ids int64 (batch, length). Returns logits (batch, length,
         vocabulary); with `keep`, bool (batch, length), only the logits of the kept positions, (kept, vocabulary).
         """
-        hidden, cell = self.start(features)
+        return self.read(*self.start(features), token_ids, keep)
+
+    def read(self, hidden: Tensor, cell: Tensor, token_ids: Tensor, keep: Tensor | None = None) -> Tensor:
+        """As `forward`, from a first hidden and cell state, each (batch, units)."""
         words = self.dropout(self.embedding(token_ids))  # (batch, length, embedding)
         outputs, _ = self.lstm(words, (hidden[None], cell[None]))  # (batch, length, units)
         return self._logits(outputs if keep is None else outputs[keep])

@@ -71,6 +71,11 @@ class TrainingOptions(LoopOptions):
     encoder_weights: str = _option("pretrained", 'its weights: "pretrained", "random" or a file')
     flip: bool = _option(False, "train on the photographs mirrored left to right too")
     jitter: int = _option(0, "train on so many views of each photograph too, cropped and coloured at random")
+    finetune_encoder: str = _option(
+        "",
+        'let the encoder learn too: its head and so many of its last blocks, or "all" of it; batches are whole images',
+    )
+    encoder_learning_rate: float = _option(1e-4, "Adam's learning rate of what learns of the encoder")
     batches: int = _option(1000, "batches in an epoch")
     batch_size: int = _option(64, "images in a batch, over all processes together")
     bucket: int = _option(16, "batches that are sorted by caption length together; 1 leaves captions where they fall")
@@ -92,6 +97,10 @@ class TrainingOptions(LoopOptions):
         LoopOptions.__post_init__(self)  # super() does not find its way in a class with slots
         self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words", "min_count")
         self.check_least(0, "jitter")
+        if not (self.finetune_encoder in ("", "all") or self.finetune_encoder.isdecimal()):
+            raise ValueError(f'finetune_encoder must be a number or "all", but it is "{self.finetune_encoder}"')
+        if not self.encoder_learning_rate > 0:
+            raise ValueError(f"encoder_learning_rate must be above 0, but it is {self.encoder_learning_rate}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, but it is {self.label_smoothing}")
         if not 0 <= self.scheduled_sampling <= 1:
@@ -117,3 +126,40 @@ class TrainingOptions(LoopOptions):
             dropout=self.dropout,
             tied=self.tied,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScstOptions(LoopOptions):
+    """Everything that decides a self-critical run's numbers, besides the run that it begins from.
+
+    Raises ValueError naming the field whose value makes no sense.
+    """
+
+    epochs: int = _option(10, "epochs in all; a resumed run may raise it")
+    learning_rate: float = _option(5e-5, "Adam's learning rate")
+    patience: int = _option(0, "stop after so many epochs without a better one; 0 never stops early")
+    batches: int = _option(0, "batches in an epoch; 0: as many as the images make")
+    batch_size: int = _option(32, "images in a batch, over all processes together")
+    samples: int = _option(5, "sentences drawn for an image")
+    baseline: str = _option(
+        "mean", 'what a sentence must beat: "mean" of the image\'s other samples or "greedy" decoding'
+    )
+    temperature: float = _option(1.0, "of the sentences drawn")
+    count_end: bool = _option(
+        True, "count the end as a word of the n-grams: without it nothing is lost by a sentence cut before its noun"
+    )
+    cross_entropy: float = _option(0.0, "weight of the cross-entropy of a caption an image beside the reward")
+    dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped while learning")
+    max_words: int = _option(20, "sentences are cut at this many words")
+
+    def __post_init__(self) -> None:
+        LoopOptions.__post_init__(self)
+        self.check_least(1, "batch_size", "max_words")
+        self.check_least(0, "batches", "cross_entropy")
+        self.check_least(1 if self.baseline == "greedy" else 2, "samples")
+        if self.baseline not in ("mean", "greedy"):
+            raise ValueError(f'baseline must be "mean" or "greedy", but it is "{self.baseline}"')
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, but it is {self.temperature}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, but it is {self.dropout}")

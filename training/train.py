@@ -4,12 +4,11 @@ Owns the run's folder and what is printed; the work is in trainer, report and th
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,17 @@ from torch.utils.tensorboard import SummaryWriter
 
 from engine.vocabulary import Vocabulary
 from training import checkpoint
-from training.batches import CaptionTable, Features
+from training.batches import CaptionTable
 from training.charts import draw_curves
 from training.checkpoint import CheckpointError, write_atomically, write_json
-from training.data import DataError, Dataset, open_dataset
+from training.data import DataError, Dataset
 from training.distributed import DeviceError, Processes, processes
-from training.encoders import EncoderError, load_encoder
-from training.features import compute_features
+from training.encoders import EncoderError
 from training.loop import TrainingError
-from training.model import CaptionDecoder
+from training.material import Source, prepare
 from training.options import TrainingOptions
 from training.report import greedy_captions, predictions_table, spread, write_report
 from training.trainer import Epoch, Trainer
-from training.views import View, training_views
 
 HISTORY, CURVE, PREDICTIONS, REPORT, CURVES_LOG = (
     "history.json",
@@ -39,17 +36,6 @@ HISTORY, CURVE, PREDICTIONS, REPORT, CURVES_LOG = (
     "report.html",
     "tensorboard",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What a run learns from: both splits with their features, and the encoder's description."""
-
-    train: Dataset
-    validation: Dataset
-    train_views: tuple[Features, ...]
-    validation_features: Features
-    encoder: dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +99,8 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     if together.first:
         _check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()
-    material = _material(given, options, together)
+    source = Source(given.data, given.features or output.parent / "features", given.strict)
+    material = prepare(source, options, together)
     vocabulary = Vocabulary.build(
         (text for example in material.train.examples for text in example.captions), options.min_count
     )
@@ -122,7 +109,7 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
         material.validation.examples, [material.validation_features], vocabulary, options.max_words
     )
     sizes = options.sizes(
-        feature_size=train.features[0].shape[1], vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id
+        feature_size=material.encoder["feature_size"], vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id
     )
     data = {
         "images": {"train": len(train.names), "val": len(validation.names)},
@@ -134,7 +121,7 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     if resuming:
         _check_same_run(output, options, config)
     torch.manual_seed(options.seed)
-    trainer = Trainer(CaptionDecoder(sizes), options, train, validation, together)
+    trainer = Trainer(material.decoder(sizes), options, train, validation, together)
     if resuming:
         trainer.resume(output)
     together.wait()  # nobody reads the folder any more
@@ -165,39 +152,6 @@ def _check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
         raise CheckpointError(f"{output} is not empty: go on with it by --resume or delete it by --overwrite")
     elif resume and not taken:
         raise CheckpointError(f"{output} has no run to resume: leave --resume out to begin one")
-
-
-def _material(given: argparse.Namespace, options: TrainingOptions, together: Processes) -> Material:
-    train = open_dataset(given.data, "train", strict=given.strict)
-    validation = open_dataset(given.data, "val", strict=given.strict)
-    encoder = load_encoder(options.encoder, options.encoder_weights).to(together.device)
-    folder = given.features or given.output.parent / "features"
-    if not together.first:
-        together.wait()  # the first process computes, the others find it done
-    kept = folder / f"{encoder.name}-{encoder.fingerprint[:8]}"
-
-    def features(dataset: Dataset, title: str, view: View) -> Features:
-        listed = "\n".join(example.name for example in dataset.examples)  # other data has a folder of its own
-        place = kept / f"{title}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
-        return compute_features(dataset, encoder, place, progress=together.first, view=view)
-
-    seen = features(validation, "val", View())
-    views = tuple(
-        features(train, f"train-{view.title}" if view != View() else "train", view)
-        for view in training_views(flip=options.flip, jitter=options.jitter)
-    )
-    if together.first:
-        together.wait()
-        for dataset in (train, validation):
-            print(dataset.report)
-            dataset.report.check()
-    description = {
-        "name": options.encoder,
-        "weights": options.encoder_weights,
-        "feature_size": encoder.feature_size,
-        "fingerprint": encoder.fingerprint,
-    }
-    return Material(train, validation, views, seen, description)
 
 
 def _check_same_run(output: Path, options: TrainingOptions, config: dict[str, Any]) -> None:
@@ -259,12 +213,12 @@ def _line(epoch: Epoch, trainer: Trainer) -> str:
 
 
 def _finish(trainer: Trainer, vocabulary: Vocabulary, dataset: Dataset, output: Path, photographs: int) -> None:
-    """Writes the report of the best checkpoint."""
+    """Writes the report of the best checkpoint, whose weights the trainer then has."""
     _write_history(trainer, output)  # a kill may have come between a checkpoint and its history
-    best = checkpoint.load_checkpoint(output)
+    checkpoint.restore_decoder(trainer.averaged, checkpoint.load_tensors(output / checkpoint.BEST)[0])
     table = trainer.validation_table
     chosen = spread(len(table.names), photographs)
-    captions = greedy_captions(best.decoder, vocabulary, table.features_of(chosen), trainer.options.max_words)
+    captions = greedy_captions(trainer.averaged, vocabulary, table.features_of(chosen), trainer.options.max_words)
     shown = [(table.names[i], text, table.captions[i]) for i, text in zip(chosen, captions, strict=True)]
     page = write_report(f"Run {output.name}", trainer.history, draw_curves(trainer.history), shown, dataset.read)
     write_atomically(output / REPORT, page.encode())

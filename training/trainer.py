@@ -2,7 +2,9 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch.nn import functional
 
 from training.batches import Batch, CaptionTable
 from training.distributed import Processes
+from training.finetune import FineTuned
 from training.loop import Loop, Record, TrainingError, Watcher
 from training.model import CaptionDecoder
 from training.options import TrainingOptions
@@ -46,8 +49,8 @@ class Trainer(Loop[Epoch]):
                 f"a batch of {options.batch_size} cannot be shared by {processes.size} processes: "
                 "raise batch_size or start fewer"
             )
-        super().__init__(decoder, options, options.batches, processes)
         self.options = options
+        super().__init__(decoder, options, options.batches, processes)
         self.train_table = train
         self.validation_table = validation
 
@@ -55,6 +58,20 @@ class Trainer(Loop[Epoch]):
     def best(self) -> Epoch | None:
         """The epoch of the lowest validation loss, the earlier one of equals; None before the first."""
         return min(self.history, key=lambda epoch: epoch.validation_loss, default=None)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        if not isinstance(self.decoder, FineTuned):
+            return super()._groups()
+        tail = list(self.decoder.tail.parameters())
+        known = {id(parameter) for parameter in tail}
+        rest = [parameter for parameter in self.decoder.parameters() if id(parameter) not in known]
+        scale = self.options.encoder_learning_rate / self.options.learning_rate
+        return [{"params": rest, "scale": 1.0}, {"params": tail, "scale": scale}]
+
+    def _save_beside(self, folder: Path) -> dict[str, Any]:
+        if not isinstance(self.averaged, FineTuned):
+            return {}
+        return {"encoder": self.averaged.save_encoder(folder)}
 
     def _record(self, noted: dict[str, Any]) -> Epoch:
         return Epoch(**noted)
@@ -68,7 +85,10 @@ class Trainer(Loop[Epoch]):
         train_loss = train_accuracy = math.nan
         totals = torch.zeros(3, dtype=torch.float64, device=self.processes.device)  # loss, right words, tokens
         self._module.train()
-        batches = self.train_table.drawn(generator, options.batches, options.batch_size, options.bucket)
+        if options.finetune_encoder:
+            batches = self.train_table.drawn_whole(generator, options.batches, options.batch_size)
+        else:
+            batches = self.train_table.drawn(generator, options.batches, options.batch_size, options.bucket)
         with self._bar(batches, options.batches, f"epoch {number}/{options.epochs}") as bar:
             for index, batch in enumerate(bar):
                 counts, rate = self._step(batch, done + index)
@@ -97,7 +117,7 @@ class Trainer(Loop[Epoch]):
         return counts.detach(), rate
 
     def _part(self, batch: Batch) -> Batch:
-        return batch.part(*self.processes.slice(len(batch.tokens)))
+        return batch.part(*self.processes.slice(len(batch.features)))
 
     def _counts(self, module: nn.Module, batch: Batch, step: int | None = None) -> Tensor:
         """Returns loss summed over tokens, next words guessed right, and tokens, as one tensor (3,).
@@ -106,6 +126,7 @@ class Trainer(Loop[Epoch]):
         """
         device = self.processes.device
         features = torch.from_numpy(batch.features).to(device)
+        shared = {} if batch.owners is None else {"owners": torch.from_numpy(batch.owners).to(device)}
         tokens = torch.from_numpy(batch.tokens).to(device)
         read, keep = tokens[:, :-1], tokens[:, 1:] != self.decoder.config.pad_id
         targets = tokens[:, 1:][keep]  # (kept,)
@@ -113,14 +134,17 @@ class Trainer(Loop[Epoch]):
         with self._autocast(step is not None):
             if step is not None:
                 smoothing = self.options.label_smoothing
-                read = self._own_words(features, read, keep, self.options.scheduled_sampling * self._share(step))
-            logits = module(features, read, keep).float()  # (kept, vocabulary)
+                share = self.options.scheduled_sampling * self._share(step)
+                read = self._own_words(read, keep, share, lambda *given: self.decoder(features, *given, **shared))
+            logits = module(features, read, keep, **shared).float()  # (kept, vocabulary)
         loss = functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
         right = (logits.detach().argmax(dim=-1) == targets).sum()
         return torch.stack([loss, right.to(loss.dtype), keep.sum().to(loss.dtype)])
 
     @torch.no_grad()
-    def _own_words(self, features: Tensor, read: Tensor, keep: Tensor, share: float) -> Tensor:
+    def _own_words(
+        self, read: Tensor, keep: Tensor, share: float, decode: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
         """Puts words that the decoder draws itself in the place of a share of those read, int64 (batch, length).
 
         Scheduled sampling (Bengio et al. 2015) in two passes without a loop over words: the first reads the truth and
@@ -129,7 +153,7 @@ class Trainer(Loop[Epoch]):
         if share <= 0:
             return read
         chosen = keep[:, 1:] & (torch.rand(keep[:, 1:].shape, device=keep.device) < share)  # (batch, length - 1)
-        logits = self.decoder(features, read[:, :-1], chosen).float()  # (chosen, vocabulary)
+        logits = decode(read[:, :-1], chosen).float()  # (chosen, vocabulary)
         vocabulary = self.train_table.vocabulary
         words = draw(logits, [vocabulary.pad_id, vocabulary.start_id, vocabulary.end_id])  # nothing follows END
         return torch.cat([read[:, :1], read[:, 1:].masked_scatter(chosen, words)], dim=1)
@@ -141,7 +165,9 @@ class Trainer(Loop[Epoch]):
         generator = np.random.default_rng(options.seed)
         totals = torch.zeros(3, dtype=torch.float64, device=self.processes.device)
         self.averaged.eval()
-        batches = self.validation_table.sampled(generator, options.validation_batches, options.batch_size)
+        whole = bool(options.finetune_encoder)
+        table = self.validation_table
+        batches = table.sampled(generator, options.validation_batches, options.batch_size, whole=whole)
         for batch in self._bar(batches, options.validation_batches, "validation"):
             part = self._part(batch)
             if len(part.tokens):  # the last batch may be smaller than the number of processes

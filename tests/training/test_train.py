@@ -21,7 +21,7 @@ from tests.training.shapes import (
     make_table,
     make_trainer,
 )
-from training import train
+from training import material, train
 from training.batches import CaptionTable
 from training.checkpoint import load_checkpoint, load_tensors
 from training.distributed import Processes
@@ -331,10 +331,9 @@ def test_the_encoder_computes_where_the_decoder_trains(
         seen.extend(tensor.device.type for tensor in (encoder.mean, *encoder.parameters()))
         return make_store(1)
 
-    monkeypatch.setattr(train, "compute_features", compute)
-    given = train._parser().parse_args(["--data", str(data), "--output", str(tmp_path / "run")])
+    monkeypatch.setattr(material, "compute_features", compute)
     options = make_options(encoder="test_vit", encoder_weights="random")
-    train._material(given, options, Processes(0, 1, torch.device("meta")))
+    material.prepare(material.Source(data, tmp_path), options, Processes(0, 1, torch.device("meta")))
     assert set(seen) == {"meta"}
 
 
@@ -347,11 +346,11 @@ def test_each_list_of_images_has_its_own_features_folder(
         folders.append(folder)
         return make_store(1)
 
-    monkeypatch.setattr(train, "compute_features", compute)
+    monkeypatch.setattr(material, "compute_features", compute)
     other = draw_data(tmp_path / "other", train=12, validation=8)
     for place in (data, data, other):
-        given = train._parser().parse_args(["--data", str(place), "--output", str(tmp_path / "run")])
-        train._material(given, make_options(encoder="test_vit", encoder_weights="random"), ALONE)
+        options = make_options(encoder="test_vit", encoder_weights="random")
+        material.prepare(material.Source(place, tmp_path), options, ALONE)
     assert folders[:2] == folders[2:4]
     assert len(set(folders)) == 4
 

@@ -1,0 +1,106 @@
+"""What a run learns from: both splits with what stands for their images. Knows no words, no decoder's sizes, no loop.
+
+That is features of a frozen encoder, or, where the encoder learns too, what its frozen part gives, or photographs.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from training import checkpoint
+from training.batches import Features
+from training.data import Dataset, open_dataset
+from training.distributed import Processes
+from training.encoders import Encoder, load_encoder
+from training.features import FeatureStore, compute_features
+from training.finetune import FineTuned, Tail, split
+from training.model import CaptionDecoder, DecoderConfig
+from training.options import TrainingOptions
+from training.photographs import Photographs
+from training.views import View, training_views
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a run's images and features lie. strict: any fault of the data is an error."""
+
+    data: Path
+    features: Path
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a run learns from; `tail` is the part of the encoder that learns too, None of a frozen one."""
+
+    train: Dataset
+    validation: Dataset
+    train_views: tuple[Features, ...]
+    validation_features: Features
+    encoder: dict[str, Any]  # as config.json describes it
+    tail: Tail | None
+    network: Mapping[str, Tensor]  # state dict of the whole encoder's network
+
+    def decoder(self, sizes: DecoderConfig) -> CaptionDecoder:
+        """Returns a new decoder, behind the tail where there is one."""
+        return CaptionDecoder(sizes) if self.tail is None else FineTuned(sizes, self.tail, self.network)
+
+
+def prepare(source: Source, options: TrainingOptions, together: Processes) -> Material:
+    """Opens the data, makes the encoder and computes of its features what is not there yet, once for all processes.
+
+    Raises DataError, EncoderError, OSError, and BlockingIOError while another run computes the same features.
+    """
+    train, validation = (open_dataset(source.data, split, strict=source.strict) for split in ("train", "val"))
+    encoder = load_encoder(options.encoder, options.encoder_weights).to(together.device)
+    wanted = training_views(flip=options.flip, jitter=options.jitter)
+    frozen, tail = split(encoder, options.finetune_encoder) if options.finetune_encoder else (encoder, None)
+    if not together.first:
+        together.wait()  # the first process computes, the others find it done
+    views: Sequence[Features]
+    seen: Sequence[Features]
+    if frozen is not None:
+        frozen.to(together.device)
+        seen = [stored(validation, "val", frozen, source.features, View(), progress=together.first)]
+        views = [stored(train, "train", frozen, source.features, view, progress=together.first) for view in wanted]
+    else:  # features are computed for nothing but to know which images can be decoded
+        there = [
+            stored(dataset, title, encoder, source.features, View(), progress=together.first)
+            for dataset, title in ((train, "train"), (validation, "val"))
+        ]
+        views = Photographs.views(train, there[0], encoder.image, wanted)
+        seen = Photographs.views(validation, there[1], encoder.image, [View()])
+    if together.first:
+        together.wait()
+        for dataset in (train, validation):
+            print(dataset.report)
+            dataset.report.check()
+    described = {
+        "name": options.encoder,
+        "weights": options.encoder_weights if tail is None else checkpoint.ENCODER,
+        "feature_size": encoder.feature_size,
+        "fingerprint": encoder.fingerprint,
+    }
+    network = {} if tail is None else {name: tensor.cpu() for name, tensor in encoder.network.state_dict().items()}
+    return Material(train, validation, tuple(views), seen[0], described, tail, network)
+
+
+def stored(
+    dataset: Dataset, title: str, encoder: Encoder, folder: Path, view: View, *, progress: bool = True
+) -> FeatureStore:
+    """Returns a view's features out of the folder that keeps those of any encoder and any list of images.
+
+    title: of the list, "train" or "val". Raises as compute_features does.
+    """
+    listed = "\n".join(example.name for example in dataset.examples)  # other data has a folder of its own
+    name = title if view == View() else f"{title}-{view.title}"
+    place = Path(
+        folder,
+        f"{encoder.name}-{encoder.fingerprint[:8]}",
+        f"{name}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}",
+    )
+    return compute_features(dataset, encoder, place, progress=progress, view=view)

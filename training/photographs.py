@@ -1,0 +1,59 @@
+"""Photographs in the place of features, decoded when a batch asks for them: for encoders that learn as a whole.
+
+Knows nothing of encoders and batches.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.manifest import ImageSpec
+from training.batches import Features
+from training.examples import Dataset
+from training.views import View
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photographs:
+    """One view of a data set's images: its matrix is uint8 (images, height, width, 3), but made row by row."""
+
+    dataset: Dataset
+    readable: Features  # of which only the names count: the images that can be decoded
+    image: ImageSpec
+    view: View
+    pool: ThreadPoolExecutor
+
+    @classmethod
+    def views(
+        cls, dataset: Dataset, readable: Features, image: ImageSpec, views: Sequence[View]
+    ) -> tuple["Photographs", ...]:
+        """Returns each of the views; all share threads that decode, one for each core."""
+        pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
+        return tuple(cls(dataset, readable, image, view, pool) for view in views)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the images."""
+        return self.readable.names
+
+    @property
+    def matrix(self) -> Any:
+        """Itself: `matrix[rows]` gives what an array would."""
+        return self
+
+    def row(self, name: str) -> int:
+        """Row of an image."""
+        return self.readable.row(name)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the pixels of rows, int64 (count,): uint8 (count, height, width, 3). Raises ImageError, OSError."""
+
+        def pixels(row: int) -> np.ndarray:
+            name = self.names[row]
+            return self.view.pixels(name, self.dataset.read(name), self.image)
+
+        return np.stack(list(self.pool.map(pixels, rows.tolist())))
