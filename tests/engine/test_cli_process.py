@@ -83,7 +83,7 @@ def test_json_has_a_line_for_every_file_and_broken_ones_are_told_at_the_end(
     decoding = Sample(seed=7, temperature=2.0, num_samples=3)
     expected = tiny_captioner.caption([photos / "a.jpg", photos / "b.jpg"], decoding)
     for line, caption in zip((lines[0], lines[3]), expected, strict=True):
-        assert line.keys() == {"image", "text", "score", "log_prob", "alternatives"}
+        assert line.keys() == {"image", "text", "score", "log_prob", "confidence", "alternatives"}
         assert line["text"] == caption.text
         assert line["score"] == pytest.approx(caption.score, abs=1e-4)
         assert [other["text"] for other in line["alternatives"]] == [other.text for other in caption.alternatives]
