@@ -138,6 +138,8 @@ def load_checkpoint(folder: str | os.PathLike[str], which: str = "best") -> Chec
     restore_decoder(decoder, {name: tensor for name, tensor in tensors.items() if not name.startswith(TAIL)})
     if encoder_weights == ENCODER:
         encoder_weights = str(folder / ENCODER)
+        if not Path(encoder_weights).is_file():
+            raise CheckpointError(f"{folder} lacks {ENCODER}, the encoder that learned with its decoder: copy it there")
     if "encoder" in notes:
         config["encoder"]["fingerprint"] = notes["encoder"]
     return Checkpoint(decoder.eval(), vocabulary, encoder_name, encoder_weights, config)

@@ -1,0 +1,256 @@
+"""Laws of encoders that learn: nothing but the tail moves, and what a run leaves is one encoder everywhere."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.training.shapes import draw_data, make_table
+from training import checkpoint
+from training.batches import CaptionTable
+from training.checkpoint import CheckpointError, load_checkpoint, load_tensors
+from training.data import open_dataset
+from training.encoder_weights import read_weights
+from training.encoders import Encoder, EncoderError, load_encoder
+from training.features import compute_features
+from training.finetune import FineTuned, split
+from training.model import CaptionDecoder, DecoderConfig
+from training.options import TrainingOptions
+from training.train import main
+from training.trainer import Trainer
+
+NAME = "test_efficientnet"
+BLOCKS = 5
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    """A tiny random encoder whose batch normalisations have seen something."""
+    made = load_encoder(NAME, "random")
+    generator = torch.Generator().manual_seed(1)
+    for module in made.network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(std=0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(2).integers(0, 256, (3, 160, 160, 3), dtype=np.uint8))
+
+
+def made(encoder: Encoder, learning: str) -> FineTuned:
+    torch.manual_seed(0)
+    _, tail = split(encoder, learning)
+    config = DecoderConfig(encoder.feature_size, 20, pad_id=0, bottleneck=8, units=16, embedding=8, logit_hidden=8)
+    return FineTuned(config, tail, encoder.network.state_dict())
+
+
+# The split
+
+
+@pytest.mark.parametrize("learning", range(BLOCKS + 1))
+def test_the_frozen_part_and_the_tail_are_the_encoder(encoder: Encoder, pixels: torch.Tensor, learning: int) -> None:
+    stem, tail = split(encoder, str(learning))
+    assert stem is not None
+    with torch.inference_mode():
+        torch.testing.assert_close(tail(stem(pixels)), encoder(pixels), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(split(encoder, "all")[1](pixels), encoder(pixels), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("learning", ["0", "2", "all"])
+def test_the_gradient_reaches_the_tail_and_nothing_else(encoder: Encoder, pixels: torch.Tensor, learning: str) -> None:
+    stem, tail = split(encoder, learning)
+    tail(pixels if stem is None else stem(pixels)).square().sum().backward()
+    reached = {
+        tail.places[name]
+        for name, parameter in tail.layers.named_parameters()
+        if parameter.grad is not None and parameter.grad.abs().max() > 0
+    }
+    cut = 0 if learning == "all" else BLOCKS - int(learning)
+    prefixes = (*(f"blocks.{i}." for i in range(cut, BLOCKS)), "conv_head.", "bn2.")
+    expected = {name for name, _ in encoder.network.named_parameters() if name.startswith(prefixes) or cut == 0}
+    assert reached == expected
+    assert all(parameter.grad is None for parameter in encoder.parameters())
+
+
+def test_batch_normalisation_keeps_its_statistics(encoder: Encoder, pixels: torch.Tensor) -> None:
+    model = made(encoder, "all").train()
+    before = {name: tensor.clone() for name, tensor in model.tail.state().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(pixels, torch.ones(3, 4, dtype=torch.int64)).logsumexp(-1).sum().backward()
+    optimizer.step()
+    moved = {name for name, tensor in model.tail.state().items() if not torch.equal(tensor, before[name])}
+    assert moved == {name for name, _ in encoder.network.named_parameters()}
+    assert model.training
+    assert not any(module.training for module in model.tail.modules())
+
+
+def test_what_cannot_be_split_is_one_sentence(encoder: Encoder) -> None:
+    with pytest.raises(EncoderError, match="has 5 blocks, so 6 of them cannot learn"):
+        split(encoder, "6")
+    with pytest.raises(EncoderError, match="is no EfficientNet of timm"):
+        split(load_encoder("test_resnet", "random"), "1")
+    for wrong in ("some", "-1", "1.5"):
+        with pytest.raises(ValueError, match="finetune_encoder must be a number"):
+            TrainingOptions(finetune_encoder=wrong)
+
+
+# Captions that share their image
+
+
+def test_captions_that_share_an_image_score_as_each_with_its_own(encoder: Encoder, pixels: torch.Tensor) -> None:
+    model = made(encoder, "all").eval()
+    lengths = torch.tensor([2, 3, 3, 5, 6, 6, 7])
+    keep = torch.arange(7)[None] < lengths[:, None]
+    tokens = torch.randint(1, 20, (7, 7), generator=torch.Generator().manual_seed(3))
+    owners = torch.tensor([2, 0, 1, 1, 0, 2, 2])
+    with torch.inference_mode():
+        torch.testing.assert_close(model(pixels, tokens, keep, owners), model(pixels[owners], tokens, keep))
+
+
+def test_batches_of_whole_images_hold_every_caption_of_each() -> None:
+    table = make_table(10)  # images of one, two and three captions
+    batches = list(table.drawn_whole(np.random.default_rng(0), 7, batch_size=8))
+    rounds: list[int] = []
+    for batch in batches:
+        assert batch.owners is not None
+        images = np.unique(batch.images)
+        rounds.extend(images.tolist())
+        np.testing.assert_array_equal(images[batch.owners], batch.images)
+        np.testing.assert_array_equal(batch.features, table.features_of(images))
+        expected = [table.tokens[i] for image in images for i in range(table.offsets[image], table.offsets[image + 1])]
+        padded = [np.pad(row, (0, table.tokens.shape[1] - len(row))) for row in batch.tokens]
+        assert sorted(row.tolist() for row in padded) == sorted(row.tolist() for row in expected)
+        kept = (batch.tokens != 0).sum(axis=1) if table.vocabulary.pad_id == 0 else None
+        assert kept is None or (np.diff(kept) >= 0).all()
+    assert len(rounds) == 7 * 4
+    assert sorted(rounds[:8]) == sorted(set(rounds[:8]))  # none twice before the round is over
+
+
+def test_processes_share_a_batch_of_whole_images_without_loss(encoder: Encoder) -> None:
+    batch = next(make_table(10).drawn_whole(np.random.default_rng(0), 1, batch_size=12))
+    parts = [batch.part(0, 2), batch.part(2, len(batch.features))]
+    assert sum(len(part.tokens) for part in parts) == len(batch.tokens)
+    for part in parts:
+        assert part.owners is not None
+        for image, owner in zip(part.images, part.owners, strict=True):
+            whole = batch.images[np.flatnonzero(batch.images == image)[0]]
+            row = np.unique(batch.images).searchsorted(whole)
+            np.testing.assert_array_equal(part.features[owner], batch.features[row])
+
+
+# Whole runs
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_data(tmp_path_factory.mktemp("drawn") / "data", train=12, validation=6)
+
+
+@pytest.fixture(scope="module")
+def train(data: Path) -> Callable[..., int]:
+    """Calls the command with options that make it quick."""
+
+    def call(run: Path, *more: str) -> int:
+        sizes = "--units 16 --embedding 8 --bottleneck 8 --logit-hidden 8 --min-count 1 --max-words 5"
+        length = "--batches 4 --batch-size 12 --validation-batches 2 --patience 0 --ema 0.5"
+        files = ["--data", str(data), "--output", str(run), "--threads", "1", "--photographs", "1"]
+        rates = "--learning-rate 0.01 --encoder-learning-rate 0.003"
+        return main(
+            [*files, "--encoder", NAME, "--encoder-weights", "random", *f"{sizes} {length} {rates}".split(), *more]
+        )
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def run(train: Callable[..., int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert train(folder, "--finetune-encoder", "2", "--flip", "--epochs", "2") == 0
+    return folder
+
+
+def test_a_run_leaves_the_encoder_with_its_last_blocks_changed_and_nothing_else(run: Path) -> None:
+    before = load_encoder(NAME, "random").network.state_dict()
+    after = read_weights(run / checkpoint.ENCODER)
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    learned = {name for name in before if name.startswith(("blocks.3.", "blocks.4.", "conv_head.", "bn2."))}
+    statistics = {name for name in before if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert changed == learned - statistics
+
+
+def test_the_decoder_on_features_of_the_runs_encoder_is_what_was_trained(run: Path, data: Path, tmp_path: Path) -> None:
+    """The validation loss, found again the long way: encoder from its file, features, plain decoder."""
+    loaded = load_checkpoint(run)
+    assert type(loaded.decoder) is CaptionDecoder
+    encoder = load_encoder(loaded.encoder_name, loaded.encoder_weights)
+    assert encoder.fingerprint == loaded.config["encoder"]["fingerprint"] != load_encoder(NAME, "random").fingerprint
+    dataset = open_dataset(data, "val")
+    store = compute_features(dataset, encoder, tmp_path, progress=False)
+    table = CaptionTable.build(dataset.examples, [store], loaded.vocabulary, max_words=5)
+    batch = table.gather(np.arange(len(table.tokens)))
+    tokens = torch.from_numpy(batch.tokens)
+    with torch.inference_mode():
+        logits = loaded.decoder(torch.from_numpy(batch.features), tokens[:, :-1])
+    loss = nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], ignore_index=loaded.vocabulary.pad_id)
+    epochs = json.loads((run / "history.json").read_text())
+    assert float(loss) == pytest.approx(min(epoch["validation_loss"] for epoch in epochs), abs=2e-3)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(train: Callable[..., int], run: Path, tmp_path: Path) -> None:
+    options = ("--finetune-encoder", "2", "--flip")
+    features = ("--features", str(run.parent / "features"))
+    assert train(tmp_path / "run", *options, *features, "--epochs", "1") == 0
+    assert train(tmp_path / "run", *options, *features, "--epochs", "2", "--resume") == 0
+    for file in (checkpoint.BEST, checkpoint.LAST):
+        these, those = load_tensors(tmp_path / "run" / file)[0], load_tensors(run / file)[0]
+        assert these.keys() == those.keys()
+        assert all(torch.equal(these[name], those[name]) for name in these)
+    assert read_weights(tmp_path / "run" / checkpoint.ENCODER).keys()
+
+
+def test_all_of_an_encoder_learns_from_photographs(
+    train: Callable[..., int], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    forward = FineTuned.forward
+
+    def watched(self: FineTuned, images: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        seen.append(tuple(images.shape[1:]))
+        return forward(self, images, *rest, **more)
+
+    monkeypatch.setattr(FineTuned, "forward", watched)
+    features = ("--features", str(run.parent / "features"))
+    assert train(tmp_path / "run", "--finetune-encoder", "all", "--jitter", "2", "--epochs", "1", *features) == 0
+    assert set(seen) == {(160, 160, 3)}
+    before, after = load_encoder(NAME, "random").network, read_weights(tmp_path / "run" / checkpoint.ENCODER)
+    assert all(not torch.equal(tensor, after[name]) for name, tensor in before.named_parameters())
+
+
+def test_the_encoder_has_its_own_learning_rate(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.training.shapes import ALONE, make_options
+
+    options = make_options(finetune_encoder="1", encoder_learning_rate=1e-5, learning_rate=1e-3)
+    trainer = Trainer(made(encoder, "1"), options, make_table(4), make_table(4), ALONE)
+    decoder, tail = trainer._groups()
+    assert (decoder["scale"], tail["scale"]) == (1.0, pytest.approx(0.01))
+    together = [id(parameter) for group in (decoder, tail) for parameter in group["params"]]
+    assert sorted(together) == sorted(map(id, trainer.decoder.parameters()))
+    assert len(tail["params"]) == len(list(made(encoder, "1").tail.parameters()))
+
+
+def test_a_run_whose_encoder_is_gone_is_one_sentence(run: Path, tmp_path: Path) -> None:
+    for file in ("config.json", "vocabulary.json", "best.safetensors"):
+        (tmp_path / file).write_bytes((run / file).read_bytes())
+    with pytest.raises(CheckpointError, match=r"encoder\.safetensors"):
+        load_checkpoint(tmp_path)
