@@ -1,0 +1,1 @@
+"""Recipes: whole bundles by one command each."""

@@ -1,0 +1,90 @@
+"""The command that both recipes share: its options, its messages, what is written besides the stages' own folders."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from training.checkpoint import write_atomically, write_json
+from training.data import DataError
+from training.recipes import recipe, record
+from training.recipes.curves import draw_stages
+from training.recipes.recipe import Recipe
+from training.recipes.stages import Kitchen, RecipeError, Stage
+from training.recipes.subset import write_subset
+
+SMOKE = {"train": 120, "val": 400}
+CURVES = "curves.png"
+
+
+def main(chosen: Recipe, arguments: Sequence[str] | None = None) -> int:
+    """Runs a recipe's command; returns 0, 1 for a named error, 130 after Ctrl-C."""
+    given = _parser(chosen).parse_args(arguments)
+    try:
+        _run(chosen, given)
+    except (DataError, RecipeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: start the same command again, which goes on where this one stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser(chosen: Recipe) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m training.recipes.{chosen.name}",
+        description=f"Makes the bundle {chosen.bundle}: trains, exports, measures. Stopped at any moment, by Ctrl-C or "
+        "by a kill, the same command goes on where it was.",
+    )
+    parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
+    parser.add_argument("--output", type=Path, required=True, help="folder of this recipe; the bundle will be in it")
+    weights = chosen.cross_entropy.encoder_weights
+    parser.add_argument(
+        "--encoder-weights", default=weights, help=f'"pretrained", "random" or a file (default: {weights})'
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="to train on (default: cpu)")
+    parser.add_argument(
+        "--threads", type=int, default=2, help="CPU threads; others give other last digits (default: 2)"
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="a few photographs and batches: does everything run here? Minutes"
+    )
+    return parser
+
+
+def _run(chosen: Recipe, given: argparse.Namespace) -> None:
+    output: Path = given.output
+    chosen = replace(chosen, cross_entropy=replace(chosen.cross_entropy, encoder_weights=given.encoder_weights))
+    kitchen = Kitchen(output, {output: "OUTPUT", given.data: "DATA"})
+    made_of = {
+        "recipe": chosen.name,
+        "smoke": given.smoke,
+        "ingredients": (chosen.smaller() if given.smoke else chosen).ingredients(),
+        "data": record.describe_data(given.data),
+    }
+    about = {
+        "machine": record.describe_machine(given.device, given.threads),
+        "versions": record.describe_versions(),
+    }
+    with kitchen.opened(made_of, about):
+        data = given.data
+        if given.smoke:
+            chosen, data = chosen.smaller(), output / "data"
+            write_subset(given.data, data, SMOKE)
+        write_json(output / recipe.PROVENANCE, chosen.provenance)
+
+        def draw(stage: Stage) -> None:
+            if stage.name in (recipe.CROSS_ENTROPY, recipe.SELF_CRITICAL):
+                write_atomically(output / CURVES, draw_stages(output))
+
+        began = time.perf_counter()
+        kitchen.run(chosen.stages(data, output, device=given.device, threads=given.threads), draw)
+        hours = sum(stage["seconds"] for stage in kitchen.record["stages"].values()) / 3600
+        kitchen.say(
+            chosen.name,
+            f"done: {hours:.2f} hours of work, {(time.perf_counter() - began) / 3600:.2f} of them now; the bundle is "
+            f"{output / recipe.BUNDLE}, its captions are in {output / recipe.REPORT}",
+        )

@@ -1,0 +1,32 @@
+"""A few images of a data set as a data set of its own, to try things on. Knows no training."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from training.data import open_dataset
+from training.flickr import HEADER
+
+
+def write_subset(data: Path, folder: Path, images: Mapping[str, int]) -> None:
+    """Writes the first images of each split, as many as `images` says, in the layout of Flickr8k, once and for all.
+
+    Raises DataError and OSError.
+    """
+    done = folder / "complete"
+    if done.is_file():
+        return
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    with (folder / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(HEADER)
+        for split, count in images.items():
+            dataset = open_dataset(data, split)
+            chosen = dataset.examples[:count]
+            for example in chosen:
+                name = Path(example.name).name
+                (folder / "images" / name).write_bytes(dataset.read(example.name))
+                rows.writerows((name, " ".join(caption.split())) for caption in example.captions)
+            listed = "".join(f"{Path(example.name).name}\n" for example in chosen)
+            (folder / f"{split}.txt").write_text(listed, encoding="utf-8")
+    done.touch()
