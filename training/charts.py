@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from training.selfcritic import RewardEpoch
 from training.trainer import Epoch
 
 
@@ -26,6 +27,32 @@ def draw_curves(history: Sequence[Epoch]) -> bytes:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         axis.legend()
+    return _png(figure)
+
+
+def draw_rewards(history: Sequence[RewardEpoch]) -> bytes:
+    """Returns a PNG: what drawn and greedy sentences are worth over the epochs of a self-critical run."""
+    epochs = [epoch.epoch for epoch in history]
+    best = max(history, key=lambda epoch: epoch.validation_cider)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    lines = (
+        ("sample_reward", "drawn, training images", "tab:blue"),
+        ("train_reward", "greedy, training images", "tab:green"),
+        ("validation_cider", "greedy, validation images", "tab:orange"),
+    )
+    for name, label, colour in lines:
+        axis.plot(epochs, [getattr(epoch, name) for epoch in history], "o-", color=colour, markersize=3, label=label)
+    axis.axvline(best.epoch, color="grey", linestyle=":", label=f"best epoch ({best.epoch})")
+    axis.set(title="reward", xlabel="epoch", ylabel="CIDEr-D")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     content = BytesIO()
     figure.savefig(content, format="png", dpi=100)
     return content.getvalue()

@@ -50,7 +50,7 @@ class Loop(ABC, Generic[R]):
         self.processes = processes
         self.history: list[R] = []
         self._loop = options
-        self._batches = batches  # in an epoch
+        self.batches = batches  # in an epoch
         self._module = processes.wrap(self.decoder)
         self._optimizer = torch.optim.AdamW(
             self._groups(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
@@ -146,7 +146,7 @@ class Loop(ABC, Generic[R]):
 
     def _share(self, step: int) -> float:
         """Returns the part of the whole run that lies before a step, from 0 to 1."""
-        return min(1.0, step / (self._loop.epochs * self._batches))
+        return min(1.0, step / (self._loop.epochs * self.batches))
 
     def _learning_rate(self, step: int) -> float:
         rate = self._loop.learning_rate

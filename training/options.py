@@ -151,10 +151,13 @@ class ScstOptions(LoopOptions):
     cross_entropy: float = _option(0.0, "weight of the cross-entropy of a caption an image beside the reward")
     dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped while learning")
     max_words: int = _option(20, "sentences are cut at this many words")
+    views: str = _option("same", 'photographs learnt from: the "same" views as the run before, or "plain" ones')
 
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)
         self.check_least(1, "batch_size", "max_words")
+        if self.views not in ("same", "plain"):
+            raise ValueError(f'views must be "same" or "plain", but it is "{self.views}"')
         self.check_least(0, "batches", "cross_entropy")
         self.check_least(1 if self.baseline == "greedy" else 2, "samples")
         if self.baseline not in ("mean", "greedy"):

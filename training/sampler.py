@@ -1,16 +1,60 @@
-"""Sentences drawn from a decoder, many at once. Knows no rewards, no training and no words but by id."""
+"""Sentences said by a decoder, many at once. Knows no rewards, no training and no words but by id."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from engine.vocabulary import Vocabulary
+from training.model import CaptionDecoder
 
 
 def draw(logits: Tensor, never: Sequence[int], temperature: float = 1.0) -> Tensor:
     """Draws a word a row from softmax(logits / temperature): int64 (rows,); those of `never` have no chance.
 
-    By the Gumbel-max trick, which needs no sum over the vocabulary. logits float32 (rows, vocabulary) are overwritten.
+    Temperature 0 takes the likeliest. One random number a row is enough: it is looked up in the running sum of the
+    probabilities. logits float32 (rows, vocabulary) are overwritten.
     """
     logits[:, never] = -torch.inf
-    noise = torch.empty_like(logits).exponential_().log_()
-    return (logits / temperature - noise).argmax(dim=-1)
+    if not temperature:
+        return logits.argmax(dim=-1)
+    logits -= logits.amax(dim=-1, keepdim=True)
+    sums = logits.div_(temperature).exp_().cumsum(dim=-1)  # (rows, vocabulary)
+    below = 1 - 1e-6  # below the last sum after rounding, too
+    return torch.searchsorted(sums, torch.rand_like(sums[:, :1]) * sums[:, -1:] * below, right=True)[:, 0]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """How sentences are said: `temperature` 0 says the likeliest word each time, `max_words` ends what does not end."""
+
+    vocabulary: Vocabulary
+    max_words: int = 20
+    temperature: float = 1.0
+
+    @torch.no_grad()
+    def say(self, decoder: CaptionDecoder, features: Tensor, samples: int = 1) -> Tensor:
+        """Says `samples` sentences for each image, features float32 (images, feature_size).
+
+        Returns int64 (images * samples, longest): START, words, END (unless cut) and padding, an image's sentences in
+        a row. A sentence that has ended costs nothing more. Dropout is as the decoder is set.
+        """
+        words = self.vocabulary
+        never = [words.pad_id, words.unk_id, words.start_id]
+        rows = torch.arange(len(features) * samples, device=features.device)
+        said = torch.full((len(rows), self.max_words + 1), words.pad_id, device=features.device)
+        said[:, 0] = words.start_id
+        hidden, cell = decoder.start(features)  # (images, units)
+        logits, hidden, cell = decoder.step(said[::samples, 0], hidden, cell)  # a first step is the same for all
+        logits, hidden, cell = (state.float().repeat_interleave(samples, 0) for state in (logits, hidden, cell))
+        for position in range(1, self.max_words + 1):
+            chosen = draw(logits, never, self.temperature)
+            said[rows, position] = chosen
+            going = chosen != words.end_id
+            rows, chosen, hidden, cell = rows[going], chosen[going], hidden[going], cell[going]
+            if position == self.max_words or not len(rows):
+                return said[:, : position + 1]
+            logits, hidden, cell = decoder.step(chosen, hidden, cell)
+            logits = logits.float()
+        raise AssertionError("max_words is at least 1")

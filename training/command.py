@@ -1,0 +1,124 @@
+"""What the commands that train have in common: their options, the run's folder, how they end. Knows no training."""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from engine.vocabulary import Vocabulary
+from training import checkpoint
+from training.checkpoint import CheckpointError, write_json
+from training.data import DataError
+from training.distributed import DeviceError, Processes, processes
+from training.encoders import EncoderError
+from training.loop import TrainingError
+from training.options import LoopOptions
+
+Kind = TypeVar("Kind", bound=LoopOptions)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what says where a run's data and files lie and where it is computed."""
+    parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
+    parser.add_argument("--output", type=Path, required=True, help="folder of this run, such as runs/first")
+    parser.add_argument("--features", type=Path, help="folder that keeps features (default: features beside OUTPUT)")
+    parser.set_defaults(begun=False)  # whether OUTPUT holds this run yet
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT")
+    earlier.add_argument("--overwrite", action="store_true", help="delete the run in OUTPUT before training begins")
+    parser.add_argument("--strict", action="store_true", help="any fault of the data is an error")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's)")
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type[LoopOptions]) -> None:
+    """Adds an argument for each of the options that make a run."""
+    group = parser.add_argument_group("what makes the run; kept in config.json")
+    for option in fields(kind):
+        default: Any = option.default
+        name, text = f"--{option.name.replace('_', '-')}", option.metadata["help"]
+        if isinstance(default, bool):
+            shown = f"{text} (default: {'yes' if default else 'no'})"
+            group.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=shown)
+        else:
+            group.add_argument(name, type=type(default), default=default, help=f"{text} (default: {default})")
+
+
+def read_options(parser: argparse.ArgumentParser, given: argparse.Namespace, kind: type[Kind]) -> Kind:
+    """Returns the options that were given; ends the program with one sentence where they make no sense."""
+    for name in ("threads", "photographs"):
+        if getattr(given, name, 0) < 0:
+            parser.error(f"--{name} must be at least 0, but it is {getattr(given, name)}")
+    try:
+        return kind(**{option.name: getattr(given, option.name) for option in fields(kind)})
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def execute(given: argparse.Namespace, work: Callable[[Processes], None]) -> int:
+    """Does the work and returns the exit status: 0, 1 for a named error, 130 after Ctrl-C."""
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    try:
+        with processes(given.device) as together:
+            work(together)
+    except KeyboardInterrupt:
+        how = ", --resume in place of --overwrite" if given.overwrite else " and --resume"
+        print(f"\ninterrupted: continue with the same command{how if given.begun else ''}", file=sys.stderr)
+        return 130
+    except (CheckpointError, DataError, DeviceError, EncoderError, TrainingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raises CheckpointError saying what stands in the way of a run in the folder; changes nothing."""
+    if output.exists() and not output.is_dir():
+        raise CheckpointError(f"{output} is a file, and a run needs a folder: name another one")
+    taken = output.is_dir() and any(output.iterdir())
+    if taken and overwrite:
+        if not (output / checkpoint.CONFIG).is_file():
+            raise CheckpointError(f"{output} is not a run's folder (no {checkpoint.CONFIG}), so it is not deleted")
+    elif taken and not resume:
+        raise CheckpointError(f"{output} is not empty: go on with it by --resume or delete it by --overwrite")
+    elif resume and not taken:
+        raise CheckpointError(f"{output} has no run to resume: leave --resume out to begin one")
+
+
+def check_same_run(output: Path, part: str, options: LoopOptions, config: dict[str, Any]) -> None:
+    """Raises CheckpointError naming what differs between the run in the folder and the one asked for.
+
+    `part` is where config.json keeps the options: "training" or "scst".
+    """
+    try:
+        earlier = json.loads((output / checkpoint.CONFIG).read_text(encoding="utf-8"))
+        differences = options.differences(earlier[part])
+        differences += [f"the {name} differs" for name in ("data", "encoder") if earlier[name] != config[name]]
+        if earlier.get("from") != config.get("from"):
+            differences.append("the run that it begins from differs")
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{output / checkpoint.CONFIG} is unreadable: {error!r}") from error
+    if differences:
+        raise CheckpointError(
+            f"{output} holds another run, which cannot be resumed with these options: {'; '.join(differences)}"
+        )
+
+
+def begin(given: argparse.Namespace, config: dict[str, Any], vocabulary: Vocabulary) -> None:
+    """Writes what a run's folder holds from the start, in the place of an earlier run where that is to go."""
+    output: Path = given.output
+    if given.overwrite and output.is_dir():  # only now is it sure that another run can take its place
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / checkpoint.CONFIG, config)
+    given.begun = True
+    vocabulary.save(output / checkpoint.VOCABULARY)

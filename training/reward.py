@@ -1,0 +1,160 @@
+"""CIDEr-D of sentences given as ids, many at once. Knows no models, no images and no words but by id.
+
+The score is that of pycocoevalcap (Vedantam et al. 2015, with clipping and the length penalty), sentence by sentence,
+but the references are weighed once and looked up, and an n-gram is one number.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.vocabulary import Vocabulary, split
+
+ORDERS = 4  # n-grams of 1 to 4 words
+SIGMA = 6.0  # how many words of length are forgiven
+LARGEST = 55_100  # ids of four words fit one int64
+
+
+class Lexicon:
+    """Ids for the words of references: the vocabulary's, then a further one for each word that it lacks.
+
+    An unknown word of a reference is thus no word that the decoder can say, as in pycocoevalcap, and not one UNK.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._ids = dict(vocabulary.ids)
+        self._end = vocabulary.end_id
+
+    def encode(self, texts: Sequence[str], *, end: bool) -> list[np.ndarray]:
+        """Returns the words of each text as int64 (words,); `end` adds END. Raises ValueError for too many words."""
+        rows = [[self._ids.setdefault(word, len(self._ids)) for word in split(text)] for text in texts]
+        if len(self._ids) > LARGEST:
+            raise ValueError(f"the references hold more than {LARGEST:,} different words, more than CIDEr counts here")
+        return [np.array(row + [self._end] * end, dtype=np.int64) for row in rows]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grams:
+    """The n-grams of sentences, each once a sentence, ordered by sentence, then by key."""
+
+    sentence: np.ndarray  # int64 (grams,)
+    key: np.ndarray  # int64 (grams,)
+    order: np.ndarray  # int64 (grams,): words in it, less one
+    count: np.ndarray  # int64 (grams,): how often in its sentence
+
+
+def grams_of(words: np.ndarray, lengths: np.ndarray) -> Grams:
+    """Counts n-grams of words int64 (sentences, longest), of which the first `lengths`, int64 (sentences,), count."""
+    shifted = words + 1  # so that no n-gram is another one's beginning with zeros
+    columns = np.arange(words.shape[1])
+    keys, sentences = [], []
+    packed = np.zeros_like(shifted)
+    for n in range(min(ORDERS, words.shape[1])):
+        packed = packed[:, : words.shape[1] - n] * (LARGEST + 1) + shifted[:, n:]  # n-grams by their first word
+        there = columns[: packed.shape[1]] < (lengths - n)[:, None]
+        keys.append(packed[there])
+        sentences.append(np.nonzero(there)[0])
+    key, sentence = (np.concatenate([*parts, np.zeros(0, np.int64)]) for parts in (keys, sentences))
+    ordered = np.lexsort((key, sentence))
+    key, sentence = key[ordered], sentence[ordered]
+    first = np.ones(len(key), dtype=bool)
+    first[1:] = (key[1:] != key[:-1]) | (sentence[1:] != sentence[:-1])
+    starts = np.flatnonzero(first)
+    key = key[starts]
+    bounds = np.array([(LARGEST + 1) ** n for n in range(1, ORDERS)], dtype=np.int64)
+    order = np.searchsorted(bounds, key, side="right")
+    return Grams(sentence[starts], key, order, np.diff(starts, append=len(first)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rarity:
+    """How rare an n-gram is among images: its inverse document frequency in nats."""
+
+    keys: np.ndarray  # int64 (known,), ascending
+    weights: np.ndarray  # float64 (known,)
+    unknown: float  # weight of every other n-gram
+
+    @classmethod
+    def count(cls, images: np.ndarray, grams: Grams, total: int) -> "Rarity":
+        """Counts in how many of `total` images each n-gram stands; `images`, int64 (sentences,), tells whose it is."""
+        pairs = np.lexsort((images[grams.sentence], grams.key))
+        key, image = grams.key[pairs], images[grams.sentence][pairs]
+        new_key = np.diff(key, prepend=-1) != 0
+        new_pair = new_key | (np.diff(image, prepend=-1) != 0)
+        keys = key[new_key]
+        frequencies = np.bincount(np.cumsum(new_key)[new_pair] - 1, minlength=len(keys))
+        return cls(keys, np.log(float(total)) - np.log(frequencies), float(np.log(float(total))))
+
+    def knowing(self, keys: np.ndarray) -> "Rarity":
+        """Returns the same weights with these n-grams among those known, so that a sentence can hold them too."""
+        missing = np.setdiff1d(keys, self.keys)
+        every = np.concatenate([self.keys, missing])
+        weights = np.concatenate([self.weights, np.full(len(missing), self.unknown)])
+        ordered = np.argsort(every)
+        return Rarity(every[ordered], weights[ordered], self.unknown)
+
+    def look_up(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns each n-gram's place among those known (len(self.keys) if it is none), and its weight."""
+        places = np.searchsorted(self.keys, keys)
+        known = self.keys.take(places, mode="clip") == keys
+        weights = np.where(known, self.weights.take(places, mode="clip"), self.unknown)
+        return np.where(known, places, len(self.keys)), weights
+
+
+class Cider:
+    """Scores sentences against the references of images.
+
+    Document frequencies are those of the references, unless `rarity` brings others.
+    """
+
+    def __init__(self, references: Sequence[Sequence[np.ndarray]], rarity: Rarity | None = None) -> None:
+        """Takes int64 (words,) per reference per image, as `Lexicon.encode` gives them, at least one per image."""
+        self.references = np.array([len(texts) for texts in references])  # (images,)
+        rows = [row for texts in references for row in texts]
+        lengths = np.array([len(row) for row in rows])
+        words = np.zeros((len(rows), lengths.max(initial=0)), dtype=np.int64)
+        words[np.arange(words.shape[1]) < lengths[:, None]] = np.concatenate(rows)
+        image = np.repeat(np.arange(len(references)), self.references)  # (sentences,)
+        slot = np.arange(len(rows)) - np.repeat(np.cumsum(self.references) - self.references, self.references)
+        grams = grams_of(words, lengths)
+        self.rarity = Rarity.count(image, grams, len(references)) if rarity is None else rarity.knowing(grams.key)
+        places, weights = self.rarity.look_up(grams.key)
+        shape = len(references), int(self.references.max())
+        self._norms = np.zeros((*shape, ORDERS))  # of each reference's weighted counts
+        sums = (image[grams.sentence], slot[grams.sentence], grams.order)
+        np.add.at(self._norms, sums, (grams.count * weights) ** 2)
+        self._norms = np.sqrt(self._norms)
+        self._bigrams = np.zeros(shape)
+        self._bigrams[image, slot] = np.maximum(lengths - 1, 0)  # pycocoevalcap's length counts bigrams
+        pairs, row = np.unique(image[grams.sentence] * self._stride + places, return_inverse=True)
+        self._pairs = pairs  # int64 (pairs,): an image and an n-gram that its references hold
+        self._counts = np.zeros((len(pairs), shape[1]), dtype=np.uint16)  # how often each reference holds it
+        self._counts[row, slot[grams.sentence]] = grams.count
+
+    @property
+    def _stride(self) -> int:
+        return len(self.rarity.keys) + 1
+
+    def score(self, images: np.ndarray, words: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Returns CIDEr-D float64 (sentences,), from 0 to 10.
+
+        images int64 (sentences,) tells whose references count; words int64 (sentences, longest) holds each sentence's
+        ids, without START, in its first `lengths`, int64 (sentences,), places.
+        """
+        grams = grams_of(words, lengths)
+        places, weights = self.rarity.look_up(grams.key)
+        norms = np.bincount(grams.sentence * ORDERS + grams.order, (grams.count * weights) ** 2, len(words) * ORDERS)
+        wanted = images[grams.sentence] * self._stride + places
+        rows = np.searchsorted(self._pairs, wanted)
+        hit = np.flatnonzero(self._pairs.take(rows, mode="clip") == wanted)  # (hits,)
+        held = self._counts[rows[hit]].astype(np.float64)  # (hits, references)
+        shared = np.minimum(grams.count[hit, None], held) * held * weights[hit, None] ** 2
+        products = np.zeros((len(words), ORDERS, held.shape[1]))
+        np.add.at(products, (grams.sentence[hit], grams.order[hit]), shared)
+        scale = np.sqrt(norms).reshape(-1, ORDERS, 1) * self._norms[images].transpose(0, 2, 1)
+        np.divide(products, scale, out=products, where=scale > 0)
+        apart = np.maximum(lengths - 1, 0)[:, None] - self._bigrams[images]  # (sentences, references)
+        products *= np.exp(-(apart**2) / (2 * SIGMA**2))[:, None]
+        scores: np.ndarray = 10 * products.mean(axis=1).sum(axis=1) / self.references[images]
+        return scores

@@ -1,0 +1,193 @@
+"""Self-critical training: sentences that the decoder draws itself, each made likelier by what it is worth.
+
+The gradient is REINFORCE's (Rennie et al. 2017): the log-probability of a drawn sentence, weighed by its CIDEr-D less
+a baseline, which is what the image's other samples reach on average (Luo 2020) or what greedy decoding reaches
+(Rennie). Knows nothing of images, charts or commands.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.batches import Batch, CaptionTable
+from training.distributed import Processes
+from training.loop import Loop, Record, TrainingError, Watcher
+from training.model import CaptionDecoder
+from training.options import ScstOptions
+from training.reward import Cider, Lexicon
+from training.sampler import Sampler
+
+ROWS_AT_ONCE = 80  # sentences of like length that are learnt from together: more are padded more, fewer cost more calls
+
+
+@dataclass(frozen=True, slots=True)
+class RewardEpoch(Record):
+    """What one epoch came to, in CIDEr-D from 0 to 10."""
+
+    sample_reward: float  # mean of the drawn sentences, by the weights of the moment
+    train_reward: float  # of greedy sentences for some training images after the epoch, counted like sample_reward
+    validation_cider: float  # of greedy sentences, document frequencies from the validation references, without END
+    sample_words: float
+    learning_rate: float  # of its last batch
+    seconds: float
+
+
+class SelfCritic(Loop[RewardEpoch]):
+    """Trains a decoder to say sentences of high CIDEr-D."""
+
+    def __init__(
+        self,
+        decoder: CaptionDecoder,
+        options: ScstOptions,
+        train: CaptionTable,
+        validation: CaptionTable,
+        processes: Processes,
+    ) -> None:
+        if options.batch_size < processes.size:
+            raise TrainingError(
+                f"a batch of {options.batch_size} cannot be shared by {processes.size} processes: "
+                "raise batch_size or start fewer"
+            )
+        batches = options.batches or max(1, len(train.names) // options.batch_size)
+        decoder.dropout.p = options.dropout
+        super().__init__(decoder, options, batches, processes)
+        self.options = options
+        self.train_table = train
+        self.validation_table = validation
+        lexicon = Lexicon(train.vocabulary)
+        self._reward = Cider([lexicon.encode(texts, end=options.count_end) for texts in train.captions])
+        self._cider = Cider([lexicon.encode(texts, end=False) for texts in validation.captions])
+        self._sampler = Sampler(train.vocabulary, options.max_words, options.temperature)
+        self._greedy = Sampler(train.vocabulary, options.max_words, 0.0)
+
+    @property
+    def best(self) -> RewardEpoch | None:
+        """The epoch of the highest validation CIDEr, the earlier one of equals; None before the first."""
+        return max(self.history, key=lambda epoch: epoch.validation_cider, default=None)
+
+    def _record(self, noted: dict[str, Any]) -> RewardEpoch:
+        return RewardEpoch(**noted)
+
+    def validation_cider(self) -> float:
+        """Returns the mean CIDEr-D of greedy sentences over the validation images, as an evaluation counts it."""
+        return self._greedy_score(self.validation_table, self._cider, len(self.validation_table.names), end=False)
+
+    def _epoch(self, number: int, watch: Watcher | None) -> RewardEpoch:
+        began = time.perf_counter()
+        options = self.options
+        generator = self._seed(number)
+        done = (number - 1) * self.batches
+        rate = options.learning_rate
+        totals = torch.zeros(4, dtype=torch.float64)  # loss, rewards, words, sentences
+        mean = words = math.nan
+        batches = self.train_table.drawn(generator, self.batches, options.batch_size)
+        with self._bar(batches, self.batches, f"epoch {number}/{options.epochs}") as bar:
+            for index, batch in enumerate(bar):
+                counts, rate = self._step(batch, done + index)
+                totals += counts
+                if index % 20 == 19 or index + 1 == self.batches:
+                    mean, words = self._means(totals.clone(), number)
+                    bar.set_postfix(reward=f"{mean:.3f}")
+                    if watch is not None:
+                        watch(done + index + 1, float(counts[1] / counts[3]), rate)
+        table = self.train_table
+        train_reward = self._greedy_score(
+            table, self._reward, min(len(table.names), len(self.validation_table.names)), end=options.count_end
+        )
+        seconds = round(time.perf_counter() - began, 3)
+        return RewardEpoch(number, mean, train_reward, self.validation_cider(), words, rate, seconds)
+
+    def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
+        """Takes one step up the gradient of the reward; returns this process's counts (4,) and the learning rate."""
+        part = batch.part(*self.processes.slice(len(batch.tokens)))
+        features = torch.from_numpy(part.features).to(self.processes.device)
+        said, rewards, advantages = self.draw(features, part.images)
+        scale = self.processes.size / (len(batch.tokens) * self.options.samples)
+        loss = self.loss(features, said, advantages * scale, drawn=True)
+        if self.options.cross_entropy:
+            true = torch.from_numpy(part.tokens).to(self.processes.device)
+            weight = self.options.cross_entropy * self.processes.size / len(batch.tokens)
+            loss = loss + self.loss(features, true, torch.full((len(true),), weight, device=true.device), drawn=False)
+        # The mean number of words a caption makes one learning rate and one clip fit this and cross-entropy alike.
+        rate = self._descend(loss / float(self.train_table.lengths.mean() - 1), step)
+        words = (said[:, 1:] != self.decoder.config.pad_id).sum()
+        counts = [loss.detach().double(), torch.tensor(rewards.sum()), words.double(), torch.tensor(float(len(said)))]
+        return torch.stack([count.cpu() for count in counts]), rate
+
+    def draw(self, features: Tensor, images: np.ndarray) -> tuple[Tensor, np.ndarray, Tensor]:
+        """Draws sentences for images of the training table and judges them.
+
+        Returns the sentences int64 (images * samples, longest), their rewards (images, samples) and their rewards less
+        the baseline, float32 (images * samples,).
+        """
+        samples = self.options.samples
+        self.decoder.eval()
+        with self._autocast():
+            said = self._sampler.say(self.decoder, features, samples)
+            greedy = self._greedy.say(self.decoder, features) if self.options.baseline == "greedy" else None
+        rewards = self._judge(self._reward, images, said, self.options.count_end).reshape(-1, samples)
+        if greedy is None:
+            baseline = (rewards.sum(axis=1, keepdims=True) - rewards) / (samples - 1)
+        else:
+            baseline = self._judge(self._reward, images, greedy, self.options.count_end)[:, None]
+        advantages = torch.from_numpy((rewards - baseline).ravel().astype(np.float32))
+        return said, rewards, advantages.to(features.device)
+
+    def loss(self, features: Tensor, said: Tensor, weights: Tensor, *, drawn: bool) -> Tensor:
+        """Returns the negative log-probabilities of sentences, weighed by weights (rows,) and summed.
+
+        said int64 (rows, longest) as the sampler gives them, as many rows for each image of features (images,
+        feature_size). `drawn` sentences have the probability with which they were drawn: by the temperature, and
+        without the words that are never said.
+        """
+        words = self.train_table.vocabulary
+        self.decoder.train()  # a GPU's LSTM learns in no other mode
+        images = torch.arange(len(said), device=said.device) // (len(said) // len(features))
+        lengths = (said[:, 1:] != words.pad_id).sum(dim=1)
+        total = torch.zeros((), device=said.device)
+        with self._autocast():
+            for rows in torch.split(lengths.argsort(stable=True), ROWS_AT_ONCE):
+                tokens = said[rows, : int(lengths[rows].max()) + 1]
+                keep = tokens[:, 1:] != words.pad_id
+                logits = self._module(features[images[rows]], tokens[:, :-1], keep).float()  # (kept, vocabulary)
+                if drawn:
+                    logits[:, [words.pad_id, words.unk_id, words.start_id]] = -torch.inf
+                    logits = logits / self.options.temperature
+                losses = functional.cross_entropy(logits, tokens[:, 1:][keep], reduction="none")
+                total = total + (losses * weights[rows].repeat_interleave(lengths[rows])).sum()
+        return total
+
+    def _judge(self, cider: Cider, images: np.ndarray, said: Tensor, end: bool) -> np.ndarray:
+        """Returns the score of sentences, as many for each image: float64 (rows,). `end` counts END as a word."""
+        words = said[:, 1:].cpu().numpy()
+        vocabulary = self.train_table.vocabulary
+        counted = words != vocabulary.pad_id
+        if not end:
+            counted &= words != vocabulary.end_id
+        return cider.score(np.repeat(images, len(words) // len(images)), words, counted.sum(axis=1))
+
+    def _greedy_score(self, table: CaptionTable, cider: Cider, count: int, *, end: bool) -> float:
+        """Returns the mean score of the averaged weights' greedy sentences for `count` images over the table."""
+        self.averaged.eval()
+        images = np.linspace(0, len(table.names) - 1, count).astype(np.int64)
+        scores = []
+        for some in np.array_split(images, -(-count // 256)):
+            said = self._greedy.say(self.averaged, torch.from_numpy(table.features_of(some)).to(self.processes.device))
+            scores.append(self._judge(cider, some, said, end))
+        return float(np.concatenate(scores).mean())
+
+    def _means(self, totals: Tensor, epoch: int) -> tuple[float, float]:
+        """Returns mean reward and words a sentence, of all processes. Raises TrainingError for a loss like nan."""
+        loss, rewards, words, sentences = self.processes.sum(totals.to(self.processes.device)).tolist()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in epoch {epoch}: lower the learning rate or the gradient clip; "
+                "the checkpoints of earlier epochs are kept"
+            )
+        return rewards / sentences, words / sentences
