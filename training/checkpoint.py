@@ -5,6 +5,7 @@ the encoder learned with the decoder. Each tensor file is written beside and ren
 leaves the old file or the new one, never a half.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -143,3 +144,21 @@ def load_checkpoint(folder: str | os.PathLike[str], which: str = "best") -> Chec
     if "encoder" in notes:
         config["encoder"]["fingerprint"] = notes["encoder"]
     return Checkpoint(decoder.eval(), vocabulary, encoder_name, encoder_weights, config)
+
+
+def begin_with(decoder: CaptionDecoder, vocabulary: Vocabulary, encoder: str, folder: Path) -> dict[str, str]:
+    """Gives a new decoder the best weights of another run and returns what config.json says of that, as "from".
+
+    encoder: fingerprint of the one whose features the decoder shall begin with. Raises CheckpointError where words,
+    sizes or encoder are others there; dropout may be another, and what of the encoder learns stays as it is.
+    """
+    before = load_checkpoint(folder)
+    if before.vocabulary.words != vocabulary.words:
+        raise CheckpointError(f"the run in {folder} knows other words, so its decoder cannot be gone on with")
+    if before.config["encoder"].get("fingerprint", encoder) != encoder:
+        raise CheckpointError(
+            f"the decoder in {folder} was trained on features of another encoder: name its own by --encoder and "
+            f"--encoder-weights ({before.encoder_name}, {before.encoder_weights})"
+        )
+    restore_decoder(decoder, decoder_tensors(decoder) | decoder_tensors(before.decoder))
+    return {"run": folder.resolve().name, "sha256": hashlib.sha256((folder / BEST).read_bytes()).hexdigest()}

@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one"
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's)")
+    parser.add_argument("--from", type=Path, dest="begins", help="run whose best decoder this one begins with")
     parser.add_argument("--photographs", type=int, default=24, help="photographs in the report (default: 24)")
     group = parser.add_argument_group("what makes the run; kept in config.json")
     for option in fields(TrainingOptions):
@@ -117,11 +118,15 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
         "sha256": {"train": train.sha256, "val": validation.sha256},
     }
     config = checkpoint.describe_run(sizes, material.encoder, asdict(options)) | {"data": data}
+    torch.manual_seed(options.seed)
+    decoder = material.decoder(sizes)
+    if given.begins is not None:
+        fingerprint = material.encoder["fingerprint"]
+        config["from"] = checkpoint.begin_with(decoder, vocabulary, fingerprint, given.begins)
     resuming = given.resume and (output / checkpoint.LAST).is_file()
     if resuming:
         _check_same_run(output, options, config)
-    torch.manual_seed(options.seed)
-    trainer = Trainer(material.decoder(sizes), options, train, validation, together)
+    trainer = Trainer(decoder, options, train, validation, together)
     if resuming:
         trainer.resume(output)
     together.wait()  # nobody reads the folder any more
@@ -160,6 +165,8 @@ def _check_same_run(output: Path, options: TrainingOptions, config: dict[str, An
         earlier = json.loads((output / checkpoint.CONFIG).read_text(encoding="utf-8"))
         differences = options.differences(earlier["training"])
         differences += [f"the {part} differs" for part in ("data", "encoder") if earlier[part] != config[part]]
+        if earlier.get("from") != config.get("from"):
+            differences.append("the run that it begins with differs")
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{output / checkpoint.CONFIG} is unreadable: {error!r}") from error
     if differences:

@@ -254,3 +254,18 @@ def test_a_run_whose_encoder_is_gone_is_one_sentence(run: Path, tmp_path: Path) 
         (tmp_path / file).write_bytes((run / file).read_bytes())
     with pytest.raises(CheckpointError, match=r"encoder\.safetensors"):
         load_checkpoint(tmp_path)
+
+
+def test_a_run_begins_with_the_decoder_and_the_encoder_of_another(
+    train: Callable[..., int], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = ("--features", str(run.parent / "features"))
+    still = ("--learning-rate", "1e-12", "--encoder-learning-rate", "1e-12", "--ema", "0", "--epochs", "1")
+    assert train(tmp_path / "wrong", *features, *still, "--from", str(run)) == 1
+    assert "was trained on features of another encoder" in capsys.readouterr().err
+    tuned = ("--encoder-weights", str(run / checkpoint.ENCODER), "--finetune-encoder", "1")
+    assert train(tmp_path / "next", *features, *still, *tuned, "--from", str(run)) == 0
+    before, after = (json.loads((folder / "history.json").read_text()) for folder in (run, tmp_path / "next"))
+    best = min(epoch["validation_loss"] for epoch in before)
+    assert after[0]["validation_loss"] == pytest.approx(best, abs=2e-3)
+    assert json.loads((tmp_path / "next" / "config.json").read_text())["from"]["run"] == "run"
