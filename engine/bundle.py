@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.confidence import confidence_faults
 from engine.errors import BundleError
 from engine.faults import (
     GRAPHS,
@@ -22,7 +23,16 @@ from engine.faults import (
 from engine.manifest import FORMAT_VERSION, GraphFile, Manifest
 from engine.vocabulary import Vocabulary
 
-__all__ = ["GRAPHS", "MANIFEST_FILE", "VOCABULARY_FILE", "Bundle", "default_faults", "sha256", "shipped_bundle"]
+__all__ = [
+    "GRAPHS",
+    "MANIFEST_FILE",
+    "VOCABULARY_FILE",
+    "Bundle",
+    "confidence_faults",
+    "default_faults",
+    "sha256",
+    "shipped_bundle",
+]
 
 MANIFEST_FILE = "manifest.json"
 SHIPPED = Path(__file__).parent / "models"

@@ -4,8 +4,11 @@ A bundle's manifest holds the coefficients, which `training.calibrate` fits; the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite, nan, sqrt, tanh
+from math import nan, sqrt, tanh
 from types import MappingProxyType
+from typing import Any
+
+from engine.checks import is_number
 
 UNCALIBRATED: Mapping[str, float] = MappingProxyType({})
 
@@ -38,13 +41,14 @@ def confidence(token_log_probs: Sequence[float], model: Mapping[str, float]) -> 
     return (1 + tanh(odds / 2)) / 2  # the same function, and it cannot overflow
 
 
-def confidence_faults(model: Mapping[str, float]) -> list[str]:
+def confidence_faults(model: Mapping[str, Any]) -> list[str]:
     """Checks what a manifest holds; no coefficients at all are no fault."""
     if not model:
         return []
     unknown, known = sorted(model.keys() - {*OTHERS, *FEATURES}), ", ".join(FEATURES)
+    misfits = {name: value for name, value in model.items() if not is_number(value)}
     return [
         *(f"confidence.{name} is missing" for name in OTHERS if name not in model),
         *(f"confidence.{name} is unknown: it is none of {known}" for name in unknown),
-        *(f"confidence.{name} is {value} and must be finite" for name, value in model.items() if not isfinite(value)),
+        *(f"confidence.{name} is {value!r} and must be a finite number" for name, value in misfits.items()),
     ]

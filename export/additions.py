@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, default_faults, sha256
+from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, confidence_faults, default_faults, sha256
 from engine.manifest import Defaults, Manifest, Variant
 from export import record
 from export.calibration import Calibration
@@ -74,12 +74,17 @@ def complete(
 
 
 def amend(
-    bundle: Path, *, quality: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None
+    bundle: Path,
+    *,
+    quality: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    confidence: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Changes what a bundle's manifest says, and returns it; raises BundleError and ExportError.
 
     quality: scores, as training.evaluate writes them. defaults: those to replace. What the bundle was measured to be
-    worth by other defaults goes with them, unless quality says it anew.
+    worth by other defaults goes with them, unless quality says it anew. confidence: coefficients, as training.calibrate
+    fits them.
     """
     manifest = Bundle.load(bundle).manifest
     new = changed(manifest.defaults, defaults or {})
@@ -88,6 +93,8 @@ def amend(
         manifest = replace(manifest, defaults=new, quality={}, variants=variants)
     if quality is not None:
         manifest = replace(manifest, quality=dict(quality))
+    if confidence is not None:
+        manifest = replace(manifest, confidence=calibrated(confidence))
     write_json(bundle / MANIFEST_FILE, manifest.to_dict())
     return manifest
 
@@ -98,6 +105,13 @@ def changed(defaults: Defaults, asked: Mapping[str, Any]) -> Defaults:
     if faults := default_faults(defaults):
         raise ExportError("; ".join(faults))
     return defaults
+
+
+def calibrated(coefficients: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the coefficients of engine.confidence. Raises ExportError for those that it could not use."""
+    if faults := confidence_faults(coefficients):
+        raise ExportError("; ".join(faults))
+    return {name: float(value) for name, value in coefficients.items()}
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:

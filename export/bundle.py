@@ -11,7 +11,7 @@ from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle
 from engine.manifest import Defaults, GraphFile, Manifest, Variant
 from engine.vocabulary import SPECIAL_WORDS
 from export import record
-from export.additions import changed, complete, require_passed, save_manifest
+from export.additions import calibrated, changed, complete, require_passed, save_manifest
 from export.decoder import init_graph, step_graph
 from export.encoder import encoder_graph
 from export.errors import ExportError
@@ -44,8 +44,9 @@ class ExportOptions:
 
     checkpoint: "best" or "last". name, and each field of engine.manifest.Defaults in `defaults`: where absent, what
     a bundle that is half replaced says already, or the usual. provenance is laid over what is known of encoder and
-    decoder; quality is stored as it is. verify_images: a folder of pictures to verify with; None for the
-    repository's samples, or drawn ones where there are none. variants: the precisions besides fp32.
+    decoder; quality is stored as it is. confidence: the coefficients that training.calibrate fits. verify_images: a
+    folder of pictures to verify with; None for the repository's samples, or drawn ones where there are none.
+    variants: the precisions besides fp32.
     """
 
     checkpoint: str = "best"
@@ -53,6 +54,7 @@ class ExportOptions:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
+    confidence: Mapping[str, Any] = field(default_factory=dict)
     verify_images: Path | None = None
     variants: VariantOptions = VariantOptions()  # noqa: RUF009 - frozen
 
@@ -78,6 +80,7 @@ def export_bundle(
         raise ExportError("half an export makes no other precision: add it to the bundle afterwards, without a run")
     old = _bundle_to_complete(output, part, overwrite)
     changed(Defaults(), options.defaults)
+    calibrated(options.confidence)
     pictures = find_pictures(options.verify_images)
     checkpoint = load_checkpoint(folder, options.checkpoint)
     encoder = None
@@ -190,7 +193,7 @@ def _manifest(
     # scores of the graphs that are replaced, and what whole variants were worth, would be a lie
     said, left = says.get("variants", {}), {graph.precision for graph in kept}
     records = {name: said[name].record for name in left & said.keys()}
-    says["quality"] = dict(options.quality)
+    says["quality"], says["confidence"] = dict(options.quality), calibrated(options.confidence)
     says["variants"] = {"fp32": Variant()} | {name: Variant(record=records[name]) for name in sorted(records)}
     gone = {graph.precision for graph in old.manifest.graphs} - left if old is not None else set()
     says["parity"] = {n: value for n, value in says.get("parity", {}).items() if n.split()[0] not in gone}

@@ -1,6 +1,6 @@
 """The command `python -m export.to_onnx`: a run's folder in, a verified bundle out. Owns its options and messages.
 
-Without a run it changes a bundle that is there: other precisions, what they are worth, scores, defaults.
+Without a run it changes a bundle that is there: other precisions, what they are worth, scores, defaults, confidence.
 """
 
 import argparse
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--provenance", type=Path, help="JSON file laid over what is known of weights, data and terms")
     parser.add_argument("--quality", type=Path, help="JSON file of scores, as training.evaluate writes it")
+    parser.add_argument("--confidence", type=Path, help="JSON file of training.calibrate: how sure captions are")
     parser.add_argument("--verify-images", type=Path, help="folder of photographs to verify with; default: samples/")
     variants = parser.add_argument_group("precisions")
     variants.add_argument("--precision", help=f"of {','.join(PRECISIONS)}, those the bundle gets (default: fp32)")
@@ -88,7 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.checkpoint is not None:
             _export(given)
         elif not _change(given):
-            parser.error("--checkpoint is needed (or --precision, --measure, --quality or defaults, for a bundle)")
+            others = "--precision, --measure, --quality, --confidence or defaults"
+            parser.error(f"--checkpoint is needed (or {others}, for a bundle that is there)")
     except (ExportError, EngineError, CheckpointError, EncoderError, OSError) as error:
         print(f"export.to_onnx: {error}", file=sys.stderr)
         return 1
@@ -102,17 +104,20 @@ def _change(given: argparse.Namespace) -> bool:
     """Changes what is asked for in the bundle that is there; says whether that was anything."""
     measured = given.precision is not None or given.measure is not None
     defaults, quality = _defaults(given), given.quality and _read_quality(given.quality)
-    if defaults or given.quality:
-        amend(given.output, quality=quality, defaults=defaults)
+    confidence = given.confidence and _read_confidence(given.confidence)
+    if defaults or given.quality or given.confidence:
+        amend(given.output, quality=quality, defaults=defaults, confidence=confidence)
     if measured:
         _print(add_variants(given.output, _variants(given), given.verify_images), given.output)
     if defaults:
         print(f"set {', '.join(f'{name}={value!r}' for name, value in defaults.items())} in {given.output}")
     if given.quality:
         print(f"stored the scores of {given.quality} in {given.output}")
+    if given.confidence:
+        print(f"stored the confidence of {given.confidence} in {given.output}")
     if defaults and not (given.quality and given.measure):
         print("what was measured by other defaults is gone: measure again by --measure, and store scores by --quality")
-    return bool(measured or defaults or given.quality)
+    return bool(measured or defaults or given.quality or given.confidence)
 
 
 def _defaults(given: argparse.Namespace) -> dict[str, Any]:
@@ -126,6 +131,7 @@ def _export(given: argparse.Namespace) -> None:
         defaults=_defaults(given),
         provenance=_read_object(given.provenance),
         quality=_read_quality(given.quality),
+        confidence=_read_confidence(given.confidence) if given.confidence else {},
         verify_images=given.verify_images,
         variants=_variants(given),
     )
@@ -167,6 +173,14 @@ def _print(checks: Sequence[Check], output: Path) -> None:
 def _read_quality(path: Path | None) -> dict[str, Any]:
     """Reads scores; the captions that they were computed of stay behind."""
     return {name: value for name, value in _read_object(path).items() if name not in ("captions", "refused")}
+
+
+def _read_confidence(path: Path) -> dict[str, Any]:
+    """Reads the coefficients; the figures stay behind."""
+    coefficients = _read_object(path).get("coefficients")
+    if not isinstance(coefficients, dict) or not coefficients:
+        raise ExportError(f"{path} holds no coefficients: training.calibrate writes files that do")
+    return coefficients
 
 
 def _read_object(path: Path | None) -> dict[str, Any]:

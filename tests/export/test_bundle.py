@@ -19,6 +19,8 @@ from export.errors import ExportError
 from tests.export.runs import ENCODER, OPTIONS, SCORES, small_decoder, write_run
 from training.encoders import Encoder, load_encoder
 
+CALIBRATED = {"threshold": 0.65, "intercept": 3.0, "mean": 1.5}
+
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, hidden ones too, by its path."""
@@ -68,10 +70,12 @@ def test_options_reach_the_manifest(quick: pytest.MonkeyPatch, run: Path, tmp_pa
         defaults={"beam_size": 5, "length_penalty": 0.7},
         provenance={"decoder": {"licence": "CC0"}, "made_by": "a test"},
         quality=SCORES,
+        confidence=CALIBRATED,
     )
     export_bundle(run, tmp_path / "bundle", options)
     manifest = Bundle.load(tmp_path / "bundle").manifest
     assert (manifest.name, manifest.quality, manifest.provenance["made_by"]) == ("shapes", SCORES, "a test")
+    assert manifest.confidence == CALIBRATED
     assert (manifest.provenance["decoder"]["licence"], manifest.provenance["decoder"]["checkpoint"]) == ("CC0", "best")
     assert (manifest.defaults.beam_size, manifest.defaults.max_length, manifest.defaults.length_penalty) == (5, 20, 0.7)
 
@@ -88,13 +92,14 @@ def bundle(quick: pytest.MonkeyPatch, exported: Bundle, tmp_path: Path) -> Path:
 
 
 def test_decoder_only_replaces_the_decoder_and_keeps_the_encoder(bundle: Path, other_run: Path) -> None:
+    amend(bundle, confidence=CALIBRATED)
     before = contents(bundle)
     export_bundle(other_run, bundle, part=Part.DECODER)
     after, manifest = contents(bundle), Bundle.load(bundle).manifest
     assert after["encoder.onnx"] == before["encoder.onnx"]
     assert after["decoder.weights"] != before["decoder.weights"]
     assert (manifest.name, manifest.defaults.max_length) == ("mine", 12)
-    assert manifest.quality == {}, "the scores were another decoder's"
+    assert (manifest.quality, manifest.confidence) == ({}, {}), "they were another decoder's"
     assert {name.split(",")[0] for name in manifest.parity} >= {"encoder", "decoder_step"}
 
 
@@ -204,6 +209,15 @@ def test_scores_are_added_later_without_exporting_again(bundle: Path) -> None:
     after = contents(bundle)
     assert {name for name in after if after[name] != before.get(name)} == {"manifest.json"}
     assert Bundle.load(bundle).manifest.quality == {"cider": 0.4}
+
+
+def test_a_confidence_is_added_later_and_stands_beside_what_is_there(bundle: Path) -> None:
+    old = Bundle.load(bundle).manifest
+    amend(bundle, confidence=CALIBRATED)
+    assert Bundle.load(bundle).manifest == replace(old, confidence=CALIBRATED)
+    with pytest.raises(ExportError, match="intercept is missing"):
+        amend(bundle, confidence={"threshold": 0.5})
+    assert Bundle.load(bundle).manifest.confidence == CALIBRATED
 
 
 def test_other_defaults_are_set_later_and_what_was_measured_by_the_old_ones_goes(bundle: Path) -> None:

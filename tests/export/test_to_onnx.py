@@ -11,6 +11,7 @@ from engine.bundle import Bundle
 from export.to_onnx import main
 
 ROOT = Path(__file__).parents[2]
+CALIBRATED = {"threshold": 0.65, "intercept": 3.0, "mean": 1.5}
 WITHOUT = """
 import runpy, sys
 sys.modules[{package!r}] = None
@@ -41,6 +42,10 @@ def test_the_command_prints_the_checks_and_writes_the_bundle(
     assert main(["--output", str(output), "--bad-endings", ""]) == 0
     assert Bundle.load(output).manifest.defaults.bad_endings == ()
 
+    (tmp_path / "confidence.json").write_text(json.dumps({"coefficients": CALIBRATED, "good": "so and so"}))
+    assert main(["--output", str(output), "--confidence", str(tmp_path / "confidence.json")]) == 0
+    assert Bundle.load(output).manifest.confidence == CALIBRATED
+
 
 def test_every_refusal_is_one_sentence_and_exit_code_1(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -48,7 +53,13 @@ def test_every_refusal_is_one_sentence_and_exit_code_1(
     existing, new = tmp_path / "existing", tmp_path / "new"
     existing.mkdir()
     (tmp_path / "list.json").write_text(json.dumps([1]))
+    (tmp_path / "words.json").write_text(json.dumps({"coefficients": CALIBRATED | {"words": 1}}))
+    (tmp_path / "text.json").write_text(json.dumps({"coefficients": CALIBRATED | {"mean": "1"}}))
+    (tmp_path / "none.json").write_text(json.dumps({"scores": {}}))
     refusals = {
+        ("--checkpoint", run, "--output", new, "--confidence", tmp_path / "words.json"): "confidence.words is unknown",
+        ("--checkpoint", run, "--output", new, "--confidence", tmp_path / "text.json"): "confidence.mean is '1' and",
+        ("--checkpoint", run, "--output", new, "--confidence", tmp_path / "none.json"): "holds no coefficients",
         ("--checkpoint", run, "--output", existing): "exists already",
         ("--checkpoint", tmp_path / "none", "--output", new): "is not a run's folder",
         ("--checkpoint", run, "--output", new, "--which", "last"): "last.safetensors",
