@@ -1,23 +1,33 @@
 """The evaluation command: python -m training.evaluate --bundle FOLDER --data FOLDER --split val.
 
-Captions a data set's images with the engine and scores the captions against those that people wrote.
+Captions a data set's images with the engine (or reads captions that somebody else made) and measures the captions
+against those that people wrote: scores with confidence intervals, what the captions are like, a page to look at.
 """
 
 import argparse
+import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from engine import Beam, Captioner, EngineError, Greedy, ImageError
 from engine.manifest import Defaults
 from engine.options import Decoding
-from training.checkpoint import write_json
+from training.checkpoint import write_atomically, write_json
 from training.data import DataError, Dataset, open_dataset
+from training.evaluate_options import read_arguments
 from training.metrics import MetricsError, Scores, score_captions
+from training.quality import assess
+from training.quality_report import Page, choose, write_page
+from training.results import read_results, write_results
+from training.spice import find_jars
+
+ALTERNATIVES = 4  # other sentences on the page, for each photograph
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +38,12 @@ class Evaluation:
     refused: dict[str, str]  # image -> why it could not be read
     scores: Scores
     seconds: float  # reading, decoding and captioning all images
+    confidences: dict[str, float] = field(default_factory=dict)  # image -> 0 to 1; none where the bundle has none
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a named error, 130 after Ctrl-C."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    if given.limit is not None and given.limit < 1:
-        parser.error(f"--limit must be at least 1, but it is {given.limit}")
-    if given.greedy and given.length_penalty is not None:
-        parser.error("--length-penalty ranks the sentences of a beam, so it cannot go with --greedy")
-    if given.output.is_dir() or not given.output.parent.is_dir():
-        parser.error(f"--output {given.output} cannot be written: it must be a file in a folder that exists")
+    given = read_arguments(arguments)
     try:
         _run(given)
     except (EngineError, DataError, MetricsError, OSError) as error:
@@ -52,46 +56,83 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> None:
+    jars = find_jars(given.spice_jars)
     dataset = open_dataset(given.data, given.split, strict=given.strict)
-    captioner = Captioner(given.bundle, provider=given.provider, precision=given.precision, batch_size=given.batch_size)
-    if given.greedy:
-        decoding: Decoding = Greedy()
+    decoding = _decoding(given)
+    captioner: Captioner | None = None
+    if given.results is not None:
+        evaluation = _score_results(given.results, dataset, limit=given.limit, jars=jars)
     else:
-        decoding = Beam(beam_size=given.beam, length_penalty=given.length_penalty)
-    evaluation = evaluate(captioner, dataset, decoding, limit=given.limit)
+        captioner = Captioner(
+            given.bundle, provider=given.provider, precision=given.precision, batch_size=given.batch_size
+        )
+        evaluation = evaluate(captioner, dataset, decoding, limit=given.limit, jars=jars)
+    references = {example.name: example.captions for example in dataset.examples}
+    quality = assess(
+        evaluation.captions,
+        references,
+        _training_captions(given),
+        evaluation.scores,
+        resamples=given.resamples,
+        seed=given.seed,
+    )
+    made = _made(captioner, decoding, given.results)
+    images, speed = len(evaluation.captions), None
     print(dataset.report)
     for name, reason in evaluation.refused.items():
         print(f"left out {name}: {reason}", file=sys.stderr)
-    images, how = len(evaluation.captions), _describe(decoding, captioner.bundle.manifest.defaults)
-    print(f"{images:,} images of {given.data} ({given.split}), {how}, {captioner.provider} {captioner.precision}")
-    print(evaluation.scores)
-    print(f"{evaluation.seconds:.1f} s, {images / evaluation.seconds:.1f} images/s")
-    write_json(
-        given.output,
-        {
-            "bundle": captioner.bundle.manifest.name,
-            "data": given.data.resolve().name,
-            "split": given.split,
-            "decoding": how,
-            "provider": captioner.provider,
-            "precision": captioner.precision,
-            "images": images,
-            "scores": evaluation.scores.named(),
-            "tokeniser": evaluation.scores.tokeniser,
-            "notes": evaluation.scores.notes,
-            "seconds": round(evaluation.seconds, 3),
-            "images_per_second": round(images / evaluation.seconds, 2),
-            "refused": evaluation.refused,
-            "captions": evaluation.captions,
-        },
-    )
+    said = made["decoding"] if captioner is None else f"{made['decoding']}, {captioner.provider} {captioner.precision}"
+    print(f"{images:,} images of {given.data} ({given.split}), {said}")
+    print(quality)
+    if captioner is not None:
+        speed = round(images / evaluation.seconds, 2)
+        print(f"{evaluation.seconds:.1f} s, {speed:.1f} images/s")
+    record = {
+        **made,
+        "data": given.data.resolve().name,
+        "split": given.split,
+        "images": images,
+        "seconds": round(evaluation.seconds, 3),
+        "images_per_second": speed,
+        **quality.record(),
+        "refused": evaluation.refused,
+        "confidences": evaluation.confidences,
+    }
+    write_json(given.output, record)
     print(f"written to {given.output}")
+    if given.results_out is not None:
+        write_results(given.results_out, evaluation.captions)
+        print(f"captions written to {given.results_out}")
+    if given.report is not None:
+        choice = choose(quality, given.show, seed=given.seed)
+        shown = {name: evaluation.captions[name] for name in choice.all()}
+        page = Page(
+            "How good are the captions?",
+            {
+                "Captions by": made["bundle"] or given.results.name,
+                "Data": f"{given.data.resolve().name}, {given.split}",
+                "Photographs": f"{images:,}",
+                "Made with": said,
+            },
+            {} if captioner is None else _alternatives(captioner, dataset, decoding, shown),
+            evaluation.confidences,
+        )
+        write_atomically(given.report, write_page(page, quality, choice, dataset.read).encode())
+        print(f"page written to {given.report}")
 
 
-def evaluate(captioner: Captioner, dataset: Dataset, decoding: Decoding, *, limit: int | None = None) -> Evaluation:
+def evaluate(
+    captioner: Captioner,
+    dataset: Dataset,
+    decoding: Decoding,
+    *,
+    limit: int | None = None,
+    jars: Path | None = None,
+) -> Evaluation:
     """Captions the first `limit` images (None: all) and scores them; broken ones go to the data set's report.
 
-    Raises MetricsError when none can be read, and DataError for a broken one when the report is strict.
+    `jars` as of training.metrics. Raises MetricsError when no image can be read, and DataError for a broken one when
+    the report is strict.
     """
     examples = dataset.examples[:limit]
     unreadable: dict[str, str] = {}
@@ -109,6 +150,7 @@ def evaluate(captioner: Captioner, dataset: Dataset, decoding: Decoding, *, limi
     bar = tqdm(results, total=len(examples), desc="captions", unit="image", disable=None)
     captions: dict[str, str] = {}
     refused: dict[str, str] = {}
+    confidences: dict[str, float] = {}
     for example, result in zip(examples, bar, strict=True):
         if isinstance(result, ImageError):
             refused[example.name] = unreadable.get(example.name, result.reason)
@@ -116,43 +158,82 @@ def evaluate(captioner: Captioner, dataset: Dataset, decoding: Decoding, *, limi
             dataset.report.check()
         else:
             captions[example.name] = result.text
+            if math.isfinite(result.confidence):
+                confidences[example.name] = result.confidence
     seconds = time.perf_counter() - began
     references = {example.name: example.captions for example in examples if example.name in captions}
-    return Evaluation(captions, refused, score_captions(references, captions), seconds)
+    return Evaluation(captions, refused, score_captions(references, captions, jars=jars), seconds, confidences)
+
+
+def _score_results(path: Path, dataset: Dataset, *, limit: int | None, jars: Path | None) -> Evaluation:
+    """Scores the captions of a result file; the seconds are none."""
+    found = read_results(path, dataset)
+    dataset.report.check()
+    captions = {example.name: found[example.name] for example in dataset.examples[:limit] if example.name in found}
+    references = {example.name: example.captions for example in dataset.examples if example.name in captions}
+    return Evaluation(captions, {}, score_captions(references, captions, jars=jars), 0.0)
+
+
+def _alternatives(
+    captioner: Captioner, dataset: Dataset, decoding: Decoding, captions: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Returns what a beam would have said instead of these captions, best first: image -> sentences.
+
+    Greedy decoding has no alternatives.
+    """
+    if not isinstance(decoding, Beam):
+        return {}
+    size = decoding.beam_size or captioner.bundle.manifest.defaults.beam_size
+    wide = replace(decoding, beam_size=max(size, ALTERNATIVES + 1), num_hypotheses=ALTERNATIVES + 1)
+    found = captioner.caption([dataset.read(name) for name in captions], wide)
+    return {
+        name: [other.text for other in result.alternatives if other.text != caption][:ALTERNATIVES]
+        for (name, caption), result in zip(captions.items(), found, strict=True)
+    }
+
+
+def _training_captions(given: argparse.Namespace) -> list[str] | None:
+    """Returns the captions of the data set's training images, None where they are not at hand."""
+    try:
+        dataset = open_dataset(given.data, "train")
+    except DataError:
+        return None
+    return [caption for example in dataset.examples for caption in example.captions]
+
+
+def _made(captioner: Captioner | None, decoding: Decoding, results: Path) -> dict[str, Any]:
+    """Returns how the captions came about, as scores.json says it."""
+    if captioner is None:
+        return {"bundle": None, "decoding": f"captions of {results.name}", "provider": None, "precision": None}
+    manifest = captioner.bundle.manifest
+    return {
+        "bundle": manifest.name,
+        "decoding": _describe(decoding, manifest.defaults),
+        "provider": captioner.provider,
+        "precision": captioner.precision,
+    }
+
+
+def _decoding(given: argparse.Namespace) -> Decoding:
+    rules = {"no_repeat_ngram_size": given.no_repeat_ngram_size, "bad_endings": given.bad_endings}
+    if given.greedy:
+        return Greedy(**rules)
+    return Beam(beam_size=given.beam, length_penalty=given.length_penalty, **rules)
 
 
 def _describe(decoding: Decoding, defaults: Defaults) -> str:
     """Names the decoding with the values in use, the bundle's defaults filled in."""
-    if not isinstance(decoding, Beam):
-        return "greedy"
-    penalty = defaults.length_penalty if decoding.length_penalty is None else decoding.length_penalty
-    return f"beam {decoding.beam_size or defaults.beam_size}, length penalty {penalty:g}"
 
+    def used(name: str) -> Any:
+        own = getattr(decoding, name)
+        return getattr(defaults, name) if own is None else own
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.evaluate",
-        description="Captions a data set with the engine and scores the captions (BLEU, ROUGE-L, CIDEr, METEOR).",
-    )
-    parser.add_argument("--bundle", type=Path, help="bundle to run (default: the one that ships)")
-    parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="which images (default: val)")
-    decoding = parser.add_mutually_exclusive_group()
-    decoding.add_argument("--beam", type=int, help="beam size (default: the bundle's)")
-    decoding.add_argument("--greedy", action="store_true", help="the likeliest word each time, no beam")
-    parser.add_argument("--length-penalty", type=float, help="exponent of the length (default: the bundle's)")
-    parser.add_argument("--provider", default="auto", help="as of the engine (default: auto)")
-    parser.add_argument("--precision", default="auto", help="as of the bundle (default: auto)")
-    parser.add_argument("--batch-size", type=int, default=32, help="images at once (default: 32)")
-    parser.add_argument("--limit", type=int, help="only so many images")
-    parser.add_argument("--strict", action="store_true", help="any fault of the data is an error")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("scores.json"),
-        help="JSON file for scores and captions (default: scores.json in the current folder)",
-    )
-    return parser
+    said = "greedy"
+    if isinstance(decoding, Beam):
+        said = f"beam {used('beam_size')}, length penalty {used('length_penalty'):g}"
+    if used("no_repeat_ngram_size"):
+        said += f", no {used('no_repeat_ngram_size')} words twice"
+    return said + (f", {len(used('bad_endings'))} bad endings" if used("bad_endings") else "")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
-"""Scores against values worked out by hand, with and without Java."""
+"""Scores against values worked out by hand and against pycocoevalcap's own, with and without Java."""
 
 import math
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from training import metrics
+from tests.training.scored import make_captions
+from training import java, metrics
 from training.metrics import PTB, SIMPLE, MetricsError, Scores, score_captions
+from training.tallies import METRICS, meteor_scores
+from training.tokens import Tokens, split_ptb, split_simply
 
 HAS_JAVA = shutil.which("java") is not None
 REFERENCES = {
@@ -27,18 +32,18 @@ def no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_java")
 def test_without_java_meteor_is_left_out_and_the_tokeniser_named() -> None:
     scores = score_captions(REFERENCES, IDENTICAL)
-    assert scores.meteor is None
-    assert "METEOR" not in scores.named()
+    assert not {"METEOR", "SPICE"} & scores.named().keys()
     assert scores.tokeniser == SIMPLE
-    assert "METEOR is left out" in str(scores)
+    assert "METEOR and SPICE are left out" in str(scores)
+    assert "install Java 17: apt install openjdk-17-jdk-headless" in str(scores)
     assert r"tokeniser: lower-case \w+ words" in str(scores)
 
 
 @pytest.mark.usefixtures("no_java")
 def test_identical_sentences_score_one() -> None:
     scores = score_captions(REFERENCES, IDENTICAL)
-    assert scores.bleu == pytest.approx((1, 1, 1, 1))
-    assert scores.rouge_l == pytest.approx(1)
+    assert [scores.values[f"BLEU-{n}"] for n in (1, 2, 3, 4)] == pytest.approx([1, 1, 1, 1])
+    assert scores.values["ROUGE-L"] == pytest.approx(1)
 
 
 @pytest.mark.usefixtures("no_java")
@@ -54,8 +59,8 @@ def test_bleu_equals_the_value_worked_out_by_hand() -> None:
     # 4 words against a reference of 6: brevity penalty exp(1 - 6 / 4).
     scores = score_captions({"x": ["the cat sat on a mat"]}, {"x": "the cat the sat"})
     penalty = math.exp(1 - 6 / 4)
-    assert scores.bleu[0] == pytest.approx(penalty * 3 / 4, rel=1e-6)
-    assert scores.bleu[1] == pytest.approx(penalty * math.sqrt(3 / 4 * 1 / 3), rel=1e-6)
+    assert scores.values["BLEU-1"] == pytest.approx(penalty * 3 / 4, rel=1e-6)
+    assert scores.values["BLEU-2"] == pytest.approx(penalty * math.sqrt(3 / 4 * 1 / 3), rel=1e-6)
 
 
 @pytest.mark.usefixtures("no_java")
@@ -64,7 +69,7 @@ def test_rouge_l_equals_the_value_worked_out_by_hand() -> None:
     precision, recall = 3 / 4, 3 / 6
     by_hand = (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
     scores = score_captions({"x": ["the cat sat on a mat"]}, {"x": "the cat the sat"})
-    assert scores.rouge_l == pytest.approx(by_hand)
+    assert scores.values["ROUGE-L"] == pytest.approx(by_hand)
 
 
 @pytest.mark.usefixtures("no_java")
@@ -91,42 +96,122 @@ def test_tokens_are_those_of_pycocoevalcap() -> None:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     texts = ["A man's dog, isn't it?", "", 'Café No. 2 (red) -- 1 1/2 "quoted"; don\'t!', "tail", ""]
-    ours = metrics._tokenise("java", {"x": texts, "y": ["One."]})
+    ours = split_ptb("java", {"x": texts, "y": ["One."]})
     theirs = PTBTokenizer().tokenize({"x": [{"caption": text} for text in texts], "y": [{"caption": "One."}]})
     assert ours == theirs
 
 
+def run_pycocoevalcap(truths: Tokens, guesses: Tokens) -> tuple[dict[str, float], dict[str, list[float]]]:
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    bleu, bleu_each = Bleu(4).compute_score(truths, guesses, verbose=0)
+    rouge, rouge_each = Rouge().compute_score(truths, guesses)
+    cider, cider_each = Cider().compute_score(truths, guesses)
+    names = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
+    return (
+        dict(zip(names, [*bleu, rouge, cider], strict=True)),
+        dict(zip(names, [*bleu_each, rouge_each, cider_each], strict=True)),
+    )
+
+
+@pytest.mark.usefixtures("no_java")
+@pytest.mark.parametrize("images", [1, 2, 60])
+def test_figures_of_the_corpus_and_of_each_image_are_pycocoevalcaps(images: int) -> None:
+    references, captions = make_captions(images, seed=images)
+    captions["000.jpg"] = ""  # says nothing
+    scores = score_captions(references, captions)
+    corpus, each = run_pycocoevalcap(split_simply(references), {name: [text] for name, text in captions.items()})
+    assert scores.values == pytest.approx(corpus, rel=0, abs=1e-12)
+    found = scores.per_image()
+    assert list(found) == list(captions)
+    for metric, values in each.items():
+        assert [found[name][metric] for name in captions] == pytest.approx(list(values), rel=0, abs=1e-12)
+
+
+@pytest.mark.usefixtures("no_java")
+def test_the_score_of_a_mean_is_the_mean_of_the_images() -> None:
+    references, captions = make_captions(30)
+    scores = score_captions(references, captions)
+    found = scores.per_image().values()
+    for metric in ("ROUGE-L", "CIDEr"):
+        assert scores.values[metric] == pytest.approx(np.mean([values[metric] for values in found]), abs=1e-12)
+
+
 @pytest.mark.skipif(not HAS_JAVA, reason="needs Java")
-def test_with_java_meteor_is_there_and_tokens_are_ptb() -> None:
-    scores = score_captions(REFERENCES, IDENTICAL)
+def test_with_java_tokens_are_ptb_and_meteor_is_pycocoevalcaps() -> None:
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    references, captions = make_captions(25, seed=1)
+    captions["001.jpg"], captions["002.jpg"] = "zebra", references["002.jpg"][0]  # nothing right, everything right
+    scores = score_captions(references, captions)
     assert scores.tokeniser == PTB
-    assert scores.meteor == pytest.approx(1, abs=0.01)
-    assert scores.bleu == pytest.approx((1, 1, 1, 1))
-    assert not scores.notes
+    assert list(scores.values) == list(METRICS[:-1])
+    assert len(scores.notes) == 1
+    assert scores.notes[0].startswith("SPICE is left out: put stanford-corenlp-3.6.0.jar")
+    theirs = Meteor()
+    try:
+        corpus, each = theirs.compute_score(references, {name: [text] for name, text in captions.items()})
+    finally:
+        theirs.meteor_p.stdin.close()  # its own clean-up leaves two pipes open
+        theirs.meteor_p.wait(60)
+        theirs.meteor_p.stdout.close()
+        theirs.meteor_p.stderr.close()
+    assert scores.values["METEOR"] == pytest.approx(corpus, rel=0, abs=1e-12)
+    ours = [values["METEOR"] for values in scores.per_image().values()]
+    assert ours == pytest.approx(each, rel=0, abs=1e-12)
+    assert ours[1] == 0
+    assert ours[2] == pytest.approx(1)
+
+
+def test_meteor_of_nothing_is_nothing() -> None:
+    assert meteor_scores(np.zeros((2, 23))).tolist() == [0, 0]
 
 
 def test_a_program_that_hangs_is_ended() -> None:
-    with pytest.raises(MetricsError, match=r"x\.jar did not finish within 0\.2 seconds"):
-        metrics._java([sys.executable, "-c", "import time; time.sleep(60)", "-jar", "x.jar"], [], 0.2)
+    with pytest.raises(MetricsError, match=r"METEOR did not finish within 0\.2 seconds"):
+        java.run("METEOR", [sys.executable, "-c", "import time; time.sleep(60)"], [], 0.2)
 
 
 def test_a_program_that_fails_says_why() -> None:
-    with pytest.raises(MetricsError, match=r"x\.jar failed: no memory"):
-        metrics._java([sys.executable, "-c", "import sys; sys.exit('no memory')", "-jar", "x.jar"], [], 60)
+    with pytest.raises(MetricsError, match=r"METEOR failed: no memory"):
+        java.run("METEOR", [sys.executable, "-c", "import sys; sys.exit('no memory')"], [], 60)
 
 
-def test_meteor_that_fails_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> float:
-        raise MetricsError("meteor-1.5.jar failed: no memory")
+@pytest.mark.parametrize("program", ["meteor_rows", "spice_scores"])
+def test_a_metric_that_fails_is_left_out_and_said(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise MetricsError("it failed: no memory")
 
-    monkeypatch.setattr("shutil.which", lambda _: "java")
-    monkeypatch.setattr(metrics, "_tokenise", lambda _, sentences: metrics._split_simply(sentences))
-    monkeypatch.setattr(metrics, "_meteor", fail)
-    scores = score_captions(REFERENCES, IDENTICAL)
-    assert scores.meteor is None
-    assert scores.notes == ("METEOR is left out: meteor-1.5.jar failed: no memory",)
+    monkeypatch.setattr(metrics, "find_java", lambda: "java")
+    monkeypatch.setattr(metrics, "split_ptb", lambda _, sentences: split_simply(sentences))
+    monkeypatch.setattr(metrics, "meteor_rows", lambda *_: np.ones((3, 23)))
+    monkeypatch.setattr(metrics, "spice_scores", lambda *_: np.ones(3))
+    monkeypatch.setattr(metrics, program, fail)
+    scores = score_captions(REFERENCES, IDENTICAL, jars=Path("jars"))
+    name = {"meteor_rows": "METEOR", "spice_scores": "SPICE"}[program]
+    assert list(scores.values) == [metric for metric in METRICS if metric != name]
+    assert scores.notes == (f"{name} is left out: it failed: no memory",)
 
 
-def test_scores_are_named_as_the_field_names_them() -> None:
-    scores = Scores((0.4, 0.3, 0.2, 0.1), 0.5, 0.6, 0.7, PTB)
-    assert list(scores.named()) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr", "METEOR"]
+@pytest.mark.parametrize("printed", ["1 2 3", "no numbers", " ".join(["nan"] * 23)])
+def test_meteor_that_prints_something_else_is_an_error(printed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import meteor
+
+    monkeypatch.setattr(meteor, "run", lambda *_: [printed] * 3)
+    tokens = split_simply(REFERENCES)
+    with pytest.raises(MetricsError, match="what are not its 23 counts"):
+        meteor.meteor_rows("java", tokens, tokens)
+    monkeypatch.setattr(meteor, "run", lambda *_: [printed])
+    with pytest.raises(MetricsError, match="METEOR measured 1 of 3 sentences"):
+        meteor.meteor_rows("java", tokens, tokens)
+
+
+def test_scores_are_laid_out_by_name() -> None:
+    assert str(Scores({"BLEU-1": 0.4, "CIDEr": 1.25}, PTB, ("x",))).splitlines() == [
+        "BLEU-1   0.4000",
+        "CIDEr    1.2500",
+        "tokeniser: PTB tokeniser of pycocoevalcap",
+        "note: x",
+    ]

@@ -1,0 +1,37 @@
+"""Statistics against values counted by hand."""
+
+import pytest
+
+from training.caption_statistics import describe
+
+CAPTIONS = [
+    "a dog runs",
+    "A dog runs .",  # the same words
+    "a man on a man on a man",  # "a man on" twice
+    "a girl with a",
+    "",
+]
+
+
+def test_statistics_are_those_counted_by_hand() -> None:
+    found = describe(CAPTIONS, ["A dog runs!", "a girl"])
+    assert found.captions == 5
+    assert found.mean_length == pytest.approx((3 + 3 + 8 + 4 + 0) / 5)
+    assert (found.shortest, found.longest) == (0, 8)
+    assert found.length_deviation == pytest.approx(((9 + 9 + 64 + 16) / 5 - 3.6**2) ** 0.5)
+    assert found.vocabulary == len({"a", "dog", "runs", "man", "on", "girl", "with"})
+    assert found.distinct == 4 / 5
+    assert found.unseen == 3 / 5
+    assert found.repeating == 1 / 5
+    assert found.badly_ending == 1 / 5
+
+
+def test_without_training_captions_the_share_unseen_is_not_known() -> None:
+    found = describe(["a dog"], None)
+    assert found.unseen is None
+    assert ("never seen in training", "not known") in found.rows()
+
+
+@pytest.mark.parametrize(("caption", "bad"), [("he looks up", 0), ("a dog and a", 1), ("people wait in the", 1)])
+def test_only_an_unfinished_sentence_ends_badly(caption: str, bad: float) -> None:
+    assert describe([caption], None).badly_ending == bad

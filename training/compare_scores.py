@@ -1,0 +1,119 @@
+"""The comparison command: python -m training.compare_scores BEFORE.json AFTER.json.
+
+Says of two runs on the same images which metrics differ by more than chance, and where they differ most.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.bootstrap import RESAMPLES, Difference, compare
+from training.checkpoint import write_json
+from training.java import MetricsError
+from training.score_file import ScoreFile, in_order_of, read_scores
+from training.tallies import METRICS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, or 1 for a named error."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    for option in ("resamples", "show"):
+        least = 1 if option == "resamples" else 0
+        if getattr(given, option) < least:
+            parser.error(f"--{option} must be at least {least}, but it is {getattr(given, option)}")
+    try:
+        _run(given)
+    except (MetricsError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(given: argparse.Namespace) -> None:
+    before, after = read_scores(given.before), read_scores(given.after)
+    odd = sorted(set(before.tallies.images) ^ set(after.tallies.images))
+    if odd:
+        raise MetricsError(
+            f"two runs are compared on the same images, but {len(odd):,} are in one file only: {', '.join(odd[:5])}"
+        )
+    if before.tokeniser != after.tokeniser:
+        raise MetricsError(
+            f"two runs are compared on the same tokens, but {before.name} has the {before.tokeniser} "
+            f"and {after.name} {after.tokeniser}: score both with Java or both without"
+        )
+    images = before.tallies.images
+    second = in_order_of(images, after.tallies)
+    differences = compare(before.tallies, second, resamples=given.resamples, seed=given.seed)
+    if given.by not in differences:
+        raise MetricsError(f"--by {given.by} is not in both files: they have {', '.join(differences)}")
+    for kind in ("data", "split"):
+        if getattr(before, kind) != getattr(after, kind):
+            print(f"note: the {kind} differs: {getattr(before, kind)} and {getattr(after, kind)}", file=sys.stderr)
+    first_scores, second_scores = before.tallies.per_image()[given.by], second.per_image()[given.by]
+    changes = second_scores - first_scores  # (images,)
+    print(f"A: {before.name}\nB: {after.name}\n{len(images):,} images, {given.resamples:,} resamples\n")
+    print(table(differences))
+    better, worse = int((changes > 0).sum()), int((changes < 0).sum())
+    print(f"\n{given.by}: {better:,} images better in B, {worse:,} worse, {len(images) - better - worse:,} equal")
+    order = sorted(range(len(images)), key=lambda place: (-abs(changes[place]), images[place]))
+    farthest = [images[place] for place in order[: given.show] if changes[place]]
+    for place in order[: len(farthest)]:
+        print(_pair(images[place], (first_scores[place], second_scores[place]), (before, after)))
+    if given.output is not None:
+        write_json(
+            given.output,
+            {
+                "before": before.name,
+                "after": after.name,
+                "images": len(images),
+                "bootstrap": {"resamples": given.resamples, "seed": given.seed},
+                "differences": {
+                    name: {
+                        "before": found.first,
+                        "after": found.second,
+                        "change": found.change,
+                        "interval": [found.interval.low, found.interval.high],
+                        "p": found.p,
+                    }
+                    for name, found in differences.items()
+                },
+                "farthest": farthest,
+            },
+        )
+        print(f"written to {given.output}")
+
+
+def table(differences: dict[str, Difference]) -> str:
+    """Lays differences out for people: B minus A, its 95 % interval, the two-sided p."""
+    lines = [f"{'':8} {'A':>8} {'B':>8} {'B - A':>9}   {'95% interval':^20} {'p':>9}"]
+    for name, found in differences.items():
+        interval = f"{found.interval.low:+.4f} to {found.interval.high:+.4f}"
+        p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+        lines.append(f"{name:8} {found.first:8.4f} {found.second:8.4f} {found.change:+9.4f}   {interval:^20} {p:>9}")
+    return "\n".join(lines)
+
+
+def _pair(image: str, scores: tuple[float, float], files: tuple[ScoreFile, ScoreFile]) -> str:
+    runs = zip("AB", scores, files, strict=True)
+    return "\n".join([image, *(f"  {side} {score:6.3f}  {file.captions[image]}" for side, score, file in runs)])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.compare_scores",
+        description="Compares two runs image by image: paired bootstrap of every metric, the images that differ most.",
+    )
+    parser.add_argument("before", type=Path, help="scores.json of run A, as training.evaluate writes it")
+    parser.add_argument("after", type=Path, help="scores.json of run B, on the same images")
+    parser.add_argument("--resamples", type=int, default=RESAMPLES, help=f"how many (default: {RESAMPLES:,})")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default: 0)")
+    parser.add_argument("--by", choices=METRICS, default="CIDEr", help="metric that ranks images (default: CIDEr)")
+    parser.add_argument("--show", type=int, default=10, help="how many images to show (default: 10)")
+    parser.add_argument("--output", type=Path, help="JSON file for the comparison")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

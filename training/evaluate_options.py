@@ -1,0 +1,81 @@
+"""What the evaluation command can be told, and which of it does not go together. Opens and computes nothing."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.bootstrap import RESAMPLES
+from training.spice import VARIABLE
+
+
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Reads and checks the command line; ends the program with one sentence where it is wrong."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    for name, least in (("limit", 1), ("resamples", 0), ("show", 1), ("seed", 0)):
+        value = getattr(given, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} must be at least {least}, but it is {value}")
+    if given.greedy and given.length_penalty is not None:
+        parser.error("--length-penalty ranks the sentences of a beam, so it cannot go with --greedy")
+    decoding = ("beam", "greedy", "length_penalty", "no_repeat_ngram_size", "bad_endings")
+    told = [name for name in ("bundle", *decoding) if getattr(given, name) not in (None, False)]
+    if given.results is not None and told:
+        option = "--" + told[0].replace("_", "-")
+        parser.error(f"--results holds captions that are made already, so {option} cannot go with it")
+    for name in ("output", "results_out", "report"):
+        path = getattr(given, name)
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            option = "--" + name.replace("_", "-")
+            parser.error(f"{option} {path} cannot be written: it must be a file in a folder that exists")
+    return given
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate",
+        description="Captions a data set with the engine and measures the captions: BLEU, METEOR, ROUGE-L, CIDEr and "
+        "SPICE with confidence intervals, what the captions are like, a page with photographs.",
+    )
+    parser.add_argument("--bundle", type=Path, help="bundle to run (default: the one that ships)")
+    parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
+    parser.add_argument("--split", choices=("train", "val"), default="val", help="which images (default: val)")
+    parser.add_argument(
+        "--results", type=Path, help='score these captions, run no engine: JSON list of {"image_id", "caption"}'
+    )
+    decoding = parser.add_mutually_exclusive_group()
+    decoding.add_argument("--beam", type=int, help="beam size (default: the bundle's)")
+    decoding.add_argument("--greedy", action="store_true", help="the likeliest word each time, no beam")
+    parser.add_argument("--length-penalty", type=float, help="exponent of the length (default: the bundle's)")
+    parser.add_argument(
+        "--no-repeat-ngram-size", type=int, help="no sequence of so many words twice, 0: any (default: the bundle's)"
+    )
+    parser.add_argument(
+        "--bad-endings", type=_words, help="words that no caption may end in: a,the,of (default: the bundle's)"
+    )
+    parser.add_argument("--provider", default="auto", help="as of the engine (default: auto)")
+    parser.add_argument("--precision", default="auto", help="as of the bundle (default: auto)")
+    parser.add_argument("--batch-size", type=int, default=32, help="images at once (default: 32)")
+    parser.add_argument("--limit", type=int, help="only so many images")
+    parser.add_argument("--strict", action="store_true", help="any fault of the data is an error")
+    parser.add_argument(
+        "--resamples", type=int, default=RESAMPLES, help=f"for confidence intervals (default: {RESAMPLES:,}; 0: none)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of resamples and drawn photographs (default: 0)")
+    parser.add_argument(
+        "--spice-jars", type=Path, help=f"folder with CoreNLP's jars, which SPICE needs (default: that of {VARIABLE})"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("scores.json"),
+        help="JSON file for scores and captions (default: scores.json in the current folder)",
+    )
+    parser.add_argument("--results-out", type=Path, help="JSON file for the captions as COCO's result files are")
+    parser.add_argument("--report", type=Path, help="HTML page of photographs with captions and scores")
+    parser.add_argument("--show", type=int, default=12, help="photographs of each kind on the page (default: 12)")
+    return parser
+
+
+def _words(value: str) -> tuple[str, ...]:
+    return tuple(word for word in value.split(",") if word)

@@ -1,0 +1,75 @@
+"""Everything that is measured of a set of captions: scores with their intervals, and what the captions are like."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from training.bootstrap import LEVEL, RESAMPLES, Interval, confidence_intervals
+from training.caption_statistics import Statistics, describe
+from training.metrics import Scores
+from training.score_file import counts_record
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What captions came to. `people` describes the first reference of each image, for comparison."""
+
+    captions: dict[str, str]  # image -> sentence
+    references: dict[str, tuple[str, ...]]
+    scores: Scores
+    intervals: dict[str, Interval]  # of each metric; empty where nobody asked
+    statistics: Statistics
+    people: Statistics
+    bootstrap: dict[str, float]  # how the intervals were made
+
+    def record(self) -> dict[str, Any]:
+        """Returns what scores.json holds of it; `captions` and what is per image stand last."""
+        return {
+            "scores": self.scores.named(),
+            "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
+            "bootstrap": self.bootstrap,
+            "statistics": {"captions": asdict(self.statistics), "people": asdict(self.people)},
+            "tokeniser": self.scores.tokeniser,
+            "notes": self.scores.notes,
+            "captions": self.captions,
+            "per_image": self.scores.per_image(),
+            "counts": counts_record(self.scores.tallies) if self.scores.tallies else {},
+        }
+
+    def __str__(self) -> str:
+        lines = []
+        for name, value in self.scores.named().items():
+            interval = self.intervals.get(name)
+            lines.append(f"{name:8} {value:.4f}" + (f"  {interval.low:.4f} to {interval.high:.4f}" if interval else ""))
+        if self.bootstrap:
+            lines.append(f"(with {self.bootstrap['level']:.0%} intervals: {self.bootstrap['resamples']:,} resamples)")
+        lines.append(f"tokeniser: {self.scores.tokeniser}")
+        lines.append(f"{'':24} {'captions':>12} {'people':>12}")
+        for (name, ours), (_, theirs) in zip(self.statistics.rows(), self.people.rows(), strict=True):
+            lines.append(f"{name:24} {ours:>12} {theirs:>12}")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.scores.notes)])
+
+
+def assess(
+    captions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    training: Iterable[str] | None,
+    scores: Scores,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Quality:
+    """Measures captions of images that have been scored; `training` as of caption_statistics, 0 resamples: none."""
+    seen = None if training is None else list(training)
+    intervals: dict[str, Interval] = {}
+    if resamples and scores.tallies is not None:
+        intervals = confidence_intervals(scores.tallies, resamples=resamples, seed=seed)
+    return Quality(
+        captions=dict(captions),
+        references={name: tuple(references[name]) for name in captions},
+        scores=scores,
+        intervals=intervals,
+        statistics=describe(list(captions.values()), seen),
+        people=describe([references[name][0] for name in captions], seen),
+        bootstrap={"resamples": resamples, "level": LEVEL, "seed": seed} if intervals else {},
+    )

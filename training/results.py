@@ -1,0 +1,71 @@
+"""Result files as COCO's evaluation reads them: a JSON list of {"image_id", "caption"}. Knows no metric.
+
+An image of COCO has its integer id, which its file name holds (COCO_val2014_000000391895.jpg is 391895); any other
+image goes by its file name.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from training.checkpoint import write_json
+from training.data import Dataset
+from training.java import MetricsError
+
+COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})\.jpe?g")
+
+
+def image_id(name: str) -> int | str:
+    """Returns the id by which result files name an image: COCO's number, or the file name itself."""
+    found = COCO_NAME.fullmatch(name)
+    return int(found[1]) if found else name
+
+
+def write_results(path: Path, captions: Mapping[str, str]) -> None:
+    """Writes captions (image -> sentence) as a result file, atomically. Raises OSError."""
+    write_json(path, [{"image_id": image_id(name), "caption": caption} for name, caption in captions.items()])
+
+
+def read_results(path: Path, dataset: Dataset) -> dict[str, str]:
+    """Reads the captions that somebody made for a data set: image -> sentence, in the data set's order.
+
+    Ids may be COCO's integers, file names, or either without what is around it ("391895", a name without its ending).
+    Images without a result and results of unknown images go to the data set's report and are left out. Raises
+    MetricsError when the file is no result file, names an image twice or names none of the data set's.
+    """
+    try:
+        rows = json.loads(path.read_bytes())
+    except OSError as error:
+        raise MetricsError(f"{path} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise MetricsError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(rows, list):
+        raise MetricsError(f'{path} is not a result file: it must hold a list of {{"image_id", "caption"}}')
+    names = _names(dataset)
+    captions: dict[str, str] = {}
+    for position, row in enumerate(rows):
+        match row:
+            case {"image_id": int() | str() as given, "caption": str() as caption} if not isinstance(given, bool):
+                name = names.get(str(given))
+            case _:
+                raise MetricsError(f'{path}: entry {position} is not {{"image_id", "caption"}}: {str(row)[:60]}')
+        if name is None:
+            dataset.report.add("results of unknown images", str(given))
+        elif name in captions:
+            raise MetricsError(f"{path} has two captions for {given}: a result file has one for each image")
+        else:
+            captions[name] = caption
+    if not captions:
+        raise MetricsError(f"{path} has no caption for any of the {len(dataset.examples):,} images")
+    for example in dataset.examples:
+        if example.name not in captions:
+            dataset.report.add("images without a result", example.name)
+    return {example.name: captions[example.name] for example in dataset.examples if example.name in captions}
+
+
+def _names(dataset: Dataset) -> dict[str, str]:
+    """Returns every id by which an image may be called -> its name; whole names win over parts."""
+    whole = {example.name: example.name for example in dataset.examples}
+    stems = {Path(name).stem: name for name in whole}
+    return stems | {str(image_id(name)): name for name in whole} | whole

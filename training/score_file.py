@@ -1,0 +1,83 @@
+"""scores.json as training.evaluate writes it, read again to compare runs. Knows the file's shape, computes nothing."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.java import MetricsError
+from training.tallies import BLEU_COLUMNS, BLEU_NAMES, METEOR_COLUMNS, Rows, Tallies
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFile:
+    """What a comparison needs of a file: its name, what was scored, captions (image -> sentence), counts."""
+
+    name: str
+    data: str
+    split: str
+    tokeniser: str
+    captions: dict[str, str]
+    tallies: Tallies
+
+
+def counts_record(tallies: Tallies) -> dict[str, dict[str, str]]:
+    """Returns the counts that corpus scores are formed of: metric -> image -> whole numbers, parted by spaces."""
+    tables = {"BLEU": tallies.bleu} | ({} if tallies.meteor is None else {"METEOR": tallies.meteor})
+    return {
+        metric: {
+            name: " ".join(f"{value:.17g}" for value in row) for name, row in zip(tallies.images, rows, strict=True)
+        }
+        for metric, rows in tables.items()
+    }
+
+
+def read_scores(path: Path) -> ScoreFile:
+    """Reads a file. Raises MetricsError when it is no such file or was written before there were scores per image."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise MetricsError(f"{path} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise MetricsError(f"{path} is not valid JSON: {error}") from error
+    try:
+        tallies = _tallies(content["per_image"], content["counts"])
+        captions = {name: str(content["captions"][name]) for name in tallies.images}
+        return ScoreFile(
+            str(path), str(content["data"]), str(content["split"]), str(content["tokeniser"]), captions, tallies
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise MetricsError(
+            f"{path} does not hold the scores of each image ({type(error).__name__}: {error}): "
+            "write it again by python -m training.evaluate"
+        ) from error
+
+
+def _tallies(per_image: dict[str, dict[str, float]], counts: dict[str, dict[str, str]]) -> Tallies:
+    images = tuple(per_image)
+    metrics = per_image[images[0]]
+    means = [name for name in metrics if name not in (*BLEU_NAMES, "METEOR")]
+    return Tallies(
+        images,
+        _rows(images, counts["BLEU"], BLEU_COLUMNS),
+        _rows(images, counts["METEOR"], METEOR_COLUMNS) if "METEOR" in counts else None,
+        {name: np.array([float(per_image[image][name]) for image in images]) for name in means},
+    )
+
+
+def _rows(images: tuple[str, ...], counts: dict[str, str], columns: int) -> Rows:
+    rows = np.array([[float(number) for number in counts[image].split()] for image in images])
+    if rows.shape != (len(images), columns):
+        raise ValueError(f"{columns} counts are needed for each image")
+    return rows
+
+
+def in_order_of(images: tuple[str, ...], tallies: Tallies) -> Tallies:
+    """Returns the same tallies with their images in another order."""
+    places = {name: place for place, name in enumerate(tallies.images)}
+    order: Any = [places[name] for name in images]
+    meteor = None if tallies.meteor is None else tallies.meteor[order]
+    means = {name: values[order] for name, values in tallies.means.items()}
+    return Tallies(images, tallies.bleu[order], meteor, means)
