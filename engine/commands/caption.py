@@ -10,7 +10,7 @@ from math import isnan
 from engine.captioner import Captioner
 from engine.commands.arguments import add_model, given
 from engine.errors import ImageError, OptionsError
-from engine.options import Beam, Greedy, Sample
+from engine.options import STYLES, Beam, Greedy, Sample
 from engine.paths import expand
 from engine.progress import Progress
 from engine.result import Caption, Hypothesis
@@ -21,7 +21,7 @@ NEEDS = {
     "length_penalty": ((Beam,), "beam search: leave out --greedy and --sample"),
     "alternatives": ((Beam, Sample), "beam search or --sample: leave out --greedy"),
 }  # options that not every way of decoding takes
-ANY_DECODING = ("max_length", "min_length", "prefix", "suppress", "no_repeat_ngram_size")
+ANY_DECODING = ("max_length", "min_length", "prefix", "suppress", "no_repeat_ngram_size", "bad_endings", "style")
 INTERRUPTED = 130  # 128 + the signal, as shells have it
 
 
@@ -60,8 +60,15 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         dest="no_repeat_ngram_size",
         type=int,
         metavar="N",
-        help="no N words appear twice in the same order",
+        help="no N words appear twice in the same order; 0: they may",
     )
+    option(
+        "--bad-endings",
+        type=lambda words: tuple(filter(None, words.split(","))),
+        metavar="WORD[,WORD]",
+        help='words that no sentence ends in; "": any may',
+    )
+    option("--style", choices=STYLES, help="sentence: with a capital and a full stop")
     option(
         "--min-confidence",
         type=float,

@@ -16,16 +16,15 @@ def beam_search(
     """Returns the num_hypotheses best sentences of each image.
 
     Each step ranks the 2 x beam_size best continuations of an image, so that ends never starve the live beams
-    (the scheme of Wu et al. 2016 as in CTranslate2 and fairseq). An end counts if it ranks among the first
-    beam_size. An image is settled when beam_size sentences have ended, or when no live one can overtake the
-    worst that would be returned; it then leaves the batch.
+    (the scheme of Wu et al. 2016 as in CTranslate2 and fairseq); the beam_size + 1 best of each sentence are enough
+    for that. An end counts if it ranks among the first beam_size. An image is settled when beam_size sentences have
+    ended, or when no live one can overtake the worst that would be returned; it then leaves the batch.
     """
     found = Found(model.images, num_hypotheses, rules.max_length, length_penalty)
     live = Live(model.images, beam_size, rules)
-    k = min(2 * beam_size, rules.vocabulary_size)
     for position in range(rules.max_length):
-        bias = rules.bias(position, live.tokens, slice(live.totals.size))
-        ids, log_probs = model.step(live.last, live.parent_rows, bias, k)
+        allowed = rules.allowed(position, live.tokens, slice(live.totals.size))
+        ids, log_probs = allowed.best(model, live.last, live.parent_rows, beam_size + 1)
         ranked = Ranked.of(live.totals, ids, log_probs, 2 * beam_size)
         is_end = ranked.ids == rules.end_id
         _collect(found, live, ranked, is_end[:, :beam_size])

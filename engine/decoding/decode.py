@@ -1,6 +1,6 @@
 """From options to sentences: chooses the search, and turns the ids it finds into words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan, nan
 
 import numpy as np
@@ -29,7 +29,7 @@ def decode(
     calibration: the coefficients of `confidence`.
     """
     rules = Rules.of(decoding, vocabulary, defaults)
-    return captions(search(model, decoding, rules, defaults), vocabulary, calibration)
+    return captions(search(model, decoding, rules, defaults), vocabulary, decoding.style, calibration)
 
 
 def rows_per_image(decoding: Decoding, defaults: Defaults) -> int:
@@ -72,7 +72,7 @@ def search(model: StepModel, decoding: Decoding, rules: Rules, defaults: Default
 
 
 def captions(
-    found: Hypotheses, vocabulary: Vocabulary, calibration: Mapping[str, float] = UNCALIBRATED
+    found: Hypotheses, vocabulary: Vocabulary, style: str, calibration: Mapping[str, float] = UNCALIBRATED
 ) -> list[Caption]:
     """Turns the sentences of each image into a caption; equal ones are given once."""
     words, end = vocabulary.words, vocabulary.end_id
@@ -88,7 +88,7 @@ def captions(
             log_probs = token_log_probs[i, : length if scored else 0].astype(np.float64)
             listed = log_probs.tolist()
             alternatives[ids.tobytes()] = Hypothesis(
-                text=" ".join(words[id_] for id_ in ids if id_ != end),
+                text=written([words[id_] for id_ in ids if id_ != end], style),
                 score=float(scores[i]),
                 log_prob=float(log_probs.sum()) if scored else nan,
                 tokens=tuple(words[id_] for id_ in ids),
@@ -98,6 +98,12 @@ def captions(
             )
         result.append(Caption.best_of(list(alternatives.values())))
     return result
+
+
+def written(words: Sequence[str], style: str) -> str:
+    """Returns words as text; Constraints says what the styles are."""
+    text = " ".join(words)
+    return f"{text[0].upper()}{text[1:]}." if text and style == "sentence" else text
 
 
 def sentence_log_probs(model: StepModel, sentences: list[list[int]], vocabulary_size: int) -> np.ndarray:

@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from engine.decoding.allowed import Allowed
 from engine.decoding.hypotheses import Hypotheses, normalise
 from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules
 
-Choose = Callable[[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""choose(position, rows, token_ids, parent_rows, bias) feeds the live rows' tokens to the model and returns what
+Choose = Callable[[int, np.ndarray, np.ndarray, np.ndarray, Allowed], tuple[np.ndarray, np.ndarray]]
+"""choose(position, rows, token_ids, parent_rows, allowed) feeds the live rows' tokens to the model and returns what
 follows: ids and log_probs, both (rows,), -inf where nothing may. rows, image * num_rows + sample, are their numbers."""
 
 
@@ -21,7 +22,7 @@ def decode_rows(images: int, rules: Rules, choose: Choose, *, num_rows: int, len
     rows = np.arange(images * num_rows)
     last, parents = np.full(len(rows), rules.start_id), rows // num_rows
     for position in range(rules.max_length):
-        last, gained = choose(position, rows, last, parents, rules.bias(position, tokens, rows))
+        last, gained = choose(position, rows, last, parents, rules.allowed(position, tokens, rows))
         possible = gained != -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
         ends = possible & (last == rules.end_id)
         written = rows if possible.all() else rows[possible]
@@ -41,21 +42,28 @@ def likeliest(model: StepModel) -> Choose:
     """Chooses the best token of each row."""
 
     def choose(
-        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray
+        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, allowed: Allowed
     ) -> tuple[np.ndarray, np.ndarray]:
-        ids, log_probs = model.step(token_ids, parent_rows, bias, 1)
-        return ids[:, 0], log_probs[:, 0]
+        ids, log_probs = allowed.best(model, token_ids, parent_rows, 1)
+        if allowed.banned is None:
+            return ids[:, 0], log_probs[:, 0]
+        best = np.arange(len(ids)), log_probs.argmax(axis=1)
+        return ids[best], log_probs[best]
 
     return choose
 
 
 def unscored(model: StepModel) -> Choose:
     """Chooses the best token of each row and knows of none how likely it is: log_probs are NaN."""
+    scored = likeliest(model)
 
     def choose(
-        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray
+        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, allowed: Allowed
     ) -> tuple[np.ndarray, np.ndarray]:
-        ids, possible = model.best(token_ids, parent_rows, bias)
+        if allowed.banned is None:
+            ids, possible = model.best(token_ids, parent_rows, allowed.bias)
+        else:
+            ids, possible = scored(position, rows, token_ids, parent_rows, allowed)
         return ids, np.where(possible == -np.inf, possible, np.nan)
 
     return choose
@@ -68,10 +76,10 @@ def drawn(model: StepModel, uniforms: np.ndarray, temperature: float) -> Choose:
     """
 
     def choose(
-        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray
+        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, allowed: Allowed
     ) -> tuple[np.ndarray, np.ndarray]:
         numbers = uniforms[position, rows % uniforms.shape[1]]
-        return model.draw(token_ids, parent_rows, bias, temperature, numbers)
+        return model.draw(token_ids, parent_rows, allowed.mask(), temperature, numbers)
 
     return choose
 
@@ -84,9 +92,9 @@ def drawn_from_best(model: StepModel, uniforms: np.ndarray, temperature: float, 
     """
 
     def choose(
-        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray
+        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, allowed: Allowed
     ) -> tuple[np.ndarray, np.ndarray]:
-        ids, log_probs = model.step(token_ids, parent_rows, bias, k)
+        ids, log_probs = model.step(token_ids, parent_rows, allowed.mask(), k)
         # the best token always counts 1, so nothing overflows; where all are forbidden the first is as good as any
         best = np.maximum(log_probs[:, :1], np.finfo(np.float32).min)
         with np.errstate(over="ignore"):  # a tiny temperature leaves the others no probability, as it should

@@ -1,19 +1,28 @@
-"""Which tokens may come next. Owns the constraints of a decode as masks; knows nothing of scores."""
+"""Which tokens may come next. Owns the constraints of a decode, in token ids; knows nothing of scores."""
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
+from engine.decoding.allowed import Allowed
 from engine.errors import OptionsError
 from engine.manifest import Defaults
 from engine.options import Constraints
 from engine.vocabulary import Vocabulary, split
 
+JOINT = "and"  # people write no phrase on both its sides; where a vocabulary lacks it, there is no such rule
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The constraints of one decode, in token ids."""
+    """The constraints of one decode, in token ids.
+
+    No sentence ends in one of bad_endings: END may not follow them, and they may not take the last place of max_length.
+    No no_repeat_ngram_size words stand twice in the same order, and no fewer twice in a row, nor around the word joint
+    ("white and white").
+    """
 
     vocabulary_size: int
     start_id: int
@@ -23,8 +32,12 @@ class Rules:
     prefix: tuple[int, ...] = ()
     forbidden: tuple[int, ...] = ()
     no_repeat_ngram_size: int = 0
+    bad_endings: tuple[int, ...] = ()
+    joint: int = -1
     _open: np.ndarray = field(init=False, repr=False, compare=False)  # (1, vocabulary), END allowed
     _unended: np.ndarray = field(init=False, repr=False, compare=False)  # (1, vocabulary), END forbidden
+    _last: np.ndarray = field(init=False, repr=False, compare=False)  # (1, vocabulary), bad endings forbidden
+    _after: np.ndarray = field(init=False, repr=False, compare=False)  # (vocabulary,) END where it may not follow
 
     def __post_init__(self) -> None:
         allowed = np.zeros((1, self.vocabulary_size), np.float32)
@@ -33,6 +46,12 @@ class Rules:
         unended[:, self.end_id] = -np.inf
         object.__setattr__(self, "_open", allowed)
         object.__setattr__(self, "_unended", unended)
+        last = allowed.copy()
+        last[:, list(self.bad_endings)] = -np.inf
+        object.__setattr__(self, "_last", last if self.bad_endings else allowed)
+        after = np.full(self.vocabulary_size, self.start_id)
+        after[list(self.bad_endings)] = self.end_id
+        object.__setattr__(self, "_after", after)
 
     @classmethod
     def of(cls, constraints: Constraints, vocabulary: Vocabulary, defaults: Defaults) -> "Rules":
@@ -45,10 +64,12 @@ class Rules:
             raise OptionsError(f"prefix={constraints.prefix!r} leaves no room within max_length={max_length}")
         if constraints.min_length >= max_length:
             raise OptionsError(f"min_length={constraints.min_length} must be below max_length={max_length}")
-        repeats = constraints.no_repeat_ngram_size
-        suppressed = {
-            vocabulary.ids[word] for text in constraints.suppress for word in split(text) if word in vocabulary.ids
-        }
+        repeats, endings = constraints.no_repeat_ngram_size, constraints.bad_endings
+        repeats = defaults.no_repeat_ngram_size if repeats is None else repeats
+        suppressed, bad_endings = (
+            {vocabulary.ids[word] for text in texts for word in split(text) if word in vocabulary.ids}
+            for texts in (constraints.suppress, defaults.bad_endings if endings is None else endings)
+        )
         return cls(
             vocabulary_size=len(vocabulary),
             start_id=vocabulary.start_id,
@@ -57,30 +78,55 @@ class Rules:
             min_length=constraints.min_length,
             prefix=tuple(vocabulary.ids[word] for word in words),
             forbidden=(*sorted(suppressed), vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id),
-            no_repeat_ngram_size=defaults.no_repeat_ngram_size if repeats is None else repeats,
+            no_repeat_ngram_size=repeats,
+            bad_endings=tuple(sorted(bad_endings)),
+            joint=vocabulary.ids.get(JOINT, -1),
         )
 
-    def bias(self, position: int, tokens: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
-        """Returns 0 for tokens that may follow and -inf for the others: float32 (1 or rows, vocabulary).
+    def allowed(self, position: int, tokens: np.ndarray, rows: np.ndarray | slice) -> Allowed:
+        """Returns what may follow tokens[rows, :position], int64, the words so far, START left out.
 
-        tokens[rows, :position], int64, are the words so far, START left out. The same array, unchanged, is returned
-        again where the same tokens may follow.
+        Its bias is the same array, unchanged, wherever the same tokens may follow.
         """
         if position < len(self.prefix):
             forced = np.full((1, self.vocabulary_size), -np.inf, np.float32)
             forced[:, self.prefix[position]] = 0
-            return forced
-        shared = self._unended if position < self.min_length else self._open
-        size = self.no_repeat_ngram_size
-        if not size or position < size:
-            return shared
-        return self._without_repeats(shared, tokens[rows, :position])
+            return Allowed(forced)
+        last = position == self.max_length - 1
+        bias = self._unended if position < self.min_length else self._last if last else self._open
+        if not position or not (self.bad_endings or self.no_repeat_ngram_size):
+            return Allowed(bias)
+        written = tokens[rows, :position]
+        banned = [self._after[written[:, -1]]] if self.bad_endings else []
+        return Allowed(bias, np.array([*banned, *self._repeats(written)]))
 
-    def _without_repeats(self, shared: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        size = self.no_repeat_ngram_size
-        bias = np.repeat(shared, len(tokens), axis=0)  # (rows, vocabulary)
-        ngrams = sliding_window_view(tokens, size, axis=1)  # (rows, windows, size)
-        context = tokens[:, None, tokens.shape[1] - size + 1 :]  # (rows, 1, size - 1)
-        rows, windows = np.nonzero((ngrams[:, :, :-1] == context).all(axis=2))
-        bias[rows, ngrams[rows, windows, -1]] = -np.inf
-        return bias
+    def _repeats(self, tokens: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields tokens that would repeat a phrase, (rows,) each; where a row has none, START, which never follows."""
+        size, words = self.no_repeat_ngram_size, tokens.shape[1]
+        if size == 1:
+            yield from tokens.T
+        if size < 2:
+            return
+        last, none = tokens[:, -1], np.int64(self.start_id)
+        yield last
+        if words > 1 and (joined := last == self.joint).any():
+            yield np.where(joined, tokens[:, -2], none)
+        if words < 3 or not (tokens[:, :-2] == last[:, None]).any():
+            return  # a longer phrase is repeated only where the last word stood before
+        for length, gap in itertools.product(range(2, min(size, words // 2 + 2)), (0, 1)):
+            lag = length + gap
+            if words < lag + length - 1:
+                continue
+            fits = (tokens[:, words - length + 1 :] == tokens[:, words - length + 1 - lag : words - lag]).all(axis=1)
+            if gap:
+                fits &= tokens[:, -length] == self.joint
+            if fits.any():
+                yield np.where(fits, tokens[:, -lag], none)
+        windows, rows = max(words - size + 1, 0), np.arange(len(tokens))
+        found = np.ones((len(tokens), windows), bool)
+        for i in range(size - 1):
+            found &= tokens[:, i : i + windows] == tokens[:, windows + i, None]
+        if found.any():
+            places = np.argsort(~found, axis=1, kind="stable")  # those that were found first
+            for place in places.T[: found.sum(axis=1).max()]:
+                yield np.where(found[rows, place], tokens[rows, place + size - 1], none)

@@ -8,7 +8,7 @@ import numpy as np
 from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules
 
-START, END = 0, 1
+START, END, AND = 0, 1, 3
 
 
 class TableModel(StepModel):
@@ -48,13 +48,13 @@ class TableModel(StepModel):
 
 
 def rules(vocabulary_size: int, max_length: int, **constraints: object) -> Rules:
-    """Returns rules for a vocabulary whose word 0 is START and word 1 is END."""
+    """Returns rules for a vocabulary whose word 0 is START, word 1 is END and word 3 is "and"."""
     return Rules(
         vocabulary_size=vocabulary_size,
         start_id=START,
         end_id=END,
         max_length=max_length,
-        **{"forbidden": (START,), **constraints},  # type: ignore[arg-type]
+        **{"forbidden": (START,), "joint": AND, **constraints},  # type: ignore[arg-type]
     )
 
 
@@ -86,9 +86,25 @@ def allowed(tokens: tuple[int, ...], limits: Rules) -> bool:
             continue
         if token in limits.forbidden or (token == END and i < limits.min_length):
             return False
-        size = limits.no_repeat_ngram_size
-        if size and i + 1 >= size:
-            earlier = {tokens[j : j + size] for j in range(i + 1 - size)}
-            if token != END and tokens[i + 1 - size : i + 1] in earlier:
+        if token == END:
+            if i and tokens[i - 1] in limits.bad_endings:
                 return False
+            continue
+        if i == limits.max_length - 1 and token in limits.bad_endings:
+            return False
+        if repeats(tokens[: i + 1], limits.no_repeat_ngram_size):
+            return False
     return True
+
+
+def repeats(words: tuple[int, ...], size: int) -> bool:
+    """Says whether the last word repeats a phrase: of `size` words anywhere, of fewer beside itself or beyond AND."""
+    if not size:
+        return False
+    if words[-size:] in {words[j : j + size] for j in range(len(words) - size)}:
+        return True
+    for length in range(1, size):
+        phrase, before = words[-length:], words[:-length]
+        if before[-length:] == phrase or (before[-1:] == (AND,) and before[:-1][-length:] == phrase):
+            return True
+    return False

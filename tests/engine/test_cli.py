@@ -454,6 +454,8 @@ def test_an_error_on_the_way_is_one_sentence(
             "--greedy --max-length 9 --min-length 2 --prefix a --no-repeat-ngram 2 --suppress man,dog --suppress cat",
             Greedy(max_length=9, min_length=2, prefix="a", no_repeat_ngram_size=2, suppress=("man", "dog", "cat")),
         ),
+        ("--bad-endings a,of --style sentence", Beam(bad_endings=("a", "of"), style="sentence")),
+        ("--no-repeat-ngram 0 --bad-endings=", Beam(no_repeat_ngram_size=0, bad_endings=())),
     ],
 )
 def test_options_become_the_decoding(arguments: str, decoding: object, photos: Path, fake: FakeCaptioner) -> None:

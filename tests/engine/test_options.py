@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine import Beam, EngineError, Greedy, OptionsError, RuntimeOptions, Sample
+from engine.decoding.decode import written
 from engine.decoding.rules import Rules
 from engine.manifest import Defaults
 from engine.vocabulary import SPECIAL_WORDS, Vocabulary
@@ -151,6 +152,18 @@ def test_what_is_left_out_is_the_bundles_default() -> None:
     assert Rules.of(Greedy(), WORDS, repeats).no_repeat_ngram_size == 3
     assert Rules.of(Greedy(no_repeat_ngram_size=2), WORDS, repeats).no_repeat_ngram_size == 2
     assert Rules.of(Greedy(no_repeat_ngram_size=0), WORDS, repeats).no_repeat_ngram_size == 0, "0 switches it off"
+
+
+def test_bad_endings_are_the_bundles_unless_others_are_named_and_unknown_ones_do_nothing() -> None:
+    endings = Defaults(bad_endings=("a", "of", "zebra"))
+    assert Rules.of(Greedy(), WORDS, endings).bad_endings == (WORDS.ids["a"], WORDS.ids["of"])
+    assert Rules.of(Greedy(bad_endings=("Of",)), WORDS, endings).bad_endings == (WORDS.ids["of"],)
+    assert Rules.of(Greedy(bad_endings=()), WORDS, endings).bad_endings == ()
+
+
+def test_an_empty_sentence_has_no_style() -> None:
+    assert written([], "sentence") == ""
+    assert written(["a", "dog"], "sentence") == "A dog."
 
 
 def test_suppressed_words_are_forbidden_in_any_case_and_unknown_ones_do_nothing() -> None:

@@ -9,16 +9,17 @@ from engine.decoding.beam import beam_search
 from engine.decoding.hypotheses import Hypotheses
 from engine.decoding.independent import decode_rows, drawn, drawn_from_best, likeliest, unscored
 from engine.decoding.rules import Rules
-from tests.engine.table_model import END, TableModel, every_sentence, log_prob, rules
+from tests.engine.table_model import AND, END, START, TableModel, every_sentence, log_prob, repeats, rules
 
 seeds = st.integers(0, 10_000)
 constraints = st.fixed_dictionaries(
     {},
     optional={
         "min_length": st.integers(0, 2),
-        "prefix": st.sampled_from([(), (2,), (3, 2)]),
+        "prefix": st.sampled_from([(), (2,), (3, 2), (2, 3)]),
         "forbidden": st.sampled_from([(0,), (0, 2), (0, 3)]),
-        "no_repeat_ngram_size": st.integers(0, 2),
+        "no_repeat_ngram_size": st.integers(0, 3),
+        "bad_endings": st.sampled_from([(), (2,), (3,), (2, 3)]),
     },
 )
 
@@ -133,6 +134,73 @@ def test_every_sentence_obeys_the_rules_and_scores_what_the_model_says(
                 total = log_prob(model, name, tokens)
                 parts = found.token_log_probs[image, place, : len(tokens)]
                 assert parts.sum() == pytest.approx(total, abs=1e-4)
+
+
+WORDS = 7
+histories = st.integers(1, 12).flatmap(
+    lambda length: st.lists(
+        st.lists(st.integers(2, WORDS - 1), min_size=length, max_size=length), min_size=1, max_size=4
+    )
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=seeds, histories=histories, size=st.integers(0, 5), k=st.integers(1, 4), more=st.integers(1, 3))
+def test_what_may_follow_any_words_is_what_the_rules_say_and_the_quick_way_is_the_masked_one(
+    seed: int, histories: list[list[int]], size: int, k: int, more: int
+) -> None:
+    position, tokens = len(histories[0]), np.array(histories)
+    limits = rules(WORDS, position + more, no_repeat_ngram_size=size, bad_endings=(2, 5))
+    allowed = limits.allowed(position, np.pad(tokens, ((0, 0), (0, more))), np.arange(len(tokens)))
+    mask = np.broadcast_to(allowed.mask(), (len(tokens), WORDS))
+    for row, words in enumerate(histories):
+        for token in range(WORDS):
+            ends_badly = (words[-1] if token == END else token if more == 1 else 0) in (2, 5)
+            repeated = token not in (START, END) and repeats((*words, token), size)
+            assert (mask[row, token] == 0) == (token != START and not ends_badly and not repeated), (words, token)
+
+    def model() -> TableModel:
+        return TableModel(WORDS, list(range(len(tokens))), seed)
+
+    start, rows = np.zeros(len(tokens), int), np.arange(len(tokens))
+    ids, log_probs = model().step(start, rows, mask, k)
+    quick_ids, quick = allowed.best(model(), start, rows, k)
+    order = np.argsort(-quick, axis=1, kind="stable")[:, :k]
+    found = np.take_along_axis(quick, order, axis=1)
+    np.testing.assert_array_equal(found, log_probs)
+    possible = found > -np.inf
+    np.testing.assert_array_equal(np.take_along_axis(quick_ids, order, axis=1)[possible], ids[possible])
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds, endings=st.sampled_from([(2,), (2, 4, 5), (2, 3, 4, 5, 6, 7)]), size=st.integers(1, 4))
+def test_no_sentence_ends_badly_or_repeats_a_phrase_cut_or_not(seed: int, endings: tuple[int, ...], size: int) -> None:
+    limits, names = rules(9, 8, bad_endings=endings, no_repeat_ngram_size=size), [1, 2, 3]
+    for found in (
+        beam(TableModel(9, names, seed), limits, 3, best=3, penalty=1.0),
+        greedy(TableModel(9, names, seed), limits),
+        sample(TableModel(9, names, seed), limits, seed=seed, rows=3),
+        sample(TableModel(9, names, seed), limits, seed=seed, rows=3, k=4, top_p=0.9),
+    ):
+        for image in range(3):
+            told = sentences(found, image)
+            assert told
+            for tokens in told:
+                words = tuple(token for token in tokens if token != END)
+                whole = tokens[-1:] == (END,) or len(tokens) == limits.max_length
+                assert not (whole and words[-1:] and words[-1] in endings)
+                assert not any(repeats(words[:i], size) for i in range(1, len(words) + 1))
+
+
+def test_where_every_word_ends_badly_the_sentence_still_stands_cut() -> None:
+    limits = rules(4, 5, bad_endings=(2, AND), min_length=1)
+    for found in (
+        beam(TableModel(4, [1, 2]), limits, 2, best=2),
+        greedy(TableModel(4, [1, 2]), limits),
+        sample(TableModel(4, [1, 2]), limits, seed=1),
+    ):
+        assert (found.lengths[:, 0] == 4).all()
+        assert not found.finished[:, 0].any()
 
 
 @settings(max_examples=40, deadline=None)

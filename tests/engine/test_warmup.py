@@ -58,7 +58,7 @@ class Recorder:
 def test_on_a_gpu_every_bucket_is_run_in_both_slots(tiny_captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(tiny_captioner._graphs)
     monkeypatch.setattr(tiny_captioner, "_graphs", recorder)
-    warmed = warm_up(tiny_captioner, decodings=[Beam(beam_size=2, no_repeat_ngram_size=2)])
+    warmed = warm_up(tiny_captioner, decodings=[Sample(num_samples=2, top_k=4, no_repeat_ngram_size=2)])
     assert [w.batch_size for w in warmed] == [1, 2, 4, 8]
     for rows in (size for size in BUCKETS if size <= 16):
         for shared in (True, False) if rows > 1 else (True,):
