@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import Beam, Captioner, Greedy, OptionsError, RuntimeOptions
+from engine import Beam, Captioner, Greedy, OptionsError, RuntimeOptions, Sample
 from engine import warmup as module
 from engine.cli import main
 from engine.commands import warmup
