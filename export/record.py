@@ -14,7 +14,7 @@ from engine.bundle import sha256
 from engine.manifest import GraphFile, Tensor
 from export.graphs import OPSET
 from export.verify import Check
-from training.checkpoint import Checkpoint
+from training.checkpoint import ENCODER, Checkpoint
 from training.encoders import LITE_SIZES, Encoder
 
 PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript")
@@ -27,6 +27,10 @@ LITE_TERMS = {
 INCEPTION_TERMS = {
     "source": "ImageNet weights downloaded by torchvision (Inception_V3_Weights.IMAGENET1K_V1)",
     "licence": "BSD-3-Clause; trained on ImageNet, whose images are for non-commercial research",
+}
+LEARNED_TERMS = {
+    "source": "learned with the decoder, from the weights that decoder.training.encoder_weights names",
+    "licence": "as the terms of the weights that it began with and of the training data say",
 }
 UNKNOWN_TERMS = {"source": "not stated", "licence": "not stated: ask whoever made the weights"}
 
@@ -61,10 +65,14 @@ def versions() -> dict[str, Any]:
 
 def encoder_provenance(encoder: Encoder) -> dict[str, Any]:
     """Says which weights the encoder has, where they come from and on what terms, as far as that is known."""
-    terms = UNKNOWN_TERMS
+    terms, lite = UNKNOWN_TERMS, LITE_SIZES.keys() >= set(encoder.name.split("+"))
     if encoder.weights == "random":
         terms = {"source": "random numbers: not trained", "licence": "none needed"}
-    elif encoder.weights == "pretrained" and encoder.name in LITE_SIZES:
+    elif encoder.weights == ENCODER:
+        terms = LEARNED_TERMS
+        if lite:
+            terms = {name: f"{text} ({LITE_TERMS[name]})" for name, text in terms.items()}
+    elif encoder.weights == "pretrained" and lite:
         terms = LITE_TERMS
     elif encoder.weights == "pretrained" and encoder.name == "inception_v3":
         terms = INCEPTION_TERMS
