@@ -19,6 +19,9 @@ State = tuple[Any, Any]
 Choose = Callable[[int, Any], np.ndarray]
 """Gets the position and the log-probabilities (rows, vocabulary), -inf for what may not come; returns ids (rows,)."""
 
+FREE: dict[str, Any] = {"no_repeat_ngram_size": 0, "bad_endings": ()}
+"""What a baseline obeys: nothing. Whoever is compared with one is told the same, whatever the bundle's defaults."""
+
 
 class Sentence(NamedTuple):
     """A caption: its words, and its log-probability over its length (END counted) to the power of the penalty."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.photographs import photographs
+from benchmarks.search import FREE
 from engine import Captioner, RuntimeOptions
 from engine.bundle import Bundle
 from engine.images import load_pixels
@@ -142,7 +143,11 @@ class Kind:
         """Returns the program that captions one file in a fresh process and prints the sentence."""
         if self.module == __name__:  # what a user writes: nothing of the benchmarks is imported
             given = f"{str(bundle)!r}, provider='cpu', precision={self.options['precision']!r}"
-            return f"from engine import Captioner; print(Captioner({given}).caption([{str(file)!r}])[0].text)"
+            decoding = f"Greedy(**{FREE!r})"
+            return (
+                f"from engine import Captioner, Greedy; "
+                f"print(Captioner({given}).caption([{str(file)!r}], {decoding})[0].text)"
+            )
         return (
             f"from {self.module} import {self.name}; from engine import Greedy; from engine.bundle import Bundle; "
             f"side = {self.name}(Bundle.load({str(bundle)!r}), **{dict(self.options)!r}); "

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.baseline import Baseline
-from benchmarks.search import Choose
+from benchmarks.search import FREE, Choose
 from benchmarks.sides import BATCHES, DECODER, ENCODER, IMAGES, REFERENCE, START, WHOLE, Captioned, Side, Sides
 from engine import Beam, Greedy, Sample
 from engine.options import Decoding
@@ -145,7 +145,7 @@ def _drawn(found: Sequence[Captioned], expected: object, place: Place) -> None:
     if not place.exact or not isinstance(side, Baseline):
         return
     for seed in SEEDS:
-        captions: Any = sides.reference.decode(place.features, Sample(seed=seed))
+        captions: Any = sides.reference.decode(place.features, Sample(seed=seed, **FREE))
         tokens = [[words[word] for word in caption.tokens] for caption in captions]
         random = np.random.default_rng(seed).random((side.search.max_length, 1), dtype=np.float32)
         uniforms = 1 - random[:, 0]  # as Sample(seed=...) draws them
@@ -206,13 +206,13 @@ def _searches(part: str, begin: Callable[..., Task], prefix: str, *decodings: De
     }
 
 
-SEARCHES = (Greedy(), Beam(beam_size=3), Beam(beam_size=5))
+SEARCHES = (Greedy(**FREE), Beam(beam_size=3, **FREE), Beam(beam_size=5, **FREE))
 WORKS: dict[str, Work] = {
     "image decoding": Work(IMAGES, _decode_images, _same_pixels),
     "encoder": Work(ENCODER, _encode, _same_features),
     "decoder step": Work(DECODER, _step, _same_step),
     **_searches(DECODER, _decode, "", *SEARCHES),
-    "sample": Work(DECODER, partial(_decode, decoding=Sample()), _drawn),
+    "sample": Work(DECODER, partial(_decode, decoding=Sample(**FREE)), _drawn),
     **_searches(WHOLE, _caption, "end to end, ", *SEARCHES),
     "start-up": Work(START, _start, _same_text, (1,)),
 }

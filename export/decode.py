@@ -17,6 +17,7 @@ from engine.images import ImageInput
 from engine.vocabulary import Vocabulary
 from training.model import CaptionDecoder
 
+PLAIN = Greedy(no_repeat_ngram_size=0, bad_endings=())  # as the loop is, whatever the bundle's defaults
 State = tuple[np.ndarray, np.ndarray]
 """hidden and cell, float32 (rows, units)"""
 
@@ -102,11 +103,11 @@ class EngineGreedy:
 
     def from_features(self, features: np.ndarray) -> Decoded:
         """Decodes features (rows, feature_size)."""
-        return self._decoded(self._captioner.caption_features(features, Greedy()))
+        return self._decoded(self._captioner.caption_features(features, PLAIN))
 
     def from_pictures(self, pictures: Sequence[ImageInput]) -> Decoded:
         """Decodes pictures, reading and encoding them as the engine does."""
-        return self._decoded(self._captioner.caption(pictures, Greedy()))
+        return self._decoded(self._captioner.caption(pictures, PLAIN))
 
     def _decoded(self, captions: Sequence[Caption]) -> Decoded:
         vocabulary, longest = self._bundle.vocabulary, self._bundle.manifest.defaults.max_length
