@@ -31,9 +31,9 @@ def run_module(module: str, arguments: Sequence[str], note: Callable[[str], None
     open as long as it lives. Ctrl-C reaches the child as one interrupt; when it has ended, KeyboardInterrupt is raised.
     When this process dies the child ends too.
     """
-    reading, writing = pty.openpty() if sys.stdout.isatty() else os.pipe()
+    reading, writing = pty.openpty() if on_terminal() else os.pipe()
     if os.isatty(writing):
-        with contextlib.suppress(termios.error, AttributeError):  # sizes are Python 3.11's
+        with contextlib.suppress(termios.error, OSError):
             termios.tcsetwinsize(writing, termios.tcgetwinsize(sys.stdout.fileno()))
     child = subprocess.Popen(
         [sys.executable, "-m", "training.recipes.worker", module, *arguments],
@@ -71,6 +71,11 @@ def run_module(module: str, arguments: Sequence[str], note: Callable[[str], None
     if interrupted:
         raise KeyboardInterrupt
     return status
+
+
+def on_terminal() -> bool:
+    """Says whether somebody watches."""
+    return sys.stdout.isatty()
 
 
 def _read(descriptor: int) -> bytes:
