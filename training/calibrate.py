@@ -1,0 +1,204 @@
+"""The calibration command: python -m training.calibrate --bundle FOLDER --data FOLDER --output confidence.json.
+
+Captions a data set's images with the engine and fits the model of engine.confidence to which captions are good. What is
+printed and drawn is cross-validated: each caption is judged by a model that has not seen it. `export.to_onnx
+--confidence` stores the coefficients, which are fitted to all captions, in a bundle.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine import Captioner, EngineError
+from engine.confidence import FEATURES
+from training.checkpoint import write_atomically, write_json
+from training.data import DataError, open_dataset
+from training.java import MetricsError, package
+from training.judged import CalibrationError, Judged, human_ciders, judge, splitter
+from training.logistic import PENALTY, Logistic, fit, fit_folds, folds_of, held_out
+from training.reliability import Reliability, measure
+
+DEFAULT_FEATURES = ("per_root_length", "first_3")
+OTHER_FEATURES = (
+    ("mean",),
+    ("per_root_length",),
+    ("lowest_3",),
+    ("mean", "length"),
+    ("mean", "least", "length"),
+    ("lowest_3", "first_3"),
+    ("per_root_length", "first_3", "length"),
+    tuple(FEATURES),
+)  # measured beside, so that one sees whether the default is still the choice for another model
+FOLDS, SEED, FEWEST = 5, 0, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was fitted, and what it is worth: on the captions it was fitted to, by features, and elsewhere."""
+
+    coefficients: dict[str, float]  # as engine.confidence takes them
+    found: Reliability
+    tried: dict[tuple[str, ...], Reliability]
+    elsewhere: dict[str, Reliability]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, 1 for a named error, 130 after Ctrl-C."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if not 0 < given.quantile < 1:
+        parser.error(f"--quantile must lie between 0 and 1, but it is {given.quantile:g}")
+    if unknown := [name for name in given.features if name not in FEATURES]:
+        parser.error(f"--features knows no {', '.join(unknown)}: choose of {', '.join(FEATURES)}")
+    for path in filter(None, (given.output, given.plot)):
+        if path.is_dir() or not path.parent.is_dir():
+            parser.error(f"{path} cannot be written: it must be a file in a folder that exists")
+    try:
+        _run(given)
+    except (EngineError, DataError, MetricsError, CalibrationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(given: argparse.Namespace) -> None:
+    package()  # says how to get it before any work
+    dataset = open_dataset(given.data, given.split)
+    first = Captioner(given.bundle, provider="cpu", precision="fp32")
+    split = splitter()
+    references = split({example.name: example.captions for example in dataset.examples})
+    threshold = float(np.quantile(human_ciders(references), given.quantile))
+    judged: dict[str, Judged] = {}
+    for precision in first.bundle.precisions:
+        captioner = first if precision == "fp32" else Captioner(given.bundle, provider="cpu", precision=precision)
+        judged |= judge(captioner, dataset, references, split)
+    calibration = calibrate(judged, threshold, given.features)
+    good = f"its CIDEr reaches {threshold:.3f}, as that of {1 - given.quantile:.0%} of people's captions does"
+    print(f"a caption is good where {good}\n{table(calibration)}")
+    name = first.bundle.manifest.name
+    write_json(
+        given.output,
+        {
+            "coefficients": calibration.coefficients,
+            "good": f"a caption is good where {good}",
+            "bundle": name,
+            "data": given.data.resolve().name,
+            "split": given.split,
+            "method": f"logistic regression, L2 {PENALTY:g} on standardised features, {FOLDS} folds, seed {SEED}",
+            "cross_validated": calibration.found.record(),
+            "tried": [
+                {"features": list(names), "log_loss": round(one.log_loss, 4)}
+                | {"rank_correlation": round(one.rank_correlation, 4), "area": round(one.area, 4)}
+                for names, one in calibration.tried.items()
+            ],
+            "elsewhere": {way: one.record() for way, one in calibration.elsewhere.items()},
+        },
+    )
+    print(f"written to {given.output}")
+    if given.plot is not None:
+        from training.reliability_chart import draw_reliability  # matplotlib is needed only here
+
+        title = f"{name}: confidence on {len(dataset.examples):,} images ({given.split}), cross-validated"
+        write_atomically(given.plot, draw_reliability(title, threshold, calibration.found))
+        print(f"drawn in {given.plot}")
+
+
+def calibrate(judged: Mapping[str, Judged], threshold: float, names: Sequence[str]) -> Calibration:
+    """Fits the first of several ways of captioning the same images and measures the fit on all.
+
+    An image's captions are judged by the models fitted to other images, whichever way it is captioned. Raises
+    CalibrationError where too few captions are good, or too few are not.
+    """
+    fitted = next(iter(judged.values()))
+    good = fitted.ciders >= threshold
+    if min(good.sum(), (~good).sum()) < FEWEST:
+        raise CalibrationError(
+            f"{int(good.sum())} of {len(good)} captions are good (CIDEr of {threshold:.3f} or more), and at least "
+            f"{FEWEST} must be and {FEWEST} must not: use more images or another --quantile"
+        )
+    folds = folds_of(good, FOLDS, SEED)
+
+    def measured(by: Sequence[str]) -> Callable[[Judged], Reliability]:
+        models = fit_folds(fitted.features(by), good, folds)
+        return lambda one: measure(held_out(models, one.features(by), folds), one.ciders, threshold)
+
+    chosen = measured(names)
+    elsewhere = {way: chosen(one) for way, one in judged.items()}
+    return Calibration(
+        coefficients=_coefficients(fit(fitted.features(names), good), threshold, names),
+        found=elsewhere[next(iter(judged))],
+        tried={by: measured(by)(fitted) for by in dict.fromkeys((tuple(names), DEFAULT_FEATURES, *OTHER_FEATURES))},
+        elsewhere=elsewhere,
+    )
+
+
+def _coefficients(model: Logistic, threshold: float, names: Sequence[str]) -> dict[str, float]:
+    values = {"threshold": threshold, "intercept": model.intercept, **dict(zip(names, model.weights, strict=True))}
+    return {name: float(f"{value:.6g}") for name, value in values.items()}
+
+
+def table(calibration: Calibration) -> str:
+    """Lays the figures out for reading."""
+    found = calibration.found
+    low, high = found.rank_interval
+    lines = [
+        f"rank correlation of confidence and CIDEr {found.rank_correlation:.3f} ({low:.3f} to {high:.3f}), area under "
+        f"the ROC curve {found.area:.3f}, calibration error {found.calibration_error:.3f} ({found.by_chance:.3f} by "
+        f"chance alone)",
+        "",
+        "confidence  captions   good  CIDEr",
+        *(f"{one.confidence:10.3f}  {one.captions:8}  {one.good:5.1%}  {one.cider:5.3f}" for one in found.bins),
+        "",
+        "at least        kept   good  CIDEr",
+        *(f"{one.least:10.1f}  {one.share:8.1%}  {one.good:5.1%}  {one.cider:5.3f}" for one in found.kept),
+        "",
+        "features: log loss, rank correlation, area",
+        *(
+            f"  {', '.join(names)}: {one.log_loss:.4f}, {one.rank_correlation:.3f}, {one.area:.3f}"
+            for names, one in calibration.tried.items()
+        ),
+        "",
+        "elsewhere: CIDEr, good, mean confidence, rank correlation, calibration error",
+        *(
+            f"  {way}: {one.cider:.3f}, {one.good:.1%}, {one.confidence:.3f}, {one.rank_correlation:.3f}, "
+            f"{one.calibration_error:.3f}"
+            for way, one in calibration.elsewhere.items()
+        ),
+        "",
+        ", ".join(f"{name} {value:g}" for name, value in calibration.coefficients.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.calibrate",
+        description="Fits the confidence of a bundle's captions, the probability that one is as good as people's.",
+    )
+    parser.add_argument("--bundle", type=Path, help="bundle to calibrate (default: the one that ships)")
+    parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
+    parser.add_argument("--split", choices=("train", "val"), default="val", help="which images (default: val)")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file for coefficients and figures")
+    parser.add_argument("--plot", type=Path, help="PNG file for the reliability plot")
+    parser.add_argument(
+        "--quantile", type=float, default=0.5, help="share of people's captions that a good one reaches (default: 0.5)"
+    )
+    parser.add_argument(
+        "--features",
+        type=lambda names: tuple(names.split(",")),
+        default=DEFAULT_FEATURES,
+        metavar="NAME[,NAME]",
+        help=f"what the confidence is computed of (default: {','.join(DEFAULT_FEATURES)})",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Captions beside what they are worth: each image captioned in several ways, its words' log-probabilities, its CIDEr.
+
+Fits and measures nothing.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from engine import Beam, Captioner, Greedy, ImageError, Sample
+from engine.confidence import FEATURES
+from engine.options import Decoding
+from training.data import Dataset
+from training.java import find_java
+from training.tokens import Tokens, split_ptb, split_simply
+
+WAYS: dict[str, Decoding] = {
+    "beam": Beam(),
+    "greedy": Greedy(),
+    "sampling, temperature 0.5": Sample(seed=0, temperature=0.5),
+    "sampling": Sample(seed=0),
+}  # the first is what a bundle is calibrated for
+
+Array = NDArray[np.float64]
+Split = Callable[[Mapping[str, Sequence[str]]], Tokens]
+
+
+class CalibrationError(ValueError):
+    """Captions that no confidence can be fitted to; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The captions of all images in one order: log-probabilities of each one's tokens, CIDEr (images,)."""
+
+    log_probs: list[tuple[float, ...]]
+    ciders: Array
+
+    def features(self, names: Sequence[str]) -> Array:
+        """Returns the named features of engine.confidence: (images, features)."""
+        return np.array([[FEATURES[name](row) for name in names] for row in self.log_probs], np.float64)
+
+
+def judge(captioner: Captioner, dataset: Dataset, references: Tokens, split: Split) -> dict[str, Judged]:
+    """Captions the images in each way; returns "precision decoding" -> captions. Raises CalibrationError."""
+    images = [example.name for example in dataset.examples]
+
+    def photographs() -> Iterator[bytes]:
+        for name in tqdm(images, f"encoding, {captioner.precision}", unit="image", disable=None):
+            yield dataset.read(name)
+
+    try:
+        features = captioner.encode(photographs())
+    except ImageError as error:
+        name = images[error.entry or 0]
+        raise CalibrationError(f"{name} cannot be read ({error.reason}): leave it out of the data set") from error
+    judged = {}
+    for way, decoding in WAYS.items():
+        captions = captioner.caption_features(features, decoding)
+        said = split({name: [caption.text] for name, caption in zip(images, captions, strict=True)})
+        rows = [caption.token_log_probs for caption in captions]
+        judged[f"{captioner.precision} {way}"] = Judged(rows, ciders(references, said))
+    return judged
+
+
+def splitter() -> Split:
+    """Returns the PTB tokeniser, or where there is no Java a simpler rule, saying so."""
+    java = find_java()
+    if java is None:
+        print("without Java the words are split by a simpler rule, which moves CIDEr slightly", file=sys.stderr)
+        return split_simply
+    return lambda sentences: split_ptb(java, sentences)
+
+
+def ciders(references: Tokens, said: Tokens) -> Array:
+    """Returns each image's CIDEr, in the order of `references`; document frequencies are those of the references."""
+    from pycocoevalcap.cider.cider import Cider
+
+    return np.asarray(Cider().compute_score(references, said)[1], np.float64)
+
+
+def human_ciders(references: Tokens) -> Array:
+    """Returns CIDEr of every caption that people wrote against the others of its image: (captions,)."""
+    scores = []
+    for place in range(max(map(len, references.values()))):
+        rest = {
+            name: texts[:place] + texts[place + 1 :] for name, texts in references.items() if len(texts) > max(place, 1)
+        }
+        if rest:
+            scores.append(ciders(rest, {name: [references[name][place]] for name in rest}))
+    if not scores:
+        raise CalibrationError("people's captions are the measure, but no image has two of them")
+    return np.concatenate(scores)
