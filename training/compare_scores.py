@@ -7,8 +7,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from training.bootstrap import RESAMPLES, Difference, compare
+from training.bootstrap import LEVEL, RESAMPLES, Difference, compare
 from training.checkpoint import write_json
 from training.java import MetricsError
 from training.score_file import ScoreFile, in_order_of, read_scores
@@ -62,26 +63,15 @@ def _run(given: argparse.Namespace) -> None:
     for place in order[: len(farthest)]:
         print(_pair(images[place], (first_scores[place], second_scores[place]), (before, after)))
     if given.output is not None:
-        write_json(
-            given.output,
-            {
-                "before": before.name,
-                "after": after.name,
-                "images": len(images),
-                "bootstrap": {"resamples": given.resamples, "seed": given.seed},
-                "differences": {
-                    name: {
-                        "before": found.first,
-                        "after": found.second,
-                        "change": found.change,
-                        "interval": [found.interval.low, found.interval.high],
-                        "p": found.p,
-                    }
-                    for name, found in differences.items()
-                },
-                "farthest": farthest,
-            },
-        )
+        record = {
+            "before": before.name,
+            "after": after.name,
+            "images": len(images),
+            "bootstrap": {"resamples": given.resamples, "level": LEVEL, "seed": given.seed},
+            "differences": {name: _record(found) for name, found in differences.items()},
+            "farthest": farthest,
+        }
+        write_json(given.output, record)
         print(f"written to {given.output}")
 
 
@@ -93,6 +83,11 @@ def table(differences: dict[str, Difference]) -> str:
         p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
         lines.append(f"{name:8} {found.first:8.4f} {found.second:8.4f} {found.change:+9.4f}   {interval:^20} {p:>9}")
     return "\n".join(lines)
+
+
+def _record(found: Difference) -> dict[str, Any]:
+    interval = [found.interval.low, found.interval.high]
+    return {"before": found.first, "after": found.second, "change": found.change, "interval": interval, "p": found.p}
 
 
 def _pair(image: str, scores: tuple[float, float], files: tuple[ScoreFile, ScoreFile]) -> str:

@@ -167,9 +167,8 @@ def evaluate(
 
 def _score_results(path: Path, dataset: Dataset, *, limit: int | None, jars: Path | None) -> Evaluation:
     """Scores the captions of a result file; the seconds are none."""
-    found = read_results(path, dataset)
+    captions = read_results(path, dataset, limit)
     dataset.report.check()
-    captions = {example.name: found[example.name] for example in dataset.examples[:limit] if example.name in found}
     references = {example.name: example.captions for example in dataset.examples if example.name in captions}
     return Evaluation(captions, {}, score_captions(references, captions, jars=jars), 0.0)
 

@@ -27,8 +27,8 @@ def write_results(path: Path, captions: Mapping[str, str]) -> None:
     write_json(path, [{"image_id": image_id(name), "caption": caption} for name, caption in captions.items()])
 
 
-def read_results(path: Path, dataset: Dataset) -> dict[str, str]:
-    """Reads the captions that somebody made for a data set: image -> sentence, in the data set's order.
+def read_results(path: Path, dataset: Dataset, limit: int | None = None) -> dict[str, str]:
+    """Reads captions that somebody made for a data set's first `limit` images (None: all), in the data set's order.
 
     Ids may be COCO's integers, file names, or either without what is around it ("391895", a name without its ending).
     Images without a result and results of unknown images go to the data set's report and are left out. Raises
@@ -58,10 +58,11 @@ def read_results(path: Path, dataset: Dataset) -> dict[str, str]:
             captions[name] = caption
     if not captions:
         raise MetricsError(f"{path} has no caption for any of the {len(dataset.examples):,} images")
-    for example in dataset.examples:
-        if example.name not in captions:
-            dataset.report.add("images without a result", example.name)
-    return {example.name: captions[example.name] for example in dataset.examples if example.name in captions}
+    wanted = [example.name for example in dataset.examples[:limit]]
+    for name in wanted:
+        if name not in captions:
+            dataset.report.add("images without a result", name)
+    return {name: captions[name] for name in wanted if name in captions}
 
 
 def _names(dataset: Dataset) -> dict[str, str]:

@@ -36,7 +36,7 @@ class Front {
         List<String> said = new ArrayList<>(), meant = new ArrayList<>();
         List<Integer> sizes = new ArrayList<>();
         for (String line = lines.readLine(); ; line = lines.readLine()) {
-            if (said.size() == 1000 || (line == null && !said.isEmpty())) {
+            if (said.size() == 100 || (line == null && !said.isEmpty())) {
                 List<SceneGraph> truths = parser.parseCaptions(meant, sizes), guesses = parser.parseCaptions(said);
                 for (int i = 0; i < said.size(); i++) {
                     TupleSet guess = new TupleSet(guesses.get(i)), truth = new TupleSet(truths.get(i));

@@ -174,6 +174,17 @@ def test_a_program_that_hangs_is_ended() -> None:
         java.run("METEOR", [sys.executable, "-c", "import time; time.sleep(60)"], [], 0.2)
 
 
+def test_a_program_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(MetricsError, match=r"METEOR failed: .*No such file"):
+        java.run("METEOR", [str(tmp_path / "java")], [], 60)
+
+
+def test_only_a_newline_ends_a_line() -> None:
+    copy = "import sys; sys.stdout.write(sys.stdin.read())"
+    lines = ["a\u2028b", "", "c\x85d"]
+    assert java.run("it", [sys.executable, "-X", "utf8", "-c", copy], lines, 60) == lines
+
+
 def test_a_program_that_fails_says_why() -> None:
     with pytest.raises(MetricsError, match=r"METEOR failed: no memory"):
         java.run("METEOR", [sys.executable, "-c", "import sys; sys.exit('no memory')"], [], 60)

@@ -61,6 +61,13 @@ def test_the_order_is_the_data_sets_and_what_lacks_is_reported(tmp_path: Path) -
     }
 
 
+def test_a_limit_asks_only_for_the_first_images(tmp_path: Path) -> None:
+    dataset = Named("a.jpg", "b.jpg", "c.jpg")
+    path = written(tmp_path, [{"image_id": name, "caption": name} for name in ("a.jpg", "b.jpg")])
+    assert list(read_results(path, dataset, limit=1)) == ["a.jpg"]
+    assert not dataset.report.faults
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
