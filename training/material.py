@@ -56,9 +56,10 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ma
     Raises DataError, EncoderError, OSError, and BlockingIOError while another run computes the same features.
     """
     train, validation = (open_dataset(source.data, split, strict=source.strict) for split in ("train", "val"))
-    encoder = load_encoder(options.encoder, options.encoder_weights).to(together.device)
+    encoder = load_encoder(options.encoder, options.encoder_weights)
     wanted = training_views(flip=options.flip, jitter=options.jitter)
     frozen, tail = split(encoder, options.finetune_encoder) if options.finetune_encoder else (encoder, None)
+    encoder.to(together.device)
     if not together.first:
         together.wait()  # the first process computes, the others find it done
     views: Sequence[Features]

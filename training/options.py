@@ -77,7 +77,7 @@ class TrainingOptions(LoopOptions):
     )
     encoder_learning_rate: float = _option(1e-4, "Adam's learning rate of what learns of the encoder")
     batches: int = _option(1000, "batches in an epoch")
-    batch_size: int = _option(64, "images in a batch, over all processes together")
+    batch_size: int = _option(64, "captions in a batch, over all processes together")
     bucket: int = _option(16, "batches that are sorted by caption length together; 1 leaves captions where they fall")
     validation_batches: int = _option(100, "batches of validation captions after each epoch, at most")
     max_words: int = _option(20, "captions are cut at this many words")
