@@ -13,12 +13,16 @@ import torch
 
 from engine.vocabulary import Vocabulary
 from training import checkpoint
+from training.batches import CaptionTable
 from training.checkpoint import CheckpointError, write_json
 from training.data import DataError
 from training.distributed import DeviceError, Processes, processes
 from training.encoders import EncoderError
 from training.loop import TrainingError
+from training.material import Material
 from training.options import LoopOptions
+
+HISTORY, CURVE, PREDICTIONS, CURVES_LOG = "history.json", "curve.png", "predictions.txt", "tensorboard"
 
 Kind = TypeVar("Kind", bound=LoopOptions)
 
@@ -80,6 +84,21 @@ def execute(given: argparse.Namespace, work: Callable[[Processes], None]) -> int
     return 0
 
 
+def make_tables(
+    material: Material, vocabulary: Vocabulary, max_words: int
+) -> tuple[CaptionTable, CaptionTable, dict[str, Any]]:
+    """Returns the caption tables of training and validation, and what config.json says of them."""
+    train = CaptionTable.build(material.train.examples, material.train_views, vocabulary, max_words)
+    seen = [material.validation_features]
+    validation = CaptionTable.build(material.validation.examples, seen, vocabulary, max_words)
+    described = {
+        "images": {"train": len(train.names), "val": len(validation.names)},
+        "captions": {"train": len(train.tokens), "val": len(validation.tokens)},
+        "sha256": {"train": train.sha256, "val": validation.sha256},
+    }
+    return train, validation, described
+
+
 def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
     """Raises CheckpointError saying what stands in the way of a run in the folder; changes nothing."""
     if output.exists() and not output.is_dir():
@@ -104,7 +123,7 @@ def check_same_run(output: Path, part: str, options: LoopOptions, config: dict[s
         differences = options.differences(earlier[part])
         differences += [f"the {name} differs" for name in ("data", "encoder") if earlier[name] != config[name]]
         if earlier.get("from") != config.get("from"):
-            differences.append("the run that it begins from differs")
+            differences.append("the run that it begins with differs")
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{output / checkpoint.CONFIG} is unreadable: {error!r}") from error
     if differences:

@@ -22,7 +22,8 @@ def draw(logits: Tensor, never: Sequence[int], temperature: float = 1.0) -> Tens
     logits -= logits.amax(dim=-1, keepdim=True)
     sums = logits.div_(temperature).exp_().cumsum(dim=-1)  # (rows, vocabulary)
     below = 1 - 1e-6  # below the last sum after rounding, too
-    return torch.searchsorted(sums, torch.rand_like(sums[:, :1]) * sums[:, -1:] * below, right=True)[:, 0]
+    drawn = torch.searchsorted(sums, torch.rand_like(sums[:, :1]) * sums[:, -1:] * below, right=True)[:, 0]
+    return drawn.clamp_(max=logits.shape[1] - 1)  # of what is no number any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,28 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from training import checkpoint
-from training.batches import CaptionTable
 from training.charts import draw_rewards
 from training.checkpoint import Checkpoint, CheckpointError, write_atomically, write_json
-from training.command import add_options, add_run_arguments, begin, check_output, check_same_run, execute, read_options
+from training.command import (
+    CURVE,
+    CURVES_LOG,
+    HISTORY,
+    PREDICTIONS,
+    add_options,
+    add_run_arguments,
+    begin,
+    check_output,
+    check_same_run,
+    execute,
+    make_tables,
+    read_options,
+)
 from training.distributed import Processes
 from training.material import Source, prepare
 from training.options import ScstOptions, TrainingOptions
 from training.report import greedy_captions, spread
 from training.selfcritic import RewardEpoch, SelfCritic
 
-HISTORY, CURVE, PREDICTIONS, CURVES_LOG = "history.json", "curve.png", "predictions.txt", "tensorboard"
 SHOWN = 3  # photographs whose captions are printed after an epoch
 
 
@@ -63,16 +74,9 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
             f"the encoder has other weights than the one that {given.source} was trained with: "
             f"give back {before.encoder_weights} as it was"
         )
-    train = CaptionTable.build(material.train.examples, material.train_views, before.vocabulary, options.max_words)
-    validation = CaptionTable.build(
-        material.validation.examples, [material.validation_features], before.vocabulary, options.max_words
-    )
+    train, validation, data = make_tables(material, before.vocabulary, options.max_words)
     config = before.config | {
-        "data": {
-            "images": {"train": len(train.names), "val": len(validation.names)},
-            "captions": {"train": len(train.tokens), "val": len(validation.tokens)},
-            "sha256": {"train": train.sha256, "val": validation.sha256},
-        },
+        "data": data,
         "scst": asdict(options),
         "from": {
             "run": given.source.resolve().name,

@@ -1,0 +1,102 @@
+"""Laws of the reward: it is pycocoevalcap's CIDEr, sentence by sentence."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from pycocoevalcap.cider.cider import Cider as Reference
+from pycocoevalcap.cider.cider_scorer import CiderScorer
+
+from engine.vocabulary import Vocabulary, pad_matrix
+from training import reward
+from training.reward import Cider, Lexicon
+
+WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
+VOCABULARY = Vocabulary.build([" ".join(WORDS[:6])], min_count=1)  # g and h are words that it lacks
+
+
+def sentence(generator: np.random.Generator, words: Sequence[str], least: int = 0) -> str:
+    return " ".join(generator.choice(words, generator.integers(least, 12)))
+
+
+def corpus(seed: int, images: int = 30) -> tuple[list[list[str]], list[str]]:
+    """References, one to four an image, and a sentence for each, sometimes a reference, sometimes empty."""
+    generator = np.random.default_rng(seed)
+    references = [[sentence(generator, WORDS, 1) for _ in range(generator.integers(1, 5))] for _ in range(images)]
+    said = [texts[0] if generator.random() < 0.3 else sentence(generator, WORDS[:6]) for texts in references]
+    return references, said
+
+
+def padded(lexicon: Lexicon, texts: Sequence[str], *, end: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    rows = lexicon.encode(texts, end=end)
+    # what stands behind a sentence must not matter
+    return pad_matrix([row.tolist() for row in rows], 3), np.array([len(row) for row in rows])
+
+
+def test_the_reward_is_pycocoevalcaps_cider_of_each_sentence() -> None:
+    references, said = corpus(0)
+    lexicon = Lexicon(VOCABULARY)
+    cider = Cider([lexicon.encode(texts, end=False) for texts in references])
+    scores = cider.score(np.arange(len(said)), *padded(lexicon, said))
+    given = dict(enumerate(references)), {i: [text] for i, text in enumerate(said)}
+    mean, expected = Reference().compute_score(*given)
+    assert (expected > 0.5).sum() > 5  # the comparison is worth something
+    np.testing.assert_allclose(scores, expected, atol=1e-9, rtol=0)
+    assert scores.mean() == pytest.approx(mean, abs=1e-9)
+
+
+def test_document_frequencies_of_other_references_count_as_in_pycocoevalcap() -> None:
+    references, said = corpus(1)
+    others, _ = corpus(2)
+    lexicon = Lexicon(VOCABULARY)
+    rarity = Cider([lexicon.encode(texts, end=False) for texts in others]).rarity
+    cider = Cider([lexicon.encode(texts, end=False) for texts in references], rarity)
+    known = CiderScorer()
+    for texts in others:
+        known += (texts[0], texts)
+    known.compute_doc_freq()
+    scorer = CiderScorer()
+    for text, texts in zip(said, references, strict=True):
+        scorer += (text, texts)
+    scorer.document_frequency = known.document_frequency
+    scores = cider.score(np.arange(len(said)), *padded(lexicon, said))
+    np.testing.assert_allclose(scores, scorer.compute_cider(), atol=1e-9, rtol=0)
+
+
+def test_sentences_may_come_in_any_order_and_number_an_image() -> None:
+    references, said = corpus(3)
+    lexicon = Lexicon(VOCABULARY)
+    cider = Cider([lexicon.encode(texts, end=False) for texts in references])
+    words, lengths = padded(lexicon, said)
+    images = np.random.default_rng(0).integers(0, len(references), 50)
+    which = np.random.default_rng(1).integers(0, len(said), 50)
+    together = cider.score(images, words[which], lengths[which])
+    for image, row, score in zip(images, which, together, strict=True):
+        alone = cider.score(np.array([image]), words[row : row + 1, : lengths[row]], lengths[row : row + 1])
+        assert alone[0] == pytest.approx(score, abs=1e-12)
+
+
+def test_a_sentence_cut_before_its_end_is_worth_less_when_the_end_counts() -> None:
+    references = [["a b c d", "a b c e"], ["f e d", "d d f"], ["c b a", "e f a"]]
+    lexicon = Lexicon(VOCABULARY)
+    cider = Cider([lexicon.encode(texts, end=True) for texts in references])
+    both = [padded(lexicon, ["a b c d"], end=end) for end in (True, False)]
+    whole, cut = (cider.score(np.array([0]), *given)[0] for given in both)
+    assert whole > cut > 0
+
+
+def test_words_that_the_vocabulary_lacks_are_told_apart() -> None:
+    lexicon = Lexicon(VOCABULARY)
+    (row,) = lexicon.encode(["a g h g"], end=True)
+    assert row[0] == VOCABULARY.ids["a"]
+    assert row[1] == row[3] != row[2]
+    assert min(row[1], row[2]) >= len(VOCABULARY)
+    assert row[-1] == VOCABULARY.end_id
+
+
+def test_too_many_words_for_one_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (reward.LARGEST + 1) ** 4 < 2**63
+    monkeypatch.setattr(reward, "LARGEST", 11)
+    lexicon = Lexicon(VOCABULARY)  # six words and four that are none
+    with pytest.raises(ValueError, match="more than 11 different words"):
+        lexicon.encode(["g h"], end=False)

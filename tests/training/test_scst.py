@@ -1,0 +1,384 @@
+"""Laws of self-critical training: sentences drawn as likely as they are, REINFORCE's gradient, a run like any other."""
+
+import itertools
+import json
+import signal
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.vocabulary import Vocabulary
+from tests.training.shapes import ALONE, VOCABULARY, draw_data, make_table
+from training import scst
+from training import train as cross_entropy
+from training.batches import CaptionTable
+from training.checkpoint import load_checkpoint, load_tensors
+from training.examples import Example
+from training.features import FeatureStore
+from training.loop import TrainingError
+from training.model import CaptionDecoder, DecoderConfig
+from training.options import ScstOptions
+from training.sampler import Sampler, draw
+from training.selfcritic import RewardEpoch, SelfCritic
+
+SHORT = Vocabulary.build(["a b"], min_count=1)
+NEVER = [SHORT.pad_id, SHORT.unk_id, SHORT.start_id]
+
+
+def tiny() -> CaptionDecoder:
+    torch.manual_seed(3)
+    decoder = CaptionDecoder(
+        DecoderConfig(4, len(SHORT), SHORT.pad_id, bottleneck=5, units=6, embedding=5, logit_hidden=5)
+    )
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(3)
+    return decoder.eval()
+
+
+def sentences(longest: int) -> list[list[int]]:
+    """Every sentence that can be said: ended, or cut at `longest` words."""
+    words = [SHORT.ids["a"], SHORT.ids["b"]]
+    said = [[*row, SHORT.end_id] for n in range(longest) for row in itertools.product(words, repeat=n)]
+    return said + [list(row) for row in itertools.product(words, repeat=longest)]
+
+
+def log_probability(decoder: CaptionDecoder, features: Tensor, row: list[int], temperature: float = 1.0) -> Tensor:
+    """By steps one by one, over the words that can be said."""
+    hidden, cell = decoder.start(features[None])
+    total, word = torch.zeros(()), SHORT.start_id
+    for following in row:
+        logits, hidden, cell = decoder.step(torch.tensor([word]), hidden, cell)
+        allowed = logits[0].clone()
+        allowed[NEVER] = -torch.inf
+        total = total + (allowed / temperature).log_softmax(dim=0)[following]
+        word = following
+    return total
+
+
+def laid_out(rows: list[list[int]], longest: int) -> Tensor:
+    return torch.tensor([[SHORT.start_id, *row, *[SHORT.pad_id] * (longest - len(row))] for row in rows])
+
+
+def short_critic(**changes: Any) -> SelfCritic:
+    examples = [Example("0", ("a b", "a")), Example("1", ("b b", "b a b")), Example("2", ("a a",))]
+    store = FeatureStore(("0", "1", "2"), np.random.default_rng(0).normal(size=(3, 4)).astype(np.float16))
+    table = CaptionTable.build(examples, [store], SHORT, max_words=3)
+    options = ScstOptions(**({"batch_size": 3, "max_words": 2, "samples": 2} | changes))
+    return SelfCritic(tiny(), options, table, table, ALONE)
+
+
+# Sentences
+
+
+def test_sentences_are_drawn_as_often_as_they_are_likely() -> None:
+    decoder, features, drawn = tiny(), torch.randn(2, 4, generator=torch.Generator().manual_seed(0)), 4000
+    torch.manual_seed(0)
+    said = Sampler(SHORT, max_words=2, temperature=0.8).say(decoder, features, drawn)
+    assert said.shape == (2 * drawn, 3)
+    for image in range(2):
+        counts = Counter(tuple(row) for row in said[image * drawn : (image + 1) * drawn].tolist())
+        for row, key in zip(sentences(2), laid_out(sentences(2), 2).tolist(), strict=True):
+            share = float(log_probability(decoder, features[image], row, 0.8).detach().exp())
+            deviation = (share * (1 - share) / drawn) ** 0.5
+            assert counts.pop(tuple(key), 0) / drawn == pytest.approx(share, abs=4 * deviation + 1e-9)
+        assert not counts  # nothing else was ever said
+
+
+def test_temperature_nothing_says_the_likeliest_word_each_time() -> None:
+    decoder, features = tiny(), torch.randn(5, 4)
+    said = Sampler(SHORT, max_words=4, temperature=0.0).say(decoder, features)
+    for start, row in zip(features, said.tolist(), strict=True):
+        word, (hidden, cell) = SHORT.start_id, decoder.start(start[None])
+        for following in row[1:]:
+            if word == SHORT.end_id:
+                assert following == SHORT.pad_id
+                continue
+            logits, hidden, cell = decoder.step(torch.tensor([word]), hidden, cell)
+            logits[:, NEVER] = -torch.inf
+            word = int(logits.argmax())
+            assert following == word
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.1, 1.0])
+def test_what_is_no_word_is_never_said(temperature: float) -> None:
+    decoder = tiny()
+    with torch.no_grad():
+        decoder.output.bias[NEVER] = 100.0
+    said = Sampler(SHORT, 5, temperature).say(decoder, torch.randn(40, 4), 3)
+    assert (said[:, 0] == SHORT.start_id).all()
+    for row in said[:, 1:].tolist():
+        until = row.index(SHORT.end_id) + 1 if SHORT.end_id in row else 5
+        assert not set(row[:until]) & set(NEVER)
+        assert set(row[until:]) <= {SHORT.pad_id}
+
+
+def test_words_of_no_chance_are_not_drawn_by_rounding() -> None:
+    logits = torch.zeros(20_000, 5)
+    logits[:, :2] = -200.0
+    torch.manual_seed(0)
+    assert set(draw(logits, [4]).tolist()) == {2, 3}
+
+
+# The gradient
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_mean_gradient_over_all_samples_is_that_of_the_expected_reward(temperature: float) -> None:
+    critic = short_critic(temperature=temperature)
+    rows, image = sentences(2), 1
+    features = torch.from_numpy(critic.train_table.features_of(np.array([image])))
+    rewards = np.array([critic._judge(critic._reward, np.array([image]), laid_out([row], 2), True)[0] for row in rows])
+    logs = torch.stack([log_probability(critic.decoder, features[0], row, temperature) for row in rows])
+    assert float(logs.detach().exp().sum()) == pytest.approx(1, abs=1e-5)
+    expected = (logs.exp() * torch.from_numpy(rewards).float()).sum()
+    parameters = list(critic.decoder.parameters())
+    uphill = torch.autograd.grad(expected, parameters)
+    assert max(float(up.abs().max()) for up in uphill) > 0.01
+    # every pair of samples, each learnt from against the other one as its baseline
+    pairs = list(itertools.product(range(len(rows)), repeat=2))
+    chances = logs.detach().exp()
+    weights = [[chances[i] * chances[j] * (rewards[k] - rewards[i + j - k]) / 2 for k in (i, j)] for i, j in pairs]
+    said = laid_out([rows[k] for pair in pairs for k in pair], 2)
+    loss = critic.loss(features, said, torch.tensor(weights, dtype=torch.float32).ravel(), drawn=True)
+    for up, down in zip(uphill, torch.autograd.grad(loss, parameters), strict=True):
+        torch.testing.assert_close(-down, up, atol=2e-6, rtol=1e-4)
+
+
+def test_what_a_sample_is_worth_is_less_its_baseline() -> None:
+    images = np.array([1, 0])
+    for baseline in ("mean", "greedy"):
+        critic = short_critic(baseline=baseline, samples=6)
+        features = torch.from_numpy(critic.train_table.features_of(images))
+        torch.manual_seed(1)
+        said, rewards, advantages = critic.draw(features, images)
+        assert said.shape[0] == 12
+        np.testing.assert_allclose(rewards.ravel(), critic._judge(critic._reward, images, said, True))
+        assert rewards.std() > 0
+        if baseline == "mean":
+            others = np.array([[np.delete(row, i).mean() for i in range(6)] for row in rewards])
+        else:
+            greedy = Sampler(SHORT, 2, 0.0).say(critic.decoder, features)
+            others = np.repeat(critic._judge(critic._reward, images, greedy, True)[:, None], 6, axis=1)
+        np.testing.assert_allclose(advantages.reshape(2, 6), rewards - others, atol=1e-5)
+
+
+def test_the_loss_of_true_captions_is_their_cross_entropy() -> None:
+    critic = short_critic()
+    table = critic.train_table
+    batch = table.gather(table.offsets[:3])
+    features, tokens = torch.from_numpy(batch.features), torch.from_numpy(batch.tokens)
+    loss = critic.loss(features, tokens, torch.ones(3), drawn=False)
+    logs = critic.decoder(features, tokens[:, :-1]).log_softmax(dim=-1).gather(2, tokens[:, 1:, None])[..., 0]
+    torch.testing.assert_close(loss, -logs[tokens[:, 1:] != SHORT.pad_id].sum())
+
+
+# The run
+
+
+def make_critic(**changes: Any) -> SelfCritic:
+    options = {"epochs": 3, "batches": 5, "batch_size": 8, "max_words": 5, "learning_rate": 1e-2}
+    torch.manual_seed(0)
+    config = DecoderConfig(6, len(VOCABULARY), VOCABULARY.pad_id, bottleneck=8, units=16, embedding=8, logit_hidden=8)
+    made = ScstOptions(**(options | changes))
+    return SelfCritic(CaptionDecoder(config), made, make_table(20), make_table(9, seed=1), ALONE)
+
+
+def run(critic: SelfCritic, folder: Path) -> SelfCritic:
+    folder.mkdir(exist_ok=True)
+    for _ in critic.train(folder):
+        pass
+    return critic
+
+
+def numbers(critic: SelfCritic) -> list[dict[str, Any]]:
+    return [asdict(epoch) | {"seconds": 0} for epoch in critic.history]
+
+
+def test_the_expected_reward_rises(tmp_path: Path) -> None:
+    critic = make_critic(epochs=3, batches=30, learning_rate=2e-2)
+    before = critic.validation_cider()
+    run(critic, tmp_path)
+    rewards = [epoch.sample_reward for epoch in critic.history]
+    assert rewards[-1] > rewards[0] + 0.5
+    assert critic.history[-1].validation_cider > before + 0.5
+    assert critic.history[-1].train_reward > rewards[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ema": 0.9, "schedule": "cosine", "dropout": 0.2, "cross_entropy": 0.1},
+        {"baseline": "greedy", "warmup": 4, "bf16": True},
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    one = run(make_critic(**changes), whole)
+    part.mkdir()
+    next(make_critic(**changes).train(part))
+    torch.manual_seed(99)  # nothing hangs on what generators were left at
+    other = make_critic(**changes)
+    other.resume(part)
+    assert len(other.history) == 1
+    run(other, part)
+    assert numbers(one) == numbers(other)
+    for file in ("best.safetensors", "last.safetensors"):
+        these, those = load_tensors(whole / file)[0], load_tensors(part / file)[0]
+        assert these.keys() == those.keys()
+        assert all(torch.equal(these[name], those[name]) for name in these)
+
+
+def test_the_best_epoch_is_of_the_highest_validation_cider() -> None:
+    critic = make_critic()
+    scores = ((1, 0.3), (2, 0.5), (3, 0.5), (4, 0.4))
+    critic.history = [RewardEpoch(number, 1.0, 1.0, cider, 9.0, 1e-3, 1.0) for number, cider in scores]
+    assert critic.best is critic.history[1]
+
+
+def test_an_epoch_shows_as_many_batches_as_the_images_make() -> None:
+    assert make_critic(batches=0, batch_size=6).batches == 3
+    assert make_critic(batches=0, batch_size=64).batches == 1
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    critic = make_critic(gradient_clip=0.0, cross_entropy=1.0)
+    with torch.no_grad():
+        critic.decoder.output.bias.fill_(torch.nan)
+    with pytest.raises(TrainingError, match="the loss became nan in epoch 1"):
+        next(critic.train(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_processes_than_images_are_refused() -> None:
+    table = make_table(9)
+    with pytest.raises(TrainingError, match="a batch of 2 cannot be shared by 3 processes"):
+        SelfCritic(make_critic().decoder, ScstOptions(batch_size=2), table, table, replace(ALONE, size=3))
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with drawn data and a run of cross-entropy training."""
+    folder = tmp_path_factory.mktemp("start")
+    draw_data(folder / "data")
+    small = (
+        "--encoder test_vit --encoder-weights random --min-count 1 --batches 30 --batch-size 8 --units 16 --epochs 1"
+    )
+    fixed = ["--data", str(folder / "data"), "--output", str(folder / "run"), "--device", "cpu", "--photographs", "1"]
+    assert cross_entropy.main([*fixed, *small.split(), "--learning-rate", "0.01", "--ema", "0.9"]) == 0
+    return folder
+
+
+@pytest.fixture
+def command(start: Path, tmp_path: Path) -> Callable[..., int]:
+    def call(*more: str) -> int:
+        fixed = ["--from", start / "run", "--data", start / "data", "--features", start / "features"]
+        small = "--device cpu --batches 4 --batch-size 8 --epochs 2 --learning-rate 0.001"
+        return scst.main([*map(str, fixed), "--output", str(tmp_path / "run"), *small.split(), *more])
+
+    return call
+
+
+def test_the_command_leaves_a_run_that_export_reads(
+    command: Callable[..., int], start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command() == 0
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.json", "vocabulary.json", "best.safetensors", "last.safetensors", "history.json"),
+        *("curve.png", "predictions.txt", "tensorboard"),
+    }
+    assert "validation CIDEr" in capsys.readouterr().out
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert [epoch["epoch"] for epoch in json.loads((folder / "history.json").read_text())] == [1, 2]
+    before, after = load_checkpoint(start / "run"), load_checkpoint(folder)
+    assert after.config["scst"]["samples"] == 5
+    assert after.config["from"]["run"] == "run"
+    for name in ("decoder", "encoder", "training"):
+        assert after.config[name] == before.config[name]
+    assert (after.vocabulary, after.encoder_name) == (before.vocabulary, before.encoder_name)
+    assert not torch.equal(after.decoder.output.weight, before.decoder.output.weight)
+
+
+def test_the_command_resumes_only_the_same_run(
+    command: Callable[..., int], start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--epochs", "1") == 0
+    assert command() == 1
+    assert "is not empty" in capsys.readouterr().err
+    assert command("--resume", "--samples", "4", "--no-count-end") == 1
+    assert "samples was 5 and is 4; count_end was True and is False" in capsys.readouterr().err
+    assert command("--resume", "--epochs", "3") == 0
+    resumed = load_tensors(tmp_path / "run" / "last.safetensors")[0]
+    assert command("--overwrite", "--epochs", "3") == 0
+    whole = load_tensors(tmp_path / "run" / "last.safetensors")[0]
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert command("--overwrite", "--output", str(start / "run")) == 1
+    assert "is the run that this one begins from" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_command_cleanly_and_it_can_be_resumed(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = SelfCritic._step, iter(range(100))
+
+    def interrupted(self: SelfCritic, *arguments: Any) -> tuple[Tensor, float]:
+        if next(calls) == 6:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, *arguments)
+
+    # a shell lets its background jobs ignore Ctrl-C, and Python inherits that
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(SelfCritic, "_step", interrupted)
+            assert command() == 130
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+    assert "continue with the same command and --resume" in capsys.readouterr().err
+    assert command("--resume") == 0
+    assert len(json.loads((tmp_path / "run" / "history.json").read_text())) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--samples", "1"), "samples must be at least 2, but it is 1"),
+        (("--baseline", "none"), 'baseline must be "mean" or "greedy"'),
+        (("--temperature", "0"), "temperature must be above 0"),
+        (("--views", "many"), 'views must be "same" or "plain"'),
+        (("--ema", "1"), "ema must be at least 0 and below 1"),
+        (("--threads", "-1"), "--threads must be at least 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str], more: tuple[str, ...], sentence: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command(*more)
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_encoder_that_is_another_now_is_refused(
+    command: Callable[..., int], start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((start / "run" / "config.json").read_text())
+    config["encoder"]["fingerprint"] = "0" * 64
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in (start / "run").glob("*.*"):
+        (other / path.name).write_bytes(path.read_bytes())
+    (other / "config.json").write_text(json.dumps(config))
+    assert command("--from", str(other)) == 1
+    assert "the encoder has other weights" in capsys.readouterr().err
