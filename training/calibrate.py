@@ -127,7 +127,7 @@ def calibrate(judged: Mapping[str, Judged], threshold: float, names: Sequence[st
 
     def measured(by: Sequence[str]) -> Callable[[Judged], Reliability]:
         models = fit_folds(fitted.features(by), good, folds)
-        return lambda one: measure(held_out(models, one.features(by), folds), one.ciders, threshold)
+        return lambda one: measure(held_out(models, one.features(by), folds) * one.finished, one.ciders, threshold)
 
     chosen = measured(names)
     elsewhere = {way: chosen(one) for way, one in judged.items()}

@@ -35,10 +35,11 @@ class CalibrationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The captions of all images in one order: log-probabilities of each one's tokens, CIDEr (images,)."""
+    """The captions of all images in one order: their tokens' log-probabilities; CIDEr and finished are (images,)."""
 
     log_probs: list[tuple[float, ...]]
     ciders: Array
+    finished: NDArray[np.bool_]
 
     def features(self, names: Sequence[str]) -> Array:
         """Returns the named features of engine.confidence: (images, features)."""
@@ -63,7 +64,8 @@ def judge(captioner: Captioner, dataset: Dataset, references: Tokens, split: Spl
         captions = captioner.caption_features(features, decoding)
         said = split({name: [caption.text] for name, caption in zip(images, captions, strict=True)})
         rows = [caption.token_log_probs for caption in captions]
-        judged[f"{captioner.precision} {way}"] = Judged(rows, ciders(references, said))
+        finished = np.array([caption.finished for caption in captions])
+        judged[f"{captioner.precision} {way}"] = Judged(rows, ciders(references, said), finished)
     return judged
 
 

@@ -94,7 +94,7 @@ def captions(
                 tokens=tuple(words[id_] for id_ in ids),
                 token_log_probs=tuple(listed),
                 finished=bool(finished[i]),
-                confidence=confidence(listed, calibration),
+                confidence=confidence(listed, calibration, finished=bool(finished[i])),
             )
         result.append(Caption.best_of(list(alternatives.values())))
     return result

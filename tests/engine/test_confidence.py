@@ -103,8 +103,15 @@ def test_every_hypothesis_of_every_decoding_has_the_confidence_of_its_log_probab
     for caption in found:
         assert caption.confidence == caption.alternatives[0].confidence
         for one in caption.alternatives:
-            assert one.confidence == confidence(one.token_log_probs, MODEL)
-    assert len({caption.confidence for caption in found}) == 4
+            assert one.confidence == confidence(one.token_log_probs, MODEL, finished=one.finished)
+
+
+def test_a_sentence_that_broke_off_has_none_however_likely_its_words_are() -> None:
+    broken = captions(Greedy(max_length=1, min_length=0), list(range(20)))
+    assert {caption.finished for caption in broken} == {True, False}
+    assert all((caption.confidence > 0) == caption.finished for caption in broken)
+    assert confidence((0.0, 0.0), MODEL, finished=False) == 0
+    assert math.isnan(confidence((0.0,), UNCALIBRATED, finished=False))
 
 
 @pytest.mark.parametrize("decoding", WAYS, ids=str)
