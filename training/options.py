@@ -148,6 +148,7 @@ class ScstOptions(LoopOptions):
     count_end: bool = _option(
         True, "count the end as a word of the n-grams: without it nothing is lost by a sentence cut before its noun"
     )
+    sigma: float = _option(6.0, "words of length that the reward forgives; CIDEr-D's are 6, fewer bind the length more")
     cross_entropy: float = _option(0.0, "weight of the cross-entropy of a caption an image beside the reward")
     dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped while learning")
     max_words: int = _option(20, "sentences are cut at this many words")
@@ -162,7 +163,8 @@ class ScstOptions(LoopOptions):
         self.check_least(1 if self.baseline == "greedy" else 2, "samples")
         if self.baseline not in ("mean", "greedy"):
             raise ValueError(f'baseline must be "mean" or "greedy", but it is "{self.baseline}"')
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, but it is {self.temperature}")
+        for name in ("temperature", "sigma"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, but it is {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, but it is {self.dropout}")

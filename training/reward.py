@@ -12,7 +12,7 @@ import numpy as np
 from engine.vocabulary import Vocabulary, split
 
 ORDERS = 4  # n-grams of 1 to 4 words
-SIGMA = 6.0  # how many words of length are forgiven
+SIGMA = 6.0  # how many words of length CIDEr-D forgives
 LARGEST = 55_100  # ids of four words fit one int64
 
 
@@ -105,11 +105,15 @@ class Rarity:
 class Cider:
     """Scores sentences against the references of images.
 
-    Document frequencies are those of the references, unless `rarity` brings others.
+    Document frequencies are those of the references, unless `rarity` brings others. A smaller `sigma` than CIDEr-D's
+    makes a sentence of another length than the references worth less.
     """
 
-    def __init__(self, references: Sequence[Sequence[np.ndarray]], rarity: Rarity | None = None) -> None:
+    def __init__(
+        self, references: Sequence[Sequence[np.ndarray]], rarity: Rarity | None = None, *, sigma: float = SIGMA
+    ) -> None:
         """Takes int64 (words,) per reference per image, as `Lexicon.encode` gives them, at least one per image."""
+        self._sigma = sigma
         self.references = np.array([len(texts) for texts in references])  # (images,)
         rows = [row for texts in references for row in texts]
         lengths = np.array([len(row) for row in rows])
@@ -155,6 +159,6 @@ class Cider:
         scale = np.sqrt(norms).reshape(-1, ORDERS, 1) * self._norms[images].transpose(0, 2, 1)
         np.divide(products, scale, out=products, where=scale > 0)
         apart = np.maximum(lengths - 1, 0)[:, None] - self._bigrams[images]  # (sentences, references)
-        products *= np.exp(-(apart**2) / (2 * SIGMA**2))[:, None]
+        products *= np.exp(-(apart**2) / (2 * self._sigma**2))[:, None]
         scores: np.ndarray = 10 * products.mean(axis=1).sum(axis=1) / self.references[images]
         return scores

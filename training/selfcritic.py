@@ -61,7 +61,8 @@ class SelfCritic(Loop[RewardEpoch]):
         self.train_table = train
         self.validation_table = validation
         lexicon = Lexicon(train.vocabulary)
-        self._reward = Cider([lexicon.encode(texts, end=options.count_end) for texts in train.captions])
+        true = [lexicon.encode(texts, end=options.count_end) for texts in train.captions]
+        self._reward = Cider(true, sigma=options.sigma)
         self._cider = Cider([lexicon.encode(texts, end=False) for texts in validation.captions])
         self._sampler = Sampler(train.vocabulary, options.max_words, options.temperature)
         self._greedy = Sampler(train.vocabulary, options.max_words, 0.0)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from pycocoevalcap.cider.cider import Cider as Reference
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 from engine.vocabulary import Vocabulary, pad_matrix
@@ -33,13 +32,16 @@ def padded(lexicon: Lexicon, texts: Sequence[str], *, end: bool = False) -> tupl
     return pad_matrix([row.tolist() for row in rows], 3), np.array([len(row) for row in rows])
 
 
-def test_the_reward_is_pycocoevalcaps_cider_of_each_sentence() -> None:
+@pytest.mark.parametrize("sigma", [6.0, 3.0])
+def test_the_reward_is_pycocoevalcaps_cider_of_each_sentence(sigma: float) -> None:
     references, said = corpus(0)
     lexicon = Lexicon(VOCABULARY)
-    cider = Cider([lexicon.encode(texts, end=False) for texts in references])
+    cider = Cider([lexicon.encode(texts, end=False) for texts in references], sigma=sigma)
     scores = cider.score(np.arange(len(said)), *padded(lexicon, said))
-    given = dict(enumerate(references)), {i: [text] for i, text in enumerate(said)}
-    mean, expected = Reference().compute_score(*given)
+    scorer = CiderScorer(sigma=sigma)
+    for text, texts in zip(said, references, strict=True):
+        scorer += (text, texts)
+    mean, expected = scorer.compute_score()
     assert (expected > 0.5).sum() > 5  # the comparison is worth something
     np.testing.assert_allclose(scores, expected, atol=1e-9, rtol=0)
     assert scores.mean() == pytest.approx(mean, abs=1e-9)
