@@ -14,7 +14,7 @@ import pytest
 
 from training.recipes import process, stages
 from training.recipes.process import run_module
-from training.recipes.stages import Command, Kitchen, RecipeError, Stage
+from training.recipes.stages import Command, RecipeError, RecipeFolder, Stage
 
 ROOT = Path(__file__).parents[2]
 STEP = """
@@ -57,11 +57,11 @@ def stage(output: Path, name: str, how: str = "do") -> Stage:
     return Stage(name, (Command("step", (how, str(output / name)), output / name, "--again"),))
 
 
-def cook(output: Path, *how: tuple[str, str], made_of: object = 1) -> Kitchen:
-    kitchen = Kitchen(output, {output: "OUTPUT"})
-    with kitchen.opened({"made_of": made_of}, {}):
-        kitchen.run([stage(output, name, do) for name, do in how], lambda _: None)
-    return kitchen
+def cook(output: Path, *how: tuple[str, str], made_of: object = 1) -> RecipeFolder:
+    place = RecipeFolder(output, {output: "OUTPUT"})
+    with place.opened({"made_of": made_of}, {}):
+        place.run([stage(output, name, do) for name, do in how], lambda _: None)
+    return place
 
 
 def calls(output: Path) -> list[str]:
@@ -83,7 +83,9 @@ def test_each_stage_is_run_once(tmp_path: Path, capfd: pytest.CaptureFixture[str
 def test_a_stage_that_fails_stops_the_recipe_with_one_sentence_and_can_be_gone_on_with(tmp_path: Path) -> None:
     output = tmp_path / "out"
     recipe = ("one", "do"), ("two", "fail"), ("three", "do")
-    with pytest.raises(RecipeError, match=r"step ended with status 1 in the stage two; .* start the same command again"):
+    with pytest.raises(
+        RecipeError, match=r"step ended with status 1 in the stage two; .* start the same command again"
+    ):
         cook(output, *recipe)
     assert "two: no such luck\n" in (output / "log.txt").read_text()
     (output / "mended").touch()
@@ -175,7 +177,7 @@ def test_on_a_terminal_a_child_has_a_terminal(tmp_path: Path, monkeypatch: pytes
 
 def test_a_folder_is_worked_in_by_one_recipe_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "PATIENCE", 0.0)
-    first, second = (Kitchen(tmp_path / "out", {}) for _ in range(2))
+    first, second = (RecipeFolder(tmp_path / "out", {}) for _ in range(2))
     with first.opened({}, {}), pytest.raises(RecipeError, match="another process works in"), second.opened({}, {}):
         pass
     with second.opened({}, {}):

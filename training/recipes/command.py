@@ -12,10 +12,10 @@ from training.data import DataError
 from training.recipes import recipe, record
 from training.recipes.curves import draw_stages
 from training.recipes.recipe import Recipe
-from training.recipes.stages import Kitchen, RecipeError, Stage
+from training.recipes.stages import RecipeError, RecipeFolder, Stage
 from training.recipes.subset import write_subset
 
-SMOKE = {"train": 120, "val": 400}
+SMOKE = {"train": 120, "val": 40}
 CURVES = "curves.png"
 
 
@@ -58,7 +58,7 @@ def _parser(chosen: Recipe) -> argparse.ArgumentParser:
 def _run(chosen: Recipe, given: argparse.Namespace) -> None:
     output: Path = given.output
     chosen = replace(chosen, cross_entropy=replace(chosen.cross_entropy, encoder_weights=given.encoder_weights))
-    kitchen = Kitchen(output, {output: "OUTPUT", given.data: "DATA"})
+    place = RecipeFolder(output, {output: "OUTPUT", given.data: "DATA"})
     made_of = {
         "recipe": chosen.name,
         "smoke": given.smoke,
@@ -69,7 +69,7 @@ def _run(chosen: Recipe, given: argparse.Namespace) -> None:
         "machine": record.describe_machine(given.device, given.threads),
         "versions": record.describe_versions(),
     }
-    with kitchen.opened(made_of, about):
+    with place.opened(made_of, about):
         data = given.data
         if given.smoke:
             chosen, data = chosen.smaller(), output / "data"
@@ -81,9 +81,9 @@ def _run(chosen: Recipe, given: argparse.Namespace) -> None:
                 write_atomically(output / CURVES, draw_stages(output))
 
         began = time.perf_counter()
-        kitchen.run(chosen.stages(data, output, device=given.device, threads=given.threads), draw)
-        hours = sum(stage["seconds"] for stage in kitchen.record["stages"].values()) / 3600
-        kitchen.say(
+        place.run(chosen.stages(data, output, device=given.device, threads=given.threads), draw)
+        hours = sum(stage["seconds"] for stage in place.record["stages"].values()) / 3600
+        place.say(
             chosen.name,
             f"done: {hours:.2f} hours of work, {(time.perf_counter() - began) / 3600:.2f} of them now; the bundle is "
             f"{output / recipe.BUNDLE}, its captions are in {output / recipe.REPORT}",

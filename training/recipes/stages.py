@@ -7,6 +7,7 @@ time and the stage); each stage keeps what it makes in a folder of its own.
 import contextlib
 import fcntl
 import json
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,13 +52,13 @@ class Stage:
     folder: Path | None = None  # to be there before its commands
 
 
-class Kitchen:
+class RecipeFolder:
     """A recipe's folder while the recipe works in it."""
 
     def __init__(self, output: Path, hidden: Mapping[Path, str]) -> None:
-        """`hidden`: paths and the words that stand for them in the log."""
+        """`hidden`: paths and the words that stand for them in the log, where they are written from the root."""
         self.output = output
-        self._hidden = {str(path): word for path, word in hidden.items()}
+        self._hidden = {str(path.resolve()): word for path, word in hidden.items()}
         self._lock = -1
         self.record: dict[str, Any] = {}
 
@@ -127,7 +128,7 @@ class Kitchen:
 
     def _masked(self, text: str) -> str:
         for path, word in self._hidden.items():
-            text = text.replace(path, word)
+            text = re.sub(rf"{re.escape(path)}(?![\w.-])", word, text)
         return text
 
     def _check_folder(self) -> None:
