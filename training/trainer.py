@@ -131,11 +131,11 @@ class Trainer(Loop[Epoch]):
         read, keep = tokens[:, :-1], tokens[:, 1:] != self.decoder.config.pad_id
         targets = tokens[:, 1:][keep]  # (kept,)
         smoothing = 0.0
+        if step is not None:
+            smoothing = self.options.label_smoothing
+            share = self.options.scheduled_sampling * self._share(step)
+            read = self._own_words(read, keep, share, lambda *given: self.decoder(features, *given, **shared))
         with self._autocast(step is not None):
-            if step is not None:
-                smoothing = self.options.label_smoothing
-                share = self.options.scheduled_sampling * self._share(step)
-                read = self._own_words(read, keep, share, lambda *given: self.decoder(features, *given, **shared))
             logits = module(features, read, keep, **shared).float()  # (kept, vocabulary)
         loss = functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
         right = (logits.detach().argmax(dim=-1) == targets).sum()
@@ -153,7 +153,8 @@ class Trainer(Loop[Epoch]):
         if share <= 0:
             return read
         chosen = keep[:, 1:] & (torch.rand(keep[:, 1:].shape, device=keep.device) < share)  # (batch, length - 1)
-        logits = decode(read[:, :-1], chosen).float()  # (chosen, vocabulary)
+        with self._autocast():  # one of its own: weights turned without a gradient must not serve the other pass
+            logits = decode(read[:, :-1], chosen).float()  # (chosen, vocabulary)
         vocabulary = self.train_table.vocabulary
         words = draw(logits, [vocabulary.pad_id, vocabulary.start_id, vocabulary.end_id])  # nothing follows END
         return torch.cat([read[:, :1], read[:, 1:].masked_scatter(chosen, words)], dim=1)

@@ -1,0 +1,183 @@
+"""Laws of what every run has in common: averaged weights, rates, buckets of like length, words of the decoder's own."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.shapes import VOCABULARY, make_options, make_table, make_trainer
+from training.batches import Batch
+from training.checkpoint import load_tensors
+from training.options import TrainingOptions
+from training.trainer import Trainer
+
+
+def drawn(bucket: int, batches: int = 24, batch_size: int = 5, seed: int = 0) -> list[Batch]:
+    return list(make_table(20).drawn(np.random.default_rng(seed), batches, batch_size, bucket))
+
+
+def texts(batches: list[Batch]) -> Counter[tuple[int, str]]:
+    return Counter(
+        (int(image), VOCABULARY.decode(tokens.tolist()))
+        for batch in batches
+        for image, tokens in zip(batch.images, batch.tokens, strict=True)
+    )
+
+
+def padding(batches: list[Batch]) -> int:
+    return sum(int((batch.tokens == VOCABULARY.pad_id).sum()) for batch in batches)
+
+
+# Buckets
+
+
+def test_sorting_by_length_neither_loses_nor_repeats_a_caption() -> None:
+    assert texts(drawn(bucket=8)) == texts(drawn(bucket=1))
+
+
+def test_sorting_by_length_takes_padding_away() -> None:
+    assert padding(drawn(bucket=8)) < 0.5 * padding(drawn(bucket=1))
+    lengths = [batch.tokens.shape[1] for batch in drawn(bucket=8)]
+    assert lengths != sorted(lengths)  # and the lengths come in no order
+
+
+def test_no_caption_comes_twice_before_all_of_its_image_came_once() -> None:
+    table = make_table(20)  # of which one image has up to three captions
+    seen = texts(drawn(bucket=4, batches=12))  # each image three times
+    for image, captions in enumerate(table.captions):
+        counts = [seen[image, text] for text in captions]
+        assert sum(counts) == 3
+        assert max(counts) - min(counts) <= 1
+
+
+def test_every_epoch_is_shuffled_anew_and_the_same_again() -> None:
+    orders = [[tuple(batch.images) for batch in drawn(bucket=8, seed=seed)] for seed in (0, 1, 0)]
+    assert orders[0] != orders[1]
+    assert orders[0] == orders[2]
+
+
+# Averaged weights
+
+
+def test_the_average_follows_its_formula() -> None:
+    trainer = make_trainer(make_options(ema=0.8))
+    batches = trainer.train_table.drawn(np.random.default_rng(0), 20, 8)
+    expected = [parameter.detach().double() for parameter in trainer.decoder.parameters()]
+    for step, batch in enumerate(batches):
+        trainer._step(batch, step)
+        kept = min(0.8, (1 + step) / (10 + step))
+        new = [parameter.detach().double() for parameter in trainer.decoder.parameters()]
+        expected = [kept * old + (1 - kept) * now for old, now in zip(expected, new, strict=True)]
+    for average, wanted in zip(trainer.averaged.parameters(), expected, strict=True):
+        torch.testing.assert_close(average.double(), wanted, atol=1e-6, rtol=1e-5)
+        assert not average.requires_grad
+    assert not torch.equal(trainer.averaged.output.weight, trainer.decoder.output.weight)
+
+
+def test_without_an_average_there_is_one_decoder() -> None:
+    trainer = make_trainer(make_options())
+    assert trainer.averaged is trainer.decoder
+
+
+def test_checkpoints_hold_the_average_and_beside_it_what_goes_on(tmp_path: Path) -> None:
+    trainer = make_trainer(make_options(ema=0.8, epochs=1))
+    list(trainer.train(tmp_path))
+    last, best = (load_tensors(tmp_path / f"{name}.safetensors")[0] for name in ("last", "best"))
+    assert torch.equal(last["decoder.output.weight"], trainer.averaged.output.weight)
+    assert torch.equal(best["decoder.output.weight"], trainer.averaged.output.weight)
+    assert torch.equal(last["raw.output.weight"], trainer.decoder.output.weight)
+    assert not any(name.startswith("raw.") for name in best)
+
+
+# The learning rate
+
+
+def test_the_learning_rate_rises_over_the_warm_up_and_then_follows_the_schedule() -> None:
+    trainer = make_trainer(make_options(warmup=4, learning_rate=1.0))
+    assert [trainer._learning_rate(step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    plain, warm = (make_trainer(make_options(schedule="cosine", warmup=warmup)) for warmup in (0, 4))
+    assert [warm._learning_rate(step) for step in range(4, 24)] == [plain._learning_rate(step) for step in range(4, 24)]
+    assert warm._learning_rate(0) == plain._learning_rate(0) / 4
+
+
+# Words of the decoder's own
+
+
+def own(trainer: Trainer, share: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    batch = trainer.train_table.gather(np.arange(20))
+    features, tokens = torch.from_numpy(batch.features), torch.from_numpy(batch.tokens)
+    read, keep = tokens[:, :-1], tokens[:, 1:] != VOCABULARY.pad_id
+    torch.manual_seed(0)
+    mixed = trainer._own_words(read, keep, share, lambda *given: trainer.decoder(features, *given))
+    return read, mixed, keep
+
+
+def test_no_scheduled_sampling_is_teacher_forcing() -> None:
+    trainer = make_trainer(make_options())
+    read, mixed, _ = own(trainer, 0.0)
+    assert mixed is read
+    # at the start of a run nothing is sampled yet, so that the first step is the same
+    losses = []
+    for share in (0.0, 0.5):
+        trainer = make_trainer(make_options(scheduled_sampling=share))
+        torch.manual_seed(0)
+        batch = next(trainer.train_table.drawn(np.random.default_rng(0), 1, 8))
+        losses.append(trainer._step(batch, 0)[0])
+    assert torch.equal(losses[0], losses[1])
+
+
+def test_all_words_read_are_the_decoders_own_but_what_starts_and_pads() -> None:
+    trainer = make_trainer(make_options(dropout=0.0))
+    said = VOCABULARY.ids["red"]
+    with torch.no_grad():
+        trainer.decoder.output.bias[said] = 100.0
+    read, mixed, keep = own(trainer, 1.0)
+    assert (mixed[:, 0] == VOCABULARY.start_id).all()
+    assert (mixed[:, 1:][keep[:, 1:]] == said).all()
+    assert torch.equal(mixed[:, 1:][~keep[:, 1:]], read[:, 1:][~keep[:, 1:]])
+
+
+def test_a_share_of_the_words_read_is_the_decoders_own_and_never_an_end() -> None:
+    trainer = make_trainer(make_options())
+    with torch.no_grad():
+        trainer.decoder.output.bias[[VOCABULARY.end_id, VOCABULARY.start_id, VOCABULARY.pad_id]] = 50.0
+    read, mixed, keep = own(trainer, 0.5)
+    inner = keep[:, 1:]
+    changed = float((mixed != read)[:, 1:][inner].double().mean())
+    assert 0.2 < changed < 0.6
+    assert not set(mixed[:, 1:][inner].tolist()) & {VOCABULARY.end_id, VOCABULARY.start_id, VOCABULARY.pad_id}
+
+
+# Precision and options
+
+
+def test_bfloat16_learns_the_same_with_weights_in_float32() -> None:
+    history = []
+    for bf16 in (False, True):
+        trainer = make_trainer(make_options(bf16=bf16, epochs=1, batches=60, learning_rate=1e-2, dropout=0.0))
+        history.append(trainer._epoch(1, None))
+        assert {parameter.dtype for parameter in trainer.decoder.parameters()} == {torch.float32}
+    assert history[0].train_loss != history[1].train_loss
+    assert history[1].validation_loss == pytest.approx(history[0].validation_loss, rel=0.03)
+
+
+def test_an_option_that_an_earlier_run_did_not_know_had_its_default() -> None:
+    options = make_options()
+    earlier = {name: getattr(options, name) for name in ("epochs", "batches", "batch_size", "validation_batches")}
+    assert TrainingOptions(**earlier).differences(earlier) == []
+    assert TrainingOptions(**earlier, ema=0.9).differences(earlier) == ["ema was 0.0 and is 0.9"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "free"),
+    [
+        ({}, {"patience", "epochs"}),
+        ({"schedule": "cosine"}, {"patience"}),
+        ({"scheduled_sampling": 0.1}, {"patience"}),
+    ],
+)
+def test_a_run_that_stretches_over_its_epochs_cannot_be_made_longer(changes: dict[str, Any], free: set[str]) -> None:
+    assert make_options(**changes).free == free
