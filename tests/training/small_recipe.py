@@ -34,7 +34,7 @@ RECIPE = Recipe(
     self_critical=ScstOptions(epochs=2, batches=4, batch_size=8, samples=3, seed=3),
     defaults=Defaults(beam_size=2, length_penalty=0.5, max_length=12, bad_endings=("a", "the")),
     calibration_images=16,
-    quantile=0.5,
+    quantile=0.1,
     provenance={"data": {"name": "drawn shapes"}},
 )
 

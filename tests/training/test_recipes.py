@@ -81,8 +81,14 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn shapes, of which people say so different things that some captions are good and some are not."""
     folder = tmp_path_factory.mktemp("drawn") / "data"
     write_drawn_data(folder, train=48, validation=140)
+    lines = (folder / "captions.csv").read_text().splitlines()
+    for row in range(2, len(lines), 6):
+        name, colour = lines[row].split(",")[0], lines[row].split()[3]
+        lines[row] = f"{name},Some {colour} thing lies there and waits ."
+    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
     return folder
 
 
