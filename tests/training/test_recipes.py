@@ -24,7 +24,7 @@ from PIL import Image
 from engine import Captioner
 from engine.bundle import Bundle
 from engine.manifest import Defaults
-from export import to_onnx
+from export import measure, to_onnx, verify
 from tests.drawn import write_drawn_data
 from tests.training import small_recipe
 from training import calibrate, evaluate_options, scst, train
@@ -63,6 +63,9 @@ def run_within(patch: pytest.MonkeyPatch) -> list[str]:
         return status
 
     patch.setattr(stages, "run_module", run)
+    patch.setattr(measure, "SPEED_IMAGES", 8)  # what is timed and verified at length here is tested in tests/export
+    patch.setattr(measure, "ROUNDS", 1)
+    patch.setattr(verify, "BATCH_SIZES", (1, 3))
     return ran
 
 
