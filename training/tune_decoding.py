@@ -1,0 +1,230 @@
+"""The tuning command: python -m training.tune_decoding --bundle FOLDER --data FOLDER --output tuned.json.
+
+Encodes a data set's images once, captions them by every setting of a grid (beam size, length penalty, repeats, endings)
+and scores the captions. Says which defaults to export; changes no bundle.
+"""
+
+import argparse
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from engine import Beam, Captioner, EngineError, ImageError
+from engine.vocabulary import split
+from training.checkpoint import write_json
+from training.data import DataError, Dataset, open_dataset
+from training.java import MetricsError, find_java, package
+from training.tokens import PTB, SIMPLE, Tokens, split_ptb, split_simply
+
+SEEN, ENDING = 100, 0.002
+MARGIN = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One point of the grid, and what its captions are worth.
+
+    cider and bleu_4 as training.metrics has them, words the mean length. open and repeating are the shares of captions
+    that end in a bad ending, and that hold some three words twice.
+    """
+
+    beam_size: int
+    length_penalty: float
+    no_repeat_ngram_size: int
+    bad_endings: tuple[str, ...]
+    cider: float = 0.0
+    bleu_4: float = 0.0
+    words: float = 0.0
+    open: float = 0.0
+    repeating: float = 0.0
+
+    def decoding(self) -> Beam:
+        """Returns what it asks of the engine."""
+        return Beam(
+            beam_size=self.beam_size,
+            length_penalty=self.length_penalty,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
+            bad_endings=self.bad_endings,
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, 1 for a named error, 130 after Ctrl-C."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.output.is_dir() or not given.output.parent.is_dir():
+        parser.error(f"--output {given.output} cannot be written: it must be a file in a folder that exists")
+    try:
+        _run(given)
+    except (EngineError, DataError, MetricsError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(given: argparse.Namespace) -> None:
+    package()  # says how to get it before any work
+    dataset = open_dataset(given.data, given.split)
+    endings = given.bad_endings
+    if endings is None:
+        train = open_dataset(given.data, "train").examples
+        endings = find_bad_endings(text for example in train for text in example.captions)
+    captioner = Captioner(given.bundle, provider=given.provider, precision=given.precision)
+    grid = settings(given.beams, given.penalties, given.repeats, ((), endings) if endings else ((),))
+    tuned, tokeniser = tune(captioner, dataset, grid, endings)
+    chosen = recommend(tuned)
+    print(table(tuned, chosen))
+    print(
+        f"{len(dataset.examples):,} images of {given.data} ({given.split}), {captioner.provider} {captioner.precision}"
+    )
+    words = ",".join(chosen.bad_endings)
+    print(
+        f"to export: --beam-size {chosen.beam_size} --length-penalty {chosen.length_penalty:g} "
+        f"--no-repeat-ngram-size {chosen.no_repeat_ngram_size} --bad-endings {words!r}"
+    )
+    record = {
+        "bundle": captioner.bundle.manifest.name,
+        "data": given.data.resolve().name,
+        "split": given.split,
+        "images": len(dataset.examples),
+        "precision": captioner.precision,
+        "tokeniser": tokeniser,
+        "bad_endings": list(endings),
+        "recommended": asdict(chosen),
+        "settings": [{**asdict(one), "bad_endings": bool(one.bad_endings)} for one in tuned],
+    }
+    write_json(given.output, record)
+    print(f"written to {given.output}")
+
+
+def find_bad_endings(captions: Iterator[str]) -> tuple[str, ...]:
+    """Returns the words, commonest first, that people write SEEN times or more, less than ENDING of them at the end."""
+    written, last = Counter[str](), Counter[str]()
+    for text in captions:
+        words = split(text)
+        written.update(words)
+        last.update(words[-1:])
+    return tuple(word for word, count in written.most_common() if count >= SEEN and last[word] < ENDING * count)
+
+
+def settings(
+    beams: Sequence[int], penalties: Sequence[float], repeats: Sequence[int], endings: Sequence[tuple[str, ...]]
+) -> list[Setting]:
+    """Returns the grid, with penalties only where there is more than one beam to rank."""
+    points = itertools.product(beams, penalties, repeats, endings)
+    return list(dict.fromkeys(Setting(beam, p if beam > 1 else penalties[0], n, words) for beam, p, n, words in points))
+
+
+def tune(
+    captioner: Captioner, dataset: Dataset, grid: Sequence[Setting], endings: Sequence[str]
+) -> tuple[list[Setting], str]:
+    """Returns the settings with what their captions are worth, and the tokeniser of the scores.
+
+    endings: what counts as a bad one in all of them. Raises EngineError for an image that cannot be read.
+    """
+    names = [example.name for example in dataset.examples]
+
+    def photographs() -> Iterator[bytes]:
+        for name in tqdm(names, "encoding", unit="image", disable=None):
+            yield dataset.read(name)
+
+    try:
+        features = captioner.encode(photographs())
+    except ImageError as error:
+        raise EngineError(f"{names[error.entry or 0]} cannot be read: leave it out of the data set") from error
+    told = [
+        [caption.text for caption in captioner.caption_features(features, one.decoding())]
+        for one in tqdm(grid, "decoding", unit="setting", disable=None)
+    ]
+    references = {example.name: list(example.captions) for example in dataset.examples}
+    unique = {text: [text] for texts in told for text in texts}
+    java = find_java()
+    said = split_simply(unique) if java is None else split_ptb(java, unique)
+    truths = split_simply(references) if java is None else split_ptb(java, references)
+    scored = []
+    for one, texts in zip(tqdm(grid, "scoring", unit="setting", disable=None), told, strict=True):
+        cider, bleu_4 = _scores(truths, {name: said[text] for name, text in zip(names, texts, strict=True)})
+        words = [text.split() for text in texts]
+        scored.append(
+            replace(
+                one,
+                cider=round(cider, 4),
+                bleu_4=round(bleu_4, 4),
+                words=round(float(np.mean([*map(len, words)])), 2),
+                open=round(float(np.mean([bool({*sentence[-1:]} & {*endings}) for sentence in words])), 4),
+                repeating=round(float(np.mean([_repeats(sentence) for sentence in words])), 4),
+            )
+        )
+    return scored, SIMPLE if java is None else PTB
+
+
+def _scores(truths: Tokens, guesses: Tokens) -> tuple[float, float]:
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+
+    bleu = Bleu(4).compute_score(truths, guesses, verbose=0)[0]
+    return float(Cider().compute_score(truths, guesses)[0]), float(bleu[3])
+
+
+def _repeats(words: Sequence[str]) -> bool:
+    threes = [*zip(words, words[1:], words[2:], strict=False)]
+    return len({*threes}) < len(threes)
+
+
+def recommend(tuned: Sequence[Setting]) -> Setting:
+    """Returns the best CIDEr of the settings that read well, or of all where the grid holds none of these.
+
+    To read well is to forbid what the grid can forbid. The narrowest beam within MARGIN of the best wins.
+    """
+    endings, repeats = any(one.bad_endings for one in tuned), any(one.no_repeat_ngram_size for one in tuned)
+    good = [one for one in tuned if bool(one.bad_endings) == endings and bool(one.no_repeat_ngram_size) == repeats]
+    best = max(one.cider for one in good)
+    return min((one for one in good if one.cider >= best - MARGIN), key=lambda one: (one.beam_size, -one.cider))
+
+
+def table(tuned: Sequence[Setting], chosen: Setting) -> str:
+    """Returns the settings as lines, the best CIDEr first, the recommended one marked."""
+    lines = [
+        f"{one.beam_size:4}  {one.length_penalty:7g}  {one.no_repeat_ngram_size or 'any':>7}  "
+        f"{'good' if one.bad_endings else 'any':>7}  {one.cider:.4f}  {one.bleu_4:.4f}  {one.words:5.2f}  "
+        f"{one.open:5.1%}  {one.repeating:9.1%}{'  <- recommended' if one is chosen else ''}"
+        for one in sorted(tuned, key=lambda one: -one.cider)
+    ]
+    return "\n".join(["beam  penalty  repeats  endings   CIDEr  BLEU-4  words   open  repeating", *lines])
+
+
+def _parser() -> argparse.ArgumentParser:
+    def listed(kind: type) -> Mapping[str, object]:
+        return {"type": lambda text: tuple(kind(part) for part in text.split(",") if part), "metavar": "X[,X]"}
+
+    parser = argparse.ArgumentParser(prog="python -m training.tune_decoding", description=__doc__)
+    option = parser.add_argument
+    option("--bundle", type=Path, help="bundle to tune (default: the one that ships)")
+    option("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
+    option("--split", choices=("train", "val"), default="val", help="which images (default: val)")
+    option("--beams", **listed(int), default=(1, 3, 5), help="beam sizes (default: 1,3,5)")  # type: ignore[arg-type]
+    option("--penalties", **listed(float), default=(0.0, 0.7, 1.0), help="length penalties (default: 0,0.7,1)")  # type: ignore[arg-type]
+    option("--repeats", **listed(int), default=(0, 3), help="no_repeat_ngram_size (default: 0,3)")  # type: ignore[arg-type]
+    option(
+        "--bad-endings",
+        **listed(str),  # type: ignore[arg-type]
+        help=f"words to try without at the end; default: those that people write {SEEN} times or more, less than "
+        f"{ENDING * 1000:g} in 1,000 of them at the end, by the train list",
+    )
+    option("--provider", default="cpu", help="as of the engine (default: cpu)")
+    option("--precision", default="fp32", help="as of the bundle (default: fp32)")
+    option("--output", type=Path, default=Path("tuned.json"), help="JSON file for all figures (default: tuned.json)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
