@@ -22,7 +22,7 @@ from training.data import DataError, Dataset, open_dataset
 from training.java import MetricsError, find_java, package
 from training.tokens import PTB, SIMPLE, Tokens, split_ptb, split_simply
 
-SEEN, ENDING = 100, 0.002
+SEEN, ENDING = 500, 0.002
 MARGIN = 0.002
 
 
