@@ -31,6 +31,8 @@ except ModuleNotFoundError as missing:
 
 __all__ = ["ExportOptions", "Part", "VariantOptions", "add_variants", "amend", "export_bundle", "main"]
 
+OF_SINGLE_IMAGES = ("captions", "refused", "per_image", "counts", "confidences")  # half a megabyte of scores.json
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m export.to_onnx", description=__doc__)
@@ -79,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         "--measure", type=Path, help="a data set: CIDEr of its dev list and images per second for each precision"
     )
     return parser
+
+
+OF_SINGLE_IMAGES = ("captions", "refused", "per_image", "counts", "confidences")  # half a megabyte of scores.json
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -171,8 +176,8 @@ def _print(checks: Sequence[Check], output: Path) -> None:
 
 
 def _read_quality(path: Path | None) -> dict[str, Any]:
-    """Reads scores; the captions that they were computed of stay behind."""
-    return {name: value for name, value in _read_object(path).items() if name not in ("captions", "refused")}
+    """Reads scores; the captions that they were computed of, and what tells of single ones, stay behind."""
+    return {name: value for name, value in _read_object(path).items() if name not in OF_SINGLE_IMAGES}
 
 
 def _read_confidence(path: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def test_the_command_prints_the_checks_and_writes_the_bundle(
     assert printed[-1] == f"wrote {output}"
     assert Bundle.load(output).manifest.defaults.beam_size == 2
 
-    (tmp_path / "scores.json").write_text('{"bleu_4": 17.5}')
+    (tmp_path / "scores.json").write_text('{"bleu_4": 17.5, "per_image": {"a": {"CIDEr": 1}}, "captions": {"a": "b"}}')
     assert main(["--output", str(output), "--quality", str(tmp_path / "scores.json")]) == 0
     assert Bundle.load(output).manifest.quality == {"bleu_4": 17.5}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from training.checkpoint import write_atomically, write_json
 from training.data import DataError
 from training.recipes import recipe, record
-from training.recipes.curves import draw_stages
+from training.recipes.curves import PANELS, draw_stages
 from training.recipes.recipe import Recipe
 from training.recipes.stages import RecipeError, RecipeFolder, Stage
 from training.recipes.subset import write_subset
@@ -57,7 +57,9 @@ def _parser(chosen: Recipe) -> argparse.ArgumentParser:
 
 def _run(chosen: Recipe, given: argparse.Namespace) -> None:
     output: Path = given.output
-    chosen = replace(chosen, cross_entropy=replace(chosen.cross_entropy, encoder_weights=given.encoder_weights))
+    weights = {"encoder_weights": given.encoder_weights}
+    tuning = chosen.fine_tuning and replace(chosen.fine_tuning, **weights)
+    chosen = replace(chosen, cross_entropy=replace(chosen.cross_entropy, **weights), fine_tuning=tuning)
     place = RecipeFolder(output, {output: "OUTPUT", given.data: "DATA"})
     made_of = {
         "recipe": chosen.name,
@@ -77,7 +79,7 @@ def _run(chosen: Recipe, given: argparse.Namespace) -> None:
         write_json(output / recipe.PROVENANCE, chosen.provenance)
 
         def draw(stage: Stage) -> None:
-            if stage.name in (recipe.CROSS_ENTROPY, recipe.SELF_CRITICAL):
+            if stage.name in PANELS:
                 write_atomically(output / CURVES, draw_stages(output))
 
         began = time.perf_counter()

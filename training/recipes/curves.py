@@ -10,10 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.recipes.recipe import CROSS_ENTROPY, SELF_CRITICAL
+from training.recipes.recipe import CROSS_ENTROPY, FINE_TUNING, SELF_CRITICAL
 
+LOSSES = ("loss in nats a word", {"train": "train_loss", "validation": "validation_loss"}, min)
 PANELS = {
-    CROSS_ENTROPY: ("loss in nats a word", {"train": "train_loss", "validation": "validation_loss"}, min),
+    CROSS_ENTROPY: LOSSES,
+    FINE_TUNING: LOSSES,
     SELF_CRITICAL: (
         "CIDEr of greedy captions",
         {"train": "train_reward", "validation": "validation_cider"},

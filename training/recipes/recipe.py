@@ -12,7 +12,7 @@ from engine.manifest import Defaults
 from training.options import ScstOptions, TrainingOptions
 from training.recipes.stages import Command, Stage
 
-CROSS_ENTROPY, SELF_CRITICAL, BUNDLE = "cross-entropy", "self-critical", "bundle"
+CROSS_ENTROPY, FINE_TUNING, SELF_CRITICAL, BUNDLE = "cross-entropy", "fine-tuning", "self-critical", "bundle"
 CONFIDENCE, SCORES, FEATURES = "confidence", "scores", "features"
 PROVENANCE, REPORT = "provenance.json", "report.html"
 
@@ -24,6 +24,7 @@ class Recipe:
     name: str
     bundle: str  # the bundle's name
     cross_entropy: TrainingOptions
+    fine_tuning: TrainingOptions | None = None  # of the encoder, begun with the decoder of the stage before
     self_critical: ScstOptions | None = None
     defaults: Defaults = Defaults()  # noqa: RUF009 - frozen
     precisions: tuple[str, ...] = ("fp32", "int8")
@@ -39,7 +40,9 @@ class Recipe:
         """Returns the recipe as JSON can hold it, files of weights by their names alone."""
         content = asdict(self)
         weights = Path(self.cross_entropy.encoder_weights)
-        content["cross_entropy"]["encoder_weights"] = weights.name
+        for stage in ("cross_entropy", "fine_tuning"):
+            if content[stage] is not None:
+                content[stage]["encoder_weights"] = weights.name
         return content
 
     def smaller(self) -> "Recipe":
@@ -47,10 +50,17 @@ class Recipe:
 
         Without the confidence, which cannot be told from captions none of which is good.
         """
-        training = self.cross_entropy
-        training = replace(training, epochs=2, batches=20, batch_size=20, jitter=min(1, training.jitter))
+        training = _smaller(self.cross_entropy)
+        tuning = self.fine_tuning and _smaller(self.fine_tuning)
         critical = self.self_critical and replace(self.self_critical, epochs=1, batches=3, batch_size=8)
-        return replace(self, cross_entropy=training, self_critical=critical, calibration_images=32, quantile=None)
+        return replace(
+            self,
+            cross_entropy=training,
+            fine_tuning=tuning,
+            self_critical=critical,
+            calibration_images=32,
+            quantile=None,
+        )
 
     def stages(self, data: Path, output: Path, *, device: str, threads: int) -> tuple[Stage, ...]:
         """Returns the stages that make the bundle of a data set's folder in the folder `output`."""
@@ -58,6 +68,9 @@ class Recipe:
         runs = tuple(word for name, value in given.items() for word in (f"--{name}", str(value)))
         run, bundle = output / CROSS_ENTROPY, output / BUNDLE
         stages = [_training(run, "training.train", (*runs, *flags(self.cross_entropy)))]
+        if self.fine_tuning is not None:
+            run, first = output / FINE_TUNING, run
+            stages.append(_training(run, "training.train", ("--from", str(first), *runs, *flags(self.fine_tuning))))
         if self.self_critical is not None:
             run, first = output / SELF_CRITICAL, run
             stages.append(_training(run, "training.scst", ("--from", str(first), *runs, *flags(self.self_critical))))
@@ -100,6 +113,10 @@ class Recipe:
             arguments += ["--calibration", str(data), "--calibration-images", str(self.calibration_images)]
         arguments += ["--measure", str(data)]
         return Stage(BUNDLE, (Command("export.to_onnx", tuple(arguments), bundle, "--overwrite"),))
+
+
+def _smaller(training: TrainingOptions) -> TrainingOptions:
+    return replace(training, epochs=2, batches=20, batch_size=20, jitter=min(1, training.jitter))
 
 
 def _training(run: Path, module: str, arguments: tuple[str, ...]) -> Stage:
