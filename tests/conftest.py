@@ -33,7 +33,7 @@ def tiny_run(drawn_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     sizes = "--units 48 --embedding 16 --bottleneck 32 --logit-hidden 24 --min-count 1"
-    length = "--epochs 2 --batches 150 --batch-size 16 --validation-batches 2 --learning-rate 0.01 --schedule cosine"
+    length = "--epochs 3 --batches 150 --batch-size 16 --validation-batches 2 --learning-rate 0.01 --schedule cosine"
     files = ["--data", str(drawn_data), "--output", str(folder), "--threads", "1"]
     assert main([*files, "--encoder", "test_vit", "--encoder-weights", "random", *sizes.split(), *length.split()]) == 0
     return folder

@@ -137,7 +137,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     """Returns the interval of a share seen in `count` trials (Wilson 1927)."""
     centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
     reach = Z / (1 + Z**2 / count) * float(np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2)))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    return min(share, max(0.0, centre - reach)), max(share, min(1.0, centre + reach))  # rounding may leave it outside
 
 
 def _kept(least: float, confidences: Array, ciders: Array, good: NDArray[np.bool_]) -> Kept:

@@ -86,7 +86,7 @@ def test_a_batch_equals_its_images_one_by_one_at_any_batch_size(
     captioners: list[Captioner], images: list[Path], decoding: Decoding
 ) -> None:
     one_by_one = [captioners[2].caption([image], decoding)[0] for image in images]
-    assert len({caption.text for caption in one_by_one}) > 2
+    assert len({caption.text for caption in one_by_one}) > 3
     for captioner in captioners:
         assert_equal(captioner.caption(images, decoding), one_by_one)
 

@@ -94,6 +94,10 @@ def test_the_interval_of_the_rank_correlation_holds_it_and_narrows_with_more_cap
 def test_the_interval_of_a_share_is_wilsons() -> None:
     assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
     assert wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    for count in range(1, 60):
+        for share in (hits / count for hits in range(count + 1)):
+            low, high = wilson(share, count)
+            assert 0 <= low <= share <= high <= 1
 
 
 def test_a_figure_without_meaning_is_null_in_the_record() -> None:
