@@ -32,8 +32,8 @@ from training.checkpoint import load_tensors
 from training.command import read_options
 from training.options import ScstOptions, TrainingOptions
 from training.recipes import coco2014, command, flickr8k, stages
-from training.recipes.recipe import FINE_TUNING, Recipe, flags
 from training.recipes.curves import draw_stages
+from training.recipes.recipe import FINE_TUNING, Recipe, flags
 from training.recipes.subset import write_subset
 
 ROOT = Path(__file__).parents[2]
