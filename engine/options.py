@@ -23,7 +23,8 @@ class Constraints:
     max_length counts tokens, the end included; a sentence that reaches it without its end is unfinished.
     min_length counts words before the end may come. prefix is text that each sentence starts with. Words in
     suppress never appear (words that the model does not know cannot appear anyway). No sequence of
-    no_repeat_ngram_size words appears twice; 0 allows repeats. No sentence ends in a word of bad_endings, such as "a"
+    no_repeat_ngram_size words appears twice, and no shorter one twice in a row or on both sides of "and"; 0 allows
+    repeats. No sentence ends in a word of bad_endings, such as "a"
     or "with"; () allows any end. A prefix stands even where it breaks another rule. style is how `text` is written,
     the tokens staying the same: "plain" is words and spaces, "sentence" starts with a capital and ends in a full stop.
     """

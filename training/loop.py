@@ -29,6 +29,14 @@ class TrainingError(RuntimeError):
     """A run that cannot go on; the message says why and what to do."""
 
 
+def check_shared(batch_size: int, processes: Processes) -> None:
+    """Raises TrainingError for batches too small to give each process a part."""
+    if batch_size < processes.size:
+        raise TrainingError(
+            f"a batch of {batch_size} cannot be shared by {processes.size} processes: raise batch_size or start fewer"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What a loop notes of an epoch: plain numbers."""

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from training.batches import Batch, CaptionTable
 from training.distributed import Processes
-from training.loop import Loop, Record, TrainingError, Watcher
+from training.loop import Loop, Record, TrainingError, Watcher, check_shared
 from training.model import CaptionDecoder
 from training.options import ScstOptions
 from training.reward import Cider, Lexicon
@@ -49,11 +49,7 @@ class SelfCritic(Loop[RewardEpoch]):
         validation: CaptionTable,
         processes: Processes,
     ) -> None:
-        if options.batch_size < processes.size:
-            raise TrainingError(
-                f"a batch of {options.batch_size} cannot be shared by {processes.size} processes: "
-                "raise batch_size or start fewer"
-            )
+        check_shared(options.batch_size, processes)
         batches = options.batches or max(1, len(train.names) // options.batch_size)
         decoder.dropout.p = options.dropout
         super().__init__(decoder, options, batches, processes)

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.train",
-        description="Trains a caption decoder on the features of a frozen image encoder.",
+        description="Trains a caption decoder on the features of an image encoder, which may learn too.",
         epilog="Several processes: torchrun --nproc-per-node=N -m training.train with the same options.",
     )
     add_run_arguments(parser)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from training.batches import Batch, CaptionTable
 from training.distributed import Processes
 from training.finetune import FineTuned
-from training.loop import Loop, Record, TrainingError, Watcher
+from training.loop import Loop, Record, TrainingError, Watcher, check_shared
 from training.model import CaptionDecoder
 from training.options import TrainingOptions
 from training.sampler import draw
@@ -44,11 +44,7 @@ class Trainer(Loop[Epoch]):
         validation: CaptionTable,
         processes: Processes,
     ) -> None:
-        if options.batch_size < processes.size:
-            raise TrainingError(
-                f"a batch of {options.batch_size} cannot be shared by {processes.size} processes: "
-                "raise batch_size or start fewer"
-            )
+        check_shared(options.batch_size, processes)
         self.options = options
         super().__init__(decoder, options, options.batches, processes)
         self.train_table = train

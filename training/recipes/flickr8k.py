@@ -1,6 +1,6 @@
-"""The recipe of the bundle that ships: python -m training.recipes.flickr8k --data flickr8k --output FOLDER.
+"""The recipe of a Flickr8k bundle: python -m training.recipes.flickr8k --data flickr8k --output FOLDER.
 
-Under three hours on two cores. docs/quality.md says what each choice was measured to be worth.
+Meant for two cores. docs/quality.md says which of the choices were measured, and what they are worth.
 """
 
 import sys
