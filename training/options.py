@@ -149,6 +149,7 @@ class ScstOptions(LoopOptions):
         True, "count the end as a word of the n-grams: without it nothing is lost by a sentence cut before its noun"
     )
     sigma: float = _option(6.0, "words of length that the reward forgives; CIDEr-D's are 6, fewer bind the length more")
+    bleu: float = _option(0.0, "weight of a sentence's BLEU-4 (0 to 1) beside its CIDEr-D (0 to 10) in the reward")
     cross_entropy: float = _option(0.0, "weight of the cross-entropy of a caption an image beside the reward")
     dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped while learning")
     max_words: int = _option(20, "sentences are cut at this many words")
@@ -159,7 +160,7 @@ class ScstOptions(LoopOptions):
         self.check_least(1, "batch_size", "max_words")
         if self.views not in ("same", "plain"):
             raise ValueError(f'views must be "same" or "plain", but it is "{self.views}"')
-        self.check_least(0, "batches", "cross_entropy")
+        self.check_least(0, "batches", "bleu", "cross_entropy")
         self.check_least(1 if self.baseline == "greedy" else 2, "samples")
         if self.baseline not in ("mean", "greedy"):
             raise ValueError(f'baseline must be "mean" or "greedy", but it is "{self.baseline}"')

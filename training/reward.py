@@ -1,6 +1,6 @@
-"""CIDEr-D of sentences given as ids, many at once. Knows no models, no images and no words but by id.
+"""CIDEr-D and BLEU of sentences given as ids, many at once. Knows no models, no images and no words but by id.
 
-The score is that of pycocoevalcap (Vedantam et al. 2015, with clipping and the length penalty), sentence by sentence,
+CIDEr-D is that of pycocoevalcap (Vedantam et al. 2015, with clipping and the length penalty), sentence by sentence,
 but the references are weighed once and looked up, and an n-gram is one number.
 """
 
@@ -102,7 +102,17 @@ class Rarity:
         return np.where(known, places, len(self.keys)), weights
 
 
-class Cider:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Matched:
+    """Sentences beside the references of their images."""
+
+    grams: Grams
+    weights: np.ndarray  # float64 (grams,): how rare each is
+    hit: np.ndarray  # int64 (hits,): the n-grams that a reference holds
+    held: np.ndarray  # float64 (hits, references): how often each reference holds it
+
+
+class Judge:
     """Scores sentences against the references of images.
 
     Document frequencies are those of the references, unless `rarity` brings others. A smaller `sigma` than CIDEr-D's
@@ -131,6 +141,8 @@ class Cider:
         self._norms = np.sqrt(self._norms)
         self._bigrams = np.zeros(shape)
         self._bigrams[image, slot] = np.maximum(lengths - 1, 0)  # pycocoevalcap's length counts bigrams
+        self._lengths = np.full(shape, np.inf)  # of places without a reference none is near
+        self._lengths[image, slot] = lengths
         pairs, row = np.unique(image[grams.sentence] * self._stride + places, return_inverse=True)
         self._pairs = pairs  # int64 (pairs,): an image and an n-gram that its references hold
         self._counts = np.zeros((len(pairs), shape[1]), dtype=np.uint16)  # how often each reference holds it
@@ -140,21 +152,17 @@ class Cider:
     def _stride(self) -> int:
         return len(self.rarity.keys) + 1
 
-    def score(self, images: np.ndarray, words: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    def cider(self, images: np.ndarray, words: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Returns CIDEr-D float64 (sentences,), from 0 to 10.
 
         images int64 (sentences,) tells whose references count; words int64 (sentences, longest) holds each sentence's
         ids, without START, in its first `lengths`, int64 (sentences,), places.
         """
-        grams = grams_of(words, lengths)
-        places, weights = self.rarity.look_up(grams.key)
+        matched = self._match(images, words, lengths)
+        grams, weights, hit = matched.grams, matched.weights, matched.hit
         norms = np.bincount(grams.sentence * ORDERS + grams.order, (grams.count * weights) ** 2, len(words) * ORDERS)
-        wanted = images[grams.sentence] * self._stride + places
-        rows = np.searchsorted(self._pairs, wanted)
-        hit = np.flatnonzero(self._pairs.take(rows, mode="clip") == wanted)  # (hits,)
-        held = self._counts[rows[hit]].astype(np.float64)  # (hits, references)
-        shared = np.minimum(grams.count[hit, None], held) * held * weights[hit, None] ** 2
-        products = np.zeros((len(words), ORDERS, held.shape[1]))
+        shared = np.minimum(grams.count[hit, None], matched.held) * matched.held * weights[hit, None] ** 2
+        products = np.zeros((len(words), ORDERS, matched.held.shape[1]))
         np.add.at(products, (grams.sentence[hit], grams.order[hit]), shared)
         scale = np.sqrt(norms).reshape(-1, ORDERS, 1) * self._norms[images].transpose(0, 2, 1)
         np.divide(products, scale, out=products, where=scale > 0)
@@ -162,3 +170,31 @@ class Cider:
         products *= np.exp(-(apart**2) / (2 * self._sigma**2))[:, None]
         scores: np.ndarray = 10 * products.mean(axis=1).sum(axis=1) / self.references[images]
         return scores
+
+    def bleu(self, images: np.ndarray, words: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Returns each sentence's own BLEU-4, float64 (sentences,), from 0 to 1; arguments as `cider` takes them.
+
+        Phrases of two words and more count as one more, matched and in all (Lin and Och 2004), so that a sentence
+        without one of four words in common is still worth something; a reference's length is the nearest one.
+        """
+        matched = self._match(images, words, lengths)
+        grams, hit = matched.grams, matched.hit
+        most = np.minimum(grams.count[hit], matched.held.max(axis=1, initial=0))
+        right = np.bincount(grams.sentence[hit] * ORDERS + grams.order[hit], most, len(words) * ORDERS)
+        orders = np.arange(ORDERS)
+        total = np.maximum(lengths[:, None] - orders, 0)  # (sentences, orders)
+        more = orders > 0
+        precision = (right.reshape(-1, ORDERS) + more) / np.maximum(total + more, 1)
+        apart = np.abs(self._lengths[images] - lengths[:, None] + 0.25)  # of two as near, the shorter one
+        nearest = self._lengths[images, apart.argmin(axis=1)]
+        brevity = np.minimum(1.0, np.exp(1 - nearest / np.maximum(lengths, 1)))
+        scores: np.ndarray = brevity * precision.prod(axis=1) ** (1 / ORDERS) * (lengths > 0)
+        return scores
+
+    def _match(self, images: np.ndarray, words: np.ndarray, lengths: np.ndarray) -> _Matched:
+        grams = grams_of(words, lengths)
+        places, weights = self.rarity.look_up(grams.key)
+        wanted = images[grams.sentence] * self._stride + places
+        rows = np.searchsorted(self._pairs, wanted)
+        hit = np.flatnonzero(self._pairs.take(rows, mode="clip") == wanted)
+        return _Matched(grams, weights, hit, self._counts[rows[hit]].astype(np.float64))

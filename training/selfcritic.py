@@ -1,12 +1,13 @@
 """Self-critical training: sentences that the decoder draws itself, each made likelier by what it is worth.
 
-The gradient is REINFORCE's (Rennie et al. 2017): the log-probability of a drawn sentence, weighed by its CIDEr-D less
-a baseline, which is what the image's other samples reach on average (Luo 2020) or what greedy decoding reaches
-(Rennie). Knows nothing of images, charts or commands.
+The gradient is REINFORCE's (Rennie et al. 2017): the log-probability of a drawn sentence, weighed by its reward
+(CIDEr-D and, if wanted, BLEU) less a baseline, which is what the image's other samples reach on average (Luo 2020) or
+what greedy decoding reaches (Rennie). Knows nothing of images, charts or commands.
 """
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,19 +21,26 @@ from training.distributed import Processes
 from training.loop import Loop, Record, TrainingError, Watcher, check_shared
 from training.model import CaptionDecoder
 from training.options import ScstOptions
-from training.reward import Cider, Lexicon
+from training.reward import Judge, Lexicon
 from training.sampler import Sampler
+
+Reward = Callable[[np.ndarray, Tensor], np.ndarray]
+"""Scores sentences, int64 (rows, longest), as many for each of some images, int64 (images,)."""
 
 ROWS_AT_ONCE = 80  # sentences of like length that are learnt from together: more are padded more, fewer cost more calls
 
 
 @dataclass(frozen=True, slots=True)
 class RewardEpoch(Record):
-    """What one epoch came to, in CIDEr-D from 0 to 10."""
+    """What one epoch came to."""
 
-    sample_reward: float  # mean of the drawn sentences, by the weights of the moment
+    sample_reward: (
+        float  # mean of the drawn sentences, by the weights of the moment; CIDEr-D is 0 to 10
+    )
     train_reward: float  # of greedy sentences for some training images after the epoch, counted like sample_reward
-    validation_cider: float  # of greedy sentences, document frequencies from the validation references, without END
+    validation_cider: (
+        float  # CIDEr-D of greedy sentences, document frequencies from the validation references, without END
+    )
     sample_words: float
     learning_rate: float  # of its last batch
     seconds: float
@@ -58,8 +66,8 @@ class SelfCritic(Loop[RewardEpoch]):
         self.validation_table = validation
         lexicon = Lexicon(train.vocabulary)
         true = [lexicon.encode(texts, end=options.count_end) for texts in train.captions]
-        self._reward = Cider(true, sigma=options.sigma)
-        self._cider = Cider([lexicon.encode(texts, end=False) for texts in validation.captions])
+        self._rewarding = Judge(true, sigma=options.sigma)
+        self._validating = Judge([lexicon.encode(texts, end=False) for texts in validation.captions])
         self._sampler = Sampler(train.vocabulary, options.max_words, options.temperature)
         self._greedy = Sampler(train.vocabulary, options.max_words, 0.0)
 
@@ -73,7 +81,8 @@ class SelfCritic(Loop[RewardEpoch]):
 
     def validation_cider(self) -> float:
         """Returns the mean CIDEr-D of greedy sentences over the validation images, as an evaluation counts it."""
-        return self._greedy_score(self.validation_table, self._cider, len(self.validation_table.names), end=False)
+        table = self.validation_table
+        return self._greedy_score(table, self._cider, len(table.names))
 
     def _epoch(self, number: int, watch: Watcher | None) -> RewardEpoch:
         began = time.perf_counter()
@@ -94,9 +103,7 @@ class SelfCritic(Loop[RewardEpoch]):
                     if watch is not None:
                         watch(done + index + 1, float(counts[1] / counts[3]), rate)
         table = self.train_table
-        train_reward = self._greedy_score(
-            table, self._reward, min(len(table.names), len(self.validation_table.names)), end=options.count_end
-        )
+        train_reward = self._greedy_score(table, self._reward, min(len(table.names), len(self.validation_table.names)))
         seconds = round(time.perf_counter() - began, 3)
         return RewardEpoch(number, mean, train_reward, self.validation_cider(), words, rate, seconds)
 
@@ -128,11 +135,11 @@ class SelfCritic(Loop[RewardEpoch]):
         with self._autocast():
             said = self._sampler.say(self.decoder, features, samples)
             greedy = self._greedy.say(self.decoder, features) if self.options.baseline == "greedy" else None
-        rewards = self._judge(self._reward, images, said, self.options.count_end).reshape(-1, samples)
+        rewards = self._reward(images, said).reshape(-1, samples)
         if greedy is None:
             baseline = (rewards.sum(axis=1, keepdims=True) - rewards) / (samples - 1)
         else:
-            baseline = self._judge(self._reward, images, greedy, self.options.count_end)[:, None]
+            baseline = self._reward(images, greedy)[:, None]
         advantages = torch.from_numpy((rewards - baseline).ravel().astype(np.float32))
         return said, rewards, advantages.to(features.device)
 
@@ -160,23 +167,35 @@ class SelfCritic(Loop[RewardEpoch]):
                 total = total + (losses * weights[rows].repeat_interleave(lengths[rows])).sum()
         return total
 
-    def _judge(self, cider: Cider, images: np.ndarray, said: Tensor, end: bool) -> np.ndarray:
-        """Returns the score of sentences, as many for each image: float64 (rows,). `end` counts END as a word."""
+    def _reward(self, images: np.ndarray, said: Tensor) -> np.ndarray:
+        """Returns what sentences for training images are worth, as many for each image: float64 (rows,)."""
+        given = self._counted(images, said, end=self.options.count_end)
+        rewards = self._rewarding.cider(*given)
+        return rewards + self.options.bleu * self._rewarding.bleu(*given) if self.options.bleu else rewards
+
+    def _cider(self, images: np.ndarray, said: Tensor) -> np.ndarray:
+        """Returns CIDEr-D of sentences for validation images, as many for each image: float64 (rows,)."""
+        return self._validating.cider(*self._counted(images, said, end=False))
+
+    def _counted(self, images: np.ndarray, said: Tensor, *, end: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns sentences as a Judge takes them: images, words and lengths. `end` counts END as a word."""
         words = said[:, 1:].cpu().numpy()
         vocabulary = self.train_table.vocabulary
         counted = words != vocabulary.pad_id
         if not end:
             counted &= words != vocabulary.end_id
-        return cider.score(np.repeat(images, len(words) // len(images)), words, counted.sum(axis=1))
+        return np.repeat(images, len(words) // len(images)), words, counted.sum(axis=1)
 
-    def _greedy_score(self, table: CaptionTable, cider: Cider, count: int, *, end: bool) -> float:
+    def _greedy_score(
+        self, table: CaptionTable, judge: Callable[[np.ndarray, Tensor], np.ndarray], count: int
+    ) -> float:
         """Returns the mean score of the averaged weights' greedy sentences for `count` images over the table."""
         self.averaged.eval()
         images = np.linspace(0, len(table.names) - 1, count).astype(np.int64)
         scores = []
         for some in np.array_split(images, -(-count // 256)):
             said = self._greedy.say(self.averaged, torch.from_numpy(table.features_of(some)).to(self.processes.device))
-            scores.append(self._judge(cider, some, said, end))
+            scores.append(judge(some, said))
         return float(np.concatenate(scores).mean())
 
     def _means(self, totals: Tensor, epoch: int) -> tuple[float, float]:

@@ -1,14 +1,16 @@
-"""Laws of the reward: it is pycocoevalcap's CIDEr, sentence by sentence."""
+"""Laws of the reward: it is pycocoevalcap's CIDEr, sentence by sentence, and BLEU as its definition has it."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 from engine.vocabulary import Vocabulary, pad_matrix
 from training import reward
-from training.reward import Cider, Lexicon
+from training.reward import Judge, Lexicon
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 VOCABULARY = Vocabulary.build([" ".join(WORDS[:6])], min_count=1)  # g and h are words that it lacks
@@ -36,8 +38,8 @@ def padded(lexicon: Lexicon, texts: Sequence[str], *, end: bool = False) -> tupl
 def test_the_reward_is_pycocoevalcaps_cider_of_each_sentence(sigma: float) -> None:
     references, said = corpus(0)
     lexicon = Lexicon(VOCABULARY)
-    cider = Cider([lexicon.encode(texts, end=False) for texts in references], sigma=sigma)
-    scores = cider.score(np.arange(len(said)), *padded(lexicon, said))
+    judge = Judge([lexicon.encode(texts, end=False) for texts in references], sigma=sigma)
+    scores = judge.cider(np.arange(len(said)), *padded(lexicon, said))
     scorer = CiderScorer(sigma=sigma)
     for text, texts in zip(said, references, strict=True):
         scorer += (text, texts)
@@ -51,8 +53,8 @@ def test_document_frequencies_of_other_references_count_as_in_pycocoevalcap() ->
     references, said = corpus(1)
     others, _ = corpus(2)
     lexicon = Lexicon(VOCABULARY)
-    rarity = Cider([lexicon.encode(texts, end=False) for texts in others]).rarity
-    cider = Cider([lexicon.encode(texts, end=False) for texts in references], rarity)
+    rarity = Judge([lexicon.encode(texts, end=False) for texts in others]).rarity
+    judge = Judge([lexicon.encode(texts, end=False) for texts in references], rarity)
     known = CiderScorer()
     for texts in others:
         known += (texts[0], texts)
@@ -61,29 +63,71 @@ def test_document_frequencies_of_other_references_count_as_in_pycocoevalcap() ->
     for text, texts in zip(said, references, strict=True):
         scorer += (text, texts)
     scorer.document_frequency = known.document_frequency
-    scores = cider.score(np.arange(len(said)), *padded(lexicon, said))
+    scores = judge.cider(np.arange(len(said)), *padded(lexicon, said))
     np.testing.assert_allclose(scores, scorer.compute_cider(), atol=1e-9, rtol=0)
 
 
 def test_sentences_may_come_in_any_order_and_number_an_image() -> None:
     references, said = corpus(3)
     lexicon = Lexicon(VOCABULARY)
-    cider = Cider([lexicon.encode(texts, end=False) for texts in references])
+    judge = Judge([lexicon.encode(texts, end=False) for texts in references])
     words, lengths = padded(lexicon, said)
     images = np.random.default_rng(0).integers(0, len(references), 50)
     which = np.random.default_rng(1).integers(0, len(said), 50)
-    together = cider.score(images, words[which], lengths[which])
+    together = judge.cider(images, words[which], lengths[which])
     for image, row, score in zip(images, which, together, strict=True):
-        alone = cider.score(np.array([image]), words[row : row + 1, : lengths[row]], lengths[row : row + 1])
+        alone = judge.cider(np.array([image]), words[row : row + 1, : lengths[row]], lengths[row : row + 1])
         assert alone[0] == pytest.approx(score, abs=1e-12)
+
+
+def smoothed_bleu(said: list[str], references: list[list[str]]) -> float:
+    """By its definition, word by word; n-grams beyond single words count as one more."""
+    product = 1.0
+    for n in range(1, 5):
+        held = Counter(zip(*(said[i:] for i in range(n)), strict=False))
+        most: Counter[tuple[str, ...]] = Counter()
+        for words in references:
+            most |= Counter(zip(*(words[i:] for i in range(n)), strict=False))
+        product *= ((held & most).total() + (n > 1)) / (held.total() + (n > 1))
+    nearest = min((abs(len(words) - len(said)), len(words)) for words in references)[1]
+    return float(product**0.25 * min(1, np.exp(1 - nearest / len(said))))
+
+
+def test_bleu_is_that_of_lin_and_och() -> None:
+    references, said = corpus(4, images=200)
+    lexicon = Lexicon(VOCABULARY)
+    judge = Judge([lexicon.encode(texts, end=False) for texts in references])
+    scores = judge.bleu(np.arange(len(said)), *padded(lexicon, said))
+    expected = [
+        smoothed_bleu(text.split(), [words.split() for words in texts]) if text else 0.0
+        for text, texts in zip(said, references, strict=True)
+    ]
+    assert min(expected) == 0
+    assert max(expected) == 1
+    assert len(set(expected)) > 50
+    np.testing.assert_allclose(scores, expected, atol=1e-12, rtol=0)
+
+
+def test_bleu_of_single_words_is_pycocoevalcaps() -> None:
+    # of one word only the clipped precision and the brevity are left, which no smoothing touches
+    lexicon = Lexicon(VOCABULARY)
+    references = [["a b"], ["a", "a b c"], ["b c"]]
+    said = ["a", "a", "a"]
+    judge = Judge([lexicon.encode(texts, end=False) for texts in references])
+    scores = judge.bleu(np.arange(3), *padded(lexicon, said))
+    scorer = BleuScorer(n=1)
+    for text, texts in zip(said, references, strict=True):
+        scorer += (text, texts)
+    expected = np.array(scorer.compute_score(option="closest")[1][0])
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
 def test_a_sentence_cut_before_its_end_is_worth_less_when_the_end_counts() -> None:
     references = [["a b c d", "a b c e"], ["f e d", "d d f"], ["c b a", "e f a"]]
     lexicon = Lexicon(VOCABULARY)
-    cider = Cider([lexicon.encode(texts, end=True) for texts in references])
+    judge = Judge([lexicon.encode(texts, end=True) for texts in references])
     both = [padded(lexicon, ["a b c d"], end=end) for end in (True, False)]
-    whole, cut = (cider.score(np.array([0]), *given)[0] for given in both)
+    whole, cut = (judge.cider(np.array([0]), *given)[0] for given in both)
     assert whole > cut > 0
 
 

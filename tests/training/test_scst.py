@@ -135,7 +135,7 @@ def test_the_mean_gradient_over_all_samples_is_that_of_the_expected_reward(tempe
     critic = short_critic(temperature=temperature)
     rows, image = sentences(2), 1
     features = torch.from_numpy(critic.train_table.features_of(np.array([image])))
-    rewards = np.array([critic._judge(critic._reward, np.array([image]), laid_out([row], 2), True)[0] for row in rows])
+    rewards = np.array([critic._reward(np.array([image]), laid_out([row], 2))[0] for row in rows])
     logs = torch.stack([log_probability(critic.decoder, features[0], row, temperature) for row in rows])
     assert float(logs.detach().exp().sum()) == pytest.approx(1, abs=1e-5)
     expected = (logs.exp() * torch.from_numpy(rewards).float()).sum()
@@ -152,6 +152,13 @@ def test_the_mean_gradient_over_all_samples_is_that_of_the_expected_reward(tempe
         torch.testing.assert_close(-down, up, atol=2e-6, rtol=1e-4)
 
 
+def test_bleu_is_worth_its_weight_beside_cider() -> None:
+    images, said = np.array([0, 1, 2]), laid_out([[SHORT.ids["a"], SHORT.end_id]] * 3, 2)
+    without, half, whole = (short_critic(bleu=weight)._reward(images, said) for weight in (0.0, 1.0, 2.0))
+    assert (half > without).all()  # "a" stands in a caption of each
+    np.testing.assert_allclose(whole - half, half - without)
+
+
 def test_what_a_sample_is_worth_is_less_its_baseline() -> None:
     images = np.array([1, 0])
     for baseline in ("mean", "greedy"):
@@ -162,13 +169,13 @@ def test_what_a_sample_is_worth_is_less_its_baseline() -> None:
         torch.manual_seed(1)
         said, rewards, advantages = critic.draw(features, images)
         assert said.shape[0] == 12
-        np.testing.assert_allclose(rewards.ravel(), critic._judge(critic._reward, images, said, True))
+        np.testing.assert_allclose(rewards.ravel(), critic._reward(images, said))
         assert rewards.std() > 0
         if baseline == "mean":
             others = np.array([[np.delete(row, i).mean() for i in range(6)] for row in rewards])
         else:
             greedy = Sampler(SHORT, 2, 0.0).say(critic.decoder, features)
-            others = np.repeat(critic._judge(critic._reward, images, greedy, True)[:, None], 6, axis=1)
+            others = np.repeat(critic._reward(images, greedy)[:, None], 6, axis=1)
         np.testing.assert_allclose(advantages.reshape(2, 6), rewards - others, atol=1e-5)
 
 
