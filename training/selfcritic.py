@@ -34,13 +34,9 @@ ROWS_AT_ONCE = 80  # sentences of like length that are learnt from together: mor
 class RewardEpoch(Record):
     """What one epoch came to."""
 
-    sample_reward: (
-        float  # mean of the drawn sentences, by the weights of the moment; CIDEr-D is 0 to 10
-    )
+    sample_reward: float  # mean of the drawn sentences, by the weights of the moment; CIDEr-D is 0 to 10
     train_reward: float  # of greedy sentences for some training images after the epoch, counted like sample_reward
-    validation_cider: (
-        float  # CIDEr-D of greedy sentences, document frequencies from the validation references, without END
-    )
+    validation_cider: float  # CIDEr-D alone, of greedy sentences, weighed by the validation references, without END
     sample_words: float
     learning_rate: float  # of its last batch
     seconds: float
