@@ -37,3 +37,19 @@ class ProviderError(EngineError, RuntimeError):
 
 class OptionsError(EngineError, ValueError):
     """A decoding or runtime option with a value that makes no sense; names the field and the value."""
+
+
+class OverloadedError(EngineError, RuntimeError):
+    """A request that was refused at once because the queue is full; to be sent again later."""
+
+
+class DeadlineError(EngineError, TimeoutError):
+    """A request whose time was over before it was answered."""
+
+
+class ClosedError(EngineError, RuntimeError):
+    """A request to a scheduler that takes none any more."""
+
+
+class DeviceError(EngineError, RuntimeError):
+    """A run that failed on the device; `__cause__` is what the runtime said. Others may well succeed."""

@@ -1,0 +1,1 @@
+"""What the Scheduler is made of: requests, their answers, and the counters."""

@@ -1,0 +1,112 @@
+"""A caption word by word, for asyncio. Owns the way of words from the decoding thread into an event loop."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+
+from engine.result import Caption
+from engine.scheduling.future import CaptionFuture, Timings
+
+
+class Words:
+    """Words on their way: a thread puts them in, a task of any event loop takes them out."""
+
+    def __init__(self) -> None:
+        self._words: deque[str] = deque()
+        self._sent = 0
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._closed = False
+
+    @property
+    def sent(self) -> int:
+        """How many words were put in."""
+        return self._sent
+
+    def put(self, words: Sequence[str]) -> None:
+        """Adds words."""
+        with self._lock:
+            self._words.extend(words)
+            self._sent += len(words)
+        self._wake()
+
+    def close(self) -> None:
+        """Says that no more will come."""
+        with self._lock:
+            self._closed = True
+        self._wake()
+
+    async def take(self) -> str | None:
+        """Returns the next word; None after the last."""
+        while True:
+            with self._lock:
+                if self._words:
+                    return self._words.popleft()
+                if self._closed:
+                    return None
+                loop = asyncio.get_running_loop()
+                ready = loop.create_future()
+                self._waiting.append((loop, ready))
+            await ready
+
+    def _wake(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for loop, ready in waiting:
+            try:
+                loop.call_soon_threadsafe(_resolve, ready)
+            except RuntimeError:  # its event loop is closed: nobody waits there any more
+                continue
+
+
+class CaptionStream:
+    """The words of one caption, as soon as they stand: `async for word in stream`.
+
+    Iteration raises what befell the request. Leaving early (aclose, `async with`, or dropping the stream) cancels it.
+    """
+
+    def __init__(self, future: CaptionFuture, words: Words) -> None:
+        self._future = future
+        self._words = words
+        future.add_done_callback(lambda _: words.close())
+
+    @property
+    def timings(self) -> Timings | None:
+        """Where the time went, once the caption is there."""
+        return self._future.timings
+
+    def __aiter__(self) -> "CaptionStream":
+        return self
+
+    async def __anext__(self) -> str:
+        word = await self._words.take()
+        if word is None:
+            self._future.result()
+            raise StopAsyncIteration
+        return word
+
+    async def caption(self) -> Caption:
+        """Returns the whole caption when it is there, whether or not its words were taken."""
+        return await asyncio.shield(asyncio.wrap_future(self._future))
+
+    async def aclose(self) -> None:
+        """Cancels the request, if it is not done."""
+        self._future.cancel()
+
+    async def __aenter__(self) -> "CaptionStream":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        self._future.cancel()
+
+
+def _resolve(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)
