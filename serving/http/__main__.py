@@ -1,0 +1,136 @@
+"""`python -m serving.http`: the command line of the service. Owns its options, its start and how it ends."""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from engine import Captioner, EngineError, OptionsError, RuntimeOptions, Scheduler
+
+try:
+    import uvicorn
+
+    from serving.http.app import create_app
+    from serving.http.limits import Limits
+    from serving.http.logs import log, start
+    from serving.http.protocol import protocol
+except ModuleNotFoundError as missing:
+    if (missing.name or "").split(".")[0] in ("engine", "serving"):
+        raise
+    sys.exit(f"error: the HTTP service needs {missing.name}: install captioning-engine[serve]")
+
+TOKEN = "CAPTIONING_TOKEN"  # the environment variable; noqa: S105 - a name, no token
+MAX_PIXELS = 50_000_000  # of one image: about 200 MB while it is decoded
+SCHEDULER = ("max_rows", "max_queue", "max_wait_ms")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until SIGTERM or SIGINT, and returns the exit code.
+
+    0: everything accepted was finished; 2: the service could not start, told in one sentence.
+    """
+    arguments = vars(_parser().parse_args(argv))
+    try:
+        limits = Limits(**{each.name: arguments[each.name] for each in fields(Limits)})
+        tokens = _tokens(arguments["token_file"])
+        with _bind(arguments["host"], arguments["port"]) as listener:
+            captioner = Captioner(
+                arguments["bundle"],
+                provider=arguments["provider"],
+                precision=arguments["precision"],
+                max_pixels=arguments["max_pixels"],
+                runtime=RuntimeOptions(threads=arguments["threads"]),
+            )
+            given = {name: arguments[name] for name in SCHEDULER if arguments[name] is not None}
+            with Scheduler(captioner, **given) as scheduler:
+                _serve(scheduler, listener, limits, tokens)
+    except (EngineError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _serve(scheduler: Scheduler, listener: socket.socket, limits: Limits, tokens: Sequence[bytes]) -> None:
+    lines = start(sys.stderr)
+    app = create_app(scheduler, limits=limits, tokens=tokens)
+    config = uvicorn.Config(
+        app,
+        http=protocol(limits.upload_timeout),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=int(limits.timeout + limits.upload_timeout) + 5,
+    )
+    server = uvicorn.Server(config)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn takes them over, and raises them again at its end
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    host, port = listener.getsockname()[:2]
+    log.info("listening", extra={"host": host, "port": port, "model": scheduler.captioner.bundle.manifest.name})
+    try:
+        server.run(sockets=[listener])
+    finally:
+        log.info("stopped")
+        lines.close()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Takes the port before the model is loaded: who cannot have it should know at once. Raises OSError."""
+    try:
+        family, kind, protocol_number, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol_number)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise OSError(f"cannot listen on {host} port {port}: {why}; choose others with --host and --port") from error
+    return listener
+
+
+def _tokens(file: str | None) -> list[bytes]:
+    """Returns the tokens, one a line of the file, or that of the environment. Raises OptionsError."""
+    where = f"the file {file}" if file else f"the variable {TOKEN}"
+    if file is None and TOKEN not in os.environ:
+        return []
+    try:
+        text = Path(file).read_bytes() if file else os.environb[TOKEN.encode()]
+    except OSError as error:
+        raise OptionsError(f"--token-file: {where} cannot be read ({error.strerror})") from error
+    tokens = [line.strip() for line in text.splitlines() if line.strip()]
+    if not tokens:
+        raise OptionsError(f"{where} holds no token: write one, or do without to let everybody in")
+    return tokens
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serving.http", description="Captions photographs over HTTP.")
+    option = parser.add_argument
+    option("--host", default="127.0.0.1", help="address to listen on; %(default)s is the default")
+    option("--port", type=int, default=8000, help="0: any that is free; %(default)s is the default")
+    option("--bundle", metavar="FOLDER", help="the model to use; the one that ships if left out")
+    option("--provider", default="auto", metavar="NAME", help="what to run on; auto is the default")
+    option("--precision", default="auto", metavar="NAME", help="auto is the default")
+    option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
+    option("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="most pixels of an image; %(default)s")
+    option("--max-rows", type=int, metavar="N", help="most sentences that grow at once")
+    option("--max-queue", type=int, metavar="N", help="most images that wait; more are refused")
+    option("--max-wait-ms", type=float, metavar="MS", help="longest wait for more images than one")
+    for each in fields(Limits):
+        kind: Any = type(each.default)
+        text = f"{each.metadata['help']}; {each.default} is the default"
+        option(f"--{each.name.replace('_', '-')}", type=kind, default=each.default, metavar="N", help=text)
+    option("--token-file", metavar="FILE", help=f"bearer tokens, one a line; or the variable {TOKEN}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

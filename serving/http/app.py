@@ -1,0 +1,163 @@
+"""The service as an ASGI application: its routes and its description. Reads, captions and counts nothing itself."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from engine import Beam, Greedy, Sample, Scheduler
+from serving.http import description, metrics
+from serving.http.answers import Answer, Model, State
+from serving.http.bodies import Bodies
+from serving.http.clients import EventStream, while_connected
+from serving.http.gate import Gate
+from serving.http.limits import Limits
+from serving.http.logs import JsonLines, log
+from serving.http.options import read_decoding
+from serving.http.problems import Problem, http_problem, respond
+from serving.http.work import Work
+
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+
+
+def create_app(
+    scheduler: Scheduler, *, limits: Limits | None = None, tokens: Sequence[bytes] = (), warm: bool = True
+) -> FastAPI:
+    """Returns the service on a scheduler, which stays the caller's to close.
+
+    tokens: bearer tokens, any of which opens; none means that the service is open. warm: warms the scheduler's
+    captioner up as the application starts, and is ready after it.
+    """
+    limits = limits or Limits()
+    bodies, work = Bodies(limits), Work(scheduler, limits.timeout)
+    counts = metrics.Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.ready = not warm
+        warming = asyncio.create_task(_warm_up(app, scheduler)) if warm else None
+        yield
+        app.state.ready = False
+        if warming:
+            warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)
+
+    app = FastAPI(
+        title="Captions", version="1", description=description.text(), lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.ready = False
+
+    @app.post("/v1/captions", response_model=Answer, **description.captions(limits, many=True))
+    async def captions(request: Request) -> Response:
+        """Caption one or more images."""
+        async with bodies.read(request) as upload:
+            decoding = read_decoding(upload.options)
+            answer = await while_connected(request, work.caption(upload.images, decoding, _id(request)))
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    @app.post("/v1/captions/stream", **description.captions(limits, many=False))
+    async def stream(request: Request) -> Response:
+        """Caption one image, word by word."""
+        async with bodies.read(request) as upload:
+            if len(upload.images) != 1:
+                raise Problem("body", f"{len(upload.images)} images were sent, and one can be streamed")
+            words = work.words(upload.images[0], read_decoding(upload.options))
+            try:
+                first = await while_connected(request, anext(words))  # an error before it has a status of its own
+            except BaseException:
+                await words.aclose()
+                raise
+        return EventStream(first, words, _id(request))
+
+    @app.get("/v1/model", **description.plain(Model))
+    async def model() -> Model:
+        """Tell which model answers, and the limits of requests."""
+        return _model(scheduler, limits)
+
+    @app.get("/healthz", **description.plain(State))
+    async def healthz() -> State:
+        """Tell that the process lives."""
+        return State(status="ok")
+
+    @app.get("/readyz", **description.plain(State, 503))
+    async def readyz() -> State:
+        """Tell that the model is warmed up."""
+        if not app.state.ready:
+            raise Problem("closing", "the model is not warmed up yet")
+        return State(status="ready")
+
+    @app.get("/metrics", **description.text_response(metrics.MEDIA_TYPE))
+    async def show_metrics() -> Response:
+        """Counters in Prometheus' text format."""
+        lost = sum(handler.lost for handler in logging.getLogger().handlers if isinstance(handler, JsonLines))
+        text = counts.render(scheduler.stats(), held_bytes=bodies.budget.held, lost_log_lines=lost)
+        return Response(text, media_type=metrics.MEDIA_TYPE)
+
+    @app.exception_handler(HTTPException)
+    async def refuse(request: Request, error: HTTPException) -> Response:
+        return respond(http_problem(error.status_code, _id(request)), error.headers or {})
+
+    for path, file in PAGE.items():
+        _add_page(app, path, *file)
+    paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
+    app.add_middleware(Gate, metrics=counts, tokens=tokens, paths=paths)
+    return app
+
+
+async def _warm_up(app: FastAPI, scheduler: Scheduler) -> None:
+    try:
+        decodings = (Greedy(), Beam(), Sample(seed=0))
+        await asyncio.to_thread(scheduler.captioner.warmup, decodings=decodings)
+    except Exception:
+        log.exception("warm-up failed: the service will not be ready")
+    else:
+        app.state.ready = True
+        log.info("ready")
+
+
+def _add_page(app: FastAPI, path: str, name: str, media_type: str) -> None:
+    """Serves a file of the page, read once; none where the page is not installed."""
+    file = files("serving.http") / "page" / name
+    if not file.is_file():
+        return
+    content = file.read_bytes()
+    headers = {"Content-Security-Policy": CSP, "Cache-Control": "no-cache"}
+
+    @app.get(path, include_in_schema=False)
+    async def page() -> Response:
+        return Response(content, headers=headers, media_type=media_type)
+
+
+def _model(scheduler: Scheduler, limits: Limits) -> Model:
+    captioner = scheduler.captioner
+    manifest = captioner.bundle.manifest
+    defaults = manifest.defaults
+    return Model(
+        name=manifest.name,
+        encoder=manifest.encoder,
+        provider=captioner.provider,
+        precision=captioner.precision,
+        vocabulary_size=manifest.vocabulary_size,
+        image_size=(manifest.image.height, manifest.image.width),
+        calibrated=bool(manifest.confidence),
+        defaults={name: getattr(defaults, name) for name in defaults.__slots__},
+        limits={name: getattr(limits, name) for name in limits.__slots__} | {"max_pixels": captioner.max_pixels},
+    )
+
+
+def _id(request: Request) -> str:
+    identity: Any = request.state.request_id
+    return str(identity)

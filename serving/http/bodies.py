@@ -1,0 +1,181 @@
+"""Request bodies -> images and options, within limits that hold while the bytes come. Decodes no image.
+
+Everything stays in memory, of which there is a budget for all requests together: a full disk harms nobody.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import Request
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from serving.http.limits import Limits
+from serving.http.problems import Problem
+
+MAX_FIELDS = 64
+MAX_FIELD_BYTES = 16 * 1024
+LINGER = 2.0  # seconds in which the rest of a refused body is thrown away, so that the client reads the answer
+IMAGES = "images"  # the name of the files
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a request asked for: the image files, and options as names and texts, in the order in which they came."""
+
+    images: list[bytes]
+    options: list[tuple[str, str]]
+
+
+class Budget:
+    """The bytes of bodies that the service may hold at once."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.held = 0
+
+    def take(self, count: int) -> None:
+        """Takes some bytes, which the caller gives back. Raises Problem where there are not so many."""
+        if self.held + count > self.size:
+            raise Problem(
+                "overloaded", "the service holds as many uploads as it may: try again later", {"Retry-After": "1"}
+            )
+        self.held += count
+
+
+class Bodies:
+    """Reads the bodies of requests."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.budget = Budget(limits.max_held_bytes)
+
+    @asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[Upload]:
+        """Gives what a request holds, and counts its bytes against the budget until it is left.
+
+        Raises Problem, and starlette's ClientDisconnect.
+        """
+        chunks = _Chunks(request, self.limits, self.budget)
+        try:
+            try:
+                async with asyncio.timeout(self.limits.upload_timeout):
+                    upload = await self._upload(request, chunks)
+            except TimeoutError:
+                raise Problem("slow", f"the body took longer than {self.limits.upload_timeout:g} s") from None
+            except Problem:
+                await chunks.throw_away()
+                raise
+            yield upload
+        finally:
+            self.budget.held -= chunks.taken
+
+    async def _upload(self, request: Request, chunks: "_Chunks") -> Upload:
+        kind = parse_options_header(request.headers.get("content-type"))[0].decode("latin-1")
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise Problem("media-type", "the body is compressed: send it as it is, without Content-Encoding")
+        chunks.check_announced()
+        query = request.query_params.multi_items()
+        if kind == "multipart/form-data":
+            images, fields = await _multipart(request.headers, chunks, self.limits.max_images)
+            return Upload(images, query + fields)
+        if kind.startswith("image/") or kind == "application/octet-stream":
+            return Upload([b"".join([chunk async for chunk in chunks.read()])], query)
+        sent = f"not {kind}" if kind else "and the request has no Content-Type"
+        raise Problem(
+            "media-type", f"send multipart/form-data, or one image as image/* or application/octet-stream, {sent}"
+        )
+
+
+class _Chunks:
+    """The chunks of one body, counted as they come."""
+
+    def __init__(self, request: Request, limits: Limits, budget: Budget) -> None:
+        self._request = request
+        self._stream = request.stream()
+        self._most = limits.max_bytes
+        self._budget = budget
+        self.taken = 0
+
+    def check_announced(self) -> None:
+        """Raises Problem if Content-Length says that the body is too large."""
+        length = self._request.headers.get("content-length", "0")
+        if length.isdecimal() and int(length[:20]) > self._most:
+            raise self._too_large()
+
+    async def read(self) -> AsyncGenerator[bytes, None]:
+        """Yields the chunks. Raises Problem at the first byte too many."""
+        async for chunk in self._stream:
+            if self.taken + len(chunk) > self._most:
+                raise self._too_large()
+            self._budget.take(len(chunk))
+            self.taken += len(chunk)
+            yield chunk
+
+    async def throw_away(self) -> None:
+        """Reads what is left for a moment: a connection closed on a client that still sends would lose the answer."""
+        try:
+            async with asyncio.timeout(LINGER):
+                async for _ in self._stream:
+                    pass
+        except TimeoutError:
+            pass
+
+    def _too_large(self) -> Problem:
+        return Problem("too-large", f"the body has more than {self._most:,} bytes", {"Connection": "close"})
+
+
+async def _multipart(headers: Headers, chunks: _Chunks, max_images: int) -> tuple[list[bytes], list[tuple[str, str]]]:
+    """Returns the image files and the fields of a form. Raises Problem."""
+    parser = _Parser(headers, chunks.read(), max_images)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Problem("body", f"the multipart body is broken: {error.message}") from error
+    except ValueError as error:  # a charset that Python knows and that is none of text
+        raise Problem("body", "the multipart body is broken: its text cannot be decoded") from error
+    if not parser.ended:
+        raise Problem("body", "the multipart body breaks off before its closing boundary")
+    images: list[bytes] = []
+    fields: list[tuple[str, str]] = []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile) != (name == IMAGES):
+            what = "is a file" if name != IMAGES else "is not sent as a file (it has no filename)"
+            raise Problem("body", f"the part {name!r} {what}: images go into files called {IMAGES!r}")
+        if isinstance(value, UploadFile):
+            images.append(value.file.read())
+        else:
+            fields.append((name, value))
+    if not images:
+        raise Problem("body", f"no image was sent: the form needs a file called {IMAGES!r}")
+    if len(images) > max_images:
+        raise _too_many(max_images)
+    return images, fields
+
+
+class _Parser(MultiPartParser):
+    """Starlette's parser that writes no file, stops at one part too many and says whether the body was whole."""
+
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], max_images: int) -> None:
+        most = max_images + MAX_FIELDS
+        super().__init__(headers, stream, max_files=most, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+        self.spool_max_size = 0  # which is no limit
+        self.ended = False
+        self._max_images = max_images
+        self._parts = 0
+
+    def on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > self._max_images + MAX_FIELDS:
+            raise _too_many(self._max_images)
+        super().on_part_begin()
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
+def _too_many(max_images: int) -> Problem:
+    return Problem("too-large", f"a request holds at most {max_images} images and {MAX_FIELDS} fields")

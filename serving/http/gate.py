@@ -1,0 +1,112 @@
+"""What every request passes: its id, its token, its count, its line in the log, and an end to errors nobody foresaw."""
+
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from hmac import compare_digest
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.http.logs import log
+from serving.http.metrics import Metrics
+from serving.http.problems import Problem, problem_of
+
+ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+OPEN = {"/", "/page.js", "/page.css", "/healthz", "/readyz", "/openapi.json"}  # to callers without a token
+GONE = 499  # what logs call a client that did not wait, after nginx
+TOLD = {"internal", "device"}  # kinds of problems whose cause the log has to tell
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+class Gate:
+    """ASGI middleware around the whole service. tokens: any of which opens; none at all means that all is open."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, tokens: Sequence[bytes], paths: frozenset[str]) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.tokens = tokens
+        self.paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        visit = _Visit(scope, receive, send)
+        self.metrics.in_progress += 1
+        try:
+            await self._enter(visit)
+        finally:
+            self.metrics.in_progress -= 1
+            self._note(visit)
+
+    async def _enter(self, visit: "_Visit") -> None:
+        try:
+            if not self._may_pass(visit):
+                challenge = {"WWW-Authenticate": "Bearer"}
+                raise Problem("token", "send the header `Authorization: Bearer` with the service's token", challenge)
+            await self.app(visit.scope, visit.receive, visit.send)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            problem = problem_of(error)
+            if problem.kind in TOLD:
+                log.error("request failed", exc_info=error, extra={"request_id": visit.request_id})
+            if not visit.status:
+                await problem.response(visit.request_id)(visit.scope, visit.receive, visit.send)
+
+    def _may_pass(self, visit: "_Visit") -> bool:
+        if not self.tokens or visit.scope["path"] in OPEN:
+            return True
+        scheme, _, token = visit.headers.get("authorization", "").partition(" ")
+        given = token.strip().encode("latin-1")
+        matches = [compare_digest(given, known) for known in self.tokens]  # all of them: time tells nothing
+        return scheme.lower() == "bearer" and any(matches)
+
+    def _note(self, visit: "_Visit") -> None:
+        status = visit.status if visit.complete else GONE
+        seconds = time.perf_counter() - visit.began
+        path = visit.scope["path"] if visit.scope["path"] in self.paths else "other"
+        method = visit.scope["method"] if visit.scope["method"] in METHODS else "other"
+        self.metrics.add(method, path, status, seconds)
+        self.metrics.bytes_received += visit.received
+        client = visit.scope.get("client") or ("",)
+        said = {"request_id": visit.request_id, "method": method, "path": visit.scope["path"][:200], "status": status}
+        log.info("request", extra=said | {"seconds": round(seconds, 6), "bytes": visit.received, "client": client[0]})
+
+
+class _Visit:
+    """One request on its way through."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.began = time.perf_counter()
+        self.headers = Headers(scope=scope)
+        named = self.headers.get("x-request-id", "")
+        self.request_id = named if ID.fullmatch(named) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = self.request_id
+        self.scope = scope
+        self.status = 0
+        self.complete = False
+        self.received = 0
+        self._receive, self._send = receive, send
+
+    async def receive(self) -> Message:
+        """Counts what comes in."""
+        message = await self._receive()
+        self.received += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Adds what every answer carries."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers["Referrer-Policy"] = "no-referrer"
+            headers.setdefault("Cache-Control", "no-store")
+        await self._send(message)
+        self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)

@@ -1,0 +1,22 @@
+"""What one request, and all together, may cost the service. Owns the values; each is held where it is met."""
+
+from dataclasses import dataclass, field, fields
+
+from engine import OptionsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Limits of the service; each is an option of the command line by the same name. Raises OptionsError."""
+
+    max_bytes: int = field(default=32 * 1024**2, metadata={"help": "most bytes of a request's body"})
+    max_images: int = field(default=16, metadata={"help": "most images in a request"})
+    max_held_bytes: int = field(default=512 * 1024**2, metadata={"help": "most bytes of all bodies held at once"})
+    timeout: float = field(default=30.0, metadata={"help": "seconds that captioning may take once the body is there"})
+    upload_timeout: float = field(default=30.0, metadata={"help": "seconds in which a request has to arrive"})
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not 0 < value < float("inf"):
+                raise OptionsError(f"Limits({each.name}={value!r}): {each.name} must be a number above 0")

@@ -1,0 +1,68 @@
+"""Logs as JSON lines, written by a thread of their own: a full disk or a stalled reader costs lines, never requests."""
+
+import json
+import logging
+import queue
+import threading
+import time
+import traceback
+from typing import TextIO
+
+MAX_WAITING = 10_000  # lines
+PLAIN = logging.makeLogRecord({}).__dict__.keys() | {"message", "asctime", "color_message", "taskName"}
+
+log = logging.getLogger("serving.http")
+
+
+class JsonLines(logging.Handler):
+    """Writes each record as a line of JSON: time, level, event, and the fields of `extra`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.lost = 0
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
+        self._thread = threading.Thread(target=self._write, name="logs", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queues a line; where too many wait, it is lost and counted."""
+        try:
+            self._lines.put_nowait(_line(record))
+        except Exception:  # the queue is full, or a field cannot be told: no reason to fail a request
+            self.lost += 1
+
+    def close(self) -> None:
+        """Writes what waits, for at most a second."""
+        try:
+            self._lines.put(None, timeout=1)
+            self._thread.join(1)
+        except queue.Full:
+            pass
+        super().close()
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                self._stream.write(line)
+                self._stream.flush()
+            except (OSError, ValueError):
+                self.lost += 1
+
+
+def _line(record: logging.LogRecord) -> str:
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    entry = {"time": f"{moment}.{record.msecs:03.0f}Z", "level": record.levelname.lower(), "event": record.getMessage()}
+    entry |= {name: value for name, value in record.__dict__.items() if name not in PLAIN}
+    if record.exc_info:
+        entry["trace"] = "".join(traceback.format_exception(*record.exc_info))
+    return json.dumps(entry, default=str) + "\n"
+
+
+def start(stream: TextIO) -> JsonLines:
+    """Sends the logs of the whole process to a stream as JSON lines."""
+    handler = JsonLines(stream)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    return handler

@@ -1,0 +1,94 @@
+"""From images to answers by the scheduler: all images of a request are accepted, or none. Knows no HTTP."""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+
+from engine import Caption, CaptionFuture, CaptionStream, DeviceError, ImageError, Scheduler
+from serving.http.answers import Answer, Captioned, Failed, captioned
+from serving.http.options import Decoding
+from serving.http.problems import Problem, problem_of
+
+GRACE = 2.0  # seconds after which the service no longer waits for a scheduler that ought to have given up itself
+OWN = (ImageError, DeviceError)  # errors that concern one image; others concern the request
+
+
+class Work:
+    """Gives images to a scheduler and makes answers of what comes back. timeout: seconds for a request."""
+
+    def __init__(self, scheduler: Scheduler, timeout: float) -> None:
+        self.scheduler = scheduler
+        self.timeout = timeout
+        self._done: deque[float] = deque([time.monotonic()], maxlen=64)  # when the last captions were done
+
+    @property
+    def model(self) -> str:
+        """The name of the model that new requests go to."""
+        return self.scheduler.captioner.bundle.manifest.name
+
+    def problem(self, error: BaseException) -> Problem:
+        """Returns what a client may know of an error."""
+        return problem_of(error, self._retry_after())
+
+    async def caption(self, images: list[bytes], decoding: Decoding, request_id: str) -> Answer:
+        """Returns the captions of all images; being cancelled cancels them.
+
+        An error of one of several images stands in its place; all others raise Problem.
+        """
+        model = self.model
+        futures: list[CaptionFuture] = []
+        try:
+            for image in images:  # one refused refuses all: `finally` takes the others back
+                futures.append(self.scheduler.submit(image, decoding, timeout=self.timeout))  # noqa: PERF401
+            async with asyncio.timeout(self.timeout + GRACE):
+                results = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        except Exception as error:
+            raise self.problem(error) from error
+        finally:
+            for future in futures:
+                future.cancel()  # which does nothing to one that is done
+        kept = OWN if len(images) > 1 else ()
+        entries = [
+            self._entry(result, future, kept, request_id) for result, future in zip(results, futures, strict=True)
+        ]
+        return Answer(model=model, request_id=request_id, captions=entries)
+
+    async def words(self, image: bytes, decoding: Decoding) -> AsyncGenerator[str | Captioned, None]:
+        """Yields the words of an image's caption as they come, then the whole; leaving cancels. Raises Problem."""
+        stream: CaptionStream | None = None
+        deadline = asyncio.get_running_loop().time() + self.timeout + GRACE
+        try:
+            stream = self.scheduler.stream(image, decoding, timeout=self.timeout)
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    word = await anext(stream, None)
+                if word is None:
+                    break
+                yield word
+            async with asyncio.timeout_at(deadline):
+                caption = await stream.caption()
+            self._done.append(time.monotonic())
+            yield captioned(caption, stream.timings)
+        except Exception as error:
+            raise self.problem(error) from error
+        finally:
+            if stream:
+                await stream.aclose()
+
+    def _entry(
+        self, result: Caption | BaseException, future: CaptionFuture, kept: tuple[type[Exception], ...], request_id: str
+    ) -> Captioned | Failed:
+        if isinstance(result, Caption):
+            self._done.append(time.monotonic())
+            return captioned(result, future.timings)
+        problem = self.problem(result)
+        if isinstance(result, kept):
+            return Failed(error=problem.body(request_id))
+        raise problem from result
+
+    def _retry_after(self) -> int:
+        """Returns the seconds in which the queue is done, at the speed of late."""
+        seconds = (time.monotonic() - self._done[0]) / len(self._done)  # per caption
+        return max(1, min(60, math.ceil(seconds * self.scheduler.stats().queue_depth)))
