@@ -1,0 +1,437 @@
+// The page of the captioning service: takes photographs, asks POST v1/captions/stream about each and writes the words as
+// they come. Knows the service's answers and nothing about models. Its addresses are relative, so any prefix will do.
+
+const PARALLEL = 4; // photographs under way at once: browsers open six connections to a host
+const ATTEMPTS = 8; // tries before the refusal of a busy service is shown as an error
+const WHAT = {
+  greedy: "The likeliest word at each step: the fastest.",
+  beam: "Several sentences grow side by side and the best ones stay: slower, usually better.",
+  sample: "Words are drawn by chance: a low temperature keeps to likely ones, a seed makes it repeatable.",
+};
+
+const find = (selector, root = document) => root.querySelector(selector);
+const options = find("#options");
+const cards = new Set();
+let token = "";
+
+// ---- the service
+
+class Problem extends Error {
+  constructor(told, retryAfter = null) {
+    super(told.detail || told.title);
+    Object.assign(this, { title: told.title, detail: told.detail, status: told.status, id: told.request_id, retryAfter });
+  }
+}
+
+async function problemOf(response) {
+  const told = await response.json().catch(() => ({}));
+  const after = response.headers.get("Retry-After");
+  const seconds = after === null ? null : Number.isFinite(+after) ? +after : (Date.parse(after) - Date.now()) / 1000;
+  return new Problem({ title: `${response.status} ${response.statusText}`.trim(), ...told, status: response.status }, seconds);
+}
+
+/** Asks the service; every way to fail is a Problem but the caller's own abort. */
+async function request(path, settings = {}) {
+  const headers = { ...settings.headers, ...(token && { Authorization: `Bearer ${token}` }) };
+  let response;
+  try {
+    response = await fetch(path, { ...settings, headers });
+  } catch (error) {
+    settings.signal?.throwIfAborted();
+    throw new Problem({ title: "No answer", detail: "The service could not be reached. Is it running?" });
+  }
+  if (response.ok) return response;
+  throw await problemOf(response);
+}
+
+/** Yields {event, data} for each event of a text/event-stream body, however its bytes are cut into chunks. */
+async function* eventsOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "", event = "", data = [];
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return; // an event without its blank line is incomplete, and dropped
+    const lines = (rest + value).split(/\r\n|\n|\r(?!$)/); // a last \r may be half of \r\n
+    rest = lines.pop();
+    for (const line of lines) {
+      const [, field, content = ""] = /^([^:]*)(?:: ?(.*))?$/.exec(line);
+      if (field === "event") event = content;
+      else if (field === "data") data.push(content);
+      else if (line === "") {
+        if (data.length) yield { event, data: data.join("\n") };
+        event = "";
+        data = [];
+      }
+    }
+  }
+}
+
+/** Returns the service's caption of a photograph; calls onWord with each word before. */
+async function ask(photo, query, signal, onWord) {
+  const type = photo.type.startsWith("image/") ? photo.type : "application/octet-stream";
+  const settings = { method: "POST", body: photo, headers: { "Content-Type": type }, signal };
+  const response = await request(`v1/captions/stream?${query}`, settings);
+  try {
+    for await (const { event, data } of eventsOf(response.body)) {
+      const told = JSON.parse(data);
+      if (event === "word") onWord(told.word);
+      if (event === "error" || told.error) throw new Problem(told.error ?? told);
+      if (event === "caption") return told;
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof Problem) throw error;
+  }
+  throw new Problem({ title: "The answer broke off", detail: "The connection ended before the caption was complete." });
+}
+
+let free = PARALLEL;
+const line = [];
+
+/** Runs work when fewer than PARALLEL others run. */
+async function inTurn(work) {
+  if (free > 0) free -= 1;
+  else await new Promise((go) => line.push(go));
+  try {
+    return await work();
+  } finally {
+    const next = line.shift();
+    if (next) next();
+    else free += 1;
+  }
+}
+
+// ---- what is said
+
+/** Tells a screen reader, politely and in full: the log keeps what others added in the same moment. */
+function announce(text) {
+  const news = find("#news");
+  news.append(Object.assign(document.createElement("p"), { textContent: text }));
+  while (news.children.length > 20) news.firstChild.remove();
+}
+
+let toastTimer;
+function toast(text) {
+  announce(text);
+  const box = find("#toast");
+  box.textContent = text;
+  box.hidden = false;
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => (box.hidden = true), 5000);
+}
+
+const percent = (share) => `${Math.round(share * 100)}%`;
+const ms = (value) => (value < 9.95 ? value.toFixed(1) : value.toFixed(0));
+
+function timesOf(timings) {
+  if (!timings) return "";
+  const { queued, encoding, decoding } = timings;
+  const parts = `queue ${ms(queued)}, encoder ${ms(encoding)}, decoder ${ms(decoding)}`;
+  return ` · ${ms(queued + encoding + decoding)} ms (${parts})`;
+}
+
+function optionsText(query) {
+  const said = { greedy: "Greedy", beam: `Beam ${query.get("beam_size")}`, sample: "Sample" };
+  const names = ["length_penalty", "temperature", "top_k", "seed"].filter((name) => query.has(name));
+  return [said[query.get("decoding")], ...names.map((name) => `${name.replace("_", " ")} ${query.get(name)}`)].join(", ");
+}
+
+function queryOfOptions() {
+  const query = new URLSearchParams([...new FormData(options)].filter(([, value]) => value !== ""));
+  if (query.has("beam_size")) query.set("num_hypotheses", query.get("beam_size")); // what grew is shown
+  return query;
+}
+
+// ---- a photograph and its caption
+
+class Card {
+  constructor(photo) {
+    this.photo = photo;
+    this.item = find("#card").content.firstElementChild.cloneNode(true);
+    this.article = this.at("article");
+    this.name = photo.name || "photograph";
+    this.at("h3").textContent = this.name;
+    this.article.setAttribute("aria-label", this.name);
+    const image = this.at("img");
+    image.alt = `Photograph ${this.name}`;
+    image.src = URL.createObjectURL(photo);
+    image.addEventListener("error", () => image.replaceWith("No preview"));
+    const deeds = { cancel: () => this.cancel(), again: () => this.run(), copy: () => this.copy(), remove: () => this.remove() };
+    for (const [name, deed] of Object.entries(deeds)) {
+      const button = this.at(`.${name}`);
+      button.setAttribute("aria-label", `${button.textContent} ${this.name}`);
+      button.addEventListener("click", deed);
+    }
+  }
+
+  at(selector) {
+    return find(selector, this.item);
+  }
+
+  /** Captions the photograph with the options as they stand; a run under way is given up. */
+  async run() {
+    this.job?.abort();
+    const job = (this.job = new AbortController());
+    const query = queryOfOptions();
+    this.refused = false;
+    this.show("running", "Waiting for its turn");
+    try {
+      const told = await this.answer(query, job.signal);
+      if (this.job === job) this.finish(told, query);
+    } catch (problem) {
+      if (this.job === job) this.fail(problem);
+    }
+  }
+
+  async answer(query, signal) {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await inTurn(() => {
+          signal.throwIfAborted();
+          this.show("running", "Looking at the photograph");
+          return ask(this.photo, query, signal, (word) => this.job.signal === signal && this.write(word));
+        });
+      } catch (problem) {
+        const busy = problem.status === 429 || Number.isFinite(problem.retryAfter);
+        if (attempt === ATTEMPTS || !busy) throw problem;
+        for (let left = Math.ceil(problem.retryAfter ?? 2 ** attempt); left > 0; left -= 1) {
+          this.show("running", `${problem.title}: trying again in ${left} s`);
+          await new Promise((done) => setTimeout(done, 1000));
+          signal.throwIfAborted();
+        }
+      }
+    }
+  }
+
+  /** Puts the card into a state, without anything that an earlier one had written. */
+  show(state, status) {
+    const running = state === "running";
+    this.article.dataset.state = state;
+    this.article.setAttribute("aria-busy", String(running));
+    this.at(".caption").replaceChildren();
+    this.at(".caption").classList.toggle("writing", running);
+    this.at(".status").textContent = status;
+    for (const part of [".sure", ".fault", ".others"]) this.at(part).hidden = true;
+    const held = this.item.contains(document.activeElement);
+    this.at(".cancel").hidden = !running;
+    this.at(".again").hidden = running;
+    this.at(".copy").hidden = state !== "done" || !navigator.clipboard;
+    // a hidden button drops the focus: the one that took its place gets it
+    if (held && !document.activeElement.checkVisibility()) this.at(running ? ".cancel" : ".again").focus();
+  }
+
+  write(word) {
+    const words = this.at(".caption");
+    if (words.firstChild) words.append(" ");
+    words.append(Object.assign(document.createElement("span"), { textContent: word }));
+    this.at(".status").textContent = "Writing";
+  }
+
+  finish(told, query) {
+    this.show("done", `${optionsText(query)}${timesOf(told.timings_ms)}`);
+    this.at(".caption").textContent = told.caption;
+    if (told.confidence !== null) {
+      this.at(".sure").hidden = false;
+      this.at(".sure meter").value = told.confidence;
+      this.at(".sure meter").setAttribute("aria-label", `Confidence in ${told.caption}`);
+      this.at(".sure .figure").textContent = percent(told.confidence);
+    }
+    const others = told.alternatives.filter((other) => other.caption !== told.caption);
+    this.at(".others").hidden = others.length === 0;
+    this.at(".others summary").textContent = others.length === 1 ? "1 alternative" : `${others.length} alternatives`;
+    this.at(".others ol").replaceChildren(...others.map(alternativeItem));
+    const sure = told.confidence === null ? "" : ` Confidence ${percent(told.confidence)}.`;
+    announce(`${this.name}: ${told.caption}${sure}`);
+  }
+
+  fail(problem) {
+    this.show("failed", "");
+    this.at(".fault").hidden = false;
+    this.at(".fault strong").textContent = problem.title;
+    this.at(".fault .detail").textContent = problem.detail ?? "";
+    this.at(".fault .id").textContent = problem.id ? `Request ${problem.id}` : "";
+    announce(`${this.name}: ${problem.message}`);
+    this.refused = problem.status === 401;
+    if (this.refused) askForToken(problem);
+  }
+
+  cancel() {
+    this.job.abort();
+    this.job = null;
+    this.show("cancelled", "Cancelled");
+    announce(`${this.name}: cancelled`);
+  }
+
+  async copy() {
+    await navigator.clipboard.writeText(this.at(".caption").textContent);
+    toast("Copied.");
+  }
+
+  remove() {
+    this.job?.abort();
+    this.job = null;
+    URL.revokeObjectURL(this.at("img")?.src);
+    const neighbour = this.item.nextElementSibling ?? this.item.previousElementSibling;
+    const held = this.item.contains(document.activeElement);
+    this.item.remove();
+    cards.delete(this);
+    showCount();
+    if (held) find(neighbour ? ".remove" : "#pick", neighbour ?? document).focus();
+  }
+}
+
+function alternativeItem({ caption, confidence, log_prob: logProb }) {
+  const item = document.createElement("li");
+  const figure = Object.assign(document.createElement("span"), { className: "figure small" });
+  item.append(caption, " ");
+  if (confidence === null) {
+    item.className = "bare";
+    figure.textContent = logProb === null ? "" : `log p ${logProb.toFixed(2)}`;
+  } else {
+    const bar = Object.assign(document.createElement("meter"), { min: 0, max: 1, value: confidence });
+    bar.setAttribute("aria-label", `Confidence in ${caption}`);
+    item.append(bar, " ");
+    figure.textContent = percent(confidence);
+  }
+  item.append(figure);
+  return item;
+}
+
+// ---- photographs come in
+
+function showCount() {
+  find("#empty").hidden = cards.size > 0;
+  find("#all").hidden = cards.size === 0;
+}
+
+function add(files) {
+  const added = [...files].map((file) => new Card(file));
+  for (const card of added) cards.add(card);
+  find("#cards").prepend(...added.map((card) => card.item));
+  showCount();
+  for (const card of added) card.run();
+}
+
+for (const input of [find("#files"), find("#capture")]) {
+  input.addEventListener("change", () => {
+    add(input.files);
+    input.value = ""; // so that the same file can be chosen again
+  });
+}
+find("#pick").addEventListener("click", () => find("#files").click());
+
+document.addEventListener("paste", ({ clipboardData }) => {
+  if (clipboardData.files.length) add(clipboardData.files);
+});
+
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.toggle("dropping", event.dataTransfer.types.includes("Files"));
+});
+document.addEventListener("dragleave", (event) => {
+  if (event.relatedTarget === null) document.body.classList.remove("dropping");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
+  const files = items.filter((item) => !item.webkitGetAsEntry()?.isDirectory).map((item) => item.getAsFile());
+  if (files.length) add(files);
+  else toast(items.length ? "Drop photographs, not folders." : "That is an address, not a file: save the picture first.");
+});
+
+// ---- the camera
+
+const camera = find("#camera");
+let lens = null;
+
+function closeLens() {
+  for (const track of lens?.getTracks() ?? []) track.stop();
+  lens = find("#view").srcObject = null;
+}
+
+async function openCamera() {
+  const fault = find("#camera-fault");
+  fault.hidden = true;
+  find("#take").disabled = true;
+  camera.showModal();
+  try {
+    const opened = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1920 } } });
+    lens = opened;
+    if (!camera.open) return closeLens(); // closed while the browser asked for leave
+    find("#view").srcObject = lens;
+  } catch (error) {
+    const why = { NotAllowedError: "This page may not use the camera: allow it in the browser's settings.", NotFoundError: "There is no camera." };
+    fault.textContent = why[error.name] ?? "The camera does not start: another program may use it.";
+    fault.hidden = false;
+  }
+}
+
+find("#view").addEventListener("playing", () => (find("#take").disabled = false));
+find("#take").addEventListener("click", () => {
+  const view = find("#view");
+  const canvas = Object.assign(document.createElement("canvas"), { width: view.videoWidth, height: view.videoHeight });
+  canvas.getContext("2d").drawImage(view, 0, 0);
+  const time = new Date().toTimeString().slice(0, 8).replaceAll(":", ".");
+  canvas.toBlob((blob) => add([new File([blob], `camera ${time}.jpg`, { type: blob.type })]), "image/jpeg", 0.92);
+  camera.close();
+});
+find("#camera-close").addEventListener("click", () => camera.close());
+camera.addEventListener("close", closeLens);
+
+const phone = matchMedia("(hover: none) and (pointer: coarse)").matches; // its own camera program beats a video in a dialog
+find("#shoot").hidden = !phone && !navigator.mediaDevices;
+find("#shoot").addEventListener("click", () => (phone ? find("#capture").click() : openCamera()));
+
+// ---- options
+
+function showOptions() {
+  const chosen = new FormData(options).get("decoding");
+  for (const part of options.querySelectorAll("[data-for]")) part.hidden = part.disabled = part.dataset.for !== chosen;
+  for (const output of options.querySelectorAll("output")) output.value = find(`#${output.htmlFor}`).value;
+  find("#options-what").textContent = WHAT[chosen];
+  find("#options-short").textContent = optionsText(queryOfOptions());
+}
+
+options.addEventListener("input", showOptions);
+options.addEventListener("submit", (event) => {
+  event.preventDefault();
+  for (const card of cards) card.run();
+});
+find("#remove-all").addEventListener("click", () => {
+  for (const card of cards) card.remove();
+  find("#pick").focus();
+});
+find("#options-fold").open = matchMedia("(min-width: 56.01rem)").matches;
+showOptions();
+
+// ---- the token, and which model answers
+
+function askForToken(problem) {
+  find("#token-why").textContent = problem.message;
+  if (!find("#token-form").hidden) return;
+  find("#token-form").hidden = false;
+  if (document.activeElement === document.body) find("#token").focus();
+}
+
+find("#token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = find("#token").value.trim();
+  find("#pick").focus();
+  find("#token-form").hidden = true;
+  showModel();
+  for (const card of cards) if (card.refused) card.run();
+});
+
+async function showModel() {
+  try {
+    const model = await (await request("v1/model")).json();
+    find("#model").textContent = [model.name, model.precision, model.provider].join(" · ");
+    find("#model").hidden = false;
+    for (const name of ["beam_size", "length_penalty"]) find(`#${name}`).defaultValue = model.defaults[name]; // keeps what was set by hand
+    showOptions();
+  } catch (problem) {
+    if (problem.status === 401) askForToken(problem);
+  }
+}
+showModel();
