@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from training import checkpoint
 from training.distributed import Processes
+from training.finetune import FineTuned
 from training.model import CaptionDecoder
 from training.options import LoopOptions
 
@@ -66,11 +67,13 @@ class Loop(ABC, Generic[R]):
 
     def _groups(self) -> list[dict[str, Any]]:
         """Returns what learns in groups, each with the factor ("scale") that its learning rate has."""
-        return [{"params": list(self.decoder.parameters()), "scale": 1.0}]
-
-    def _save_beside(self, folder: Path) -> dict[str, Any]:
-        """Writes what belongs to a best checkpoint before it is written, and returns what to note in it."""
-        return {}
+        if not isinstance(self.decoder, FineTuned):
+            return [{"params": list(self.decoder.parameters()), "scale": 1.0}]
+        tail = list(self.decoder.tail.parameters())
+        known = {id(parameter) for parameter in tail}
+        rest = [parameter for parameter in self.decoder.parameters() if id(parameter) not in known]
+        scale = self._loop.encoder_learning_rate / self._loop.learning_rate
+        return [{"params": rest, "scale": 1.0}, {"params": tail, "scale": scale}]
 
     @property
     @abstractmethod
@@ -125,7 +128,9 @@ class Loop(ABC, Generic[R]):
         tensors = checkpoint.decoder_tensors(self.averaged)
         best = self.best
         if best is self.history[-1]:
-            notes = {"epoch": asdict(best)} | self._save_beside(folder)
+            notes: dict[str, Any] = {"epoch": asdict(best)}
+            if isinstance(self.averaged, FineTuned):  # before the decoder, which is of no use without
+                notes["encoder"] = self.averaged.save_encoder(folder)
             checkpoint.save_tensors(folder / checkpoint.BEST, tensors, notes)
         if self._loop.ema:
             tensors |= {f"raw{name[7:]}": value for name, value in checkpoint.decoder_tensors(self.decoder).items()}

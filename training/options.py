@@ -25,6 +25,11 @@ class LoopOptions:
     bf16: bool = _option(False, "reckon in bfloat16 (pays on a GPU and on a CPU with AVX512-BF16 or AMX)")
     patience: int = _option(5, "stop after so many epochs without a better one; 0 never stops early")
     seed: int = _option(0, "seed of weights, batches and dropout")
+    finetune_encoder: str = _option(
+        "",
+        'let the encoder learn too: its head and so many of its last blocks, or "all" of it; batches are whole images',
+    )
+    encoder_learning_rate: float = _option(1e-4, "Adam's learning rate of what learns of the encoder")
 
     def __post_init__(self) -> None:
         self.check_least(1, "epochs")
@@ -35,6 +40,10 @@ class LoopOptions:
             raise ValueError(f"ema must be at least 0 and below 1, but it is {self.ema}")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f'schedule must be "constant" or "cosine", but it is "{self.schedule}"')
+        if not (self.finetune_encoder in ("", "all") or self.finetune_encoder.isdecimal()):
+            raise ValueError(f'finetune_encoder must be a number or "all", but it is "{self.finetune_encoder}"')
+        if not self.encoder_learning_rate > 0:
+            raise ValueError(f"encoder_learning_rate must be above 0, but it is {self.encoder_learning_rate}")
 
     def check_least(self, least: int, *names: str) -> None:
         """Raises ValueError for the first of the named options that lies below `least`."""
@@ -71,11 +80,6 @@ class TrainingOptions(LoopOptions):
     encoder_weights: str = _option("pretrained", 'its weights: "pretrained", "random" or a file')
     flip: bool = _option(False, "train on the photographs mirrored left to right too")
     jitter: int = _option(0, "train on so many views of each photograph too, cropped and coloured at random")
-    finetune_encoder: str = _option(
-        "",
-        'let the encoder learn too: its head and so many of its last blocks, or "all" of it; batches are whole images',
-    )
-    encoder_learning_rate: float = _option(1e-4, "Adam's learning rate of what learns of the encoder")
     batches: int = _option(1000, "batches in an epoch")
     batch_size: int = _option(64, "captions in a batch, over all processes together")
     bucket: int = _option(16, "batches that are sorted by caption length together; 1 leaves captions where they fall")
@@ -97,10 +101,6 @@ class TrainingOptions(LoopOptions):
         LoopOptions.__post_init__(self)  # super() does not find its way in a class with slots
         self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words", "min_count")
         self.check_least(0, "jitter")
-        if not (self.finetune_encoder in ("", "all") or self.finetune_encoder.isdecimal()):
-            raise ValueError(f'finetune_encoder must be a number or "all", but it is "{self.finetune_encoder}"')
-        if not self.encoder_learning_rate > 0:
-            raise ValueError(f"encoder_learning_rate must be above 0, but it is {self.encoder_learning_rate}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, but it is {self.label_smoothing}")
         if not 0 <= self.scheduled_sampling <= 1:

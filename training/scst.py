@@ -83,10 +83,15 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
             "sha256": hashlib.sha256((given.source / checkpoint.BEST).read_bytes()).hexdigest(),
         },
     }
+    decoder = material.decoder(before.decoder.config)
+    own = checkpoint.decoder_tensors(decoder)  # with what learns of the encoder, which the run before has in its file
+    checkpoint.restore_decoder(decoder, own | checkpoint.decoder_tensors(before.decoder))
+    if material.tail is not None:
+        config["encoder"] = material.encoder
     resuming = given.resume and (output / checkpoint.LAST).is_file()
     if resuming:
         check_same_run(output, "scst", options, config)
-    critic = SelfCritic(before.decoder, options, train, validation, together)
+    critic = SelfCritic(decoder, options, train, validation, together)
     if resuming:
         critic.resume(output)
     together.wait()  # nobody reads the folder any more
@@ -95,7 +100,7 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
             pass
         return
     begin(given, config, before.vocabulary)
-    if (given.source / checkpoint.ENCODER).is_file():
+    if material.tail is None and (given.source / checkpoint.ENCODER).is_file():
         shutil.copyfile(given.source / checkpoint.ENCODER, output / checkpoint.ENCODER)
     print(
         f"{len(train.names):,} training and {len(validation.names):,} validation images, {options.samples} sentences "
@@ -112,10 +117,10 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
 
 
 def _encoder_options(before: Checkpoint, options: ScstOptions) -> TrainingOptions:
-    """Returns the options of the run before, as far as features hang on them: its encoder has learnt what it will."""
+    """Returns the options of the run before, as far as features hang on them: views and encoder, as it is now."""
     known = {option.name for option in fields(TrainingOptions)}
     earlier = TrainingOptions(**{name: value for name, value in before.config["training"].items() if name in known})
-    earlier = replace(earlier, finetune_encoder="", encoder_weights=before.encoder_weights)
+    earlier = replace(earlier, finetune_encoder=options.finetune_encoder, encoder_weights=before.encoder_weights)
     return replace(earlier, flip=False, jitter=0) if options.views == "plain" else earlier
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from training.batches import Batch, CaptionTable
 from training.distributed import Processes
+from training.finetune import FineTuned
 from training.loop import Loop, Record, TrainingError, Watcher, check_shared
 from training.model import CaptionDecoder
 from training.options import ScstOptions
@@ -152,10 +153,15 @@ class SelfCritic(Loop[RewardEpoch]):
         lengths = (said[:, 1:] != words.pad_id).sum(dim=1)
         total = torch.zeros((), device=said.device)
         with self._autocast():
-            for rows in torch.split(lengths.argsort(stable=True), ROWS_AT_ONCE):
+            shared = isinstance(self.decoder, FineTuned)  # sees an image once for all its sentences
+            for rows in torch.split(lengths.argsort(stable=True), len(said) if shared else ROWS_AT_ONCE):
                 tokens = said[rows, : int(lengths[rows].max()) + 1]
                 keep = tokens[:, 1:] != words.pad_id
-                logits = self._module(features[images[rows]], tokens[:, :-1], keep).float()  # (kept, vocabulary)
+                owners = images[rows]
+                if shared:
+                    logits = self._module(features, tokens[:, :-1], keep, owners).float()  # (kept, vocabulary)
+                else:
+                    logits = self._module(features[owners], tokens[:, :-1], keep).float()
                 if drawn:
                     logits[:, [words.pad_id, words.unk_id, words.start_id]] = -torch.inf
                     logits = logits / self.options.temperature

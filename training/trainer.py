@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch.nn import functional
 
 from training.batches import Batch, CaptionTable
 from training.distributed import Processes
-from training.finetune import FineTuned
 from training.loop import Loop, Record, TrainingError, Watcher, check_shared
 from training.model import CaptionDecoder
 from training.options import TrainingOptions
@@ -54,20 +52,6 @@ class Trainer(Loop[Epoch]):
     def best(self) -> Epoch | None:
         """The epoch of the lowest validation loss, the earlier one of equals; None before the first."""
         return min(self.history, key=lambda epoch: epoch.validation_loss, default=None)
-
-    def _groups(self) -> list[dict[str, Any]]:
-        if not isinstance(self.decoder, FineTuned):
-            return super()._groups()
-        tail = list(self.decoder.tail.parameters())
-        known = {id(parameter) for parameter in tail}
-        rest = [parameter for parameter in self.decoder.parameters() if id(parameter) not in known]
-        scale = self.options.encoder_learning_rate / self.options.learning_rate
-        return [{"params": rest, "scale": 1.0}, {"params": tail, "scale": scale}]
-
-    def _save_beside(self, folder: Path) -> dict[str, Any]:
-        if not isinstance(self.averaged, FineTuned):
-            return {}
-        return {"encoder": self.averaged.save_encoder(folder)}
 
     def _record(self, noted: dict[str, Any]) -> Epoch:
         return Epoch(**noted)

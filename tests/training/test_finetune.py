@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.shapes import draw_data, make_table
-from training import checkpoint
+from tests.training.shapes import ALONE, draw_data, make_table
+from training import checkpoint, scst
 from training.batches import CaptionTable
 from training.checkpoint import CheckpointError, load_checkpoint, load_tensors
 from training.data import open_dataset
@@ -20,7 +20,8 @@ from training.encoders import Encoder, EncoderError, load_encoder
 from training.features import compute_features
 from training.finetune import FineTuned, split
 from training.model import CaptionDecoder, DecoderConfig
-from training.options import TrainingOptions
+from training.options import ScstOptions, TrainingOptions
+from training.selfcritic import SelfCritic
 from training.train import main
 from training.trainer import Trainer
 
@@ -238,7 +239,7 @@ def test_all_of_an_encoder_learns_from_photographs(
 
 
 def test_the_encoder_has_its_own_learning_rate(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.training.shapes import ALONE, make_options
+    from tests.training.shapes import make_options
 
     options = make_options(finetune_encoder="1", encoder_learning_rate=1e-5, learning_rate=1e-3)
     trainer = Trainer(made(encoder, "1"), options, make_table(4), make_table(4), ALONE)
@@ -269,3 +270,51 @@ def test_a_run_begins_with_the_decoder_and_the_encoder_of_another(
     best = min(epoch["validation_loss"] for epoch in before)
     assert after[0]["validation_loss"] == pytest.approx(best, abs=2e-3)
     assert json.loads((tmp_path / "next" / "config.json").read_text())["from"]["run"] == "run"
+
+
+def test_an_encoder_learns_from_rewards_too(run: Path, data: Path, tmp_path: Path) -> None:
+    """And the decoder on features of what it became scores what the run said of its best epoch."""
+    files = ["--data", str(data), "--features", str(run.parent / "features"), "--output", str(tmp_path / "run")]
+    rates = "--learning-rate 0.01 --encoder-learning-rate 0.003 --threads 1 --ema 0.5"
+    options = f"--finetune-encoder 1 --epochs 2 --batches 4 --batch-size 6 --max-words 5 {rates}".split()
+    assert scst.main([*files, "--from", str(run), *options]) == 0
+    before, after = (read_weights(folder / checkpoint.ENCODER) for folder in (run, tmp_path / "run"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith(("blocks.4.", "conv_head.", "bn2.")) for name in changed)
+    loaded = load_checkpoint(tmp_path / "run")
+    encoder = load_encoder(loaded.encoder_name, loaded.encoder_weights)
+    assert encoder.fingerprint == loaded.config["encoder"]["fingerprint"]
+    dataset = open_dataset(data, "val")
+    store = compute_features(dataset, encoder, tmp_path / "features", progress=False)
+    table = CaptionTable.build(dataset.examples, [store], loaded.vocabulary, max_words=5)
+    found = SelfCritic(loaded.decoder, ScstOptions(max_words=5), table, table, ALONE).validation_cider()
+    noted = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert found == pytest.approx(max(epoch["validation_cider"] for epoch in noted), abs=1e-3)
+
+
+def test_sentences_that_share_an_image_are_learnt_as_each_with_its_own(encoder: Encoder, pixels: torch.Tensor) -> None:
+    table = make_table(3)
+    vocabulary = len(table.vocabulary)
+    config = DecoderConfig(
+        encoder.feature_size, vocabulary, table.vocabulary.pad_id, bottleneck=8, units=16, embedding=8, logit_hidden=8
+    )
+    torch.manual_seed(0)
+    stem, tail = split(encoder, "1")
+    assert stem is not None
+    shared = FineTuned(config, tail, encoder.network.state_dict())
+    alone = CaptionDecoder(config)
+    checkpoint.restore_decoder(
+        alone, {k: v for k, v in checkpoint.decoder_tensors(shared).items() if ".tail." not in k}
+    )
+    with torch.no_grad():
+        seen = stem(pixels)
+        features = tail(seen)
+    said = torch.from_numpy(table.tokens[[0, 1, 2, 3, 4, 5]])
+    weights = torch.linspace(-1, 1, 6)
+    options = ScstOptions(batch_size=3)
+    losses = [
+        SelfCritic(decoder, options, table, table, ALONE).loss(given, said, weights, drawn=True)
+        for decoder, given in ((shared, seen), (alone, features))
+    ]
+    torch.testing.assert_close(losses[0], losses[1])
