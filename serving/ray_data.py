@@ -1,0 +1,177 @@
+"""`python -m serving.ray_data INPUT OUTPUT`: captions any number of images on one machine or a Ray cluster.
+
+Owns the command line, the run and how it ends. Ray Data hands parts to a pool of workers; what a part is, how it is
+captioned and written stands in ray_parts, ray_worker and ray_output, which know nothing of Ray.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from engine import EngineError, OptionsError
+
+try:
+    import pyarrow as pa
+    from ray.exceptions import RayError, RayTaskError
+
+    from serving.http.options import OPTIONS, WAYS, read_decoding
+    from serving.ray_output import ENDINGS, SCHEMA, Output, same_place
+    from serving.ray_parts import Folder, Tables, one_line, usual_size
+    from serving.ray_pool import caption, cluster, opened_by_a_worker, room
+    from serving.ray_worker import Job, Opened
+except ModuleNotFoundError as missing:
+    if (missing.name or "").split(".")[0] in ("engine", "serving"):
+        raise
+    sys.exit(f"error: bulk captioning needs {missing.name}: install captioning-engine[ray]")
+
+INTERRUPTED = 130  # 128 + the signal, as shells have it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Captions what OUTPUT lacks and returns the exit code.
+
+    0: all captioned; 1: some images have an error in place of a caption; 2: nothing could be run, or the run failed,
+    told in one sentence; 130: interrupted. After 2 and 130 the same command goes on where it stopped.
+    """
+    arguments = _parser().parse_args(argv)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _run(arguments)
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except RayTaskError as error:
+        print(f"error: {_cause(error)}; the same command goes on from here", file=sys.stderr)
+    except (RayError, ConnectionError, pa.ArrowException, OSError) as error:
+        print(f"error: {one_line(error)}; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted: what is finished stays, and the same command goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    job = _job(arguments)
+    found = Tables.find(job.input, [job.column, *job.keep]) if job.column else Folder.find(job.input)
+    begun = job.output.record() or {}
+    size = arguments.part_size or begun.get("part size") or usual_size(len(found))
+    with cluster(arguments.address):
+        needs = {"num_cpus": arguments.num_cpus, "num_gpus": arguments.num_gpus}
+        opened = opened_by_a_worker(job, needs)
+        job.output.begin(_record(job, opened, arguments, size))
+        parts = found.left(size, job.output.done(), job.output.images)
+        most = arguments.concurrency or room(needs)
+        left = sum(map(len, parts))
+        print(
+            f"{left:,} of {len(found):,} images to do in {len(parts):,} parts, by up to {most} workers on "
+            f"{opened.provider} in {opened.precision}",
+            file=sys.stderr,
+        )
+        errors = caption(job, parts, needs, most)
+        job.output.end()
+    print(f"{left:,} images done, {errors:,} of them without a caption, in {job.output.place}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _job(arguments: argparse.Namespace) -> Job:
+    """Returns what the arguments ask for. Raises OptionsError."""
+    for name, least in (("batch_size", 1), ("part_size", 1), ("concurrency", 1), ("num_cpus", 1), ("num_gpus", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise OptionsError(f"--{name.replace('_', '-')} must be a number from {least}, not {value}")
+    texts = [("decoding", arguments.decoding)]
+    texts += [(name, text) for name in OPTIONS for text in getattr(arguments, name) or ()]
+    keep = tuple(filter(None, arguments.keep.split(",")))
+    if keep and not arguments.column:
+        raise OptionsError("--keep takes columns of Parquet files, and without --column INPUT is a folder of images")
+    if taken := [name for name in keep if name in SCHEMA.names or "." in name]:
+        raise OptionsError(f"--keep {taken[0]}: OUTPUT has a column of that name, or it is a part of one")
+    source, place = _absolute(arguments.input), _absolute(arguments.output)
+    if same_place(source, place) and (arguments.column or same_place(place, source)):
+        raise OptionsError(f"OUTPUT {place} lies in INPUT: it would be read as input itself")
+    return Job(
+        input=source,
+        output=Output(place, arguments.format),
+        column=arguments.column,
+        keep=keep,
+        decoding=read_decoding(texts),
+        bundle=arguments.bundle and os.path.abspath(arguments.bundle),  # noqa: PTH100 - workers run elsewhere
+        provider=arguments.provider,
+        precision=arguments.precision,
+        batch_size=arguments.batch_size,
+        threads=int(arguments.num_cpus),
+        max_pixels=arguments.max_pixels,
+    )
+
+
+def _absolute(place: str) -> str:
+    """Returns a path from the root on, as workers stand elsewhere; a URI as it is."""
+    return place.rstrip("/") if "://" in place else os.path.abspath(place)  # noqa: PTH100 - Path resolves nothing here
+
+
+def _record(job: Job, opened: Opened, arguments: argparse.Namespace, size: int) -> dict[str, Any]:
+    """Returns what has to be the same when the run goes on: all that changes names or contents of its files."""
+    decoding = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name)}
+    return {
+        "input": job.input,
+        "column": job.column,
+        "keep": list(job.keep),
+        "format": job.output.format,
+        "part size": size,
+        "model": opened.model,
+        "precision": opened.precision,
+        "decoding": {"decoding": arguments.decoding, **decoding},
+    }
+
+
+def _cause(error: RayTaskError) -> str:
+    """Returns what went wrong in a worker, without the trace through Ray."""
+    cause: BaseException = error
+    while isinstance(cause, RayTaskError) and isinstance(cause.cause, BaseException):
+        cause = cause.cause
+    return one_line(cause)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.ray_data",
+        description="Captions images of a folder or of Parquet files, here or on a Ray cluster; the same command again "
+        "goes on where it was stopped.",
+        epilog="Exit code: 0 all captioned, 1 some images have an error, 2 could not run or failed, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("input", metavar="INPUT", help="folder of images, or Parquet with --column: a path, or a URI such as s3://")
+    option("output", metavar="OUTPUT", help="folder for one file a part: a path that all machines share, or a URI")
+    option("--column", metavar="NAME", help="INPUT is Parquet, and this column holds images' bytes or paths")
+    option("--keep", default="", metavar="NAME[,NAME]", help="columns of Parquet files that OUTPUT gets too")
+    option("--format", choices=ENDINGS, default="parquet", help="of OUTPUT; parquet is the default")
+    option("--address", metavar="HOST:PORT", help="a Ray cluster, or auto; left out: RAY_ADDRESS, or this machine only")
+    option("--concurrency", type=int, metavar="N", help="most workers; left out: as many as fit the cluster")
+    option("--num-cpus", type=float, default=1, metavar="N", help="cores of a worker; 1 is the default")
+    option(
+        "--num-gpus", type=float, default=0, metavar="N", help="GPUs of a worker, 0.5: two share one; 0 is the default"
+    )
+    option("--batch-size", type=int, default=32, metavar="N", help="images that run at once; 32 is the default")
+    option(
+        "--part-size", type=int, metavar="N", help="images of an output file, which are done again if a kill hits it"
+    )
+    option("--max-pixels", type=int, metavar="N", help="refuse images with more pixels")
+    option("--bundle", metavar="FOLDER", help="the model to use, on every machine; the one that ships if left out")
+    option("--provider", default="auto", metavar="NAME", help="what to run on; auto is the default")
+    option("--precision", default="auto", metavar="NAME", help="auto is the default")
+    ways = parser.add_argument_group("how words are chosen")
+    ways.add_argument("--decoding", choices=WAYS, default="beam", help="beam is the default")
+    for name, each in OPTIONS.items():
+        said = "may be repeated" if each.kind is tuple else each.kind.__name__
+        what = said if len(each.ways) == len(WAYS) else f"{said}; only with {' or '.join(each.ways)}"
+        ways.add_argument(f"--{name.replace('_', '-')}", action="append", metavar="X", help=what)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

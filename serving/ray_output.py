@@ -1,0 +1,159 @@
+"""The output folder of a bulk run: its record, its finished parts. A file that is there is whole. Knows no Ray."""
+
+import io
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector, FileSystem, FileType
+
+from engine import OptionsError
+from serving.ray_parts import locate, one_line
+
+RECORD = "_captions.json"  # what the run is; readers of Parquet pass over names with _
+UNFINISHED = "_unfinished"
+SENTENCE = [("caption", pa.string()), ("confidence", pa.float64()), ("score", pa.float64()), ("log_prob", pa.float64())]
+SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        *SENTENCE,
+        ("finished", pa.bool_()),
+        ("alternatives", pa.list_(pa.struct(SENTENCE))),
+        ("error", pa.string()),
+    ]
+)
+"""The columns of the output. A row has a caption or an error, the other is null."""
+ENDINGS = {"parquet": ".parquet", "jsonl": ".jsonl"}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A folder with one file for each finished part, in one of ENDINGS's formats."""
+
+    place: str
+    format: str
+
+    def begin(self, record: dict[str, Any]) -> None:
+        """Writes the record, or compares it with that of the run which is continued. Raises OptionsError."""
+        system, root = locate(self.place)
+        try:
+            if (begun := self.record()) is not None:
+                differ = [name for name in record if begun.get(name) != record[name]]
+                if differ:
+                    was, is_now = ({name: side.get(name) for name in differ} for side in (begun, record))
+                    said = f"with {_plain(was)}, and this run has {_plain(is_now)}"
+                    raise OptionsError(f"{self.place} was begun {said}: go on with the same, or take another OUTPUT")
+            system.create_dir(f"{root}/{UNFINISHED}", recursive=True)
+            if begun is None:
+                self._put(RECORD, json.dumps(record, indent=1).encode())
+        except (pa.ArrowException, OSError) as error:
+            raise OptionsError(f"{self.place} cannot be written: {one_line(error)}") from error
+
+    def record(self) -> dict[str, Any] | None:
+        """Returns the record of the run that began this output, None where nothing is there. Raises OptionsError."""
+        system, root = locate(self.place)
+        try:
+            there = system.get_file_info(root)
+            if there.type == FileType.File:
+                raise OptionsError(f"{self.place} is a file: OUTPUT is a folder, which is made if it is not there")
+            if there.type == FileType.NotFound:
+                return None
+            if system.get_file_info(f"{root}/{RECORD}").type == FileType.NotFound:
+                if any(info.base_name != UNFINISHED for info in system.get_file_info(FileSelector(root))):
+                    raise OptionsError(f"{self.place} holds files of something else: take a new or empty folder")
+                return None
+            with system.open_input_stream(f"{root}/{RECORD}") as stream:
+                record: dict[str, Any] = json.loads(stream.read())
+                return record
+        except ValueError as error:
+            if isinstance(error, OptionsError):
+                raise
+            raise OptionsError(f"{self.place}/{RECORD} is broken: take another OUTPUT") from error
+        except (pa.ArrowException, OSError) as error:
+            raise OptionsError(f"{self.place} cannot be read: {one_line(error)}") from error
+
+    def done(self) -> set[str]:
+        """Returns the names of the parts that are finished."""
+        system, root = locate(self.place)
+        infos = system.get_file_info(FileSelector(root, allow_not_found=True))
+        return {
+            PurePosixPath(info.path).stem
+            for info in infos
+            if info.size and info.base_name.startswith("part-") and info.path.endswith(ENDINGS[self.format])
+        }
+
+    def visible(self) -> bool:
+        """Says whether this machine sees what the run began."""
+        system, root = locate(self.place)
+        return bool(system.get_file_info(f"{root}/{RECORD}").type != FileType.NotFound)
+
+    def count(self, name: str) -> tuple[int, int] | None:
+        """Returns how many images a finished part has, and how many of them errors; None where it is not finished."""
+        if not self._has(name):
+            return None
+        errors = self._column(name, "error")
+        return len(errors), sum(error is not None for error in errors)
+
+    def images(self, names: Iterable[str]) -> set[str]:
+        """Returns the images in finished parts."""
+        return {image for name in names for image in self._column(name, "image")}
+
+    def write(self, name: str, rows: Sequence[dict[str, Any]], extra: pa.Table | None = None) -> None:
+        """Writes a part as a whole; extra: further columns. Writing it again replaces it by the same."""
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        if extra is not None:
+            for field in extra.schema:
+                table = table.append_column(field, extra.column(field.name))
+        if self.format == "jsonl":
+            lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in table.to_pylist())
+            data = "".join(lines).encode(errors="backslashreplace")
+        else:
+            buffer = io.BytesIO()
+            pq.write_table(table, buffer, compression="zstd")
+            data = buffer.getvalue()
+        self._put(name + ENDINGS[self.format], data)
+
+    def end(self) -> None:
+        """Clears away what killed workers left."""
+        system, root = locate(self.place)
+        if system.get_file_info(f"{root}/{UNFINISHED}").type == FileType.Directory:
+            system.delete_dir(f"{root}/{UNFINISHED}")
+
+    def _has(self, name: str) -> bool:
+        system, root = locate(self.place)
+        return bool(system.get_file_info(f"{root}/{name}{ENDINGS[self.format]}").size)
+
+    def _column(self, name: str, column: str) -> list[Any]:
+        system, root = locate(self.place)
+        with system.open_input_file(f"{root}/{name}{ENDINGS[self.format]}") as file:
+            if self.format == "jsonl":
+                return [json.loads(line)[column] for line in file.read().decode().splitlines()]
+            return list(pq.read_table(file, columns=[column]).column(column).to_pylist())
+
+    def _put(self, name: str, data: bytes) -> None:
+        """Writes beside, then renames: a killed writer leaves no file by that name, or the whole one."""
+        system, root = locate(self.place)
+        aside = f"{root}/{UNFINISHED}/{uuid.uuid4().hex}"
+        with system.open_output_stream(aside) as stream:
+            stream.write(data)
+        system.move(aside, f"{root}/{name}")
+
+
+def same_place(first: str, second: str) -> bool:
+    """Says whether the second place is the first or lies in it."""
+    (system, root), (other, path) = locate(first), locate(second)
+    equal: bool = _kind(system) == _kind(other)
+    return equal and (path == root or path.startswith(f"{root}/"))
+
+
+def _kind(system: FileSystem) -> str:
+    return str(system.type_name)
+
+
+def _plain(record: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in record.items())

@@ -1,0 +1,221 @@
+"""One worker of a bulk run: reads the images of a part, captions them, writes the part. Knows nothing of other parts.
+
+It is what Ray runs in each process of the pool, and runs as well without Ray.
+"""
+
+import errno
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSystem, FileType
+
+from engine import Beam, Caption, Captioner, EngineError, Greedy, Hypothesis, ImageError, RuntimeOptions, Sample
+from serving.ray_output import Output
+from serving.ray_parts import Part, image_type, is_bytes, locate, one_line
+
+FETCHES = 16  # images that are fetched at once, so that an object store's latency is not waited for
+MAX_BYTES = 256 * 1024**2  # of an image file
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every part is captioned with. column: that of a Parquet input's images; None is a folder of files."""
+
+    input: str
+    output: Output
+    column: str | None
+    keep: tuple[str, ...]
+    decoding: Greedy | Beam | Sample
+    bundle: str | None
+    provider: str
+    precision: str
+    batch_size: int
+    threads: int
+    max_pixels: int | None
+
+    def captioner(self) -> Captioner:
+        """Returns a captioner as the job asks for. Raises EngineError."""
+        limits = {} if self.max_pixels is None else {"max_pixels": self.max_pixels}
+        return Captioner(
+            self.bundle,
+            provider=self.provider,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            runtime=RuntimeOptions(threads=self.threads),
+            **limits,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a worker found: what it runs, or in `fault` why it cannot."""
+
+    provider: str = ""
+    precision: str = ""
+    model: str = ""
+    fault: str = ""
+
+
+def try_out(job: Job) -> Opened:
+    """Opens the captioner once, and decodes nothing at all with it: faults of bundle, provider and decoding show."""
+    try:
+        captioner = job.captioner()
+        captioner.caption([], job.decoding)
+    except (EngineError, OSError) as error:
+        return Opened(fault=one_line(error))
+    manifest = (captioner.bundle.path / "manifest.json").read_bytes()  # it holds the sums of all other files
+    model = f"{captioner.bundle.manifest.name} {hashlib.sha256(manifest).hexdigest()[:16]}"
+    return Opened(captioner.provider, captioner.precision, model)
+
+
+class Worker:
+    """Captions part after part."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._system, self._root = locate(job.input)
+        self._captioner = job.captioner()
+        self._pool = ThreadPoolExecutor(FETCHES, "fetch")
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Takes parts and returns for each its name, images and errors, the form that Ray Data asks for."""
+        done = []
+        for row in batch.to_pylist():
+            part = Part(row["name"], tuple(row["files"]), row["table"], row["start"], row["stop"])
+            images, errors = self.caption(part)
+            done.append({"name": part.name, "images": images, "errors": errors})
+        return pa.Table.from_pylist(done)
+
+    def caption(self, part: Part) -> tuple[int, int]:
+        """Captions a part unless it is finished already. Returns how many images it has, and how many errors.
+
+        Raises OSError where input or output cannot be reached from this machine.
+        """
+        self._require_both()
+        if (counted := self._job.output.count(part.name)) is not None:
+            return counted  # by a worker that died before it could say so
+        names: list[str] = []
+        kept: list[pa.RecordBatch] = []
+        images = self._rows(part, names, kept) if self._job.column else self._files(part, names)
+        captions = self._captioner.iter_captions(images, self._job.decoding, on_error="return")
+        rows = [as_row(result) for result in captions]
+        rows = [{"image": name, **row} for name, row in zip(names, rows, strict=True)]
+        extra = pa.Table.from_batches(kept) if self._job.keep else None
+        self._job.output.write(part.name, rows, extra)
+        return len(rows), sum(row["error"] is not None for row in rows)
+
+    def _files(self, part: Part, names: list[str]) -> Iterator[Any]:
+        names += part.files
+        return self._fetched((self._system, f"{self._root}/{file}") for file in part.files)
+
+    def _rows(self, part: Part, names: list[str], kept: list[pa.RecordBatch]) -> Iterator[Any]:
+        """Yields the images in a Parquet file's rows; names and kept columns are appended as they are read."""
+        path = f"{self._root}/{part.table}" if part.table else self._root
+        assert self._job.column
+        with self._system.open_input_file(path) as file:
+            table = pq.ParquetFile(file)
+            direct = is_bytes(image_type(table.schema_arrow, self._job.column))
+            for row, batch in _batches(table, part, [self._job.column, *self._job.keep]):
+                values = _values(batch, self._job.column)
+                kept.append(batch.select(list(self._job.keep)))
+                if direct:
+                    names += [f"{part.table}#{row + i}" for i in range(len(values))]
+                    yield from (_Unread("the value is null") if value is None else value for value in values)
+                else:
+                    names += ["" if value is None else value for value in values]
+                    folder = path.rpartition("/")[0]
+                    yield from self._fetched((self._system, _joined(folder, value)) for value in values)
+
+    def _fetched(self, places: Iterator[tuple[FileSystem, str | None]]) -> Iterator[Any]:
+        """Yields the files' bytes, a few of them fetched ahead."""
+        ahead: deque[Future[bytes | _Unread]] = deque()
+        for system, path in places:
+            ahead.append(self._pool.submit(_fetch, system, path))
+            if len(ahead) > 2 * FETCHES:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    def _require_both(self) -> None:
+        """Refuses to write a part full of errors, or one that nobody finds, where a folder is not shared."""
+        if self._system.get_file_info(self._root).type == FileType.NotFound:
+            raise OSError(f"a worker does not see {self._job.input}: use an object store, or a folder on every machine")
+        if not self._job.output.visible():
+            place = self._job.output.place
+            raise OSError(f"a worker does not see {place}: use an object store, or a folder that all machines share")
+
+
+def as_row(result: Caption | ImageError) -> dict[str, Any]:
+    """Returns the columns of a result, its image left out."""
+    if isinstance(result, ImageError):
+        return {"error": result.reason}
+    others = [_sentence(one) for one in result.alternatives]
+    return {**_sentence(result), "finished": result.finished, "alternatives": others, "error": None}
+
+
+def _sentence(one: Hypothesis) -> dict[str, Any]:  # NaN is null
+    numbers = {"confidence": one.confidence, "score": one.score, "log_prob": one.log_prob}
+    return {"caption": one.text, **{name: number if isfinite(number) else None for name, number in numbers.items()}}
+
+
+class _Unread:
+    """An image that could not be fetched: the captioner, who reads it as a file, is told why."""
+
+    def __init__(self, why: str | Exception) -> None:
+        self._why = why if isinstance(why, Exception) else OSError(errno.EINVAL, why)
+
+    def read(self) -> bytes:
+        """Raises what fetching raised."""
+        raise self._why
+
+
+def _fetch(system: FileSystem, path: str | None) -> bytes | _Unread:
+    try:
+        if path is None:
+            return _Unread("the value is null")
+        if "://" in path:
+            system, path = locate(path)
+        with system.open_input_stream(path) as stream:
+            content: bytes = stream.read(MAX_BYTES + 1)
+    except Exception as error:  # whatever it is, it concerns this image only
+        return _Unread(error)
+    return _Unread(f"it has more than {MAX_BYTES:,} bytes") if len(content) > MAX_BYTES else content
+
+
+def _joined(folder: str, path: str | None) -> str | None:
+    """Returns where a path in a Parquet file leads: it counts from the file's folder unless it is a URI or absolute."""
+    return path if path is None or "://" in path or path.startswith("/") else f"{folder}/{path}"
+
+
+def _batches(table: pq.ParquetFile, part: Part, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yields a part's rows and the number of the first; row groups without any of them are not read."""
+    first, groups = 0, []
+    begins = None
+    for group in range(table.num_row_groups):
+        count = table.metadata.row_group(group).num_rows
+        if first < part.stop and first + count > part.start:
+            begins = first if begins is None else begins
+            groups.append(group)
+        first += count
+    row = begins or 0
+    for batch in table.iter_batches(batch_size=64, row_groups=groups, columns=columns, use_threads=False):
+        start, stop = max(part.start - row, 0), min(part.stop - row, len(batch))
+        if start < stop:
+            yield row + start, batch.slice(start, stop - start)
+        row += len(batch)
+        if row >= part.stop:
+            return
+
+
+def _values(batch: pa.RecordBatch, column: str) -> list[Any]:
+    name, *fields = column.split(".")
+    values = batch.column(name)
+    return list((pc.struct_field(values, fields) if fields else values).to_pylist())
