@@ -38,14 +38,16 @@ def draw_rewards(history: Sequence[RewardEpoch]) -> bytes:
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     lines = (
-        ("sample_reward", "drawn, training images", "tab:blue"),
-        ("train_reward", "greedy, training images", "tab:green"),
-        ("validation_cider", "greedy, validation images", "tab:orange"),
+        ("sample_reward", "reward of drawn, training images", "tab:blue"),
+        ("train_reward", "reward of greedy, training images", "tab:green"),
+        ("validation_cider", "CIDEr of greedy, validation images", "tab:orange"),
     )
     for name, label, colour in lines:
         axis.plot(epochs, [getattr(epoch, name) for epoch in history], "o-", color=colour, markersize=3, label=label)
     axis.axvline(best.epoch, color="grey", linestyle=":", label=f"best epoch ({best.epoch})")
-    axis.set(title="reward", xlabel="epoch", ylabel="CIDEr-D")
+    axis.set(
+        title="what sentences are worth", xlabel="epoch", ylabel="CIDEr-D, and BLEU where it is part of the reward"
+    )
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
     axis.legend()

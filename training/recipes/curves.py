@@ -17,7 +17,7 @@ PANELS = {
     CROSS_ENTROPY: LOSSES,
     FINE_TUNING: LOSSES,
     SELF_CRITICAL: (
-        "CIDEr of greedy captions",
+        "what greedy captions are worth",
         {"train": "train_reward", "validation": "validation_cider"},
         max,
     ),
@@ -40,11 +40,22 @@ def draw_stages(output: Path) -> bytes:
     return content.getvalue()
 
 
+def _label(split: str, key: str) -> str:
+    return {"train_reward": "train, reward", "validation_cider": "validation, CIDEr"}.get(key, split)
+
+
 def _draw(axes: Axes, name: str, history: list[dict[str, Any]]) -> None:
     label, series, better = PANELS[name]
     epochs = [epoch["epoch"] for epoch in history]
     for split, key in series.items():
-        axes.plot(epochs, [epoch[key] for epoch in history], "o-", color=COLOURS[split], markersize=3, label=split)
+        axes.plot(
+            epochs,
+            [epoch[key] for epoch in history],
+            "o-",
+            color=COLOURS[split],
+            markersize=3,
+            label=_label(split, key),
+        )
     best = better(history, key=lambda epoch: epoch[series["validation"]])["epoch"]
     axes.axvline(best, color="grey", linestyle=":", label=f"best epoch ({best})")
     axes.set(title=name, xlabel="epoch", ylabel=label)
