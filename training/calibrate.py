@@ -20,6 +20,7 @@ from training.data import DataError, open_dataset
 from training.java import MetricsError, package
 from training.judged import CalibrationError, Judged, human_ciders, judge, splitter
 from training.logistic import PENALTY, Logistic, fit, fit_folds, folds_of, held_out
+from training.outcome import outcome
 from training.reliability import Reliability, measure
 
 DEFAULT_FEATURES = ("per_root_length", "first_3")
@@ -57,15 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in filter(None, (given.output, given.plot)):
         if path.is_dir() or not path.parent.is_dir():
             parser.error(f"{path} cannot be written: it must be a file in a folder that exists")
-    try:
-        _run(given)
-    except (EngineError, DataError, MetricsError, CalibrationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return outcome(lambda: _run(given), EngineError, DataError, MetricsError, CalibrationError)
 
 
 def _run(given: argparse.Namespace) -> None:

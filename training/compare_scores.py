@@ -12,24 +12,20 @@ from typing import Any
 from training.bootstrap import LEVEL, RESAMPLES, Difference, compare
 from training.checkpoint import write_json
 from training.java import MetricsError
+from training.outcome import outcome
 from training.score_file import ScoreFile, in_order_of, read_scores
 from training.tallies import METRICS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, or 1 for a named error."""
+    """Runs the command; returns 0, 1 for a named error, 130 after Ctrl-C."""
     parser = _parser()
     given = parser.parse_args(arguments)
     for option in ("resamples", "show"):
         least = 1 if option == "resamples" else 0
         if getattr(given, option) < least:
             parser.error(f"--{option} must be at least {least}, but it is {getattr(given, option)}")
-    try:
-        _run(given)
-    except (MetricsError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return outcome(lambda: _run(given), MetricsError)
 
 
 def _run(given: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from training.checkpoint import write_atomically, write_json
 from training.data import DataError, Dataset, open_dataset
 from training.evaluate_options import read_arguments
 from training.metrics import MetricsError, Scores, score_captions
+from training.outcome import outcome
 from training.quality import assess
 from training.quality_report import Page, choose, write_page
 from training.results import read_results, write_results
@@ -44,15 +45,7 @@ class Evaluation:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a named error, 130 after Ctrl-C."""
     given = read_arguments(arguments)
-    try:
-        _run(given)
-    except (EngineError, DataError, MetricsError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return outcome(lambda: _run(given), EngineError, DataError, MetricsError)
 
 
 def _run(given: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from engine.vocabulary import split
 from training.checkpoint import write_json
 from training.data import DataError, Dataset, open_dataset
 from training.java import MetricsError, find_java, package
+from training.outcome import outcome
 from training.tokens import PTB, SIMPLE, Tokens, split_ptb, split_simply
 
 SEEN, ENDING = 500, 0.002
@@ -60,15 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.output.is_dir() or not given.output.parent.is_dir():
         parser.error(f"--output {given.output} cannot be written: it must be a file in a folder that exists")
-    try:
-        _run(given)
-    except (EngineError, DataError, MetricsError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return outcome(lambda: _run(given), EngineError, DataError, MetricsError)
 
 
 def _run(given: argparse.Namespace) -> None:
