@@ -1,0 +1,159 @@
+"""The model that Triton's Python backend runs: requests in, captions out.
+
+Copied as it is into each version of a model repository. Owns how a request becomes calls of `engine.Scheduler` and how
+their results become a response; knows nothing of HTTP, gRPC, queues and priorities, which are Triton's, and nothing of
+batches, which are the scheduler's. `execute` returns before the captions are there: Triton then goes on handing over
+requests, which join those under way. It waits while `max_in_flight` images are under way, and so fills Triton's queue.
+"""
+
+import json
+import math
+import threading
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as triton
+
+from engine import (
+    Beam,
+    Caption,
+    Captioner,
+    CaptionFuture,
+    ClosedError,
+    DeadlineError,
+    EngineError,
+    Greedy,
+    Hypothesis,
+    ImageError,
+    OptionsError,
+    OverloadedError,
+    RuntimeOptions,
+    Sample,
+    Scheduler,
+)
+
+Decoding = Greedy | Beam | Sample
+WAYS: dict[str, type[Decoding]] = {"greedy": Greedy, "beam": Beam, "sample": Sample}
+WORDS = "suppress", "bad_endings"  # options that hold words, as a parameter one text with spaces
+LOOK = 0.05  # seconds after which a request under way is asked again whether its client has gone
+
+
+class TritonPythonModel:
+    """One instance of the model: a captioner, its scheduler, and a thread for each request under way."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Opens and warms up the bundle; the server calls the version ready only after this. Raises EngineError."""
+        config = json.loads(args["model_config"])
+        given = {name: each["string_value"] for name, each in config["parameters"].items()}
+        device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else 0
+        captioner = Captioner(
+            _bundle(Path(__file__).parent),
+            provider=given["provider"],
+            precision=given["precision"],
+            batch_size=config["max_batch_size"],
+            runtime=RuntimeOptions(threads=int(given["threads"]), device_id=device),
+        )
+        captioner.warmup()
+        most = int(given["max_in_flight"])
+        self._places = threading.Semaphore(most)
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="request")
+        # Triton's batcher has waited for more images already
+        self._scheduler = Scheduler(captioner, max_rows=int(given["max_rows"]), max_queue=most, max_wait_ms=0)
+
+    def execute(self, requests: Sequence[Any]) -> None:
+        """Takes requests on; each is answered by its own sender when it is done."""
+        for request in requests:
+            images = list(triton.get_input_tensor_by_name(request, "image").as_numpy()[:, 0])
+            for _ in images:
+                self._places.acquire()
+            sender, parameters = request.get_response_sender(), request.parameters()
+            self._threads.submit(self._answer, sender, images, parameters, request.timeout() / 1e6 or None)
+
+    def finalize(self) -> None:
+        """Finishes what was taken on, and ends every thread."""
+        self._threads.shutdown()
+        self._scheduler.close()
+
+    def _answer(self, sender: Any, images: list[bytes], parameters: str, timeout: float | None) -> None:
+        """Sends the captions of a request's images, or the one error that it fails with."""
+        try:
+            response = _response(self._captions(sender, images, read_decoding(json.loads(parameters)), timeout))
+        except (EngineError, CancelledError) as error:
+            response = _refusal(str(error), error)
+        except Exception as error:  # whatever it is, a request that is never answered would hang its client
+            triton.Logger.log_error(f"a request failed: {error!r}")
+            response = _refusal("the model failed on this request: its server's log says why", error)
+        finally:
+            self._places.release(len(images))
+        sender.send(response, flags=triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _captions(self, sender: Any, images: list[bytes], decoding: Decoding, timeout: float | None) -> list[Caption]:
+        """Returns the images' captions. Raises the first image's error, and gives up the other images."""
+        futures: list[CaptionFuture] = []
+        try:
+            futures.extend(self._scheduler.submit(image, decoding, timeout=timeout) for image in images)
+            for entry, future in enumerate(futures):
+                while wait([future], LOOK).not_done:
+                    if sender.is_cancelled():
+                        raise CancelledError("the client has cancelled this request")
+                error = future.exception()
+                if isinstance(error, ImageError) and len(images) > 1:
+                    raise error.at(entry)
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def read_decoding(parameters: dict[str, Any]) -> Decoding:
+    """Returns how to decode, from `decoding` and the fields of the record that it names. Raises OptionsError."""
+    given = dict(parameters)
+    way = given.pop("decoding", "greedy")
+    if way not in WAYS:
+        raise OptionsError(f"decoding={way!r}: decoding must be one of {', '.join(WAYS)}")
+    names = [field.name for field in fields(WAYS[way]) if field.name != "with_scores"]  # an answer always has scores
+    for name in given.keys() - set(names):
+        raise OptionsError(f"{name!r} is no option of decoding={way}: its options are {', '.join(names)}")
+    for name in WORDS:
+        if isinstance(given.get(name), str):
+            given[name] = tuple(given[name].split())
+    return WAYS[way](**given)
+
+
+def _bundle(version: Path) -> Path:
+    """Returns the folder of a version's bundle: its own copy, or the one that its file bundle.path names."""
+    named = version / "bundle.path"
+    return Path(named.read_text(encoding="utf-8").strip()) if named.exists() else version / "bundle"
+
+
+def _response(captions: Sequence[Caption]) -> Any:
+    """Returns the outputs, each (images, 1)."""
+    lists = [json.dumps([_plain(each) for each in caption.alternatives]) for caption in captions]
+    outputs = {
+        "caption": np.array([caption.text.encode() for caption in captions], np.object_),
+        "confidence": np.array([caption.confidence for caption in captions], np.float64),
+        "log_prob": np.array([caption.log_prob for caption in captions], np.float64),
+        "alternatives": np.array([text.encode() for text in lists], np.object_),
+    }
+    return triton.InferenceResponse([triton.Tensor(name, column[:, None]) for name, column in outputs.items()])
+
+
+def _plain(hypothesis: Hypothesis) -> dict[str, Any]:
+    confidence = None if math.isnan(hypothesis.confidence) else hypothesis.confidence  # JSON has no NaN
+    return {"caption": hypothesis.text, "confidence": confidence, "log_prob": hypothesis.log_prob}
+
+
+def _refusal(sentence: str, error: Exception) -> Any:
+    codes = triton.TritonError
+    code = codes.INTERNAL
+    if isinstance(error, ImageError | OptionsError):
+        code = codes.INVALID_ARG
+    elif isinstance(error, OverloadedError | DeadlineError | ClosedError):
+        code = codes.UNAVAILABLE
+    elif isinstance(error, CancelledError):
+        code = codes.CANCELLED
+    return triton.InferenceResponse(error=triton.TritonError(sentence, code))

@@ -1,0 +1,162 @@
+"""`python -m serving.triton_repository OUTPUT`: writes a model repository for Triton. Owns the files and the command.
+
+Needs no Triton. A repository is OUTPUT/NAME/{config.pbtxt, warmup/photograph, 1/model.py, 1/bundle/ or 1/bundle.path}.
+"""
+
+import argparse
+import io
+import os
+import shutil
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from engine import Captioner, EngineError, OptionsError, ProviderError
+from serving.triton.config import WARMUP, Settings
+
+MODEL = Path(__file__).parent / "triton" / "model.py"
+HELP = {
+    "name": "the model's name",
+    "kind": "cpu or gpu",
+    "instances": "processes, on each GPU with --kind gpu",
+    "provider": "the engine's provider; auto is cuda with --kind gpu",
+    "precision": "a precision that the bundle holds, or auto",
+    "threads": "CPU threads of an instance; 0: one for each core",
+    "max_batch_size": "most images of a request, and of one run of the encoder",
+    "max_wait_ms": "longest time that Triton waits for more requests",
+    "max_rows": "most sentences that grow at once in an instance",
+    "max_in_flight": "most images under way in an instance; what comes beyond waits in Triton's queue",
+    "max_queue": "most requests of a priority that wait there",
+    "timeout": "seconds that a request waits there, unless it says otherwise",
+    "versions": "newest versions that are served",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes a repository, prints the new version's folder, and returns 0; 2 and one sentence where it could not."""
+    arguments = vars(_parser().parse_args(argv))
+    try:
+        settings = Settings(**{field.name: arguments[field.name] for field in fields(Settings)})
+        source = _bundle(arguments["bundle"], arguments["bundle_path"], settings)
+        if arguments["add_version"]:
+            print(add_version(arguments["output"], settings.name, source))
+        else:
+            print(write(arguments["output"], settings, source, overwrite=arguments["overwrite"]))
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {arguments['output']} cannot be written: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(output: Path, settings: Settings, bundle: Path | str, *, overwrite: bool = False) -> Path:
+    """Writes a model with its version 1 into a repository, all of it or nothing, and returns the version's folder.
+
+    output: the repository; made where it is missing. bundle: a folder, which is copied, or text, which names the folder
+    as the server will see it. overwrite: replaces a model of that name with all its versions. Raises OptionsError,
+    OSError.
+    """
+    target = output / settings.name
+    if target.exists() and not overwrite:
+        raise OptionsError(f"{target} exists: --overwrite replaces it, --add-version adds a version to it")
+    output.mkdir(parents=True, exist_ok=True)
+    with _beside(output) as staged:
+        model = staged / settings.name
+        (model / "warmup").mkdir(parents=True)
+        (model / "config.pbtxt").write_text(settings.text(), encoding="utf-8")
+        (model / "warmup" / WARMUP).write_bytes(_warmup())
+        _write_version(model / "1", bundle)
+        if target.exists():
+            target.rename(staged / "replaced")
+        try:
+            model.rename(target)
+        except OSError:
+            with suppress(OSError):
+                (staged / "replaced").rename(target)
+            raise
+    return target / "1"
+
+
+def add_version(output: Path, name: str, bundle: Path | str) -> Path:
+    """Writes the next version of a model, all of it or nothing, and returns its folder. Raises as `write`."""
+    target = output / name
+    if not (target / "config.pbtxt").is_file():
+        raise OptionsError(f"{target} is no model: leave --add-version out to write one")
+    newest = max((int(each.name) for each in target.iterdir() if each.is_dir() and each.name.isdecimal()), default=0)
+    with _beside(output) as staged:
+        _write_version(staged / "version", bundle)
+        (staged / "version").rename(target / str(newest + 1))
+    return target / str(newest + 1)
+
+
+@contextmanager
+def _beside(output: Path) -> Iterator[Path]:
+    """A folder beside the repository, not in it, where a server that polls would take it for a model."""
+    if os.path.ismount(output):
+        raise OptionsError(f"{output} is a mount point, where nothing is written all at once: name a folder inside it")
+    whole = output.resolve()
+    with tempfile.TemporaryDirectory(prefix=f".{whole.name}-", dir=whole.parent) as folder:
+        yield Path(folder)
+
+
+def _write_version(folder: Path, bundle: Path | str) -> None:
+    folder.mkdir()
+    shutil.copyfile(MODEL, folder / "model.py")
+    if isinstance(bundle, Path):
+        shutil.copytree(bundle, folder / "bundle", copy_function=shutil.copyfile)
+    else:
+        (folder / "bundle.path").write_text(f"{bundle}\n", encoding="utf-8")
+
+
+def _warmup() -> bytes:
+    """Returns a grey photograph as Triton keeps a text in a file: its length in four bytes, then itself."""
+    file = io.BytesIO()
+    Image.new("RGB", (640, 480), (127, 127, 127)).save(file, "JPEG")
+    return struct.pack("<I", len(file.getvalue())) + file.getvalue()
+
+
+def _bundle(copied: str | None, named: str | None, settings: Settings) -> Path | str:
+    """Returns the bundle to copy, or the path to name, after opening it where it is on this machine."""
+    if named is not None and not PurePosixPath(named).is_absolute():
+        raise OptionsError(f"--bundle-path {named}: must be an absolute path, as the server will see it")
+    if named is not None and not Path(named).exists():
+        print(f"note: {named} is not on this machine, so it was not opened", file=sys.stderr)
+        return named
+    options = {"precision": settings.precision, "batch_size": settings.max_batch_size}
+    try:
+        captioner = Captioner(copied or named, provider=settings.provider, **options)
+    except ProviderError:  # the server's machine may have what this one lacks
+        captioner = Captioner(copied or named, provider="cpu", batch_size=settings.max_batch_size)
+        print(f"note: provider {settings.provider} is not here, so the bundle was opened on cpu", file=sys.stderr)
+    return named if named is not None else captioner.bundle.path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.triton_repository",
+        description="Writes a model repository for NVIDIA Triton, with a model that captions photographs.",
+    )
+    add = parser.add_argument
+    add("output", type=Path, metavar="OUTPUT", help="the repository; made where it is missing")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--bundle", help="a bundle to copy into it (default: the one that ships)")
+    where.add_argument("--bundle-path", help="a bundle to name instead, by its absolute path on the server")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--overwrite", action="store_true", help="replace the model with all its versions")
+    how.add_argument("--add-version", action="store_true", help="add the bundle as the next version; settings stay")
+    for field in fields(Settings):
+        default = field.default
+        add(f"--{field.name.replace('_', '-')}", type=type(default), default=default, help=HELP[field.name])
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
