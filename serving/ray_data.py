@@ -59,12 +59,12 @@ def _run(arguments: argparse.Namespace) -> int:
     found = Tables.find(job.input, [job.column, *job.keep]) if job.column else Folder.find(job.input)
     begun = job.output.record() or {}
     size = arguments.part_size or begun.get("part size") or usual_size(len(found))
-    with cluster(arguments.address):
-        needs = {"num_cpus": arguments.num_cpus, "num_gpus": arguments.num_gpus}
+    needs = {"num_cpus": arguments.num_cpus, "num_gpus": arguments.num_gpus}
+    with cluster(arguments.address, needs):
         opened = opened_by_a_worker(job, needs)
         job.output.begin(_record(job, opened, arguments, size))
         parts = found.left(size, job.output.done(), job.output.images)
-        most = arguments.concurrency or room(needs)
+        most = arguments.concurrency or max(1, room(needs))
         left = sum(map(len, parts))
         print(
             f"{left:,} of {len(found):,} images to do in {len(parts):,} parts, by up to {most} workers on "

@@ -26,8 +26,11 @@ RETRIES = 20  # of a task whose worker died: machines that are taken away are no
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[None]:
-    """Connects to a cluster, or starts Ray on this machine; leaves nothing behind. Raises OptionsError."""
+def cluster(address: str | None, needs: dict[str, Any]) -> Iterator[None]:
+    """Connects to a cluster, or starts Ray on this machine; leaves nothing behind.
+
+    Raises OptionsError, also where this machine alone has not what a worker needs; a cluster may grow.
+    """
     if address is None:
         address = os.environ.get("RAY_ADDRESS") or "local"
     for name, value in QUIET.items():
@@ -42,6 +45,8 @@ def cluster(address: str | None) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise OptionsError(f"no Ray cluster can be reached at {address}: {one_line(error)}") from error
     try:
+        if address == "local" and not room(needs):
+            raise OptionsError(f"a worker needs {_plain(needs)}, and this machine has less")
         yield
     finally:
         if started:
@@ -70,7 +75,7 @@ def room(needs: dict[str, Any]) -> int:
     fits = [
         there.get(name, 0) / needs[need] for name, need in (("CPU", "num_cpus"), ("GPU", "num_gpus")) if needs[need]
     ]
-    return max(1, int(min(fits)))
+    return int(min(fits))
 
 
 def caption(job: Job, parts: list[Part], needs: dict[str, Any], most: int) -> int:
@@ -92,7 +97,9 @@ def caption(job: Job, parts: list[Part], needs: dict[str, Any], most: int) -> in
         fn_constructor_args=(job,),
         batch_size=1,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(most, room(needs), len(parts))),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=most, initial_size=max(1, min(most, room(needs), len(parts)))
+        ),
         ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
         **needs,
     )

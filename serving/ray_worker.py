@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -65,10 +66,10 @@ class Opened:
 
 
 def try_out(job: Job) -> Opened:
-    """Opens the captioner once, and decodes nothing at all with it: faults of bundle, provider and decoding show."""
+    """Captions a grey image as the job asks: faults of bundle, provider, decoding and device show before the run."""
     try:
         captioner = job.captioner()
-        captioner.caption([], job.decoding)
+        captioner.caption([np.full((8, 8, 3), 128, np.uint8)], job.decoding)
     except (EngineError, OSError) as error:
         return Opened(fault=one_line(error))
     manifest = (captioner.bundle.path / "manifest.json").read_bytes()  # it holds the sums of all other files

@@ -1,0 +1,103 @@
+"""`serve run serving.ray_serve:app`: the HTTP service of serving.http on Ray Serve, a scheduler in each replica.
+
+Owns replicas: how many there are, how they start, prove their health and end. What they answer is serving.http's.
+"""
+
+import os
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from ray import serve
+from ray.serve import Application
+
+from engine import Beam, Captioner, DeadlineError, Greedy, OverloadedError, RuntimeOptions, Sample, Scheduler
+from serving.http.app import create_app
+from serving.http.limits import Limits
+
+TOKEN = "CAPTIONING_TOKEN"  # the environment variable; noqa: S105 - a name, no token
+MAX_PIXELS = 50_000_000  # of one image: about 200 MB while it is decoded
+PERIOD, PATIENCE = 10, 30  # seconds between two health checks, and that one may take
+UPLOADS = 5  # seconds beyond a request's own time before a replica that ends is killed
+
+
+class Options(BaseModel):
+    """What `serve run serving.ray_serve:app NAME=VALUE …` takes; a configuration file gives them as `args`.
+
+    A replica holds num_cpus cores, each a thread of its engine, and num_gpus GPUs. Replicas are added while each has
+    more than target_requests requests under way on average, up to max_replicas.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bundle: str | None = None
+    provider: str = "auto"
+    precision: str = "auto"
+    num_cpus: PositiveInt = 1
+    num_gpus: float = Field(default=0, ge=0)
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: PositiveInt = 4
+    target_requests: PositiveFloat = 16
+    max_rows: PositiveInt = 256
+    max_queue: PositiveInt = 64
+    max_wait_ms: float = Field(default=2.0, ge=0)
+    timeout: PositiveFloat = 30.0
+
+
+class Replica:
+    """One process with a Captioner and its Scheduler."""
+
+    def __init__(self, options: Options, tokens: tuple[bytes, ...] = ()) -> None:
+        """Returns when the model is warm: Serve sends requests from then on. Raises EngineError."""
+        captioner = Captioner(
+            options.bundle,
+            provider=options.provider,
+            precision=options.precision,
+            max_pixels=MAX_PIXELS,
+            runtime=RuntimeOptions(threads=options.num_cpus),
+        )
+        captioner.warmup(decodings=(Greedy(), Beam(), Sample(seed=0)))
+        self._limits = Limits(timeout=options.timeout)
+        self._tokens = tokens
+        self._scheduler = Scheduler(
+            captioner, max_rows=options.max_rows, max_queue=options.max_queue, max_wait_ms=options.max_wait_ms
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Returns what answers requests."""
+        return create_app(self._scheduler, limits=self._limits, tokens=self._tokens, warm=False)
+
+    async def check_health(self) -> None:
+        """Captions a grey image: a replica whose device or scheduler fails is replaced, a busy one is well."""
+        grey = np.full((8, 8, 3), 128, np.uint8)
+        with suppress(OverloadedError, DeadlineError):
+            await self._scheduler.caption(grey, Greedy(max_length=2), timeout=PATIENCE / 2)
+
+    def __del__(self) -> None:
+        """Finishes what was accepted: Serve has sent the replica nothing new for a while."""
+        if scheduler := getattr(self, "_scheduler", None):
+            scheduler.close(timeout=self._limits.timeout)
+
+
+def app(options: Options) -> Application:
+    """Returns the application as `serve run` starts it. The token, if any, is this process's CAPTIONING_TOKEN."""
+    token = os.environ.get(TOKEN, "").encode()
+    settings: dict[str, Any] = {
+        "autoscaling_config": {
+            "min_replicas": options.min_replicas,
+            "max_replicas": max(options.min_replicas, options.max_replicas),
+            "target_ongoing_requests": options.target_requests,
+        },
+        "ray_actor_options": {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus},
+        "max_ongoing_requests": options.max_queue,  # more wait at the proxies, where another replica can take them
+        "max_queued_requests": 4 * options.max_queue,  # more are refused with status 503
+        "health_check_period_s": PERIOD,
+        "health_check_timeout_s": PATIENCE,
+        "graceful_shutdown_timeout_s": options.timeout + UPLOADS,
+        "graceful_shutdown_wait_loop_s": 0.5,
+    }
+    replica = serve.deployment(name="captions", **settings)(serve.ingress()(Replica))
+    application: Application = replica.bind(options, (token,) if token else ())
+    return application

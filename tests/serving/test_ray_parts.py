@@ -1,0 +1,282 @@
+"""Bulk captioning without Ray: parts, the output folder, what a worker writes, and faults told before anything runs."""
+
+import json
+import os
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ray", reason="needs the extra ray")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine import Captioner, Greedy, OptionsError
+from serving import ray_data
+from serving.ray_output import Output
+from serving.ray_parts import Folder, Part, Tables, usual_size
+from serving.ray_worker import Job, Worker, try_out
+from tests.drawn import draw
+
+NAMES = [f"{i:02d}.jpg" if i % 3 else f"deep/er/{i:02d}.jpg" for i in range(20)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twenty drawn photographs in a folder and its subfolder."""
+    generator = np.random.default_rng(7)
+    (tmp_path / "photos" / "deep" / "er").mkdir(parents=True)
+    for name in NAMES:
+        draw("red", "circle", generator).save(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+@pytest.fixture(scope="module")
+def captioner() -> Captioner:
+    return Captioner(provider="cpu", precision="int8")
+
+
+@pytest.fixture
+def job(folder: Path, tmp_path: Path) -> Job:
+    """Greedy captions of those photographs."""
+    output = Output(str(tmp_path / "out"), "jsonl")
+    output.begin({"model": "x"})
+    return Job(
+        input=str(folder),
+        output=output,
+        column=None,
+        keep=(),
+        decoding=Greedy(),
+        bundle=None,
+        provider="cpu",
+        precision="int8",
+        batch_size=8,
+        threads=1,
+        max_pixels=None,
+    )
+
+
+def rows(output: Output, name: str) -> list[dict[str, Any]]:
+    file = Path(output.place) / f"{name}.{output.format}"
+    if output.format == "jsonl":
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    found: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+    return found
+
+
+def finish(output: Output, part: Part) -> None:
+    output.write(part.name, [{"image": file, "caption": "x"} for file in part.files])
+
+
+def as_table(folder: Path, file: Path, **columns: pa.Array) -> None:
+    """Writes a Parquet file in row groups of seven."""
+    images = pa.array([(folder / name).read_bytes() for name in NAMES])
+    table = pa.table({"picture": images, "path": [f"photos/{name}" for name in NAMES], **columns})
+    pq.write_table(table, file, row_group_size=7)
+
+
+def test_parts_hold_every_image_once_and_are_the_same_whenever_they_are_made(folder: Path) -> None:
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "x.jpg").touch()
+    (folder / "notes.txt").touch()
+    parts = Folder.find(str(folder)).parts(6)
+    assert [len(part) for part in parts] == [6, 6, 6, 2]
+    assert sorted(file for part in parts for file in part.files) == sorted(NAMES)
+    assert Folder.find(folder.as_uri()).parts(6) == parts
+
+
+def test_rows_of_parquet_files_are_in_one_part_each(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    for name in ("a.parquet", "b.parquet"):
+        as_table(folder, tmp_path / "tables" / name)
+    tables = Tables.find(str(tmp_path / "tables"), ["picture"])
+    parts = tables.parts(8)
+    covered = [(part.table, row) for part in parts for row in range(part.start, part.stop)]
+    assert covered == [(name, row) for name in ("a.parquet", "b.parquet") for row in range(20)]
+    assert len({part.name for part in parts}) == len(parts) == 6
+
+
+def test_a_part_has_about_as_many_images_as_keep_many_workers_busy() -> None:
+    assert [usual_size(images) for images in (1, 10_000, 10**6, 10**9)] == [32, 40, 3907, 4096]
+
+
+def test_only_images_that_are_not_done_are_left_even_when_the_folder_has_changed(folder: Path, job: Job) -> None:
+    found = Folder.find(job.input)
+    finished = found.parts(6)[:2]
+    for part in finished:
+        finish(job.output, part)
+    assert found.left(6, job.output.done(), job.output.images) == found.parts(6)[2:]
+    for new in ("00a.jpg", "deep/zz.jpg"):
+        (folder / new).write_bytes((folder / NAMES[0]).read_bytes())
+    left = Folder.find(job.input).left(6, job.output.done(), job.output.images)
+    files = [file for part in left for file in part.files]
+    assert sorted(files) == sorted({*NAMES, "00a.jpg", "deep/zz.jpg"} - {f for part in finished for f in part.files})
+
+
+def test_a_parquet_file_that_grew_is_an_error_and_one_that_came_or_went_is_not(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    as_table(folder, tmp_path / "tables" / "a.parquet")
+    done = {part.name for part in Tables.find(str(tmp_path / "tables"), ["picture"]).parts(8)}
+    as_table(folder, tmp_path / "tables" / "b.parquet")
+    left = Tables.find(str(tmp_path / "tables"), ["picture"]).left(8, done, None)
+    assert {part.table for part in left} == {"b.parquet"}
+    grown = Tables((("a.parquet", 21),))
+    with pytest.raises(OptionsError, match=r"a\.parquet has other rows"):
+        grown.left(8, done, None)
+    assert Tables((("b.parquet", 3),)).left(8, done, None)
+
+
+def test_an_output_goes_on_only_with_what_it_was_begun_with(tmp_path: Path) -> None:
+    output = Output(str(tmp_path / "out"), "parquet")
+    output.begin({"precision": "int8", "part size": 8})
+    output.begin({"precision": "int8", "part size": 8})
+    with pytest.raises(OptionsError, match=r'begun with precision "int8", and this run has precision "fp32"'):
+        output.begin({"precision": "fp32", "part size": 8})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x").touch()
+    with pytest.raises(OptionsError, match="holds files of something else"):
+        Output(str(tmp_path / "other"), "parquet").begin({})
+    with pytest.raises(OptionsError, match="is a file"):
+        Output(str(tmp_path / "other" / "x"), "parquet").begin({})
+
+
+def test_a_file_that_is_there_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Job) -> None:
+    part = Part("part-1", files=("00.jpg",))
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.ray_output.locate", lambda place: (_Breaks(), place))
+        with pytest.raises(KeyboardInterrupt):
+            finish(job.output, part)
+    assert job.output.done() == set()
+    assert job.output.count("part-1") is None
+    (tmp_path / "out" / "part-2.jsonl").touch()  # what a machine without power may leave of a renamed file
+    assert job.output.done() == set()
+    finish(job.output, part)
+    assert job.output.done() == {"part-1"}
+    job.output.end()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "_captions.json",
+        "part-1.jsonl",
+        "part-2.jsonl",
+    ]
+
+
+class _Breaks:
+    """A file system whose writer is killed between writing and renaming."""
+
+    def open_output_stream(self, path: str) -> Any:
+        return Path(path).open("wb")
+
+    def move(self, source: str, target: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_worker_writes_what_the_captioner_says_and_errors_in_rows(
+    folder: Path, job: Job, captioner: Captioner
+) -> None:
+    (folder / "04.jpg").write_bytes(b"no image")
+    (folder / "05.jpg").write_bytes((folder / "05.jpg").read_bytes()[:400])
+    files = ("01.jpg", "02.jpg", "gone.jpg", "04.jpg", "05.jpg", "deep/er/00.jpg")
+    assert Worker(job).caption(Part("part-1", files=files)) == (6, 3)
+    written = rows(job.output, "part-1")
+    assert [row["image"] for row in written] == list(files)
+    assert [row["error"] is None for row in written] == [True, True, False, False, False, True]
+    assert "no such file" in written[2]["error"]
+    assert written[3]["caption"] is None
+    good = captioner.caption([folder / name for name in ("01.jpg", "02.jpg", "deep/er/00.jpg")])
+    assert [row["caption"] for row in written if not row["error"]] == [caption.text for caption in good]
+    assert all(row["alternatives"][0]["caption"] == row["caption"] for row in written if not row["error"])
+
+
+def test_a_worker_leaves_a_finished_part_alone(job: Job) -> None:
+    part = Part("part-1", files=("01.jpg", "gone.jpg"))
+    assert Worker(job).caption(part) == (2, 1)
+    file = Path(job.output.place) / "part-1.jsonl"
+    os.utime(file, ns=(1, 1))
+    assert Worker(job).caption(part) == (2, 1)
+    assert file.stat().st_mtime_ns == 1
+
+
+@pytest.mark.parametrize("column", ["picture", "path", "nested.bytes"])
+def test_rows_of_parquet_are_captioned_from_bytes_or_paths_with_columns_kept(
+    folder: Path, tmp_path: Path, job: Job, captioner: Captioner, column: str
+) -> None:
+    contents = [(folder / name).read_bytes() for name in NAMES]
+    nested = pa.array([{"bytes": content, "path": None} for content in contents])
+    as_table(folder, tmp_path / "t.parquet", id=pa.array(range(20)), nested=nested)
+    of_table = replace(job, input=str(tmp_path / "t.parquet"), column=column, keep=("id",))
+    of_table = replace(of_table, output=replace(job.output, format="parquet"))
+    worker = Worker(of_table)
+    parts = Tables.find(of_table.input, [column, "id"]).parts(9)
+    assert [worker.caption(part) for part in parts] == [(9, 0), (9, 0), (2, 0)]
+    written = [row for part in parts for row in rows(of_table.output, part.name)]
+    assert [row["id"] for row in written] == list(range(20))
+    images = [f"photos/{name}" for name in NAMES] if column == "path" else [f"#{i}" for i in range(20)]
+    assert [row["image"] for row in written] == images
+    expected = captioner.caption([folder / name for name in NAMES])
+    assert [row["caption"] for row in written] == [caption.text for caption in expected]
+
+
+def test_a_null_in_parquet_is_a_row_with_an_error(folder: Path, tmp_path: Path, job: Job) -> None:
+    table = pa.table({"a": pa.array([None, (folder / NAMES[0]).read_bytes(), b""]), "b": ["x.jpg", None, "http://x/y"]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    for column, errors in (("a", 2), ("b", 3)):
+        of_table = replace(job, input=str(tmp_path / "t.parquet"), column=column)
+        [part] = Tables.find(of_table.input, [column]).parts(9)
+        part = replace(part, name=f"part-{column}")
+        assert Worker(of_table).caption(part) == (3, errors)
+    assert "null" in rows(job.output, "part-a")[0]["error"]
+
+
+def test_a_worker_that_does_not_see_input_or_output_refuses(job: Job, tmp_path: Path) -> None:
+    part = Part("part-1", files=("01.jpg",))
+    with pytest.raises(OSError, match=r"does not see .*gone"):
+        Worker(replace(job, input=str(tmp_path / "gone"))).caption(part)
+    with pytest.raises(OSError, match=r"does not see .*gone"):
+        Worker(replace(job, output=Output(str(tmp_path / "gone"), "jsonl"))).caption(part)
+
+
+def test_trying_out_tells_what_is_wrong(job: Job) -> None:
+    assert try_out(job).precision == "int8"
+    assert "no-such-folder" in try_out(replace(job, bundle="no-such-folder")).fault
+    assert "xpu" in try_out(replace(job, provider="xpu")).fault
+    assert "zzyzx" in try_out(replace(job, decoding=Greedy(prefix="zzyzx"))).fault
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("{gone} {out}", "there is no "),
+        ("{empty} {out}", "no image file in"),
+        ("s3x://bucket/x {out}", "cannot be reached"),
+        ("{photos} {out} --column x", "no Parquet file"),
+        ("{table} {out} --column x", "has no column 'x': its columns are picture, path, n"),
+        ("{table} {out} --column n", "column 'n' of .* is int64: images are bytes"),
+        ("{table} {out} --column path --keep image", "OUTPUT has a column of that name"),
+        ("{photos} {out} --keep n", "without --column"),
+        ("{photos} {photos}/00.jpg/x --column x", "lies in INPUT"),
+        ("{photos} {photos}/deep/er/00.jpg", "is a file"),
+        ("{photos} {photos}", "lies in INPUT"),
+        ("{photos} {out} --batch-size 0", "--batch-size must be a number from 1"),
+        ("{photos} {out} --temperature 2", "temperature needs decoding=sample"),
+        ("{photos} {out} --beam-size 0", "beam_size must be"),
+        ("{photos} {out} --beam-size x", "beam_size must be a whole number"),
+    ],
+)
+def test_a_fault_is_one_sentence_before_ray_starts(
+    arguments: str, said: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    as_table(folder, tmp_path / "t.parquet", n=pa.array(range(20)))
+    places = {name: tmp_path / name for name in ("gone", "empty", "out", "photos")} | {"table": tmp_path / "t.parquet"}
+    began = time.monotonic()
+    assert ray_data.main(arguments.format(**places).split()) == 2
+    assert time.monotonic() - began < 5
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert re.search(said, line), line
+    assert not (tmp_path / "out").exists()
