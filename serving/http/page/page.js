@@ -212,12 +212,12 @@ class Card {
     this.at(".caption").classList.toggle("writing", running);
     this.at(".status").textContent = status;
     for (const part of [".sure", ".fault", ".others"]) this.at(part).hidden = true;
-    const held = this.item.contains(document.activeElement);
+    const held = document.activeElement;
     this.at(".cancel").hidden = !running;
     this.at(".again").hidden = running;
     this.at(".copy").hidden = state !== "done" || !navigator.clipboard;
     // a hidden button drops the focus: the one that took its place gets it
-    if (held && !document.activeElement.checkVisibility()) this.at(running ? ".cancel" : ".again").focus();
+    if (this.item.contains(held) && !held.checkVisibility()) this.at(running ? ".cancel" : ".again").focus();
   }
 
   write(word) {
@@ -286,7 +286,7 @@ function alternativeItem({ caption, confidence, log_prob: logProb }) {
   item.append(caption, " ");
   if (confidence === null) {
     item.className = "bare";
-    figure.textContent = logProb === null ? "" : `log p ${logProb.toFixed(2)}`;
+    figure.textContent = logProb === null ? "" : `log p ${logProb.toFixed(2).replace("-", "−")}`;
   } else {
     const bar = Object.assign(document.createElement("meter"), { min: 0, max: 1, value: confidence });
     bar.setAttribute("aria-label", `Confidence in ${caption}`);
