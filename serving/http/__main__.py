@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments["bundle"],
                 provider=arguments["provider"],
                 precision=arguments["precision"],
+                batch_size=arguments["batch_size"],
                 max_pixels=arguments["max_pixels"],
                 runtime=RuntimeOptions(threads=arguments["threads"]),
             )
@@ -120,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--provider", default="auto", metavar="NAME", help="what to run on; auto is the default")
     option("--precision", default="auto", metavar="NAME", help="auto is the default")
     option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
+    option("--batch-size", type=int, default=32, metavar="N", help="most images of an encoder run; %(default)s")
     option("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="most pixels of an image; %(default)s")
     option("--max-rows", type=int, metavar="N", help="most sentences that grow at once")
     option("--max-queue", type=int, metavar="N", help="most images that wait; more are refused")

@@ -119,8 +119,8 @@ def create_app(
 
 async def _warm_up(app: FastAPI, scheduler: Scheduler) -> None:
     try:
-        decodings = (Greedy(), Beam(), Sample(seed=0))
-        await asyncio.to_thread(scheduler.captioner.warmup, decodings=decodings)
+        for decoding in (Greedy(), Beam(), Sample(seed=0)):  # one by one: a shutdown waits for one of them only
+            await asyncio.to_thread(scheduler.captioner.warmup, decodings=(decoding,))
     except Exception:
         log.exception("warm-up failed: the service will not be ready")
     else:

@@ -137,18 +137,19 @@ async def _multipart(headers: Headers, chunks: _Chunks, max_images: int) -> tupl
         raise Problem("body", f"the multipart body is broken: {error.message}") from error
     except ValueError as error:  # a charset that Python knows and that is none of text
         raise Problem("body", "the multipart body is broken: its text cannot be decoded") from error
-    if not parser.ended:
-        raise Problem("body", "the multipart body breaks off before its closing boundary")
     images: list[bytes] = []
     fields: list[tuple[str, str]] = []
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile) != (name == IMAGES):
-            what = "is a file" if name != IMAGES else "is not sent as a file (it has no filename)"
-            raise Problem("body", f"the part {name!r} {what}: images go into files called {IMAGES!r}")
-        if isinstance(value, UploadFile):
-            images.append(value.file.read())
-        else:
-            fields.append((name, value))
+    try:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile) != (name == IMAGES):
+                what = "is a file" if name != IMAGES else "is not sent as a file (it has no filename)"
+                raise Problem("body", f"the part {name!r} {what}: images go into files called {IMAGES!r}")
+            if isinstance(value, UploadFile):
+                images.append(await value.read())
+            else:
+                fields.append((name, value))
+    finally:
+        await form.close()
     if not images:
         raise Problem("body", f"no image was sent: the form needs a file called {IMAGES!r}")
     if len(images) > max_images:
@@ -157,13 +158,14 @@ async def _multipart(headers: Headers, chunks: _Chunks, max_images: int) -> tupl
 
 
 class _Parser(MultiPartParser):
-    """Starlette's parser that writes no file, stops at one part too many and says whether the body was whole."""
+    """Starlette's parser that writes no file, stops at one part too many and takes only whole bodies."""
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], max_images: int) -> None:
         most = max_images + MAX_FIELDS
-        super().__init__(headers, stream, max_files=most, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+        chunks = self._whole(stream)
+        super().__init__(headers, chunks, max_files=most, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
         self.spool_max_size = 0  # which is no limit
-        self.ended = False
+        self._ended = False
         self._max_images = max_images
         self._parts = 0
 
@@ -174,7 +176,13 @@ class _Parser(MultiPartParser):
         super().on_part_begin()
 
     def on_end(self) -> None:
-        self.ended = True
+        self._ended = True
+
+    async def _whole(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not self._ended:
+            raise MultiPartException("it breaks off before its closing boundary")
 
 
 def _too_many(max_images: int) -> Problem:

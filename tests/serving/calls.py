@@ -1,0 +1,46 @@
+"""Asks an ASGI application without a network, from tests that are not asynchronous."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import httpx
+from fastapi import FastAPI
+
+T = TypeVar("T")
+
+
+def with_client(app: FastAPI, use: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
+    """Runs `use` with a client of the application."""
+
+    async def run() -> T:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client:
+            return await use(client)
+
+    return asyncio.run(run())
+
+
+def ask(app: FastAPI, method: str, path: str, **request: Any) -> httpx.Response:
+    """Returns the answer to one request."""
+    return with_client(app, lambda client: client.request(method, path, **request))
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    """Returns the server-sent events of a body."""
+    parts = [part.split("\n") for part in text.split("\n\n") if part]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in parts]
+
+
+def problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    """Returns the body of an answer that has to be a problem of a kind."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body.keys() == {"type", "title", "status", "detail", "request_id"}
+    assert body["type"] == (kind if kind == "about:blank" else f"urn:captioning:{kind}")
+    assert body["status"] == status
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["detail"]
+    return body

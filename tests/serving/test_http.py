@@ -1,0 +1,155 @@
+"""What the HTTP service answers is what the engine says, in any way of asking."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from engine import Beam, Captioner, Greedy, Sample
+from serving.http.options import OPTIONS, read_decoding
+from tests.serving.calls import ask, events, problem
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+def form(photos: list[bytes]) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("images", (f"{i}.jpg", photo)) for i, photo in enumerate(photos)]
+
+
+WAYS: list[tuple[dict[str, Any], Any]] = [
+    ({}, Greedy()),
+    ({"decoding": "greedy", "max_length": 5, "style": "sentence"}, Greedy(max_length=5, style="sentence")),
+    ({"decoding": "beam"}, Beam()),
+    (
+        {"decoding": "beam", "beam_size": 4, "num_hypotheses": 3, "length_penalty": 0.5},
+        Beam(beam_size=4, num_hypotheses=3, length_penalty=0.5),
+    ),
+    (
+        {"decoding": "sample", "temperature": 1.3, "top_k": 40, "top_p": 0.9, "seed": 3, "num_samples": 4},
+        Sample(temperature=1.3, top_k=40, top_p=0.9, seed=3, num_samples=4),
+    ),
+    (
+        {"suppress": ["man", "boy"], "prefix": "a", "no_repeat_ngram_size": 2, "min_length": 4, "bad_endings": ""},
+        Greedy(suppress=("man", "boy"), prefix="a", no_repeat_ngram_size=2, min_length=4, bad_endings=()),
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "decoding"), WAYS)
+def test_captions_are_those_of_the_engine_in_the_order_of_the_images(
+    app: FastAPI, captioner: Captioner, photos: list[bytes], options: dict[str, Any], decoding: Any
+) -> None:
+    answer = ask(app, "POST", "/v1/captions", files=form(photos), data=options)
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body["model"] == captioner.bundle.manifest.name
+    for entry, expected in zip(body["captions"], captioner.caption(photos, decoding), strict=True):
+        assert entry["caption"] == expected.text
+        assert entry["log_prob"] == pytest.approx(expected.log_prob, abs=1e-4)
+        assert entry["score"] == pytest.approx(expected.score, abs=1e-4)
+        assert entry["finished"] is expected.finished
+        assert [one["caption"] for one in entry["alternatives"]] == [one.text for one in expected.alternatives]
+        assert entry["timings_ms"].keys() == {"queued", "encoding", "decoding"}
+
+
+@pytest.mark.parametrize(("options", "decoding"), WAYS)
+def test_a_raw_body_with_query_parameters_says_the_same_as_a_form(
+    app: FastAPI, photos: list[bytes], options: dict[str, Any], decoding: Any
+) -> None:
+    raw = ask(app, "POST", "/v1/captions", content=photos[0], headers=JPEG, params=options)
+    sent = ask(app, "POST", "/v1/captions", files=form(photos[:1]), data=options)
+    assert raw.status_code == sent.status_code == 200
+    assert [without_times(e) for e in raw.json()["captions"]] == [without_times(e) for e in sent.json()["captions"]]
+
+
+def without_times(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != "timings_ms"}
+
+
+@pytest.mark.parametrize(("options", "decoding"), WAYS)
+def test_a_stream_gives_the_words_and_then_what_a_plain_request_gives(
+    app: FastAPI, photos: list[bytes], options: dict[str, Any], decoding: Any
+) -> None:
+    streamed = ask(app, "POST", "/v1/captions/stream", files=form(photos[:1]), data=options)
+    plain = ask(app, "POST", "/v1/captions", files=form(photos[:1]), data=options)
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    *words, (name, caption) = events(streamed.text)
+    assert name == "caption"
+    assert without_times(caption) == without_times(plain.json()["captions"][0])
+    assert {name for name, _ in words} <= {"word"}
+    said = " ".join(data["word"] for _, data in words)
+    assert said.lower().removesuffix(".") == caption["caption"].lower().removesuffix(".")
+
+
+def test_every_option_of_the_engine_can_be_given_and_only_those(app: FastAPI) -> None:
+    fields = {name for way in (Greedy, Beam, Sample) for name in way.__dataclass_fields__}
+    assert set(OPTIONS) == fields - {"with_scores"}
+    description = ask(app, "GET", "/openapi.json").json()
+    for path in ("/v1/captions", "/v1/captions/stream"):
+        route = description["paths"][path]["post"]
+        assert {each["name"] for each in route["parameters"]} == {"decoding", *OPTIONS}
+        properties = route["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+        assert set(properties) == {"images", "decoding", *OPTIONS}
+
+
+def test_bounds_and_defaults_in_the_description_are_the_engines() -> None:
+    assert OPTIONS["max_length"].schema() == {"type": "integer", "minimum": 1, "maximum": 1000}
+    assert OPTIONS["top_p"].schema()["default"] == Sample().top_p
+    assert OPTIONS["seed"].schema()["minimum"] == 0
+    assert read_decoding([]) == Greedy()
+
+
+def test_a_bad_image_among_others_stands_in_its_place(app: FastAPI, captioner: Captioner, photos: list[bytes]) -> None:
+    answer = ask(app, "POST", "/v1/captions", files=form([photos[0], b"no image", photos[1]]))
+    first, bad, last = answer.json()["captions"]
+    assert answer.status_code == 200
+    assert [first["caption"], last["caption"]] == [one.text for one in captioner.caption(photos[:2])]
+    assert bad.keys() == {"error"}
+    assert (bad["error"]["status"], bad["error"]["type"]) == (422, "urn:captioning:image")
+    assert bad["error"]["request_id"] == answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/v1/captions", "/v1/captions/stream"])
+def test_a_bad_image_alone_is_a_problem(app: FastAPI, path: str, photos: list[bytes]) -> None:
+    for image in (b"", b"no image", photos[0][:200]):
+        problem(ask(app, "POST", path, content=image, headers=JPEG), 422, "image")
+
+
+def test_a_path_or_an_address_is_no_image_and_is_not_looked_up(app: FastAPI) -> None:
+    for text in (b"samples/cat.jpg", b"http://127.0.0.1:9/cat.jpg", b"file:///etc/passwd"):
+        told = problem(ask(app, "POST", "/v1/captions", content=text, headers=JPEG), 422, "image")
+        assert text.decode() not in told["detail"]
+        problem(ask(app, "POST", "/v1/captions", files=[("images", (None, text))]), 400, "body")
+
+
+def test_the_model_tells_what_the_service_takes(app: FastAPI, captioner: Captioner) -> None:
+    body = ask(app, "GET", "/v1/model").json()
+    assert body["name"] == captioner.bundle.manifest.name
+    assert (body["provider"], body["precision"]) == (captioner.provider, captioner.precision)
+    assert body["defaults"]["beam_size"] == captioner.bundle.manifest.defaults.beam_size
+    assert body["limits"]["max_pixels"] == captioner.max_pixels
+
+
+def test_unknown_paths_and_methods_are_problems(app: FastAPI) -> None:
+    problem(ask(app, "GET", "/v1/nothing"), 404, "about:blank")
+    answer = ask(app, "GET", "/v1/captions")
+    problem(answer, 405, "about:blank")
+    assert answer.headers["allow"] == "POST"
+
+
+def test_a_request_id_is_kept_where_it_can_do_no_harm(app: FastAPI) -> None:
+    assert ask(app, "GET", "/healthz", headers={"X-Request-ID": "job-7.a"}).headers["x-request-id"] == "job-7.a"
+    for bad in ("two words", "x" * 65, 'quote"', ""):
+        given = ask(app, "GET", "/healthz", headers={"X-Request-ID": bad}).headers["x-request-id"]
+        assert given != bad
+        assert len(given) == 32
+
+
+def test_the_page_may_talk_to_nobody_else(app: FastAPI) -> None:
+    for path in ("/", "/page.js", "/page.css"):
+        answer = ask(app, "GET", path)
+        assert answer.status_code == 200
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "connect-src 'self'" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"

@@ -1,0 +1,188 @@
+"""A real service among real troubles: signals, clients that go away or dawdle, full disks, files that vanish."""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engine import Captioner
+from tests.serving.process import ROOT, Service
+
+JPEG = {"Content-Type": "image/jpeg"}
+SLOW = {"decoding": "sample", "num_samples": "100", "min_length": "900", "max_length": "1000", "seed": "1"}
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """A service that gives up slow uploads."""
+    with Service("--upload-timeout", "1", "--max-bytes", "1000000") as service:
+        yield service
+
+
+def ask_slowly(service: Service, photo: bytes) -> socket.socket:
+    """Sends a request that takes long, and returns its connection once it is being worked on."""
+    accepted = service.metric("caption_accepted_total")
+    connection = socket.create_connection(("127.0.0.1", service.port))
+    query = "&".join(f"{name}={value}" for name, value in SLOW.items())
+    head = f"POST /v1/captions?{query} HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+    connection.sendall(f"{head}Content-Length: {len(photo)}\r\n\r\n".encode() + photo)
+    until(lambda: service.metric("caption_accepted_total") > accepted)
+    return connection
+
+
+def until(condition: object, seconds: float = 30) -> None:
+    """Waits until a condition in another process holds."""
+    end = time.monotonic() + seconds
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.01)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    with connection:
+        connection.settimeout(60)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_a_client_that_goes_away_frees_its_place(service: Service, photos: list[bytes]) -> None:
+    cancelled = service.metric("caption_cancelled_total")
+    ask_slowly(service, photos[0]).close()
+    until(lambda: service.metric("caption_cancelled_total") == cancelled + 1)
+    until(lambda: service.metric("caption_rows_in_use") == 0)
+
+
+def test_a_client_that_leaves_a_stream_frees_its_place(service: Service, photos: list[bytes]) -> None:
+    cancelled = service.metric("caption_cancelled_total")
+    with httpx.stream(
+        "POST", f"{service.url}/v1/captions/stream", content=photos[0], headers=JPEG, params=SLOW, timeout=60
+    ) as answer:
+        first = next(answer.iter_lines())
+    assert first == "event: word"
+    until(lambda: service.metric("caption_cancelled_total") == cancelled + 1)
+
+
+def test_a_client_that_dawdles_with_its_body_is_told_and_let_go(service: Service) -> None:
+    connection = socket.create_connection(("127.0.0.1", service.port))
+    connection.sendall(
+        b"POST /v1/captions HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nx"
+    )
+    connection.settimeout(30)
+    assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+    connection.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nX-Slow: "])
+def test_a_client_that_dawdles_with_its_headers_is_let_go(service: Service, sent: bytes) -> None:
+    connection = socket.create_connection(("127.0.0.1", service.port))
+    connection.sendall(sent)
+    assert read_all(connection) == b""
+
+
+def test_a_client_that_sends_too_much_reads_why(service: Service) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(40):
+            yield b"x" * 65536
+
+    for body in (chunks(), b"x" * 2_500_000):
+        answer = httpx.post(f"{service.url}/v1/captions", content=body, headers=JPEG, timeout=30)
+        assert answer.status_code == 413
+        assert answer.headers["connection"] == "close"
+
+
+def test_garbage_on_the_wire_stops_nobody(service: Service) -> None:
+    for garbage in (
+        b"\0" * 2000,
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /v1/captions HTTP/1.1\r\nTransfer-Encoding: x\r\n\r\n",
+    ):
+        connection = socket.create_connection(("127.0.0.1", service.port))
+        connection.sendall(garbage)
+        answer = read_all(connection)
+        assert b" 5" not in answer[:12]
+    assert httpx.get(f"{service.url}/healthz").status_code == 200
+
+
+def test_the_port_of_another_service_cannot_be_taken(service: Service) -> None:
+    command = [sys.executable, "-m", "serving.http", "--port", str(service.port)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: cannot listen on 127.0.0.1 port {service.port}: Address already in use")
+    assert done.stderr.count("\n") == 1
+    assert httpx.get(f"{service.url}/healthz").status_code == 200
+
+
+def test_sigterm_under_load_answers_everything_accepted(photos: list[bytes]) -> None:
+    async def load(url: str, stop: asyncio.Event) -> list[object]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            asking = [client.post(f"{url}/v1/captions", content=photo, headers=JPEG) for photo in photos * 8]
+            tasks = [asyncio.ensure_future(each) for each in asking]
+            await stop.wait()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    with Service() as service:
+
+        async def run() -> tuple[list[object], int]:
+            stop = asyncio.Event()
+            loading = asyncio.create_task(load(service.url, stop))
+            while await asyncio.to_thread(service.metric, "caption_accepted_total") < 24:
+                await asyncio.sleep(0.01)
+            ending = asyncio.create_task(asyncio.to_thread(service.terminate))
+            stop.set()
+            return await loading, await ending
+
+        answers, code = asyncio.run(run())
+    assert code == 0
+    assert [answer.status_code if isinstance(answer, httpx.Response) else answer for answer in answers] == [200] * 24
+
+
+def test_a_service_that_is_killed_gives_no_wrong_answer_and_its_port_is_free_at_once(photos: list[bytes]) -> None:
+    with Service() as service:
+        connection = ask_slowly(service, photos[0])
+        service.process.kill()
+        with contextlib.suppress(ConnectionResetError):
+            assert read_all(connection) == b""
+    with Service(port=service.port) as second:
+        answer = httpx.post(f"{second.url}/v1/captions", content=photos[0], headers=JPEG, timeout=60)
+    assert answer.status_code == 200
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_for_logs_stops_nobody(photos: list[bytes]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with Path("/dev/full").open("wb") as full, Service(port=port, stderr=full) as service:
+        until(lambda: answers(service))
+        answer = httpx.post(f"{service.url}/v1/captions", content=photos[0], headers=JPEG, timeout=60)
+        assert answer.status_code == 200
+        until(lambda: service.metric("log_lines_lost_total") > 2)
+        assert service.terminate() == 0
+
+
+def answers(service: Service) -> bool:
+    try:
+        return httpx.get(f"{service.url}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_bundle_that_is_removed_is_not_missed(captioner: Captioner, photos: list[bytes], tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(captioner.bundle.path, bundle)
+    with Service("--bundle", str(bundle)) as service:
+        service.wait_for("ready")
+        shutil.rmtree(bundle)
+        for decoding in ("greedy", "beam", "sample"):
+            answer = httpx.post(
+                f"{service.url}/v1/captions?decoding={decoding}", content=photos[0], headers=JPEG, timeout=60
+            )
+            assert answer.status_code == 200, answer.text

@@ -1,0 +1,368 @@
+"""No request costs more than the limits say, and what is refused is refused while it comes."""
+
+import asyncio
+import struct
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from engine import Captioner, ClosedError, DeadlineError, DeviceError, OptionsError, OverloadedError, Scheduler
+from serving.http import work
+from serving.http.app import create_app
+from serving.http.limits import Limits
+from tests.serving.calls import ask, events, problem, with_client
+from tests.serving.stand_in import StandIn
+
+JPEG = {"Content-Type": "image/jpeg"}
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+def part(name: str, content: bytes, filename: str | None = "x") -> bytes:
+    named = f'; filename="{filename}"' if filename else ""
+    return f'--b\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'.encode() + content + b"\r\n"
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Returns a PNG of a few bytes that says it has very many pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def small(scheduler: Scheduler) -> FastAPI:
+    """A service that takes little."""
+    return create_app(scheduler, limits=Limits(max_bytes=50_000, max_images=2, upload_timeout=0.2), warm=False)
+
+
+class Counted:
+    """A body in chunks, with no length told, that knows how much of it was taken."""
+
+    def __init__(self, chunks: int, chunk: bytes = b"x" * 1000, start: bytes = b"") -> None:
+        self.chunks, self.chunk, self.start = chunks, chunk, start
+        self.taken = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.start
+        for _ in range(self.chunks):
+            self.taken += 1
+            yield self.chunk
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_kept(small: FastAPI) -> None:
+    answer = ask(small, "POST", "/v1/captions", content=b"x" * 50_001, headers=JPEG)
+    assert "50,000 bytes" in problem(answer, 413, "too-large")["detail"]
+    assert ask(small, "POST", "/v1/captions", content=b"x" * 50_000, headers=JPEG).status_code == 422
+
+
+@pytest.mark.parametrize(("headers", "start"), [(JPEG, b""), (FORM, part("images", b"")[:-2])])
+def test_a_body_of_unknown_length_is_refused_at_its_limit(
+    small: FastAPI, headers: dict[str, str], start: bytes
+) -> None:
+    problem(ask(small, "POST", "/v1/captions", content=Counted(60, start=start), headers=headers), 413, "too-large")
+
+
+@pytest.mark.parametrize("length", ["-1", "1e9", "9" * 5000, "٣"])
+def test_a_length_that_is_no_length_harms_nobody(small: FastAPI, length: str) -> None:
+    headers = [(b"content-type", b"image/png"), (b"content-length", length.encode())]
+    assert ask(small, "POST", "/v1/captions", content=Counted(1), headers=headers).status_code in (413, 422)
+
+
+def test_too_many_images_or_fields_are_refused(small: FastAPI) -> None:
+    three = b"".join(part("images", b"x") for _ in range(3)) + b"--b--\r\n"
+    problem(ask(small, "POST", "/v1/captions", content=three, headers=FORM), 413, "too-large")
+    many = b"".join(part("suppress", b"x", None) for _ in range(100)) + b"--b--\r\n"
+    assert ask(small, "POST", "/v1/captions", content=many, headers=FORM).status_code in (400, 413)
+
+
+def test_a_form_of_thousands_of_parts_is_left_at_the_first_too_many(scheduler: Scheduler) -> None:
+    app = create_app(scheduler, limits=Limits(max_images=2), warm=False)
+    body = Counted(2000, part("images", b"x"))
+    problem(ask(app, "POST", "/v1/captions", content=body, headers=FORM), 413, "too-large")
+
+
+def test_a_body_that_stops_coming_is_given_up(small: FastAPI) -> None:
+    class Stalled(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"x"
+            await asyncio.Event().wait()
+
+    problem(ask(small, "POST", "/v1/captions", content=Stalled(), headers=JPEG), 408, "slow")
+
+
+def test_all_bodies_together_have_a_budget_that_is_given_back(captioner: Captioner, photos: list[bytes]) -> None:
+    stand_in = StandIn(captioner)
+    app = create_app(stand_in, limits=Limits(max_held_bytes=len(photos[0]) + 10), warm=False)
+
+    async def use(client: httpx.AsyncClient) -> list[httpx.Response]:
+        first = asyncio.create_task(client.post("/v1/captions", content=photos[0], headers=JPEG))
+        while not stand_in.futures:
+            await asyncio.sleep(0)
+        refused = await client.post("/v1/captions", content=photos[0], headers=JPEG)
+        stand_in.answer()
+        done = await first
+        held = await client.get("/metrics")
+        return [done, refused, held]
+
+    done, refused, held = with_client(app, use)
+    assert done.status_code == 200
+    problem(refused, 429, "overloaded")
+    assert refused.headers["retry-after"] == "1"
+    assert "http_held_bytes 0\n" in held.text
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (2_147_483_647, 2_147_483_647), (2001, 2000)])
+def test_a_bomb_of_pixels_is_not_unpacked(app: FastAPI, size: tuple[int, int]) -> None:
+    told = problem(ask(app, "POST", "/v1/captions", content=bomb(*size), headers=JPEG), 422, "image")
+    if size[0] < 2**31 - 1:
+        assert "more than the limit of 4,000,000" in told["detail"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "content"),
+    [
+        ({}, b"x"),
+        ({"Content-Type": "application/json"}, b'{"image": "http://example.com/cat.jpg"}'),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, b"images=x"),
+        ({"Content-Type": "image/png", "Content-Encoding": "gzip"}, b"x"),
+    ],
+)
+def test_other_bodies_are_not_taken(app: FastAPI, headers: dict[str, str], content: bytes) -> None:
+    problem(ask(app, "POST", "/v1/captions", content=content, headers=headers), 415, "media-type")
+
+
+whole = part("images", b"x") + part("decoding", b"beam", None) + b"--b--\r\n"
+BROKEN = {
+    "cut in a header": whole[:30],
+    "cut in a file": whole[:75],
+    "cut in its end": whole[:-4],
+    "empty": b"",
+    "no boundary": b"hello",
+    "no image": part("decoding", b"beam", None) + b"--b--\r\n",
+    "a file of another name": part("image", b"x") + b"--b--\r\n",
+    "an option that is a file": part("images", b"x") + part("decoding", b"beam") + b"--b--\r\n",
+    "an option as large as an image": part("images", b"x") + part("prefix", b"a" * 20_000, None) + b"--b--\r\n",
+    "headers without end": b"--b\r\n" + b"X: y\r\n" * 1000,
+    "a part without a name": b"--b\r\nContent-Type: image/png\r\n\r\nx\r\n--b--\r\n",
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_broken_forms_are_told_so(app: FastAPI, fault: str) -> None:
+    problem(ask(app, "POST", "/v1/captions", content=BROKEN[fault], headers=FORM), 400, "body")
+
+
+@pytest.mark.parametrize("kind", ["", "; boundary=", "; boundary=" + "b" * 300, "; boundary=b; charset=idna"])
+def test_forms_with_strange_boundaries_are_told_so(app: FastAPI, kind: str) -> None:
+    body = part("decoding", b"\xff.\xfe" * 100, None) + part("images", b"x") + b"--b--\r\n"
+    answer = ask(app, "POST", "/v1/captions", content=body, headers={"Content-Type": f"multipart/form-data{kind}"})
+    assert answer.status_code in (400, 422)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"decoding": "magic"},
+        {"decoding": ["greedy", "beam"]},
+        {"colour": "red"},
+        {"with_scores": "false"},
+        {"beam_size": "3"},
+        {"decoding": "beam", "beam_size": "0"},
+        {"decoding": "beam", "beam_size": "3.0"},
+        {"decoding": "beam", "beam_size": "٣"},
+        {"decoding": "beam", "beam_size": "9" * 5000},
+        {"decoding": "beam", "beam_size": "999999999999999999"},
+        {"decoding": "beam", "num_hypotheses": "1000000"},
+        {"decoding": "sample", "temperature": "nan"},
+        {"decoding": "sample", "temperature": "inf"},
+        {"decoding": "sample", "temperature": "-1e400"},
+        {"decoding": "sample", "temperature": ""},
+        {"decoding": "sample", "num_samples": "1000000"},
+        {"decoding": "sample", "seed": "1", "top_p": "2"},
+        {"decoding": ["sample"], "seed": ["1", "2"]},
+        {"max_length": "1001"},
+        {"style": "shouted"},
+        {"min_length": "999999999999999999"},
+        {"prefix": "xyzzy plugh"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/captions", "/v1/captions/stream"])
+def test_options_without_sense_are_told_so(
+    app: FastAPI, photos: list[bytes], path: str, options: dict[str, Any]
+) -> None:
+    told = problem(ask(app, "POST", path, content=photos[0], headers=JPEG, params=options), 422, "options")
+    assert len(told["detail"]) <= 300
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"decoding": "sample", "temperature": "1e-300", "seed": "1"},
+        {"decoding": "sample", "temperature": "1e300", "seed": "999999999999999999"},
+        {"decoding": "sample", "top_k": "999999999999999999", "top_p": "1e-300"},
+        {"no_repeat_ngram_size": "999999999999999999"},
+    ],
+)
+def test_options_at_the_edge_of_sense_are_captioned(app: FastAPI, photos: list[bytes], options: dict[str, str]) -> None:
+    answer = ask(app, "POST", "/v1/captions", content=photos[0], headers=JPEG, params=options)
+    assert answer.status_code == 200, answer.text
+
+
+def post_both(app: FastAPI, photos: list[bytes], stand_in: StandIn, then: Any) -> list[httpx.Response]:
+    """Asks both routes and does something once the work was accepted."""
+
+    async def use(client: httpx.AsyncClient) -> list[httpx.Response]:
+        answers = []
+        for path in ("/v1/captions", "/v1/captions/stream"):
+            before = len(stand_in.futures)
+            asking = asyncio.create_task(client.post(path, content=photos[0], headers=JPEG))
+            while len(stand_in.futures) == before and not asking.done():
+                await asyncio.sleep(0)
+            then()
+            answers.append(await asking)
+        return answers
+
+    return with_client(app, use)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (DeadlineError("at /secret/path"), 504, "deadline"),
+        (DeviceError("at /secret/path"), 503, "device"),
+        (ClosedError("at /secret/path"), 503, "closing"),
+        (RuntimeError("at /secret/path"), 500, "internal"),
+    ],
+)
+def test_errors_of_the_engine_have_a_status_and_tell_no_secrets(
+    captioner: Captioner, photos: list[bytes], error: Exception, status: int, kind: str
+) -> None:
+    stand_in = StandIn(captioner)
+    for answer in post_both(create_app(stand_in, warm=False), photos, stand_in, lambda: stand_in.fail(error)):
+        assert "secret" not in problem(answer, status, kind)["detail"]
+        assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [(OverloadedError("full"), 429, "overloaded"), (ClosedError("closed"), 503, "closing")],
+)
+@pytest.mark.parametrize("path", ["/v1/captions", "/v1/captions/stream"])
+def test_a_refusal_says_when_to_come_again(
+    captioner: Captioner, photos: list[bytes], path: str, error: Exception, status: int, kind: str
+) -> None:
+    app = create_app(StandIn(captioner, room=0, refusal=error), warm=False)
+    answer = ask(app, "POST", path, content=photos[0], headers=JPEG)
+    problem(answer, status, kind)
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+
+
+@pytest.mark.parametrize("error", [OverloadedError("full"), OptionsError("no")])
+def test_of_several_images_all_are_accepted_or_none(
+    captioner: Captioner, photos: list[bytes], error: Exception
+) -> None:
+    stand_in = StandIn(captioner, room=2, refusal=error)
+    files = [("images", ("x.jpg", photo)) for photo in photos]
+    answer = ask(create_app(stand_in, warm=False), "POST", "/v1/captions", files=files)
+    assert answer.status_code in (429, 422)
+    assert [future.cancelled() for future in stand_in.futures] == [True, True]
+
+
+def test_a_scheduler_that_hangs_does_not_hang_its_callers(
+    captioner: Captioner, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "GRACE", 0.05)
+    stand_in = StandIn(captioner)
+    app = create_app(stand_in, limits=Limits(timeout=0.05), warm=False)
+    for answer in post_both(app, photos, stand_in, lambda: None):
+        problem(answer, 504, "deadline")
+    assert all(future.cancelled() for future in stand_in.futures)
+    assert stand_in.timeouts == [0.05, 0.05]
+
+
+def test_a_word_is_sent_before_the_next_is_known_and_a_late_error_is_an_event(
+    captioner: Captioner, photos: list[bytes]
+) -> None:
+    stand_in = StandIn(captioner)
+    app = create_app(stand_in, warm=False)
+    sent: list[bytes] = []
+
+    async def run() -> None:
+        arrived = asyncio.Event()
+        body = [{"type": "http.request", "body": photos[0], "more_body": False}]
+
+        async def receive() -> Any:
+            if body:
+                return body.pop()
+            return await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message.get("body", b""))
+            arrived.set()
+
+        async def until(text: bytes) -> None:
+            while text not in b"".join(sent):
+                await arrived.wait()
+                arrived.clear()
+
+        headers = [(b"content-type", b"image/jpeg")]
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/v1/captions/stream", "headers": headers}
+        scope |= {"query_string": b"", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"}
+        asking = asyncio.create_task(app(scope, receive, send))
+        while not stand_in.words:
+            await asyncio.sleep(0)
+        for word in ("a", "dog"):
+            stand_in.words[0].put([word])
+            await until(f'"{word}"'.encode())
+        stand_in.fail(DeadlineError("late"))
+        await asking
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    *words, (name, told) = events(b"".join(sent).decode())
+    assert [data["word"] for _, data in words] == ["a", "dog"]
+    assert (name, told["status"]) == ("error", 504)
+
+
+@pytest.mark.parametrize("path", ["/v1/captions", "/v1/captions/stream"])
+@pytest.mark.parametrize("words", [[], ["a"]])
+def test_a_client_that_goes_away_cancels_its_work(
+    captioner: Captioner, photos: list[bytes], path: str, words: list[str]
+) -> None:
+    stand_in = StandIn(captioner)
+    app = create_app(stand_in, warm=False)
+
+    async def run() -> None:
+        gone = asyncio.Event()
+        body = [{"type": "http.request", "body": photos[0], "more_body": False}]
+
+        async def receive() -> Any:
+            if body:
+                return body.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            pass
+
+        headers = [(b"content-type", b"image/jpeg")]
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        scope["query_string"] = b""
+        scope |= {"asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"}
+        asking = asyncio.create_task(app(scope, receive, send))
+        while not stand_in.futures:
+            await asyncio.sleep(0)
+        for queue in stand_in.words:
+            queue.put(words)
+        gone.set()
+        await asking
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert [future.cancelled() for future in stand_in.futures] == [True]
+    assert 'status="499"} 1' in ask(app, "GET", "/metrics").text

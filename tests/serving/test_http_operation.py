@@ -1,0 +1,292 @@
+"""What those who run the service rely on: tokens, readiness, counters, logs, the command line."""
+
+import asyncio
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from hmac import compare_digest
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from engine import Captioner, Scheduler
+from serving.http import gate
+from serving.http.__main__ import _parser, _tokens, main
+from serving.http.app import create_app
+from serving.http.limits import Limits
+from serving.http.logs import MAX_WAITING, JsonLines
+from tests.serving.calls import ask, problem, with_client
+from tests.serving.stand_in import StandIn
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+@pytest.fixture
+def guarded(scheduler: Scheduler) -> FastAPI:
+    """A service with two tokens."""
+    return create_app(scheduler, tokens=[b"first", b"second"], warm=False)
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What is logged."""
+    text = io.StringIO()
+    handler = JsonLines(text)
+    logger = logging.getLogger("serving.http")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield text
+    logger.removeHandler(handler)
+    handler.close()
+
+
+def logged(text: io.StringIO) -> list[dict[str, Any]]:
+    (handler,) = logging.getLogger("serving.http").handlers
+    handler.close()  # which waits until all is written
+    return [json.loads(line) for line in text.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("given", [None, "Bearer third", "Bearer ", "Bearer firstsecond", "Basic first", "first", "é"])
+@pytest.mark.parametrize("path", ["/v1/model", "/metrics", "/v1/captions", "/nothing"])
+def test_without_a_right_token_nothing_is_told(guarded: FastAPI, path: str, given: str | None) -> None:
+    headers = {"Authorization": given.encode("latin-1")} if given else {}
+    answer = ask(guarded, "POST" if path == "/v1/captions" else "GET", path, headers=headers)
+    problem(answer, 401, "token")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("given", ["Bearer first", "bearer second"])
+def test_any_of_the_tokens_opens(guarded: FastAPI, given: str) -> None:
+    assert ask(guarded, "GET", "/v1/model", headers={"Authorization": given}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/page.css", "/healthz", "/openapi.json"])
+def test_probes_and_the_page_need_no_token(guarded: FastAPI, path: str) -> None:
+    assert ask(guarded, "GET", path).status_code == 200
+
+
+def test_tokens_are_all_compared_in_constant_time(guarded: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def compare(given: bytes, known: bytes) -> bool:
+        compared.append(known)
+        return compare_digest(given, known)
+
+    monkeypatch.setattr(gate, "compare_digest", compare)
+    ask(guarded, "GET", "/v1/model", headers={"Authorization": "Bearer first"})
+    assert compared == [b"first", b"second"]
+
+
+def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CAPTIONING_TOKEN", raising=False)
+    assert _tokens(None) == []
+    file = tmp_path / "tokens"
+    file.write_text("one\n\n two \n")
+    assert _tokens(str(file)) == [b"one", b"two"]
+    monkeypatch.setenv("CAPTIONING_TOKEN", "three")
+    assert _tokens(None) == [b"three"]
+    file.write_text("\n")
+    with pytest.raises(ValueError, match="holds no token"):
+        _tokens(str(file))
+    with pytest.raises(ValueError, match="cannot be read"):
+        _tokens(str(tmp_path / "none"))
+
+
+def test_the_service_is_ready_only_after_its_warm_up(
+    captioner: Captioner, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm, warmed = asyncio.Event(), []
+    loop: asyncio.AbstractEventLoop | None = None
+
+    def warmup(**options: Any) -> None:
+        warmed.append(options)
+        assert loop
+        asyncio.run_coroutine_threadsafe(warm.wait(), loop).result(10)
+
+    monkeypatch.setattr(captioner, "warmup", warmup)
+    app = create_app(scheduler)
+
+    async def use(client: httpx.AsyncClient) -> None:
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        async with app.router.lifespan_context(app):
+            before = await client.get("/readyz")
+            assert (await client.get("/healthz")).status_code == 200
+            warm.set()
+            while (await client.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.001)
+        problem(before, 503, "closing")
+        problem(await client.get("/readyz"), 503, "closing")
+
+    with_client(app, use)
+    assert {type(one).__name__ for options in warmed for one in options["decodings"]} == {"Greedy", "Beam", "Sample"}
+
+
+def test_a_failed_warm_up_never_becomes_ready(
+    captioner: Captioner, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch, lines: io.StringIO
+) -> None:
+    def fail(**_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(captioner, "warmup", fail)
+    app = create_app(scheduler)
+
+    async def use(client: httpx.AsyncClient) -> httpx.Response:
+        async with app.router.lifespan_context(app):
+            while "no memory" not in lines.getvalue():
+                await asyncio.sleep(0.001)
+            return await client.get("/readyz")
+
+    problem(with_client(app, use), 503, "closing")
+    assert any("warm-up failed" in line["event"] and "no memory" in line["trace"] for line in logged(lines))
+
+
+SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="[^"\\]*",?)*)\})? (-?[0-9.e+-]+)')
+
+
+def parsed(text: str) -> dict[str, dict[str, float]]:
+    """Returns name -> labels -> value, after checking that every family has its help and type before it."""
+    values: dict[str, dict[str, float]] = {}
+    kinds: dict[str, str] = {}
+    assert text.endswith("\n")
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name not in kinds
+            kinds[name] = kind
+        elif not line.startswith("# HELP "):
+            match = SAMPLE.fullmatch(line)
+            assert match, line
+            name, labels, value = match.groups()
+            family = re.sub("_(bucket|sum|count)$", "", name) if name not in kinds else name
+            assert (kinds[family] == "histogram") == (family != name)
+            assert labels not in values.setdefault(name, {})
+            values[name][labels or ""] = float(value)
+    return values
+
+
+def test_counters_count_what_happened(scheduler: Scheduler, photos: list[bytes]) -> None:
+    app = create_app(scheduler, warm=False)
+    before = parsed(ask(app, "GET", "/metrics").text)["caption_finished_total"][""]
+    for _ in range(3):
+        ask(app, "POST", "/v1/captions", content=photos[0], headers=JPEG)
+    ask(app, "POST", "/v1/captions", content=b"x", headers=JPEG)
+    ask(app, "GET", "/anything")
+    ask(app, "BREW", "/healthz")
+    values = parsed(ask(app, "GET", "/metrics").text)
+    requests = values["http_requests_total"]
+    assert requests['method="POST",path="/v1/captions",status="200"'] == 3
+    assert requests['method="POST",path="/v1/captions",status="422"'] == 1
+    assert requests['method="GET",path="other",status="404"'] == 1
+    assert requests['method="other",path="/healthz",status="405"'] == 1
+    assert values["caption_finished_total"][""] == before + 3
+    assert values["http_received_bytes_total"][""] == 3 * len(photos[0]) + 1
+    assert values["process_resident_memory_bytes"][""] > 1e6
+
+
+def test_buckets_rise_and_end_at_the_count(app: FastAPI, photos: list[bytes]) -> None:
+    ask(app, "POST", "/v1/captions", content=photos[0], headers=JPEG)
+    values = parsed(ask(app, "GET", "/metrics").text)
+    families = [name.removesuffix("_count") for name in values if name.endswith("_count")]
+    assert {"http_request_seconds", "caption_wait_seconds", "caption_step_rows"} <= set(families)
+    for name in families:
+        rows = {labels.rpartition("le=")[0].rstrip(",") for labels in values[f"{name}_bucket"]}
+        for row in rows:
+            buckets = [
+                v for labels, v in values[f"{name}_bucket"].items() if labels.rpartition("le=")[0].rstrip(",") == row
+            ]
+            assert buckets == sorted(buckets)
+            assert buckets[-1] == values[f"{name}_count"][row]
+
+
+def test_each_request_is_one_line_of_json_without_its_secrets(
+    scheduler: Scheduler, photos: list[bytes], lines: io.StringIO
+) -> None:
+    app = create_app(scheduler, tokens=[b"hush"], warm=False)
+    headers = JPEG | {"Authorization": "Bearer hush", "X-Request-ID": "seven"}
+    ask(app, "POST", "/v1/captions", content=photos[0], headers=headers, params={"prefix": "a"})
+    (line,) = logged(lines)
+    assert line["time"].endswith("Z")
+    assert (line["event"], line["request_id"], line["path"]) == ("request", "seven", "/v1/captions")
+    assert (line["method"], line["status"], line["bytes"]) == ("POST", 200, len(photos[0]))
+    assert line["seconds"] > 0
+    assert "hush" not in lines.getvalue()
+
+
+def test_an_error_nobody_foresaw_is_traced_in_the_log_and_nowhere_else(
+    captioner: Captioner, photos: list[bytes], lines: io.StringIO
+) -> None:
+    stand_in = StandIn(captioner, room=0, refusal=ZeroDivisionError("a secret"))
+    answer = ask(create_app(stand_in, warm=False), "POST", "/v1/captions", content=photos[0], headers=JPEG)
+    told = problem(answer, 500, "internal")
+    assert "secret" not in answer.text
+    traces = [line for line in logged(lines) if "trace" in line]
+    assert [line["request_id"] for line in traces] == [told["request_id"]]
+    assert "ZeroDivisionError: a secret" in traces[0]["trace"]
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_lines_that_cannot_be_written_are_lost_and_counted() -> None:
+    handler = JsonLines(Full())
+    for _ in range(3):
+        handler.handle(logging.makeLogRecord({"msg": "x"}))
+    handler.close()
+    assert handler.lost == 3
+
+
+def test_a_reader_of_the_log_that_stalls_stalls_nobody() -> None:
+    import threading
+
+    go, writing = threading.Event(), threading.Event()
+
+    class Stalled(io.StringIO):
+        def write(self, text: str) -> int:
+            writing.set()
+            go.wait(10)
+            return len(text)
+
+    handler = JsonLines(Stalled())
+    handler.handle(logging.makeLogRecord({"msg": "x"}))
+    assert writing.wait(10)
+    for _ in range(MAX_WAITING + 5):
+        handler.handle(logging.makeLogRecord({"msg": "x"}))
+    assert handler.lost == 5
+    go.set()
+    handler.close()
+
+
+def test_the_command_line_has_every_limit_and_its_defaults() -> None:
+    arguments = vars(_parser().parse_args([]))
+    assert Limits(**{name: arguments[name] for name in Limits.__slots__}) == Limits()
+    assert (arguments["host"], arguments["port"]) == ("127.0.0.1", 8000)
+    assert arguments["max_rows"] is None  # the scheduler's own default holds
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--bundle", "nowhere"], "nowhere is no bundle"),
+        (["--host", "256.0.0.1"], "cannot listen on 256.0.0.1 port 0"),
+        (["--max-bytes", "0"], "max_bytes must be a number above 0"),
+        (["--timeout", "nan"], "timeout must be a number above 0"),
+        (["--provider", "abacus"], "abacus"),
+        (["--max-rows", "0"], "max_rows must be"),
+        (["--token-file", "nowhere"], "cannot be read"),
+    ],
+)
+def test_a_service_that_cannot_start_says_why_in_one_sentence(
+    options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--port", "0", *options]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
