@@ -8,7 +8,7 @@ from typing import Any
 
 from engine import OptionsError
 
-GPU_PROVIDERS = "cuda", "tensorrt", "tensorrt-rtx"
+PROVIDERS = {"cpu": ("auto", "cpu", "openvino"), "gpu": ("auto", "cuda", "tensorrt", "tensorrt-rtx")}
 WARMUP = "photograph"  # the file in the folder warmup/ that Triton sends before a version is ready
 TEMPLATE = """\
 # Written by `python -m serving.triton_repository`; what each line means is told in docs/triton.md.
@@ -71,7 +71,7 @@ class Settings:
     def __post_init__(self) -> None:
         named = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name) is not None
         self._require("name", named, "letters, digits, '_', '-' and '.', not starting with '-' or '.'")
-        self._require("kind", self.kind in ("cpu", "gpu"), "cpu or gpu")
+        self._require("kind", self.kind in PROVIDERS, "cpu or gpu")
         for name in ("instances", "max_batch_size", "max_rows", "max_in_flight", "max_queue", "versions"):
             self._require(name, 1 <= getattr(self, name) < 2**31, "a whole number from 1")
         self._require("threads", self.threads >= 0, "a whole number from 0")
@@ -79,10 +79,8 @@ class Settings:
         self._require("timeout", isfinite(self.timeout) and 0 < self.timeout <= 86_400, "seconds above 0, up to a day")
         enough = self.max_in_flight >= self.max_batch_size
         self._require("max_in_flight", enough, f"at least max_batch_size ({self.max_batch_size})")
-        on_gpu = self.provider in GPU_PROVIDERS
-        fits = self.provider == "auto" or on_gpu == (self.kind == "gpu")
-        providers = ", ".join(GPU_PROVIDERS) if self.kind == "gpu" else f"none of {', '.join(GPU_PROVIDERS)}"
-        self._require("provider", fits, f"{providers} or auto, as kind is {self.kind}")
+        fitting = PROVIDERS[self.kind]
+        self._require("provider", self.provider in fitting, f"one of {', '.join(fitting)}, as kind is {self.kind}")
 
     def text(self) -> str:
         """Returns the config.pbtxt."""

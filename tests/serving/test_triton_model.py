@@ -1,0 +1,281 @@
+"""The model inside the repository, on a stand-in for Triton's Python backend: what it does with requests."""
+
+import importlib.util
+import json
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import Beam, Captioner, DeviceError, Greedy, OptionsError, Sample
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "serving" / "triton" / "model.py"
+FINAL = 1
+PATIENCE = 60.0  # seconds until a test gives up
+
+
+class Error(Exception):
+    """Stands for pb_utils.TritonError."""
+
+    INTERNAL, INVALID_ARG, UNAVAILABLE, CANCELLED = range(4)
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Request:
+    """A request and its own response sender."""
+
+    def __init__(self, images: Sequence[bytes], parameters: dict[str, Any] | None = None, timeout: int = 0) -> None:
+        self.images = np.array([[image] for image in images], np.object_)
+        self.written, self.microseconds = json.dumps(parameters or {}), timeout
+        self.gone = False
+        self.answers: list[tuple[Any, int]] = []
+        self.answered = threading.Event()
+
+    def parameters(self) -> str:
+        return self.written
+
+    def timeout(self) -> int:
+        return self.microseconds
+
+    def get_response_sender(self) -> "Request":
+        return self
+
+    def is_cancelled(self) -> bool:
+        return self.gone
+
+    def send(self, response: Any, flags: int) -> None:
+        self.answers.append((response, flags))
+        self.answered.set()
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Returns the one response's outputs, or raises its error."""
+        assert self.answered.wait(PATIENCE)
+        ((response, flags),) = self.answers
+        assert flags == FINAL
+        if response.error is not None:
+            raise response.error
+        return {tensor.name: tensor.values for tensor in response.tensors}
+
+    def error(self) -> Error:
+        with pytest.raises(Error) as caught:
+            self.outputs()
+        return caught.value
+
+
+def stand_in() -> Any:
+    """Returns a module with the names of triton_python_backend_utils that the model uses."""
+    module: Any = types.ModuleType("triton_python_backend_utils")
+    module.get_input_tensor_by_name = lambda request, name: types.SimpleNamespace(
+        as_numpy=lambda: {"image": request.images}[name]
+    )
+    module.Tensor = lambda name, values: types.SimpleNamespace(name=name, values=values)
+    module.TritonError = Error
+    module.Logger = types.SimpleNamespace(log_error=lambda _: None)
+    module.TRITONSERVER_RESPONSE_COMPLETE_FINAL = FINAL
+
+    def response(tensors: Sequence[Any] = (), error: Error | None = None) -> Any:
+        return types.SimpleNamespace(tensors=tensors, error=error)
+
+    module.InferenceResponse = response
+    return module
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """model.py as a repository has it, in a version's folder whose bundle is named by its path."""
+    version = tmp_path_factory.mktemp("repository") / "captions" / "1"
+    version.mkdir(parents=True)
+    (version / "model.py").write_bytes(MODEL.read_bytes())
+    (version / "bundle.path").write_text(f"{ROOT / 'engine/models/flickr8k'}\n", encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("model_of_a_version", version / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "triton_python_backend_utils", stand_in())
+        spec.loader.exec_module(loaded)
+        yield loaded
+
+
+def started(module: Any, max_in_flight: int) -> Any:
+    settings = {"provider": "cpu", "precision": "auto", "threads": 0, "max_rows": 64, "max_in_flight": max_in_flight}
+    parameters = {name: {"string_value": str(value)} for name, value in settings.items()}
+    config = json.dumps({"parameters": parameters, "max_batch_size": 4})
+    instance = module.TritonPythonModel()
+    instance.initialize({"model_config": config, "model_instance_kind": "CPU", "model_instance_device_id": "0"})
+    return instance
+
+
+@pytest.fixture(scope="module")
+def model(module: Any) -> Iterator[Any]:
+    """A running model with room for four images."""
+    instance = started(module, 4)
+    yield instance
+    instance.finalize()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "decoding"),
+    [
+        ({}, Greedy()),
+        ({"decoding": "beam", "beam_size": 4, "num_hypotheses": 3}, Beam(beam_size=4, num_hypotheses=3)),
+        (
+            {"decoding": "sample", "temperature": 0.7, "seed": 3, "num_samples": 2, "style": "sentence"},
+            Sample(temperature=0.7, seed=3, num_samples=2, style="sentence"),
+        ),
+        ({"suppress": "a man", "max_length": 5}, Greedy(suppress=("a", "man"), max_length=5)),
+    ],
+)
+def test_an_answer_is_what_the_captioner_says(
+    model: Any, captioner: Captioner, photos: list[bytes], parameters: dict[str, Any], decoding: Greedy | Beam | Sample
+) -> None:
+    request = Request(photos, parameters)
+    model.execute([request])
+    outputs = request.outputs()
+    expected = captioner.caption(photos, decoding)
+    assert [text.decode() for text in outputs["caption"][:, 0]] == [caption.text for caption in expected]
+    assert outputs["log_prob"][:, 0] == pytest.approx([caption.log_prob for caption in expected], abs=1e-3)
+    lists = [json.loads(text) for text in outputs["alternatives"][:, 0]]
+    assert [[each["caption"] for each in several] for several in lists] == [
+        [each.text for each in caption.alternatives] for caption in expected
+    ]
+    for column, several in zip(outputs["confidence"][:, 0], lists, strict=True):
+        assert several[0]["confidence"] == (None if np.isnan(column) else column)
+
+
+def test_the_scheduler_gets_requests_of_every_kind_at_once(model: Any, photos: list[bytes]) -> None:
+    requests = [Request(photos[:1], {"decoding": way}) for way in ("greedy", "beam", "sample")]
+    model.execute(requests)
+    assert all(request.outputs()["caption"].shape == (1, 1) for request in requests)
+
+
+def test_a_bad_image_fails_its_own_request_and_no_other(model: Any, photos: list[bytes]) -> None:
+    requests = [Request(photos[:1]), Request([photos[0], b"no image"]), Request(photos[1:2])]
+    model.execute(requests)
+    error = requests[1].error()
+    assert error.code == Error.INVALID_ARG
+    assert "entry 1" in str(error)
+    assert requests[0].outputs()["caption"].shape == requests[2].outputs()["caption"].shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"decoding": "bean"}, "decoding='bean': decoding must be one of greedy, beam, sample"),
+        ({"temperature": 2.0}, "'temperature' is no option of decoding=greedy: its options are max_length"),
+        ({"with_scores": False}, "'with_scores' is no option"),
+        ({"decoding": "beam", "beam_size": 0}, "beam_size must be a whole number from 1"),
+        ({"decoding": "beam", "beam_size": "3"}, "beam_size must be a whole number from 1"),
+        ({"decoding": 3}, "decoding must be one of"),
+        ({"suppress": 3}, "suppress must be a sequence of words"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_one_sentence(
+    model: Any, photos: list[bytes], parameters: dict[str, Any], sentence: str
+) -> None:
+    request = Request(photos[:1], parameters)
+    model.execute([request])
+    error = request.error()
+    assert error.code == Error.INVALID_ARG
+    assert sentence in str(error)
+
+
+def test_execute_waits_for_room_and_takes_the_next_request_when_there_is_some(
+    model: Any, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what comes beyond waits in Triton's queue, where its priorities and timeouts hold."""
+    doors, submit, met = threading.Event(), model._scheduler.submit, threading.Event()
+
+    def held(*given: Any, **named: Any) -> Any:
+        met.set()
+        assert doors.wait(PATIENCE)
+        return submit(*given, **named)
+
+    monkeypatch.setattr(model._scheduler, "submit", held)
+    full, beyond = Request([photos[0]] * 4), Request(photos[:1])
+    model.execute([full])  # all four places
+    waiting = threading.Thread(target=model.execute, args=([beyond],))
+    waiting.start()
+    assert met.wait(PATIENCE)
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    assert not full.answered.is_set()
+    doors.set()
+    waiting.join(PATIENCE)
+    assert len(full.outputs()["caption"]) == 4
+    assert len(beyond.outputs()["caption"]) == 1
+
+
+def failing(error: Exception) -> Callable[..., Any]:
+    def submit(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return submit
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (DeviceError("the device failed"), Error.INTERNAL, "the device failed"),
+        (OptionsError("too wide"), Error.INVALID_ARG, "too wide"),
+        (RuntimeError("/secret/path"), Error.INTERNAL, "the model failed on this request"),
+    ],
+)
+def test_every_failure_is_answered_and_frees_its_place(
+    model: Any, photos: list[bytes], monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, sentence: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(model._scheduler, "submit", failing(error))
+        for _ in range(9):  # more than there are places
+            request = Request(photos[:1])
+            model.execute([request])
+            answer = request.error()
+            assert (answer.code, sentence in str(answer), "/secret" in str(answer)) == (code, True, False)
+    request = Request(photos[:1])
+    model.execute([request])
+    assert request.outputs()["caption"].shape == (1, 1)
+
+
+def test_a_request_whose_time_is_over_says_so(model: Any, photos: list[bytes]) -> None:
+    request = Request(photos[:1], timeout=1)
+    model.execute([request])
+    assert request.error().code == Error.UNAVAILABLE
+
+
+def test_a_cancelled_request_gives_its_images_up(
+    model: Any, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    futures: list[Any] = []
+
+    def never(*_: Any, **__: Any) -> Any:
+        from concurrent.futures import Future
+
+        futures.append(Future())
+        return futures[-1]
+
+    monkeypatch.setattr(model._scheduler, "submit", never)
+    request = Request(photos[:2])
+    model.execute([request])
+    request.gone = True
+    assert request.error().code == Error.CANCELLED
+    assert [future.cancelled() for future in futures] == [True, True]
+
+
+def test_finalize_finishes_what_was_taken_on_and_leaves_no_thread(module: Any, photos: list[bytes]) -> None:
+    before = set(threading.enumerate())
+    instance = started(module, 4)
+    requests = [Request(photos[:1]) for _ in range(4)]
+    instance.execute(requests)
+    instance.finalize()
+    assert all(request.outputs()["caption"].shape == (1, 1) for request in requests)
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert {name for name in left if not name.startswith("captioner")} == set()  # a captioner's go with itself
