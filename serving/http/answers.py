@@ -56,7 +56,7 @@ class Model(BaseModel):
     provider: str
     precision: str
     vocabulary_size: int
-    image_size: tuple[int, int] = Field(description="height and width that images are brought to")
+    image_size: list[int] = Field(description="height and width that images are brought to")
     calibrated: bool = Field(description="whether captions have a confidence")
     defaults: dict[str, object] = Field(description="what options mean that are left out")
     limits: dict[str, int | float] = Field(description="bytes and images of a request, seconds, pixels of an image")

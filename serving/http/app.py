@@ -151,7 +151,7 @@ def _model(scheduler: Scheduler, limits: Limits) -> Model:
         provider=captioner.provider,
         precision=captioner.precision,
         vocabulary_size=manifest.vocabulary_size,
-        image_size=(manifest.image.height, manifest.image.width),
+        image_size=[manifest.image.height, manifest.image.width],
         calibrated=bool(manifest.confidence),
         defaults={name: getattr(defaults, name) for name in defaults.__slots__},
         limits={name: getattr(limits, name) for name in limits.__slots__} | {"max_pixels": captioner.max_pixels},

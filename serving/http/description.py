@@ -21,6 +21,15 @@ data: {"caption": "a dog", "confidence": 0.71, "score": -2.1, "log_prob": -2.1, 
 "encoding": 22.4, "decoding": 9.7}}
 
 """
+EVENT = {
+    "description": "Each event; data is JSON: {word} for word, a caption as /v1/captions has it, a problem for error.",
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["word", "caption", "error"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+    "required": ["event", "data"],
+}
 EXAMPLES = {
     "greedy": {"summary": "The likeliest word at each step", "value": {"decoding": "greedy"}},
     "beam": {
@@ -84,7 +93,7 @@ def captions(limits: Limits, *, many: bool) -> dict[str, Any]:
         "openapi_extra": {"parameters": query, "requestBody": {"required": True, "content": body}},
     }
     if not many:
-        events = {"schema": {"type": "string"}, "examples": {"words": {"value": EVENTS}}}
+        events = {"schema": EVENT, "examples": {"words": {"value": EVENTS}}}
         told = "Events: word for each word, then caption with the whole, or error with a problem."
         responses[200] = {"description": told, "content": {"text/event-stream": events}}
     return described

@@ -1,0 +1,87 @@
+"""The OpenAPI description is true: schemathesis asks what it allows and forbids, and its examples are valid."""
+
+import contextlib
+from typing import Any
+
+import jsonschema
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from engine import Captioner, CaptionFuture, CaptionStream
+from serving.http.app import create_app
+from serving.http.options import read_decoding
+from tests.serving.calls import ask, events
+from tests.serving.stand_in import StandIn
+
+
+class Willing(StandIn):
+    """Captions everything at once."""
+
+    def submit(self, image: Any, decoding: Any = None, *, timeout: float | None = None) -> CaptionFuture:
+        future = super().submit(image, decoding, timeout=timeout)
+        self.answer()
+        return future
+
+    def stream(self, image: Any, decoding: Any = None, *, timeout: float | None = None) -> CaptionStream:
+        stream = super().stream(image, decoding, timeout=timeout)
+        self.words[-1].put(["a", "dog"])
+        return stream
+
+
+@pytest.fixture(scope="module")
+def willing(captioner: Captioner) -> FastAPI:
+    """A service whose every image is a good one."""
+    return create_app(Willing(captioner), warm=False)
+
+
+OPERATIONS = [
+    ("/v1/captions", "POST"),
+    ("/v1/captions/stream", "POST"),
+    ("/v1/model", "GET"),
+    ("/healthz", "GET"),
+    ("/readyz", "GET"),
+    ("/metrics", "GET"),
+]
+
+
+def test_these_are_all_operations(willing: FastAPI) -> None:
+    paths = ask(willing, "GET", "/openapi.json").json()["paths"]
+    assert [(path, method.upper()) for path, item in paths.items() for method in item] == OPERATIONS
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode))
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_the_service_answers_as_it_is_described(willing: FastAPI, path: str, method: str, mode: GenerationMode) -> None:
+    schema = schemathesis.openapi.from_asgi("/openapi.json", willing)
+
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(case=schema[path][method].as_strategy(generation_mode=mode))
+    def ask_and_check(case: Any) -> None:
+        # a description cannot say that an option needs its decoding, so that some of what it allows is refused
+        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+    with contextlib.suppress(Unsatisfiable):  # nothing can be wrong with a request that has no parts
+        ask_and_check()
+
+
+def test_the_examples_are_valid(willing: FastAPI) -> None:
+    route = ask(willing, "GET", "/openapi.json").json()["paths"]["/v1/captions"]["post"]
+    form = route["requestBody"]["content"]["multipart/form-data"]
+    assert len(form["examples"]) == 3
+    for example in form["examples"].values():
+        jsonschema.validate({"images": ["x"], **example["value"]}, form["schema"])
+        texts = [(name, str(value)) for name, value in example["value"].items()]
+        assert read_decoding(texts)
+
+
+def test_the_example_of_a_stream_is_what_a_stream_looks_like(willing: FastAPI) -> None:
+    route = ask(willing, "GET", "/openapi.json").json()["paths"]["/v1/captions/stream"]["post"]
+    shown = events(route["responses"]["200"]["content"]["text/event-stream"]["examples"]["words"]["value"])
+    headers = {"Content-Type": "image/png"}
+    sent = events(ask(willing, "POST", "/v1/captions/stream", content=b"x", headers=headers).text)
+    assert [(name, data.keys()) for name, data in shown] == [(name, data.keys()) for name, data in sent]
