@@ -20,7 +20,7 @@ addEventListener('securitypolicyviolation', (event) => console.error('policy: ' 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator["Browser"]:
-    api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright, which is not installed")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright, with which the page is tested, is missing")
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip(f"the page is tested in a browser, and there is none of {', '.join(NAMES)}")
@@ -66,7 +66,7 @@ def watch() -> Watch:
 
 @pytest.fixture
 def open_page(browser: "Browser", watch: Watch) -> Iterator[Callable[..., "Page"]]:
-    """Opens an address in a fresh profile; keywords are those of a playwright context. Verifies the watch at the end."""
+    """Opens an address in a fresh profile, with options of a playwright context. Verifies the watch at the end."""
     contexts: list[tuple[BrowserContext, str]] = []
 
     def opened(url: str, **settings: Any) -> "Page":

@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from playwright.sync_api import FilePayload, Locator, Page
 
 
-def png(colour: str = "teal", size: tuple[int, int] = (64, 48)) -> bytes:
+def png() -> bytes:
     """Returns the bytes of a plain picture."""
     held = BytesIO()
-    Image.new("RGB", size, colour).save(held, "PNG")
+    Image.new("RGB", (64, 48), "teal").save(held, "PNG")
     return held.getvalue()
 
 
-def photograph(name: str = "cat.png", colour: str = "teal") -> "FilePayload":
+def photograph(name: str, content: bytes | None = None) -> "FilePayload":
     """Returns a file as a browser's file chooser takes it."""
-    return {"name": name, "mimeType": "image/png", "buffer": png(colour)}
+    return {"name": name, "mimeType": "image/png", "buffer": png() if content is None else content}
 
 
 def choose(page: "Page", *names: str) -> None:

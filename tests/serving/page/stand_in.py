@@ -20,8 +20,17 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-FILES = {"/": ("index.html", "text/html"), "/page.js": ("page.js", "text/javascript"), "/page.css": ("page.css", "text/css")}
-MODEL = {"name": "stand-in", "precision": "int8", "provider": "cpu", "defaults": {"beam_size": 4, "length_penalty": 0.5}}
+FILES = {
+    "/": ("index.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
+MODEL = {
+    "name": "stand-in",
+    "precision": "int8",
+    "provider": "cpu",
+    "defaults": {"beam_size": 4, "length_penalty": 0.5},
+}
 PATIENCE = 20.0  # seconds after which a test that forgot to open a gate goes on
 
 

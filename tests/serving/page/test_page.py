@@ -49,7 +49,7 @@ def test_an_answer_is_understood_however_it_is_cut_and_its_lines_end(
     page: "Page", stand_in: StandIn, newline: str
 ) -> None:
     split = json.dumps({"word": "süß"}, indent=0, ensure_ascii=False).replace("\n", "\ndata: ")
-    whole = f": a comment\n\nid: 7\nevent: word\ndata: {split}\n\nevent:word\ndata:{{\"word\":\"cat\"}}\n\n"
+    whole = f': a comment\n\nid: 7\nevent: word\ndata: {split}\n\nevent:word\ndata:{{"word":"cat"}}\n\n'
     answer = (whole.encode() + event("other", 1) + caption("Süß cat.") + b": end\n").replace(b"\n", newline.encode())
     gate = Gate()
     stand_in.replies.append(Reply((*(bytes([byte]) for byte in answer[:160]), answer[160:-40], gate, answer[-40:])))
@@ -108,9 +108,7 @@ def test_cancelling_hangs_up_and_the_next_photograph_starts(page: "Page", stand_
 
 
 @pytest.mark.parametrize("way", ["greedy", "beam", "sample"])
-def test_the_options_of_the_chosen_decoding_are_sent_and_no_others(
-    page: "Page", stand_in: StandIn, way: str
-) -> None:
+def test_the_options_of_the_chosen_decoding_are_sent_and_no_others(page: "Page", stand_in: StandIn, way: str) -> None:
     expect(page.locator("#model")).to_have_text("stand-in · int8 · cpu")
     page.get_by_role("radio", name=way.capitalize()).check()
     if way == "beam":
