@@ -1,0 +1,99 @@
+"""docs/http.md is executed: its commands run, and what it shows has the shape of what they print."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import Scheduler
+from serving.http.__main__ import _parser
+from serving.http.problems import TITLES
+from tests.serving.process import ROOT, Service
+
+PAGE = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def transcripts() -> list[tuple[str, str]]:
+    """Returns (command, shown output)."""
+    parts = [part for block in blocks("console") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    return [(part.partition("\n")[0], part.partition("\n")[2]) for part in parts]
+
+
+ASKING = [(command, shown) for command, shown in transcripts() if command.startswith("curl")]
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """The service as the page starts it, on a port that is free."""
+    (command,) = [command for command, _ in transcripts() if not command.startswith("curl")]
+    assert command == "python -m serving.http --port 8000"
+    with Service() as service:
+        service.wait_for("ready")
+        yield service
+
+
+def shape(value: Any) -> Any:
+    """Returns what must be the same in any two answers: names and types, but for values that may be null."""
+    if isinstance(value, dict):
+        return {name: None if name == "confidence" else shape(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [shape(each) for each in value if not isinstance(each, str)]
+    return float if isinstance(value, int | float) and not isinstance(value, bool) else type(value)
+
+
+def shapes(output: str) -> Any:
+    """Returns the shape of JSON, of events (a run of equal ones counts once), or of lines that end in numbers."""
+    if output.startswith("event: "):
+        lines = [line for line in output.splitlines() if line]
+        names, data = lines[::2], [shape(json.loads(line.removeprefix("data: "))) for line in lines[1::2]]
+        events = list(zip(names, data, strict=True))
+        return [event for i, event in enumerate(events) if i == 0 or event != events[i - 1]]
+    return shape(json.loads(output)) if output.startswith("{") else re.sub(r"[0-9.]+$", "N", output, flags=re.MULTILINE)
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="the page's commands need curl")
+@pytest.mark.parametrize(("command", "shown"), ASKING)
+def test_commands_print_what_the_page_shows(service: Service, command: str, shown: str) -> None:
+    command = command.replace("http://127.0.0.1:8000", service.url)
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert shapes(done.stdout) == shapes(shown)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_python_on_the_page_runs(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    for expected in re.findall(r"#> (.*)", code):
+        assert expected in done.stdout
+
+
+def test_the_limits_on_the_page_are_those_of_the_command_line() -> None:
+    shown = dict(re.findall(r"^\| `--([a-z-]+)` \| ([0-9.]+) \|", PAGE, re.MULTILINE))
+    options = vars(_parser().parse_args([]))
+    assert Scheduler.__init__.__kwdefaults__
+    defaults = Scheduler.__init__.__kwdefaults__ | {name: value for name, value in options.items() if value is not None}
+    assert len(shown) == 8
+    assert shown == {name: str(defaults[name.replace("-", "_")]) for name in shown}
+
+
+def test_the_problems_on_the_page_are_all_problems() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| ((?:`[a-z-]+`(?:, )?)+) \|", PAGE, re.MULTILINE)
+    assert {(kind, int(status)) for status, kinds in rows for kind in re.findall("[a-z-]+", kinds)} == {
+        (kind, status) for kind, (status, _) in TITLES.items()
+    }
+
+
+def test_the_files_that_commands_name_are_there() -> None:
+    for command, _ in ASKING:
+        assert all((ROOT / Path(name)).is_file() for name in re.findall(r"@(\S+)", command))
