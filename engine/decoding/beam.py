@@ -1,48 +1,190 @@
-"""Beam search over a batch, on arrays throughout: no loop over images or candidates."""
+"""Beam search over images at any stage, on arrays throughout: no loop over live sentences or candidates."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from engine.decoding.found import Found
-from engine.decoding.hypotheses import Hypotheses
-from engine.decoding.model import StepModel
+from engine.decoding.allowed import Allowed
+from engine.decoding.ask import Ask, Kind
 from engine.decoding.rules import Rules
+from engine.decoding.search import Search, common
+from engine.decoding.sentences import Growing, Sentence, divisors, ranked
 
 
-def beam_search(
-    model: StepModel, rules: Rules, *, beam_size: int, num_hypotheses: int, length_penalty: float
-) -> Hypotheses:
-    """Returns the num_hypotheses best sentences of each image.
+@dataclass(slots=True)
+class _Ended:
+    """The sentences of one image that stand."""
+
+    sentences: list[Sentence] = field(default_factory=list)
+    worst: float = -np.inf  # score of the last that would be returned, if there are so many
+
+    def add(self, sentence: Sentence, most: int) -> None:
+        self.sentences.append(sentence)
+        if len(self.sentences) >= most:
+            self.worst = sorted((one.score for one in self.sentences), reverse=True)[most - 1]
+
+
+class BeamSearch(Search):
+    """Finds the num_hypotheses best sentences of each image.
 
     Each step ranks the 2 x beam_size best continuations of an image, so that ends never starve the live beams
     (the scheme of Wu et al. 2016 as in CTranslate2 and fairseq); the beam_size + 1 best of each sentence are enough
     for that. An end counts if it ranks among the first beam_size. An image is settled when beam_size sentences have
-    ended, or when no live one can overtake the worst that would be returned; it then leaves the batch.
+    ended, or when no live one can overtake the worst that would be returned; it then leaves.
+
+    An image has one row in its first step and beam_size from then on; a total of -inf marks an empty place.
     """
-    found = Found(model.images, num_hypotheses, rules.max_length, length_penalty)
-    live = Live(model.images, beam_size, rules)
-    for position in range(rules.max_length):
-        allowed = rules.allowed(position, live.tokens, slice(live.totals.size))
-        ids, log_probs = allowed.best(model, live.last, live.parent_rows, beam_size + 1)
-        ranked = Ranked.of(live.totals, ids, log_probs, 2 * beam_size)
-        is_end = ranked.ids == rules.end_id
-        _collect(found, live, ranked, is_end[:, :beam_size])
-        going = ranked.first(beam_size, ~is_end)
-        best = going.totals[:, 0]  # (images,)
+
+    kind = Kind("step")
+
+    def __init__(self, rules: Rules, *, beam_size: int, num_hypotheses: int, length_penalty: float) -> None:
+        self.owners: list[Any] = []
+        self._rules = rules
+        self._width = beam_size
+        self._most = num_hypotheses
+        self._divisors = divisors(rules.max_length, length_penalty)
+        self._ended: list[_Ended] = []
+        self._counts = np.empty(0, np.int64)  # (images,) finished sentences
+        self._worst = np.empty(0)  # (images,)
+        self._totals = np.empty((0, beam_size))  # (images, beam_size) log-probabilities, best first
+        self._fresh = 0  # images, the last ones, that have only one row yet
+        self._growing = Growing(rules.max_length, rules.start_id)
+        self._last = np.empty(0, np.int64)  # (rows,) the tokens to feed
+        self._parents = np.empty(0, np.int64)  # (rows,) the model's rows to continue
+        self._allowed: Allowed | None = None
+
+    def join(self, owners: Sequence[Any], state_rows: np.ndarray, seeds: Sequence[int | None] = ()) -> None:
+        """Takes images in: see Search."""
+        images = len(owners)
+        totals = np.full((images, self._width), -np.inf)
+        totals[:, 0] = 0
+        self.owners += owners
+        self._ended += [_Ended() for _ in owners]
+        self._counts = np.concatenate((self._counts, np.zeros(images, np.int64)))
+        self._worst = np.concatenate((self._worst, np.full(images, -np.inf)))
+        self._totals = np.concatenate((self._totals, totals))
+        self._last = np.concatenate((self._last, np.full(images, self._rules.start_id)))
+        self._parents = np.concatenate((self._parents, state_rows))
+        self._growing.join(images)
+        self._fresh += images
+
+    def leave(self, owners: set[Any]) -> None:
+        """Gives up images: see Search."""
+        kept = np.array([owner not in owners for owner in self.owners])
+        rows = np.nonzero(kept[self._image_of_row()])[0]
+        self._fresh = int(kept[len(kept) - self._fresh :].sum())
+        self._last, self._parents, self._totals = self._last[rows], self._parents[rows], self._totals[kept]
+        self._growing.take(rows)
+        self._keep(kept)
+
+    def ask(self) -> Ask:
+        """Returns the next step: see Search."""
+        growing = self._growing
+        self._allowed = self._rules.allowed(growing.written(), growing.column - growing.begin)
+        return Ask(self.kind, self._last, self._parents, self._allowed.bias, self._allowed.candidates(self._width + 1))
+
+    def tell(self, ids: np.ndarray, values: np.ndarray, first_row: int) -> list[tuple[Any, list[Sentence]]]:
+        """Takes the answer: see Search."""
+        assert self._allowed is not None, "it asked before"
+        log_probs, images, k = self._allowed.strike(ids, values), len(self.owners), ids.shape[1]
+        places = self._rows_of_places() if self._fresh else None  # (images * width,)
+        found = log_probs if places is None else log_probs[places]
+        sums = (self._totals.reshape(-1, 1) + found).reshape(images, -1)  # (images, width * k)
+        best = np.argsort(-sums, axis=1, kind="stable")[:, : 2 * self._width]
+        best += (np.arange(images) * sums.shape[1])[:, None]
+        totals = sums.ravel()[best]
+        at = best if places is None else places[best // k] * k + best % k  # where in ids and log_probs
+        words = Ranked(at // k, ids.ravel()[at], log_probs.ravel()[at], totals)
+        is_end = words.ids == self._rules.end_id
+        going = words.first(self._width)
+        if is_end.any():
+            self._add(going, is_end[:, : self._width], finished=True)
+            going = words.first(self._width, ~is_end)
+        done = self._settle(going)
+        if done.any():
+            going = going.of(~done)
+        leaving = [(self.owners[i], ranked(self._ended[i].sentences, self._most)) for i in np.nonzero(done)[0]]
+        if leaving:
+            self._keep(~done)
+        rows = going.rows.ravel()
+        self._growing.take(rows)
+        self._last, self._totals, self._parents, self._fresh = going.ids.ravel(), going.totals, rows + first_row, 0
+        self._growing.write(self._last, going.log_probs.ravel())
+        return leaving
+
+    def owners_of(self, rows: np.ndarray) -> list[Any]:
+        """Returns the images of rows: see Search."""
+        return [self.owners[image] for image in sorted(set(self._image_of_row()[rows].tolist()))]
+
+    def standing(self, owner: Any) -> list[int]:
+        """Returns the tokens that can no longer change: see Search."""
+        image = self.owners.index(owner)
+        rows = np.nonzero((self._image_of_row() == image) & (self._row_totals() > -np.inf))[0]
+        return common(
+            [*(self._growing.sentence(row)[0] for row in rows)]
+            + [one.tokens for one in ranked(self._ended[image].sentences, 1)]
+        )
+
+    def _settle(self, going: "Ranked") -> np.ndarray:
+        """Returns which images are done, bool (images,), and adds the live sentences that then stand."""
+        likeliest = going.totals[:, 0]
         # where the constraints leave an image no way on and nothing is found, its sentences so far stand, unfinished
-        stuck = (best == -np.inf) & (found.scores[live.images, 0] == -np.inf)
-        if stuck.any():
-            _keep(found, live, np.nonzero(stuck)[0])
+        if likeliest.min() == -np.inf:
+            for image in np.nonzero(likeliest == -np.inf)[0].tolist():
+                if not self._ended[image].sentences:
+                    self._keep_live(image)
         # log-probabilities only fall, so the greatest length gives the best score a live sentence can still reach
-        reachable = found.score(best, rules.max_length)
-        open_images = (found.ended[live.images] < beam_size) & (reachable > found.scores[live.images, -1])
-        if not open_images.any():
-            break
-        live.advance(going, np.nonzero(open_images)[0])
-    else:
-        _keep(found, live, np.arange(len(live.images)))
-    return found.best()
+        reachable = likeliest / self._divisors[-1]
+        done = (self._counts >= self._width) | (reachable <= self._worst)
+        positions = self._growing.column - self._growing.begin  # (rows,)
+        if positions.max() == self._rules.max_length - 1:
+            full = (positions == self._rules.max_length - 1)[going.rows[:, 0]] & ~done
+            self._add(going, np.repeat(full[:, None], self._width, axis=1), finished=False)
+            done |= full
+        return done
+
+    def _add(self, words: "Ranked", wanted: np.ndarray, finished: bool) -> None:
+        """Adds some of the sentences that these words continue, wanted bool (images, width), to what has ended."""
+        for image, place in zip(*np.nonzero(wanted & (words.totals > -np.inf)), strict=True):
+            row, total = int(words.rows[image, place]), float(words.totals[image, place])
+            last = int(words.ids[image, place]), float(words.log_probs[image, place])
+            tokens, log_probs = self._growing.sentence(row, last)
+            score = total / self._divisors[len(tokens)]
+            self._ended[image].add(Sentence(tokens, log_probs, score, finished), self._most)
+            self._worst[image] = self._ended[image].worst
+            self._counts[image] += finished
+
+    def _keep_live(self, image: int) -> None:
+        """Adds the sentences of an image as they stood before this step to what has ended."""
+        rows = np.nonzero(self._image_of_row() == image)[0]
+        for row, total in zip(rows.tolist(), self._row_totals()[rows].tolist(), strict=True):
+            if total > -np.inf:
+                tokens, log_probs = self._growing.sentence(row)
+                score = total / self._divisors[len(tokens)]
+                self._ended[image].add(Sentence(tokens, log_probs, score, False), self._most)
+
+    def _keep(self, kept: np.ndarray) -> None:
+        """Goes on with some images, bool (images,)."""
+        stay = np.nonzero(kept)[0].tolist()
+        self.owners, self._ended = [self.owners[i] for i in stay], [self._ended[i] for i in stay]
+        self._counts, self._worst = self._counts[kept], self._worst[kept]
+
+    def _image_of_row(self) -> np.ndarray:
+        """Returns which image each row is of, int64 (rows,)."""
+        old = len(self.owners) - self._fresh
+        return np.repeat(np.arange(len(self.owners)), [self._width] * old + [1] * self._fresh)
+
+    def _rows_of_places(self) -> np.ndarray:
+        """Returns the row that each place continues, int64 (images * width,); empty ones of a first step need none."""
+        old = (len(self.owners) - self._fresh) * self._width
+        return np.concatenate((np.arange(old), np.repeat(np.arange(old, old + self._fresh), self._width)))
+
+    def _row_totals(self) -> np.ndarray:
+        """Returns the log-probability of each row's sentence, float64 (rows,)."""
+        old = len(self.owners) - self._fresh
+        return np.concatenate((self._totals[:old].ravel(), self._totals[old:, 0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +196,10 @@ class Ranked:
     log_probs: np.ndarray  # of the token
     totals: np.ndarray  # of the sentence, float64
 
-    @classmethod
-    def of(cls, totals: np.ndarray, ids: np.ndarray, log_probs: np.ndarray, candidates: int) -> "Ranked":
-        """Ranks what a step returned, (rows, k), for live sentences of totals (images, width)."""
-        images, k = len(totals), ids.shape[1]
-        sums = (totals.reshape(-1, 1) + log_probs).reshape(images, -1)  # (images, width * k)
-        best = np.argsort(-sums, axis=1, kind="stable")[:, :candidates]
-        best += (np.arange(images) * sums.shape[1])[:, None]
-        return cls(best // k, ids.ravel()[best], log_probs.ravel()[best], sums.ravel()[best])
-
-    def first(self, width: int, wanted: np.ndarray) -> "Ranked":
+    def first(self, width: int, wanted: np.ndarray | None = None) -> "Ranked":
         """Returns the first `width` that are wanted, in rank; where there are fewer, others with the total -inf."""
+        if wanted is None:
+            return Ranked(self.rows[:, :width], self.ids[:, :width], self.log_probs[:, :width], self.totals[:, :width])
         order = np.argsort(~wanted, axis=1, kind="stable")[:, :width]
         order += (np.arange(len(order)) * wanted.shape[1])[:, None]
         rows, ids, log_probs, totals, wanted = (
@@ -72,53 +207,6 @@ class Ranked:
         )
         return Ranked(rows, ids, log_probs, np.where(wanted, totals, -np.inf))
 
-
-class Live:
-    """The sentences still growing: at first one for each image, then `width`; a total of -inf marks an empty place."""
-
-    def __init__(self, images: int, width: int, rules: Rules) -> None:
-        self.images = np.arange(images)  # which of the batch
-        self.totals = np.zeros((images, 1))  # (images, width) log-probabilities of the sentences, best first
-        self.position = 0  # tokens of each sentence so far
-        self.last = np.full(images, rules.start_id)  # (rows,) the tokens to feed
-        self.parent_rows = np.arange(images)  # (rows,) the rows of the last step to continue
-        shape = images * width, rules.max_length
-        # (rows, length), valid up to position; two of each take turns
-        self.tokens, self._next_tokens = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        self.token_log_probs, self._next_log_probs = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-
-    def advance(self, going: Ranked, images: np.ndarray) -> None:
-        """Goes on with these continuations of these images; the others leave."""
-        self.images, self.totals = self.images[images], going.totals[images]
-        self.parent_rows, self.last = going.rows[images].ravel(), going.ids[images].ravel()
-        rows, place = slice(len(self.last)), self.position
-        np.take(self.tokens, self.parent_rows, axis=0, out=self._next_tokens[rows], mode="clip")  # clip: no copy
-        np.take(self.token_log_probs, self.parent_rows, axis=0, out=self._next_log_probs[rows], mode="clip")
-        self._next_tokens[rows, place] = self.last
-        self._next_log_probs[rows, place] = going.log_probs[images].ravel()
-        self.tokens, self._next_tokens = self._next_tokens, self.tokens
-        self.token_log_probs, self._next_log_probs = self._next_log_probs, self.token_log_probs
-        self.position += 1
-
-    def sentences(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns tokens and token_log_probs of some rows, (rows, position + 1): a last place is free."""
-        return self.tokens[rows, : self.position + 1], self.token_log_probs[rows, : self.position + 1]
-
-
-def _collect(found: Found, live: Live, ranked: Ranked, is_end: np.ndarray) -> None:
-    """Adds the ends, is_end (images, beam_size), to what is found."""
-    complete = is_end & (ranked.totals[:, : is_end.shape[1]] > -np.inf)
-    image, place = np.nonzero(complete)
-    if len(image):
-        tokens, log_probs = live.sentences(ranked.rows[image, place])
-        tokens[:, -1], log_probs[:, -1] = ranked.ids[image, place], ranked.log_probs[image, place]
-        found.add(live.images[image], tokens, log_probs, ranked.totals[image, place], finished=True)
-
-
-def _keep(found: Found, live: Live, images: np.ndarray) -> None:
-    """Adds the live sentences of some images as they stand."""
-    image, place = np.nonzero(live.totals[images] > -np.inf)
-    image = images[image]
-    tokens, log_probs = live.sentences(image * live.totals.shape[1] + place)
-    tokens, log_probs = tokens[:, : live.position], log_probs[:, : live.position]
-    found.add(live.images[image], tokens, log_probs, live.totals[image, place], finished=False)
+    def of(self, images: np.ndarray) -> "Ranked":
+        """Returns those of some images, bool (images,)."""
+        return Ranked(self.rows[images], self.ids[images], self.log_probs[images], self.totals[images])

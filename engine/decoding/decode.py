@@ -6,11 +6,13 @@ from math import isnan, nan
 import numpy as np
 
 from engine.confidence import UNCALIBRATED, confidence
-from engine.decoding.beam import beam_search
-from engine.decoding.hypotheses import Hypotheses
-from engine.decoding.independent import decode_rows, drawn, drawn_from_best, likeliest, unscored
+from engine.decoding.ask import no_numbers, no_numbers_error
+from engine.decoding.beam import BeamSearch
+from engine.decoding.independent import Choose, Drawn, DrawnFromBest, Likeliest, RowSearch, Unscored
 from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules
+from engine.decoding.search import Search
+from engine.decoding.sentences import Sentence
 from engine.manifest import Defaults
 from engine.options import Beam, Decoding, Sample
 from engine.result import Caption, Hypothesis
@@ -28,8 +30,10 @@ def decode(
 
     calibration: the coefficients of `confidence`.
     """
-    rules = Rules.of(decoding, vocabulary, defaults)
-    return captions(search(model, decoding, rules, defaults), vocabulary, decoding.style, calibration)
+    search = begin(decoding, Rules.of(decoding, vocabulary, defaults), defaults)
+    seeds = [decoding.seed] * model.images if isinstance(decoding, Sample) else ()
+    found = run(model, search, seeds)
+    return [caption(sentences, vocabulary, decoding.style, calibration) for sentences in found]
 
 
 def rows_per_image(decoding: Decoding, defaults: Defaults) -> int:
@@ -43,61 +47,66 @@ def rows_per_image(decoding: Decoding, defaults: Defaults) -> int:
             return 1
 
 
-def search(model: StepModel, decoding: Decoding, rules: Rules, defaults: Defaults) -> Hypotheses:
-    """Runs the search that the options ask for."""
-    penalty = defaults.length_penalty
+def begin(decoding: Decoding, rules: Rules, defaults: Defaults) -> Search:
+    """Returns the search that the options ask for, without an image yet."""
+    penalty, num_rows = defaults.length_penalty, rows_per_image(decoding, defaults)
+    choose: Choose
     match decoding:
         case Beam():
-            return beam_search(
-                model,
+            return BeamSearch(
                 rules,
-                beam_size=rows_per_image(decoding, defaults),
+                beam_size=num_rows,
                 num_hypotheses=decoding.num_hypotheses,
                 length_penalty=penalty if decoding.length_penalty is None else decoding.length_penalty,
             )
+        case Sample() if decoding.top_k or decoding.top_p < 1:
+            k = min(decoding.top_k or rules.vocabulary_size, rules.vocabulary_size)
+            choose = DrawnFromBest(decoding.temperature, k, decoding.top_p)
         case Sample():
-            # with a seed every image draws the same numbers, so that its place in the batch does not matter
-            streams = decoding.num_samples * (model.images if decoding.seed is None else 1)
-            random = np.random.default_rng(decoding.seed)
-            uniforms = 1 - random.random((rules.max_length, streams), dtype=np.float32)  # in (0, 1]
-            if decoding.top_k or decoding.top_p < 1:
-                k = min(decoding.top_k or rules.vocabulary_size, rules.vocabulary_size)
-                choose = drawn_from_best(model, uniforms, decoding.temperature, k=k, top_p=decoding.top_p)
-            else:
-                choose = drawn(model, uniforms, decoding.temperature)
+            choose = Drawn(decoding.temperature)
         case _:
-            choose = likeliest(model) if decoding.with_scores else unscored(model)
-    num_rows = rows_per_image(decoding, defaults)
-    return decode_rows(model.images, rules, choose, num_rows=num_rows, length_penalty=penalty)
+            choose = Likeliest() if decoding.with_scores else Unscored(rules)
+    return RowSearch(rules, choose, num_rows=num_rows, length_penalty=penalty)
 
 
-def captions(
-    found: Hypotheses, vocabulary: Vocabulary, style: str, calibration: Mapping[str, float] = UNCALIBRATED
-) -> list[Caption]:
-    """Turns the sentences of each image into a caption; equal ones are given once."""
+def run(model: StepModel, search: Search, seeds: Sequence[int | None] = ()) -> list[list[Sentence]]:
+    """Decodes the images that a model holds; returns the sentences of each. Raises EngineError for NaN."""
+    found: dict[int, list[Sentence]] = {}
+    search.join(range(model.images), np.arange(model.images), seeds)
+    while len(found) < model.images:
+        ids, values = search.ask().put(model)
+        if no_numbers(values) is not None:
+            raise no_numbers_error()
+        found.update(search.tell(ids, values, 0))
+    return [found[image] for image in range(model.images)]
+
+
+def caption(
+    sentences: Sequence[Sentence],
+    vocabulary: Vocabulary,
+    style: str,
+    calibration: Mapping[str, float] = UNCALIBRATED,
+) -> Caption:
+    """Turns the sentences of an image, best first, into a caption; equal ones are given once."""
     words, end = vocabulary.words, vocabulary.end_id
-    result = []
-    for tokens, token_log_probs, lengths, scores, finished in zip(*found.arrays(), strict=True):
-        alternatives: dict[bytes, Hypothesis] = {}
-        for i in range(len(scores)):
-            length = int(lengths[i])
-            ids = tokens[i, :length]
-            if (i and scores[i] == -np.inf) or ids.tobytes() in alternatives:
-                continue
-            scored = not isnan(scores[i])
-            log_probs = token_log_probs[i, : length if scored else 0].astype(np.float64)
-            listed = log_probs.tolist()
-            alternatives[ids.tobytes()] = Hypothesis(
-                text=written([words[id_] for id_ in ids if id_ != end], style),
-                score=float(scores[i]),
-                log_prob=float(log_probs.sum()) if scored else nan,
-                tokens=tuple(words[id_] for id_ in ids),
-                token_log_probs=tuple(listed),
-                finished=bool(finished[i]),
-                confidence=confidence(listed, calibration, finished=bool(finished[i])),
-            )
-        result.append(Caption.best_of(list(alternatives.values())))
-    return result
+    alternatives: dict[bytes, Hypothesis] = {}
+    for sentence in sentences:
+        key = sentence.tokens.tobytes()
+        if key in alternatives:
+            continue
+        scored, ids = not isnan(sentence.score), sentence.tokens.tolist()
+        log_probs = sentence.token_log_probs[: len(ids) if scored else 0].astype(np.float64)
+        listed = log_probs.tolist()
+        alternatives[key] = Hypothesis(
+            text=written([words[id_] for id_ in ids if id_ != end], style),
+            score=sentence.score,
+            log_prob=float(log_probs.sum()) if scored else nan,
+            tokens=tuple([words[id_] for id_ in ids]),
+            token_log_probs=tuple(listed),
+            finished=sentence.finished,
+            confidence=confidence(listed, calibration, finished=sentence.finished),
+        )
+    return Caption.best_of(list(alternatives.values()))
 
 
 def written(words: Sequence[str], style: str) -> str:
@@ -121,6 +130,8 @@ def sentence_log_probs(model: StepModel, sentences: list[list[int]], vocabulary_
         bias = np.full((live, vocabulary_size), -np.inf, np.float32)
         bias[np.arange(live), given[:, 1]] = 0  # the only candidate left is the given token
         _, log_probs = model.step(given[:, 0].copy(), parents[:live], bias, 1)
+        if no_numbers(log_probs) is not None:
+            raise no_numbers_error()
         totals[order[:live]] += log_probs[:, 0]
         parents = np.arange(live)
     return totals

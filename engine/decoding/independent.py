@@ -1,108 +1,238 @@
 """Greedy decoding and sampling: each row chooses its next token by itself."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any, Protocol
 
 import numpy as np
 
 from engine.decoding.allowed import Allowed
-from engine.decoding.hypotheses import Hypotheses, normalise
-from engine.decoding.model import StepModel
+from engine.decoding.ask import Ask, Kind
 from engine.decoding.rules import Rules
+from engine.decoding.search import Search, common
+from engine.decoding.sentences import Growing, Sentence, divisors, ranked
 
-Choose = Callable[[int, np.ndarray, np.ndarray, np.ndarray, Allowed], tuple[np.ndarray, np.ndarray]]
-"""choose(position, rows, token_ids, parent_rows, allowed) feeds the live rows' tokens to the model and returns what
-follows: ids and log_probs, both (rows,), -inf where nothing may. rows, image * num_rows + sample, are their numbers."""
-
-
-def decode_rows(images: int, rules: Rules, choose: Choose, *, num_rows: int, length_penalty: float) -> Hypotheses:
-    """Decodes num_rows sentences for each image; a row that has ended leaves the batch."""
-    found = Hypotheses.empty(images, num_rows, rules.max_length)
-    tokens, token_log_probs = (array.reshape(-1, rules.max_length) for array in found.arrays()[:2])  # (rows, length)
-    lengths, finished = found.lengths.reshape(-1), found.finished.reshape(-1)  # views, as all of these
-    rows = np.arange(images * num_rows)
-    last, parents = np.full(len(rows), rules.start_id), rows // num_rows
-    for position in range(rules.max_length):
-        last, gained = choose(position, rows, last, parents, rules.allowed(position, tokens, rows))
-        possible = gained != -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
-        ends = possible & (last == rules.end_id)
-        written = rows if possible.all() else rows[possible]
-        tokens[written, position], token_log_probs[written, position] = last[possible], gained[possible]
-        lengths[written] = position + 1
-        finished[rows[ends]] = True
-        going = np.nonzero(possible & ~ends)[0]
-        if not len(going):
-            break
-        rows, last, parents = rows[going], last[going], going
-    totals = found.token_log_probs.sum(axis=2, dtype=np.float64)
-    found.scores[:] = normalise(totals, np.maximum(found.lengths, 1), length_penalty)
-    return found.ranked()
+MANY = 64  # candidates of a step from which to find them takes longer than to compute what they are
 
 
-def likeliest(model: StepModel) -> Choose:
-    """Chooses the best token of each row."""
+class Choose(Protocol):
+    """How a row chooses: which question it has, and what it takes of the answer."""
+
+    kind: Kind
+
+    def wants(self, allowed: Allowed) -> tuple[np.ndarray, int]:
+        """Returns bias and k of the question."""
+        ...
 
     def choose(
-        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, allowed: Allowed
+        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, uniforms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        ids, log_probs = allowed.best(model, token_ids, parent_rows, 1)
+        """Returns ids and log_probs, both (rows,), -inf where nothing may follow.
+
+        uniforms, float32 (rows,), are random numbers in (0, 1].
+        """
+        ...
+
+
+class RowSearch(Search):
+    """Decodes num_rows sentences for each image; a row that has ended leaves at once, an image with its last row."""
+
+    def __init__(self, rules: Rules, choose: Choose, *, num_rows: int, length_penalty: float) -> None:
+        self.kind = choose.kind
+        self._rules = rules
+        self._choose = choose
+        self._num_rows = num_rows
+        self._divisors = divisors(rules.max_length, length_penalty)
+        self._growing = Growing(rules.max_length, rules.start_id)
+        self._rows: list[tuple[_Image, int]] = []  # image and sample of each row
+        self._uniforms = np.empty((0, rules.max_length), np.float32)  # (rows, length)
+        self._last = np.empty(0, np.int64)  # (rows,) the tokens to feed
+        self._parents = np.empty(0, np.int64)  # (rows,) the model's rows to continue
+        self._allowed: Allowed | None = None
+
+    @property
+    def owners(self) -> list[Any]:  # type: ignore[override]
+        """Of the images that are not done: see Search."""
+        return list(dict.fromkeys(image.owner for image, _ in self._rows))
+
+    def join(self, owners: Sequence[Any], state_rows: np.ndarray, seeds: Sequence[int | None] = ()) -> None:
+        """Takes images in: see Search. The same seed gives an image the same numbers wherever it stands."""
+        rows = len(owners) * self._num_rows
+        for owner in owners:
+            image = _Image(owner, [None] * self._num_rows)
+            self._rows += [(image, sample) for sample in range(self._num_rows)]
+        self._last = np.concatenate((self._last, np.full(rows, self._rules.start_id)))
+        self._parents = np.concatenate((self._parents, np.repeat(state_rows, self._num_rows)))
+        self._growing.join(rows)
+        if seeds:
+            self._uniforms = np.concatenate((self._uniforms, self._numbers(seeds)))
+
+    def leave(self, owners: set[Any]) -> None:
+        """Gives up images: see Search."""
+        going = np.array([i for i, (image, _) in enumerate(self._rows) if image.owner not in owners], np.int64)
+        self._last, self._parents = self._last[going], self._parents[going]
+        self._go_on(going)
+
+    def ask(self) -> Ask:
+        """Returns the next step: see Search."""
+        growing = self._growing
+        self._allowed = self._rules.allowed(growing.written(), growing.column - growing.begin)
+        bias, k = self._choose.wants(self._allowed)
+        uniforms = self._drawn_from() if self.kind.verb == "draw" else None
+        return Ask(self.kind, self._last, self._parents, bias, k, uniforms)
+
+    def tell(self, ids: np.ndarray, values: np.ndarray, first_row: int) -> list[tuple[Any, list[Sentence]]]:
+        """Takes the answer: see Search."""
+        assert self._allowed is not None, "it asked before"
+        last, gained = self._choose.choose(self._allowed, ids, values, self._drawn_from())
+        positions = self._growing.column - self._growing.begin
+        stuck = gained == -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
+        over = stuck | (last == self._rules.end_id) | (positions == self._rules.max_length - 1)
+        done, going = [], np.arange(len(last))
+        if over.any():
+            for row in np.nonzero(over)[0].tolist():
+                image, sample = self._rows[row]
+                word = [] if stuck[row] else [(int(last[row]), float(gained[row]))]
+                image.sentences[sample] = self._sentence(*self._growing.sentence(row, *word))
+                if None not in image.sentences:
+                    done.append((image.owner, ranked(filter(None, image.sentences), self._num_rows)))
+            going = going[~over]
+            last, gained = last[going], gained[going]
+            self._go_on(going)
+        self._last, self._parents = last.copy(), going + first_row
+        self._growing.write(last, gained)
+        return done
+
+    def owners_of(self, rows: np.ndarray) -> list[Any]:
+        """Returns the images of rows: see Search."""
+        return list(dict.fromkeys(self._rows[row][0].owner for row in np.nonzero(rows)[0].tolist()))
+
+    def standing(self, owner: Any) -> list[int]:
+        """Returns the tokens that can no longer change: see Search."""
+        rows = [i for i, (image, _) in enumerate(self._rows) if image.owner is owner]
+        ended = [one.tokens for one in self._rows[rows[0]][0].sentences if one is not None]
+        return common([*(self._growing.sentence(row)[0] for row in rows), *ended])
+
+    def _go_on(self, rows: np.ndarray) -> None:
+        self._growing.take(rows)
+        self._rows = [self._rows[row] for row in rows.tolist()]
+        if len(self._uniforms):
+            self._uniforms = self._uniforms[rows]
+
+    def _sentence(self, tokens: np.ndarray, log_probs: np.ndarray) -> Sentence:
+        padded = np.zeros(self._rules.max_length, np.float32)
+        padded[: len(log_probs)] = log_probs
+        score = float(padded.sum(dtype=np.float64)) / self._divisors[len(tokens)]
+        return Sentence(tokens, log_probs, score, finished=bool(len(tokens) and tokens[-1] == self._rules.end_id))
+
+    def _numbers(self, seeds: Sequence[int | None]) -> np.ndarray:
+        """Returns random numbers in (0, 1] for new images, float32 (rows, length)."""
+        shape = self._rules.max_length, self._num_rows
+        generators = {seed: np.random.default_rng(seed) for seed in set(seeds)}
+        numbers = {seed: 1 - generators[seed].random(shape, dtype=np.float32).T for seed in set(seeds) - {None}}
+        anew = (1 - generators[None].random(shape, dtype=np.float32).T for seed in seeds if seed is None)
+        return np.concatenate([next(anew) if seed is None else numbers[seed] for seed in seeds])
+
+    def _drawn_from(self) -> np.ndarray:
+        """Returns the random number of each row for this step, float32 (rows,)."""
+        if not len(self._uniforms):
+            return self._uniforms[:, 0]
+        return self._uniforms[np.arange(len(self._uniforms)), self._growing.column - self._growing.begin]
+
+
+@dataclass(slots=True)
+class _Image:
+    """An image, and those of its sentences that have ended."""
+
+    owner: Any
+    sentences: list[Sentence | None]
+
+
+class Likeliest(Choose):
+    """Takes the best token of each row."""
+
+    kind = Kind("step")
+
+    def wants(self, allowed: Allowed) -> tuple[np.ndarray, int]:
+        """Returns bias and k of the question."""
+        return allowed.bias, allowed.candidates(1)
+
+    def choose(
+        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, uniforms: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns ids and log_probs."""
         if allowed.banned is None:
-            return ids[:, 0], log_probs[:, 0]
-        best = np.arange(len(ids)), log_probs.argmax(axis=1)
-        return ids[best], log_probs[best]
-
-    return choose
-
-
-def unscored(model: StepModel) -> Choose:
-    """Chooses the best token of each row and knows of none how likely it is: log_probs are NaN."""
-    scored = likeliest(model)
-
-    def choose(
-        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, allowed: Allowed
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if allowed.banned is None:
-            ids, possible = model.best(token_ids, parent_rows, allowed.bias)
-        else:
-            ids, possible = scored(position, rows, token_ids, parent_rows, allowed)
-        return ids, np.where(possible == -np.inf, possible, np.nan)
-
-    return choose
+            return ids[:, 0], values[:, 0]
+        struck = allowed.strike(ids, values)
+        best = np.arange(len(ids)), struck.argmax(axis=1)
+        return ids[best], struck[best]
 
 
-def drawn(model: StepModel, uniforms: np.ndarray, temperature: float) -> Choose:
-    """Draws from p ** (1 / temperature) over the whole vocabulary.
+class Unscored(Likeliest):
+    """Takes the best token of each row and knows of none how likely it is: log_probs are NaN."""
 
-    uniforms, float32 (max_length, n), hold random numbers in (0, 1]: row r uses column r % n.
-    """
+    def __init__(self, rules: Rules) -> None:
+        self._plain = not (rules.bad_endings or rules.no_repeat_ngram_size)  # no token is banned by what was written
+        self.kind = Kind("best") if self._plain else Kind("step")
+
+    def wants(self, allowed: Allowed) -> tuple[np.ndarray, int]:
+        """Returns bias and k of the question."""
+        return (allowed.bias, 0) if self._plain else super().wants(allowed)
 
     def choose(
-        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, allowed: Allowed
+        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, uniforms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        numbers = uniforms[position, rows % uniforms.shape[1]]
-        return model.draw(token_ids, parent_rows, allowed.mask(), temperature, numbers)
+        """Returns ids and NaN."""
+        if not self._plain:
+            ids, values = super().choose(allowed, ids, values, uniforms)
+        return ids, np.where(values == -np.inf, values, np.float32(nan))
 
-    return choose
+
+class Drawn(Choose):
+    """Draws from p ** (1 / temperature) over the whole vocabulary."""
+
+    def __init__(self, temperature: float) -> None:
+        self.kind = Kind("draw", temperature)
+
+    def wants(self, allowed: Allowed) -> tuple[np.ndarray, int]:
+        """Returns bias and k of the question."""
+        return allowed.mask(), 0
+
+    def choose(
+        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, uniforms: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what the model drew."""
+        return ids, values
 
 
-def drawn_from_best(model: StepModel, uniforms: np.ndarray, temperature: float, *, k: int, top_p: float) -> Choose:
+class DrawnFromBest(Choose):
     """Draws from p ** (1 / temperature) of the k best tokens, of which the fewest that hold top_p take part.
 
-    That is the nucleus of Holtzman et al. 2020. uniforms are those of `drawn`; here a row takes the first token, the
-    likeliest first, with which the cumulative distribution reaches its number.
+    That is the nucleus of Holtzman et al. 2020. A row takes the first token, the likeliest first, with which the
+    cumulative distribution reaches its random number.
     """
 
-    def choose(
-        position: int, rows: np.ndarray, token_ids: np.ndarray, parent_rows: np.ndarray, allowed: Allowed
-    ) -> tuple[np.ndarray, np.ndarray]:
-        ids, log_probs = model.step(token_ids, parent_rows, allowed.mask(), k)
-        # the best token always counts 1, so nothing overflows; where all are forbidden the first is as good as any
-        best = np.maximum(log_probs[:, :1], np.finfo(np.float32).min)
-        with np.errstate(over="ignore"):  # a tiny temperature leaves the others no probability, as it should
-            cumulative = np.exp((log_probs - best).astype(np.float64) / temperature).cumsum(axis=1)  # (rows, k)
-        places = np.arange(len(rows))
-        nucleus = (cumulative < top_p * cumulative[:, -1:]).sum(axis=1)  # column of the last token that takes part
-        draws = uniforms[position, rows % uniforms.shape[1]] * cumulative[places, nucleus]
-        column = (cumulative < draws[:, None]).sum(axis=1)  # (rows,)
-        return ids[places, column], log_probs[places, column]
+    def __init__(self, temperature: float, k: int, top_p: float) -> None:
+        self.kind = Kind("step", many=k > MANY)
+        self._temperature = temperature
+        self._k = k
+        self._top_p = top_p
 
-    return choose
+    def wants(self, allowed: Allowed) -> tuple[np.ndarray, int]:
+        """Returns bias and k of the question."""
+        return allowed.mask(), self._k
+
+    def choose(
+        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, uniforms: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns ids and log_probs."""
+        # the best token always counts 1, so nothing overflows; where all are forbidden the first is as good as any
+        best = np.maximum(values[:, :1], np.finfo(np.float32).min)
+        with np.errstate(over="ignore"):  # a tiny temperature leaves the others no probability, as it should
+            cumulative = np.exp((values - best).astype(np.float64) / self._temperature).cumsum(axis=1)  # (rows, k)
+        rows = np.arange(len(ids))
+        nucleus = (cumulative < self._top_p * cumulative[:, -1:]).sum(axis=1)  # last token that takes part
+        draws = uniforms * cumulative[rows, nucleus]
+        column = (cumulative < draws[:, None]).sum(axis=1)  # (rows,)
+        return ids[rows, column], values[rows, column]

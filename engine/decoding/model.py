@@ -15,7 +15,15 @@ class StepModel(Protocol):
     """
 
     images: int
-    """Number of images in the batch."""
+    """Number of images that came with the model."""
+
+    def admit(self, features: np.ndarray) -> np.ndarray:
+        """Takes more images in before the next step: float32 (images, feature_size).
+
+        Returns the rows that hold their states, int64 (images,): parent_rows of the next step may name them, which is
+        the only step that still finds them there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no more images")
 
     def step(
         self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -40,15 +41,10 @@ class Rules:
     _after: np.ndarray = field(init=False, repr=False, compare=False)  # (vocabulary,) END where it may not follow
 
     def __post_init__(self) -> None:
-        allowed = np.zeros((1, self.vocabulary_size), np.float32)
-        allowed[:, list(self.forbidden)] = -np.inf
-        unended = allowed.copy()
-        unended[:, self.end_id] = -np.inf
-        object.__setattr__(self, "_open", allowed)
-        object.__setattr__(self, "_unended", unended)
-        last = allowed.copy()
-        last[:, list(self.bad_endings)] = -np.inf
-        object.__setattr__(self, "_last", last if self.bad_endings else allowed)
+        size, forbidden = self.vocabulary_size, self.forbidden
+        object.__setattr__(self, "_open", _forbid(size, forbidden))
+        object.__setattr__(self, "_unended", _forbid(size, (*forbidden, self.end_id)))
+        object.__setattr__(self, "_last", _forbid(size, (*forbidden, *self.bad_endings)))
         after = np.full(self.vocabulary_size, self.start_id)
         after[list(self.bad_endings)] = self.end_id
         object.__setattr__(self, "_after", after)
@@ -83,22 +79,40 @@ class Rules:
             joint=vocabulary.ids.get(JOINT, -1),
         )
 
-    def allowed(self, position: int, tokens: np.ndarray, rows: np.ndarray | slice) -> Allowed:
-        """Returns what may follow tokens[rows, :position], int64, the words so far, START left out.
+    def allowed(self, written: np.ndarray, positions: np.ndarray) -> Allowed:
+        """Returns what may follow some rows: written, int64 (rows, longest), ends with the words so far of each.
 
-        Its bias is the same array, unchanged, wherever the same tokens may follow.
+        Before its first word a row holds START; positions, int64 (rows,), says how many words it has. The bias is the
+        same array, unchanged, wherever the same tokens may follow all rows.
         """
+        bias, longest = self._bias(positions), written.shape[1]
+        if not longest or not (self.bad_endings or self.no_repeat_ngram_size):
+            return Allowed(bias)
+        banned = [self._after[written[:, -1]]] if self.bad_endings else []
+        banned += self._repeats(written)
+        if self.prefix and (forced := positions < len(self.prefix)).any():  # which stands even where it breaks a rule
+            banned = [np.where(forced, self.start_id, tokens) for tokens in banned]
+        return Allowed(bias, np.array(banned) if banned else None)
+
+    def _bias(self, positions: np.ndarray) -> np.ndarray:
+        """Returns what any row may take at its position, whatever its words: float32 (1 or rows, vocabulary)."""
+        begun, last = max(len(self.prefix), self.min_length), self.max_length - 1
+        if not begun and (self._last is self._open or positions.max() < last):
+            return self._open
+        present = set(positions.tolist())
+        biases = {position: self._bias_at(position) for position in present}
+        if len({id(bias) for bias in biases.values()}) == 1:
+            return biases[present.pop()]
+        return np.concatenate([biases[position] for position in positions.tolist()])
+
+    def _bias_at(self, position: int) -> np.ndarray:
         if position < len(self.prefix):
             forced = np.full((1, self.vocabulary_size), -np.inf, np.float32)
             forced[:, self.prefix[position]] = 0
-            return Allowed(forced)
-        last = position == self.max_length - 1
-        bias = self._unended if position < self.min_length else self._last if last else self._open
-        if not position or not (self.bad_endings or self.no_repeat_ngram_size):
-            return Allowed(bias)
-        written = tokens[rows, :position]
-        banned = [self._after[written[:, -1]]] if self.bad_endings else []
-        return Allowed(bias, np.array([*banned, *self._repeats(written)]))
+            return forced
+        if position < self.min_length:
+            return self._unended
+        return self._last if position == self.max_length - 1 else self._open
 
     def _repeats(self, tokens: np.ndarray) -> Iterator[np.ndarray]:
         """Yields tokens that would repeat a phrase, (rows,) each; where a row has none, START, which never follows."""
@@ -111,22 +125,35 @@ class Rules:
         yield last
         if words > 1 and (joined := last == self.joint).any():
             yield np.where(joined, tokens[:, -2], none)
-        if words < 3 or not (tokens[:, :-2] == last[:, None]).any():
-            return  # a longer phrase is repeated only where the last word stood before
+        stood = (tokens[:, :-2] == last[:, None]).any(axis=1) & (last != none)  # (rows,) the last word did before
+        if not stood.any():
+            return  # nor is any longer phrase repeated
         for length, gap in itertools.product(range(2, min(size, words // 2 + 2)), (0, 1)):
             lag = length + gap
             if words < lag + length - 1:
                 continue
-            fits = (tokens[:, words - length + 1 :] == tokens[:, words - length + 1 - lag : words - lag]).all(axis=1)
+            fits = (tokens[:, words - length + 1 :] == tokens[:, words - length + 1 - lag : words - lag]).all(
+                axis=1
+            ) & stood
             if gap:
                 fits &= tokens[:, -length] == self.joint
             if fits.any():
                 yield np.where(fits, tokens[:, -lag], none)
-        windows, rows = max(words - size + 1, 0), np.arange(len(tokens))
-        found = np.ones((len(tokens), windows), bool)
+        windows, rows = words - size + 1, np.arange(len(tokens))
+        if windows < 1:
+            return
+        found = np.repeat(stood[:, None], windows, axis=1)
         for i in range(size - 1):
             found &= tokens[:, i : i + windows] == tokens[:, windows + i, None]
         if found.any():
             places = np.argsort(~found, axis=1, kind="stable")  # those that were found first
             for place in places.T[: found.sum(axis=1).max()]:
                 yield np.where(found[rows, place], tokens[rows, place + size - 1], none)
+
+
+@lru_cache(maxsize=256)
+def _forbid(vocabulary_size: int, forbidden: tuple[int, ...]) -> np.ndarray:
+    """Returns the bias that forbids these tokens, float32 (1, vocabulary): one array for all who ask for the same."""
+    bias = np.zeros((1, vocabulary_size), np.float32)
+    bias[:, list(forbidden)] = -np.inf
+    return bias

@@ -6,16 +6,17 @@ nothing of how a search chooses.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from engine.decoding.model import StepModel
-from engine.errors import EngineError
 from engine.runtime.buckets import bucket
-from engine.runtime.device import NO_GRAPH, Device, DeviceFeatures, GraphIds, Lanes, Parcel
+from engine.runtime.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Lanes, Parcel
 from engine.runtime.steps import TEMPERATURES
+
+ALIGNED_ROWS = ALIGNMENT // 4
+"""States of admitted images begin at a multiple of it: aligned, however many units a row has."""
 
 
 class Kind(NamedTuple):
@@ -43,7 +44,14 @@ class DeviceDecoder:
     def start(self, features: np.ndarray | DeviceFeatures) -> "DeviceSteps":
         """Begins the decode of a batch: features float32 (images, feature_size), here or on the device."""
         with self._device.turn():
-            return DeviceSteps(self._device, self._graphs, self._lanes, features)
+            steps = DeviceSteps(self._device, self._graphs, self._lanes, len(features))
+            steps.admit(features)
+            return steps
+
+    def begin(self, capacity: int) -> "DeviceSteps":
+        """Begins a decode without images, which are admitted later; capacity: most rows and images at a time."""
+        with self._device.turn():
+            return DeviceSteps(self._device, self._graphs, self._lanes, 0, capacity)
 
 
 class DeviceSteps(StepModel):
@@ -56,14 +64,24 @@ class DeviceSteps(StepModel):
         device: Device,
         graphs: frozenset[str],
         lanes: "Lanes[_StepLane]",
-        features: np.ndarray | DeviceFeatures,
+        images: int,
+        capacity: int = 0,
     ) -> None:
-        self.images = len(features)
+        self.images = images
         self._device = device
         self._graphs = graphs
         self._slot = 0  # that holds the state
+        self._held = 0  # rows of it that are in use
         self._lane = lanes.lend(self)
-        self._lane.start(features)
+        self._lane.reserve(capacity and capacity + ALIGNED_ROWS)
+
+    def admit(self, features: np.ndarray | DeviceFeatures) -> np.ndarray:
+        """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
+        first, images = -(-self._held // ALIGNED_ROWS) * ALIGNED_ROWS, len(features)
+        with self._device.turn():
+            self._lane.admit(features, self._slot, first)
+        self._held = first + images
+        return np.arange(first, self._held)
 
     def step(
         self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int
@@ -105,14 +123,8 @@ class DeviceSteps(StepModel):
             self._lane.send_bias(run, bias)
             run.session.run_with_iobinding(run.binding, run.options)
             ids, values = run.outputs.fetch().values()
-        self._slot = 1 - self._slot
-        ids, values = ids[:rows], values[:rows]
-        if not values.reshape(rows, -1)[:, 0].sum() < inf:  # where the best is no number, none of its row is
-            raise EngineError(
-                f"the model computed no numbers (NaN) on provider {self._device.provider!r}: its features are no "
-                "numbers, or the provider or precision is broken here; try provider='cpu'"
-            )
-        return ids, values
+        self._slot, self._held = 1 - self._slot, rows
+        return ids[:rows], values[:rows]
 
 
 @dataclass(slots=True)
@@ -142,8 +154,14 @@ class _StepLane:
         self._row_bias: dict[int, tuple[np.ndarray, Any]] = {}  # by bucket: on the host, on the device
         self._sent: np.ndarray | None = None  # the mask that _shared_bias holds, kept so that it stays itself
 
-    def start(self, features: np.ndarray | DeviceFeatures) -> None:
-        """Writes the first state to slot 0."""
+    def reserve(self, rows: int) -> None:
+        """Makes room in both slots."""
+        if rows:
+            for slot in (0, 1):
+                self._reserve(slot, rows)
+
+    def admit(self, features: np.ndarray | DeviceFeatures, slot: int, first: int) -> None:
+        """Writes the first states of images to rows of a slot from `first` on, which has room where it is not 0."""
         images, size = features.shape
         if not isinstance(features, DeviceFeatures):
             memory = self._device.upload(features.astype(np.float32, copy=False))
@@ -151,8 +169,8 @@ class _StepLane:
         session = self._device.session("decoder_init")
         binding = session.io_binding()
         self._device.bind_input(binding, "features", np.float32, (images, size), features.address)
-        self._reserve(0, images)
-        self._bind_state(binding, ("hidden", "cell"), 0, images)
+        self._reserve(slot, first + images)
+        self._bind_state(binding, ("hidden", "cell"), slot, images, first)
         session.run_with_iobinding(binding)
 
     def run(self, kind: Kind) -> _Run:
@@ -207,9 +225,10 @@ class _StepLane:
             self._row_bias[rows] = np.zeros(shape, np.float32), self._device.allocate(shape, np.float32)
         return self._row_bias[rows][1]
 
-    def _bind_state(self, binding: Any, names: tuple[str, str], slot: int, rows: int) -> None:
+    def _bind_state(self, binding: Any, names: tuple[str, str], slot: int, rows: int, first: int = 0) -> None:
         for name, memory in zip(names, self._memory(slot), strict=True):
-            self._device.bind_output(binding, name, np.float32, (rows, self._units), memory.data_ptr())
+            address = memory.data_ptr() + 4 * first * self._units
+            self._device.bind_output(binding, name, np.float32, (rows, self._units), address)
 
     def _memory(self, slot: int) -> tuple[Any, Any]:
         memory = self._slots[slot]

@@ -55,6 +55,12 @@ class Graphs:
             return self._decoder.start(features)
         return Steps(self, np.ascontiguousarray(features, np.float32))
 
+    def begin(self, capacity: int) -> StepModel:
+        """Begins a decode without images, which are admitted later; capacity: most rows and images at a time."""
+        if self._decoder is not None:
+            return self._decoder.begin(capacity)
+        return Steps(self, np.empty((0, self.bundle.manifest.feature_size), np.float32), capacity)
+
 
 class _Sessions:
     """Opens sessions once; refers to nothing that refers to it, so that what is dropped is freed at once."""

@@ -5,13 +5,11 @@ the search chooses.
 """
 
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import numpy as np
 
 from engine.decoding.model import StepModel
-from engine.errors import EngineError
 from engine.runtime.providers import onnxruntime
 
 TEMPERATURES = 1e-30, 1e30
@@ -25,19 +23,33 @@ class Steps(StepModel):
     gathers its rows, so the shape that it reads stays the same when rows leave. Each shape is bound once.
     """
 
-    def __init__(self, graphs: Any, features: np.ndarray) -> None:
+    def __init__(self, graphs: Any, features: np.ndarray, capacity: int = 0) -> None:
+        """Capacity: room for so many rows and admitted images at once, where any are to be admitted."""
         self.images = len(features)
         self._graphs = graphs
         units = graphs.bundle.manifest.units
         self._slots = _Slot(units, graphs.device), _Slot(units, graphs.device)
         self._current = 0  # the slot that holds the state
+        self._held = 0  # rows of it that are in use
         self._bound: dict[tuple[str, int, int, int, int], _Bound] = {}
-        session = graphs.session("decoder_init")
+        for slot in self._slots:
+            slot.reserve(capacity or self.images)
+        if self.images:
+            self.admit(features)
+
+    def admit(self, features: np.ndarray) -> np.ndarray:
+        """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
+        images, slot = len(features), self._slots[self._current]
+        assert self._held + images <= slot.capacity, "the scheduler keeps within the capacity it asked for"
+        session = self._graphs.session("decoder_init")
         binding = session.io_binding()
+        features = np.ascontiguousarray(features, np.float32)
         binding.bind_cpu_input("features", features)
-        self._slots[0].reserve(self.images)
-        self._slots[0].bind_outputs(binding, ("hidden", "cell"), self.images)
+        slot.bind_outputs(binding, ("hidden", "cell"), images, self._held)
         session.run_with_iobinding(binding)
+        rows = np.arange(self._held, self._held + images)
+        self._held += images
+        return rows
 
     def step(
         self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int
@@ -83,12 +95,7 @@ class Steps(StepModel):
 
     def _run(self, bound: "_Bound") -> tuple[np.ndarray, np.ndarray]:
         bound.session.run_with_iobinding(bound.binding)
-        self._current = 1 - self._current
-        if not bound.best.sum() < inf:  # where the best is no number, none of its row is
-            raise EngineError(
-                f"the model computed no numbers (NaN) on provider {self._graphs.provider.name!r}: its features are no "
-                "numbers, or the provider or precision is broken here; try provider='cpu'"
-            )
+        self._current, self._held = 1 - self._current, len(bound.ids)
         return bound.ids, bound.values
 
     def _bind(self, graph: str, rows: int, k: int) -> "_Bound":
@@ -108,7 +115,7 @@ class Steps(StepModel):
         binding.bind_output(name, "cpu", 0, np.float32, shape, values.ctypes.data)
         self._slots[self._current].bind_inputs(binding)
         self._slots[1 - self._current].bind_outputs(binding, ("next_hidden", "next_cell"), rows)
-        return _Bound(session, binding, inputs, ids, values, values.reshape(rows, -1)[:, 0])
+        return _Bound(session, binding, inputs, ids, values)
 
 
 @dataclass(slots=True)
@@ -120,7 +127,6 @@ class _Bound:
     inputs: dict[str, np.ndarray]
     ids: np.ndarray  # (rows, k) or (rows,), as values
     values: np.ndarray
-    best: np.ndarray  # (rows,) the first of each row's values
     bias: np.ndarray | None = None
 
 
@@ -130,22 +136,23 @@ class _Slot:
     def __init__(self, units: int, device: tuple[str, int]) -> None:
         self._units = units
         self._device = device
-        self._capacity = 0
+        self.capacity = 0
         self._memory: tuple[Any, ...] = ()  # hidden, cell as onnxruntime.OrtValue
 
     def reserve(self, rows: int) -> bool:
         """Makes room; says whether the memory has moved."""
-        if rows <= self._capacity:
+        if rows <= self.capacity:
             return False
         allocate = onnxruntime().OrtValue.ortvalue_from_shape_and_type
         self._memory = tuple(allocate([rows, self._units], np.float32, *self._device) for _ in range(2))
-        self._capacity = rows
+        self.capacity = rows
         return True
 
     def bind_inputs(self, binding: Any) -> None:
         for name, memory in zip(("hidden", "cell"), self._memory, strict=True):
-            binding.bind_input(name, *self._device, np.float32, [self._capacity, self._units], memory.data_ptr())
+            binding.bind_input(name, *self._device, np.float32, [self.capacity, self._units], memory.data_ptr())
 
-    def bind_outputs(self, binding: Any, names: tuple[str, str], rows: int) -> None:
+    def bind_outputs(self, binding: Any, names: tuple[str, str], rows: int, first: int = 0) -> None:
         for name, memory in zip(names, self._memory, strict=True):
-            binding.bind_output(name, *self._device, np.float32, [rows, self._units], memory.data_ptr())
+            address = memory.data_ptr() + 4 * first * self._units
+            binding.bind_output(name, *self._device, np.float32, [rows, self._units], address)

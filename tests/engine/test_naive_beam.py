@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.decoding.beam import beam_search
-from tests.engine.table_model import END, START, TableModel, rules
+from engine.decoding.beam import BeamSearch
+from tests.engine.table_model import END, START, TableModel, rules, searched
 
 Sentence = tuple[tuple[int, ...], float]  # words, log_prob
 
@@ -53,13 +53,9 @@ def test_beam_search_is_the_naive_one_and_stopping_early_loses_nothing(
     seed: int, vocabulary_size: int, max_length: int, beam_size: int, hypotheses: int, penalty: float
 ) -> None:
     names, most = [1, 2, 3], min(hypotheses, beam_size)
-    found = beam_search(
-        TableModel(vocabulary_size, names, seed),
-        rules(vocabulary_size, max_length),
-        beam_size=beam_size,
-        num_hypotheses=most,
-        length_penalty=penalty,
-    )
+    limits = rules(vocabulary_size, max_length)
+    search = BeamSearch(limits, beam_size=beam_size, num_hypotheses=most, length_penalty=penalty)
+    found = searched(TableModel(vocabulary_size, names, seed), search, limits, most)
     for image, name in enumerate(names):
         expected = naive_beam(TableModel(vocabulary_size, [name], seed), name, max_length, beam_size, penalty)[:most]
         there = np.nonzero(found.scores[image] > -np.inf)[0]

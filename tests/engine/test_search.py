@@ -5,11 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.decoding.beam import beam_search
-from engine.decoding.hypotheses import Hypotheses
-from engine.decoding.independent import decode_rows, drawn, drawn_from_best, likeliest, unscored
+from engine.decoding.beam import BeamSearch
+from engine.decoding.independent import Choose, Drawn, DrawnFromBest, Likeliest, RowSearch, Unscored
 from engine.decoding.rules import Rules
-from tests.engine.table_model import AND, END, START, TableModel, every_sentence, log_prob, repeats, rules
+from tests.engine.table_model import (
+    AND,
+    END,
+    START,
+    Hypotheses,
+    TableModel,
+    every_sentence,
+    log_prob,
+    repeats,
+    rules,
+    searched,
+)
 
 seeds = st.integers(0, 10_000)
 constraints = st.fixed_dictionaries(
@@ -30,11 +40,12 @@ def sentences(found: Hypotheses, image: int) -> list[tuple[int, ...]]:
 
 
 def beam(model: TableModel, limits: Rules, size: int, best: int = 1, penalty: float = 0.0) -> Hypotheses:
-    return beam_search(model, limits, beam_size=size, num_hypotheses=best, length_penalty=penalty)
+    search = BeamSearch(limits, beam_size=size, num_hypotheses=best, length_penalty=penalty)
+    return searched(model, search, limits, best)
 
 
 def greedy(model: TableModel, limits: Rules, penalty: float = 0.0) -> Hypotheses:
-    return decode_rows(model.images, limits, likeliest(model), num_rows=1, length_penalty=penalty)
+    return searched(model, RowSearch(limits, Likeliest(), num_rows=1, length_penalty=penalty), limits, 1)
 
 
 def sample(
@@ -47,11 +58,10 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
 ) -> Hypotheses:
-    uniforms = 1 - np.random.default_rng(seed).random((limits.max_length, rows), dtype=np.float32)
-    choose = drawn(model, uniforms, temperature)
+    choose: Choose = Drawn(temperature)
     if k or top_p < 1:
-        choose = drawn_from_best(model, uniforms, temperature, k=k or model.vocabulary_size, top_p=top_p)
-    return decode_rows(model.images, limits, choose, num_rows=rows, length_penalty=0.0)
+        choose = DrawnFromBest(temperature, k or model.vocabulary_size, top_p)
+    return searched(model, RowSearch(limits, choose, num_rows=rows, length_penalty=0.0), limits, rows, seed=seed)
 
 
 @settings(max_examples=150, deadline=None)
@@ -151,7 +161,7 @@ def test_what_may_follow_any_words_is_what_the_rules_say_and_the_quick_way_is_th
 ) -> None:
     position, tokens = len(histories[0]), np.array(histories)
     limits = rules(WORDS, position + more, no_repeat_ngram_size=size, bad_endings=(2, 5))
-    allowed = limits.allowed(position, np.pad(tokens, ((0, 0), (0, more))), np.arange(len(tokens)))
+    allowed = limits.allowed(tokens, np.full(len(tokens), position))
     mask = np.broadcast_to(allowed.mask(), (len(tokens), WORDS))
     for row, words in enumerate(histories):
         for token in range(WORDS):
@@ -164,7 +174,8 @@ def test_what_may_follow_any_words_is_what_the_rules_say_and_the_quick_way_is_th
 
     start, rows = np.zeros(len(tokens), int), np.arange(len(tokens))
     ids, log_probs = model().step(start, rows, mask, k)
-    quick_ids, quick = allowed.best(model(), start, rows, k)
+    quick_ids, quick = model().step(start, rows, allowed.bias, allowed.candidates(k))
+    quick = allowed.strike(quick_ids, quick)
     order = np.argsort(-quick, axis=1, kind="stable")[:, :k]
     found = np.take_along_axis(quick, order, axis=1)
     np.testing.assert_array_equal(found, log_probs)
@@ -218,7 +229,7 @@ def test_the_hypotheses_of_an_image_all_differ_and_come_best_first(seed: int, si
 def test_greedy_without_scores_writes_the_same_sentences(seed: int, limits: dict[str, object]) -> None:
     allowed, names = rules(6, 5, **limits), [1, 2, 3]
     model = TableModel(6, names, seed)
-    found = decode_rows(model.images, allowed, unscored(model), num_rows=1, length_penalty=0.0)
+    found = searched(model, RowSearch(allowed, Unscored(allowed), num_rows=1, length_penalty=0.0), allowed, 1)
     expected = greedy(TableModel(6, names, seed), allowed)
     for name in ("tokens", "lengths", "finished"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

@@ -1,0 +1,57 @@
+"""What every search can do: take images in at any step, ask, be told, and say which images are done."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from engine.decoding.ask import Ask, Kind
+from engine.decoding.sentences import Sentence
+
+
+class Search(Protocol):
+    """The images that are decoded with the same options, wherever in their sentences they are.
+
+    An image is known by its owner, any object that the caller likes.
+    """
+
+    kind: Kind
+    owners: list[Any]
+    """Of the images that are not done, in the order of their rows."""
+
+    def join(self, owners: Sequence[Any], state_rows: np.ndarray, seeds: Sequence[int | None]) -> None:
+        """Takes images in: state_rows, int64 (images,), are the rows of the model that hold their first states."""
+        ...
+
+    def leave(self, owners: set[Any]) -> None:
+        """Gives up images."""
+        ...
+
+    def ask(self) -> Ask:
+        """Returns what to ask the model next, for at least one image."""
+        ...
+
+    def tell(self, ids: np.ndarray, values: np.ndarray, first_row: int) -> list[tuple[Any, list[Sentence]]]:
+        """Takes the answer, and returns the images that are done with their sentences, best first.
+
+        first_row: which row of the model's step was the search's first.
+        """
+        ...
+
+    def owners_of(self, rows: np.ndarray) -> list[Any]:
+        """Returns the images that have one of the rows, bool (rows,), that `ask` asked for last."""
+        ...
+
+    def standing(self, owner: Any) -> list[int]:
+        """Returns the first tokens of an image's best sentence, as far as they can no longer change."""
+        ...
+
+
+def common(sentences: Sequence[np.ndarray]) -> list[int]:
+    """Returns the tokens with which all of some sentences, each int64 (length,), begin."""
+    length = min(map(len, sentences))
+    if len(sentences) == 1:
+        return sentences[0].tolist()  # type: ignore[no-any-return]
+    heads = np.array([sentence[:length] for sentence in sentences])  # (sentences, length)
+    differ = (heads != heads[0]).any(axis=0)
+    return heads[0, : int(differ.argmax()) if differ.any() else length].tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,91 @@
+"""Sentences of a search: those still growing, as arrays, and those that stand. Searches nothing itself."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence that a search has found: tokens int64 and token_log_probs float32, both (length,), END included.
+
+    score is log-probability / length ** length_penalty, NaN where nobody asked for it.
+    """
+
+    tokens: np.ndarray
+    token_log_probs: np.ndarray
+    score: float
+    finished: bool
+
+
+def ranked(sentences: Iterable[Sentence], most: int) -> list[Sentence]:
+    """Returns the best, best first: finished before unfinished, then by falling score; ties keep their order."""
+    return sorted(sentences, key=lambda sentence: (not sentence.finished, -sentence.score))[:most]
+
+
+def divisors(max_length: int, length_penalty: float) -> list[float]:
+    """Returns what the log-probability of a sentence is divided by to give its score, for each length from 0."""
+    return [float(np.power(max(length, 1), length_penalty)) for length in range(max_length + 1)]
+
+
+class Growing:
+    """The words so far of the rows of a search. Rows may have begun at different steps and write side by side.
+
+    tokens int64 and token_log_probs float32 are (rows, length), of which a row owns the columns from its begin
+    (rows,) up to `column`, the next to be written. Before its begin a row holds START, which no sentence repeats.
+    """
+
+    def __init__(self, length: int, start_id: int) -> None:
+        self._start_id = start_id
+        self.tokens = np.empty((0, length), np.int64)
+        self.token_log_probs = np.empty((0, length), np.float32)
+        self.begin = np.empty(0, np.int64)
+        self.column = 0
+
+    def join(self, rows: int) -> None:
+        """Adds rows that begin now."""
+        if not len(self.begin):
+            self.column = 0
+        elif self.column == self.tokens.shape[1]:
+            self._shift()
+        length = self.tokens.shape[1]
+        self.tokens = np.concatenate((self.tokens, np.full((rows, length), self._start_id)))
+        self.token_log_probs = np.concatenate((self.token_log_probs, np.zeros((rows, length), np.float32)))
+        self.begin = np.concatenate((self.begin, np.full(rows, self.column)))
+
+    def written(self) -> np.ndarray:
+        """Returns the words of all rows, int64 (rows, longest), each row's last in the last column."""
+        return self.tokens[:, self.begin.min() : self.column]
+
+    def take(self, rows: np.ndarray) -> None:
+        """Goes on with these rows, in this order; one may come more than once or not at all."""
+        self.tokens = self.tokens.take(rows, axis=0)
+        self.token_log_probs = self.token_log_probs.take(rows, axis=0)
+        self.begin = self.begin.take(rows)
+
+    def write(self, ids: np.ndarray, log_probs: np.ndarray) -> None:
+        """Adds a word to each row."""
+        if not len(self.begin):
+            return
+        if self.column == self.tokens.shape[1]:
+            self._shift()
+        self.tokens[:, self.column] = ids
+        self.token_log_probs[:, self.column] = log_probs
+        self.column += 1
+
+    def sentence(self, row: int, *last: tuple[int, float]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns tokens and token_log_probs of a row, and of a last word where one is given: its id and log_prob."""
+        tokens = self.tokens[row, self.begin[row] : self.column]
+        log_probs = self.token_log_probs[row, self.begin[row] : self.column]
+        more, gained = np.array([id_ for id_, _ in last], np.int64), np.array([p for _, p in last], np.float32)
+        return np.concatenate((tokens, more)), np.concatenate((log_probs, gained))
+
+    def _shift(self) -> None:
+        """Makes room behind: no row is as long as all columns, or it would have ended."""
+        first = int(self.begin.min())
+        assert first, "a row of the greatest length has left"
+        self.column -= first
+        self.begin = self.begin - first
+        for array in (self.tokens, self.token_log_probs):
+            array[:, : self.column] = array[:, first:].copy()
