@@ -1,0 +1,30 @@
+"""asyncio: as many tasks as there are photographs, of which the scheduler never sees more than it lets wait."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from engine import Beam, Captioner, Scheduler
+
+
+async def describe(path: str, room: asyncio.Semaphore) -> str:
+    """Returns a photograph's caption. Raises EngineError; a task that is cancelled gives up its request."""
+    async with room:
+        caption = await scheduler.caption(path, Beam(beam_size=3), timeout=10)
+    return caption.text
+
+
+async def main(paths: Sequence[str]) -> None:
+    """Prints the captions of all, then that of the first again, word by word."""
+    room = asyncio.Semaphore(64)
+    texts = await asyncio.gather(*(describe(path, room) for path in paths))
+    for path, text in zip(paths, texts, strict=True):
+        print(path, text, sep="\t")
+    async with scheduler.stream(paths[0]) as words:
+        async for word in words:
+            print(word, end=" ", flush=True)
+    print()
+
+
+with Scheduler(Captioner()) as scheduler:
+    asyncio.run(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""A FastAPI application of one's own with captions in it: python examples/fastapi_app.py [PORT]."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from engine import Captioner, DeadlineError, EngineError, ImageError, OverloadedError, Scheduler
+
+STATUS = {ImageError: 422, OverloadedError: 429, DeadlineError: 504}  # a client's fault, and two that pass
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Opens a captioner in each worker, after it was forked; ends when what was accepted is answered."""
+    captioner = Captioner()
+    await asyncio.to_thread(captioner.warmup)
+    app.state.scheduler = Scheduler(captioner)
+    yield
+    await asyncio.to_thread(app.state.scheduler.close)
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/describe")
+async def describe(request: Request) -> dict[str, str]:
+    """Captions the image that is the request's body."""
+    caption = await request.app.state.scheduler.caption(await request.body(), timeout=5)
+    return {"caption": caption.text}
+
+
+@app.exception_handler(EngineError)
+async def refuse(request: Request, error: EngineError) -> JSONResponse:
+    """Answers a request that got no caption, by the kind of its error."""
+    return JSONResponse({"error": type(error).__name__}, STATUS.get(type(error), 503), {"Retry-After": "1"})
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int((sys.argv[1:] or ["8000"])[0]))

@@ -1,0 +1,27 @@
+"""Processes: each opens a captioner of its own as it starts, with its share of the cores."""
+
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+from engine import Captioner, RuntimeOptions
+
+WORKERS = 2
+
+
+def start() -> None:
+    """Runs once in each worker: a captioner does not survive the way from one process to another."""
+    global captioner
+    captioner = Captioner(runtime=RuntimeOptions(threads=1))
+
+
+def describe(path: str) -> str:
+    """Returns a photograph's caption. Raises EngineError, which comes back to the caller whole."""
+    return captioner.caption([path])[0].text
+
+
+if __name__ == "__main__":  # a worker imports this file
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(WORKERS, spawn, initializer=start) as pool:
+        for path, text in zip(sys.argv[1:], pool.map(describe, sys.argv[1:]), strict=True):
+            print(path, text, sep="\t")

@@ -1,0 +1,17 @@
+"""Threads: each waits for a caption of its own, and the scheduler runs together what waits at once."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from engine import Captioner, Scheduler
+
+
+def describe(path: str) -> str:
+    """Returns a photograph's caption; any thread of a service may call this. Raises EngineError."""
+    return scheduler.submit(path, timeout=10).result().text
+
+
+paths = sys.argv[1:]
+with Scheduler(Captioner()) as scheduler, ThreadPoolExecutor(8) as pool:
+    for path, text in zip(paths, pool.map(describe, paths), strict=True):
+        print(path, text, sep="\t")

@@ -1,0 +1,173 @@
+"""The examples run as they stand, say what the engine says, and are what the guide shows."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from engine import Beam, Captioner, Greedy
+from tests.bundles import write_changed_bundle
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+GUIDE = (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8")
+PHOTOS = [str(ROOT / "samples" / name) for name in ("cat.jpg", "rocket.jpg")]
+PATIENCE = 120.0  # seconds until a test gives up
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of an example, as if the engine were installed; no Ray cluster of anybody else's."""
+    return {
+        **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        "PYTHONPATH": str(ROOT),
+    } | more
+
+
+def run(name: str, *arguments: str, **more: str) -> str:
+    """Returns what an example prints."""
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(**more), timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextmanager
+def server(name: str, *arguments: str) -> Iterator[str]:
+    """Runs an example until it listens, gives its address, and asks it to end."""
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        assert process.stderr is not None
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if listening := re.search(r"running on (http://127\.0\.0\.1:\d+)", line):
+                    yield listening[1]
+                    break
+            else:
+                pytest.fail("".join(lines))
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.stderr.read()
+            process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def captioner() -> Captioner:
+    return Captioner()
+
+
+@pytest.fixture(scope="module")
+def greedy(captioner: Captioner) -> list[str]:
+    return [captioner.caption([path])[0].text for path in PHOTOS]
+
+
+def lines(*columns: list[str]) -> str:
+    return "".join("\t".join(line) + "\n" for line in zip(*columns, strict=True))
+
+
+@pytest.mark.parametrize("name", ["plain_function", "thread_pool", "process_pool"])
+def test_an_example_prints_the_captions(name: str, greedy: list[str]) -> None:
+    assert run(name, *PHOTOS) == lines(PHOTOS, greedy)
+
+
+def test_tasks_of_asyncio_get_captions_and_words(captioner: Captioner, greedy: list[str]) -> None:
+    beams = [captioner.caption([path], Beam(beam_size=3))[0].text for path in PHOTOS]
+    *captions, words = run("asyncio_tasks", *PHOTOS).splitlines(keepends=True)
+    assert "".join(captions) == lines(PHOTOS, beams)
+    assert words.split() == greedy[0].split()
+
+
+def test_a_fastapi_application_answers_and_refuses(greedy: list[str]) -> None:
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("fastapi")
+    with server("fastapi_app", "0") as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
+        answers = [client.post("/describe", content=Path(path).read_bytes()) for path in PHOTOS]
+        assert [answer.json() for answer in answers] == [{"caption": text} for text in greedy]
+        bad = client.post("/describe", content=b"no image")
+        assert (bad.status_code, bad.json()) == (422, {"error": "ImageError"})
+
+
+def test_litserve_answers_with_the_scheduler_in_its_worker(greedy: list[str]) -> None:
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("litserve")
+    with socket.create_server(("127.0.0.1", 0)) as place:  # LitServe takes no port 0
+        port = place.getsockname()[1]
+    with server("litserve_server", str(port)) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
+        for path, text in zip(PHOTOS, greedy, strict=True):
+            answer = client.post("/predict", files={"image": Path(path).read_bytes()})
+            assert answer.json() == {"caption": text}
+        bad = client.post("/predict", files={"image": b"no image"})
+        assert (bad.status_code, bad.json()["detail"]) == (422, "ImageError")
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[str]:
+    """A folder for Ray's session: short, as the paths of its sockets are limited, and nobody else's."""
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_ray_captions_a_folder_in_a_pool_of_processes(tmp_path: Path, ray_folder: str, captioner: Captioner) -> None:
+    pytest.importorskip("ray.data")
+    for path in PHOTOS:
+        shutil.copy(path, tmp_path)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    printed = run("ray_batches", str(tmp_path), RAY_TMPDIR=ray_folder)
+    one_thread = [captioner.caption([path])[0].text for path in PHOTOS]
+    files = [str(tmp_path / Path(path).name) for path in PHOTOS]
+    expected = lines([*files, str(tmp_path / "broken.jpg")], [*one_thread, ""])
+    assert sorted(printed.splitlines()) == sorted(expected.splitlines())
+
+
+def test_a_client_of_triton_gets_the_captions(tmp_path: Path) -> None:
+    triton = pytest.importorskip("tests.serving.triton_server")
+    from serving.triton_repository import main
+
+    triton.environment()
+    settings = ["--provider", "cpu", "--precision", "fp32"]
+    assert main([str(tmp_path / "repository"), *settings]) == 0
+    (tmp_path / "repository" / "captions" / "engine").symlink_to(ROOT / "engine")  # as if it were installed
+    with triton.served(tmp_path) as served:
+        printed = run("triton_client", served.address("http"), *PHOTOS)
+    exact = Captioner(provider="cpu", precision="fp32")
+    assert printed == lines(PHOTOS, [caption.text for caption in exact.caption(PHOTOS, Beam(beam_size=3))])
+
+
+def test_a_new_bundle_is_rolled_out(tmp_path: Path, captioner: Captioner, greedy: list[str]) -> None:
+    new = write_changed_bundle(tmp_path / "new")
+    changed = [Captioner(new).caption([path], Greedy())[0].text for path in PHOTOS]
+    printed = run("rolling_out", str(captioner.bundle.path), str(new), *PHOTOS)
+    assert printed == lines(PHOTOS, greedy, changed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_measured_of_workers_that_open_a_captioner_after_the_fork() -> None:
+    printed = run("memory_per_process", "--workers", "2", "--threads", "1", "--start", "fork")
+    found = re.fullmatch(r"RSS (\d+) MB a process, PSS (\d+) MB; together (\d+) MB\n", printed)
+    assert found is not None
+    resident, share, together = map(int, found.groups())
+    assert resident > share > 0
+    assert together == pytest.approx(2 * share, abs=2)
+
+
+def shown() -> list[tuple[str, str]]:
+    """Returns (file, code) of each Python block of the guide; the line before it names the file."""
+    return re.findall(r"\[examples/(\w+\.py)\]\(\.\./examples/\1\)[^\n]*\n+```python\n(.*?)```", GUIDE, re.DOTALL)
+
+
+def test_the_guide_shows_every_example_as_it_is() -> None:
+    assert GUIDE.count("```python\n") == len(shown())
+    for name, code in shown():
+        assert code in (EXAMPLES / name).read_text(encoding="utf-8"), f"{name} is not what the guide shows"
+    assert {name for name, _ in shown()} | {"memory_per_process.py"} == {path.name for path in EXAMPLES.glob("*.py")}
