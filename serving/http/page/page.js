@@ -23,11 +23,17 @@ class Problem extends Error {
   }
 }
 
+/** Returns the seconds that a Retry-After header names, at least one; null where there is none. */
+function secondsOf(header) {
+  if (header === null) return null;
+  const seconds = Number.isFinite(+header) ? +header : (Date.parse(header) - Date.now()) / 1000;
+  return Number.isNaN(seconds) ? null : Math.max(1, Math.ceil(seconds));
+}
+
 async function problemOf(response) {
   const told = await response.json().catch(() => ({}));
-  const after = response.headers.get("Retry-After");
-  const seconds = after === null ? null : Number.isFinite(+after) ? +after : (Date.parse(after) - Date.now()) / 1000;
-  return new Problem({ title: `${response.status} ${response.statusText}`.trim(), ...told, status: response.status }, seconds);
+  const title = `${response.status} ${response.statusText}`.trim();
+  return new Problem({ title, ...told, status: response.status }, secondsOf(response.headers.get("Retry-After")));
 }
 
 /** Asks the service; every way to fail is a Problem but the caller's own abort. */
@@ -174,7 +180,7 @@ class Card {
     const job = (this.job = new AbortController());
     const query = queryOfOptions();
     this.refused = false;
-    this.show("running", "Waiting for its turn");
+    this.show("waiting", "Waiting for its turn");
     try {
       const told = await this.answer(query, job.signal);
       if (this.job === job) this.finish(told, query);
@@ -192,10 +198,10 @@ class Card {
           return ask(this.photo, query, signal, (word) => this.job.signal === signal && this.write(word));
         });
       } catch (problem) {
-        const busy = problem.status === 429 || Number.isFinite(problem.retryAfter);
-        if (attempt === ATTEMPTS || !busy) throw problem;
-        for (let left = Math.ceil(problem.retryAfter ?? 2 ** attempt); left > 0; left -= 1) {
-          this.show("running", `${problem.title}: trying again in ${left} s`);
+        const wait = problem.retryAfter ?? (problem.status === 429 ? 2 ** attempt : 0);
+        if (attempt === ATTEMPTS || !wait) throw problem;
+        for (let left = wait; left > 0; left -= 1) {
+          this.show("waiting", `${problem.title}: trying again in ${left} s`);
           await new Promise((done) => setTimeout(done, 1000));
           signal.throwIfAborted();
         }
@@ -205,11 +211,11 @@ class Card {
 
   /** Puts the card into a state, without anything that an earlier one had written. */
   show(state, status) {
-    const running = state === "running";
+    const running = state === "running" || state === "waiting";
     this.article.dataset.state = state;
     this.article.setAttribute("aria-busy", String(running));
     this.at(".caption").replaceChildren();
-    this.at(".caption").classList.toggle("writing", running);
+    this.at(".caption").classList.toggle("writing", state === "running");
     this.at(".status").textContent = status;
     for (const part of [".sure", ".fault", ".others"]) this.at(part).hidden = true;
     const held = document.activeElement;
@@ -228,7 +234,8 @@ class Card {
   }
 
   finish(told, query) {
-    this.show("done", `${optionsText(query)}${timesOf(told.timings_ms)}`);
+    const end = told.finished === false ? " · cut off at its greatest length" : "";
+    this.show("done", `${optionsText(query)}${timesOf(told.timings_ms)}${end}`);
     this.at(".caption").textContent = told.caption;
     if (told.confidence !== null) {
       this.at(".sure").hidden = false;
@@ -263,8 +270,8 @@ class Card {
   }
 
   async copy() {
-    await navigator.clipboard.writeText(this.at(".caption").textContent);
-    toast("Copied.");
+    const copied = navigator.clipboard.writeText(this.at(".caption").textContent);
+    toast(await copied.then(() => "Copied.", () => "The browser did not allow copying."));
   }
 
   remove() {
@@ -337,7 +344,7 @@ document.addEventListener("drop", (event) => {
   const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
   const files = items.filter((item) => !item.webkitGetAsEntry()?.isDirectory).map((item) => item.getAsFile());
   if (files.length) add(files);
-  else toast(items.length ? "Drop photographs, not folders." : "That is an address, not a file: save the picture first.");
+  else toast(items.length ? "Drop photographs, not folders." : "Only files can be dropped: save the picture first.");
 });
 
 // ---- the camera

@@ -24,6 +24,7 @@ def browser() -> Iterator["Browser"]:
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip(f"the page is tested in a browser, and there is none of {', '.join(NAMES)}")
+    api.expect.set_options(timeout=15_000)
     camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with api.sync_playwright() as playwright:  # not longer: its event loop bars asyncio.run() from the thread
         opened = playwright.chromium.launch(executable_path=path, args=camera)

@@ -124,3 +124,22 @@ def test_a_removed_card_hangs_up(page: "Page", stand_in: StandIn) -> None:
     assert gate.gone.wait(15)
     expect(page.locator("#empty")).to_be_visible()
     assert news(page) == []
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("0", 1), ("soon", 2), ("Thu, 01 Jan 1970 00:00:00 GMT", 1), ("", 1)])
+def test_a_busy_service_is_never_asked_again_within_a_second(
+    page: "Page", stand_in: StandIn, watch: Watch, header: str, seconds: int
+) -> None:
+    watch.expected = ("status of 429",)
+    page.clock.install()
+    stand_in.replies.append(problem(429, "The service is busy", "the queue is full", **{"Retry-After": header}))
+    choose(page)
+    expect(card(page).locator(".status")).to_have_text(f"The service is busy: trying again in {seconds} s")
+
+
+def test_a_failed_device_is_asked_again_only_by_hand(page: "Page", stand_in: StandIn, watch: Watch) -> None:
+    watch.expected = ("status of 503",)
+    stand_in.replies.append(problem(503, "The computation failed", "the run failed on its device: try again"))
+    choose(page)
+    expect(card(page).locator(".fault")).to_contain_text("The computation failed")
+    assert len(stand_in.asked) == 1

@@ -100,8 +100,8 @@ def test_errors_are_the_services_own_words(page: "Page", service: Service, watch
 def test_more_photographs_than_the_service_holds_are_all_captioned(page: "Page", watch: Watch) -> None:
     watch.expected += ("status of 429",)
     paths = sorted(SAMPLES.glob("*.jpg"))
-    page.set_input_files("#files", [*paths, *paths])
-    expect(page.locator("[data-state=done]")).to_have_count(2 * len(paths), timeout=LONG)
+    page.set_input_files("#files", [*paths, *paths[:3]])
+    expect(page.locator("[data-state=done]")).to_have_count(len(paths) + 3, timeout=LONG)
 
 
 def test_the_policy_is_the_one_that_the_stand_in_sends(service: Service) -> None:
