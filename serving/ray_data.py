@@ -6,10 +6,12 @@ captioned and written stands in ray_parts, ray_worker and ray_output, which know
 
 import argparse
 import os
+import re
 import signal
 import sys
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from engine import EngineError, OptionsError
 
@@ -20,7 +22,7 @@ try:
     from serving.http.options import OPTIONS, WAYS, read_decoding
     from serving.ray_output import ENDINGS, SCHEMA, Output, same_place
     from serving.ray_parts import Folder, Tables, one_line, usual_size
-    from serving.ray_pool import caption, cluster, opened_by_a_worker, room
+    from serving.ray_pool import captioned, cluster, opened_by_a_worker, room
     from serving.ray_worker import Job, Opened
 except ModuleNotFoundError as missing:
     if (missing.name or "").split(".")[0] in ("engine", "serving"):
@@ -28,6 +30,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: bulk captioning needs {missing.name}: install captioning-engine[ray]")
 
 INTERRUPTED = 130  # 128 + the signal, as shells have it
+TELLS = 10.0  # seconds between two lines of progress where no terminal shows it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,10 +74,15 @@ def _run(arguments: argparse.Namespace) -> int:
             f"{opened.provider} in {opened.precision}",
             file=sys.stderr,
         )
-        errors = caption(job, parts, needs, most)
+        with Progress(left, sys.stderr) as progress:
+            for images, errors in captioned(job, parts, needs, most):
+                progress.add(images, errors)
         job.output.end()
-    print(f"{left:,} images done, {errors:,} of them without a caption, in {job.output.place}", file=sys.stderr)
-    return 1 if errors else 0
+    print(
+        f"{progress.done:,} images done, {progress.errors:,} of them without a caption, in {job.output.place}",
+        file=sys.stderr,
+    )
+    return 1 if progress.errors else 0
 
 
 def _job(arguments: argparse.Namespace) -> Job:
@@ -117,7 +125,7 @@ def _record(job: Job, opened: Opened, arguments: argparse.Namespace, size: int) 
     """Returns what has to be the same when the run goes on: all that changes names or contents of its files."""
     decoding = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name)}
     return {
-        "input": job.input,
+        "input": re.sub("//[^/]*@", "//", job.input),  # a URI may hold a key
         "column": job.column,
         "keep": list(job.keep),
         "format": job.output.format,
@@ -126,6 +134,34 @@ def _record(job: Job, opened: Opened, arguments: argparse.Namespace, size: int) 
         "precision": opened.precision,
         "decoding": {"decoding": arguments.decoding, **decoding},
     }
+
+
+class Progress:
+    """How many images are done: one line of a terminal, or a line every few seconds of a log."""
+
+    def __init__(self, total: int, stream: TextIO) -> None:
+        self.total, self.stream, self.done, self.errors = total, stream, 0, 0
+        self._terminal = stream.isatty()
+        self._start = self._told = time.monotonic()
+
+    def add(self, images: int, errors: int) -> None:
+        """Counts the images of a part."""
+        self.done += images
+        self.errors += errors
+        now = time.monotonic()
+        if self._terminal or now - self._told >= TELLS:
+            self._told = now
+            rate = self.done / max(now - self._start, 1e-3)
+            text = f"{self.done:,} of {self.total:,} images, {rate:.1f} a second, {self.errors:,} errors"
+            print(f"\r{text}\x1b[K" if self._terminal else text, end="" if self._terminal else "\n", file=self.stream)
+            self.stream.flush()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal and self.done:
+            print(file=self.stream)
 
 
 def _cause(error: RayTaskError) -> str:

@@ -8,9 +8,11 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,13 +45,21 @@ class Part:
 
 def locate(place: str) -> tuple[FileSystem, str]:
     """Returns the file system of a URI or of a path, and the path in it. Raises OptionsError."""
-    try:
-        if "://" in place:
-            system, path = FileSystem.from_uri(place)
-            return system, path.rstrip("/")
+    if "://" not in place:
         return LocalFileSystem(), str(Path(place).absolute())
-    except (pa.ArrowException, OSError) as error:
+    try:
+        uri = urlsplit(place)
+        system, root = _connected(uri._replace(path="/", fragment="").geturl())
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise OptionsError(f"{place} cannot be reached: {one_line(error)}") from error
+    return system, f"{root.rstrip('/')}{unquote(uri.path)}".rstrip("/")
+
+
+@lru_cache(64)
+def _connected(uri: str) -> tuple[FileSystem, str]:
+    """Connects once to each bucket: a table may name millions of images in it."""
+    system, path = FileSystem.from_uri(uri)
+    return system, str(path)
 
 
 def one_line(error: BaseException) -> str:

@@ -1,12 +1,11 @@
-"""The pool of workers on a Ray cluster, and how far it is. Owns all that speaks to Ray; knows no command line."""
+"""The pool of workers on a Ray cluster. Owns all that speaks to Ray; knows no command line."""
 
 import logging
 import os
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError
@@ -16,7 +15,7 @@ from serving.ray_parts import Part, one_line
 from serving.ray_worker import Job, Opened, Worker, try_out
 
 STARTS = 600.0  # seconds that a cluster may take to find or start a machine for the first worker
-TELLS = 10.0  # seconds between two lines of progress where no terminal shows it
+SLOW = 10.0  # seconds after which a start is announced as slow
 TASKS = 1000  # at least: Ray reports progress task by task, and a task is a few parts where there are more
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do from some release on; it warns until then
@@ -42,7 +41,7 @@ def cluster(address: str | None, needs: dict[str, Any]) -> Iterator[None]:
     try:
         if started:
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare ones too
         raise OptionsError(f"no Ray cluster can be reached at {address}: {one_line(error)}") from error
     try:
         if address == "local" and not room(needs):
@@ -56,7 +55,7 @@ def cluster(address: str | None, needs: dict[str, Any]) -> Iterator[None]:
 def opened_by_a_worker(job: Job, needs: dict[str, Any]) -> Opened:
     """Opens the captioner in a worker, where the model, its provider and a GPU have to be. Raises OptionsError."""
     waiting = ray.remote(**needs)(try_out).remote(job)
-    for seconds in (TELLS, STARTS):
+    for seconds in (SLOW, STARTS):
         try:
             opened: Opened = ray.get(waiting, timeout=seconds)
             break
@@ -78,10 +77,12 @@ def room(needs: dict[str, Any]) -> int:
     return int(min(fits))
 
 
-def caption(job: Job, parts: list[Part], needs: dict[str, Any], most: int) -> int:
-    """Captions the parts, shows how far it is, and returns how many images have errors."""
+def captioned(
+    job: Job, parts: Sequence[Part], needs: dict[str, Any], most: int, worker: type[Worker] = Worker
+) -> Iterator[tuple[int, int]]:
+    """Captions the parts with up to `most` workers; yields of each part its images and errors, in any order."""
     if not parts:
-        return 0
+        return
     import ray.data  # half a second, and only now needed
 
     context = ray.data.DataContext.get_current()
@@ -93,7 +94,7 @@ def caption(job: Job, parts: list[Part], needs: dict[str, Any], most: int) -> in
         for part in parts
     ]
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), max(TASKS, 32 * most))).map_batches(
-        Worker,
+        worker,
         fn_constructor_args=(job,),
         batch_size=1,
         batch_format="pyarrow",
@@ -103,39 +104,8 @@ def caption(job: Job, parts: list[Part], needs: dict[str, Any], most: int) -> in
         ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
         **needs,
     )
-    progress = Progress(sum(map(len, parts)), sys.stderr)
-    try:
-        for row in dataset.iter_rows():
-            progress.add(row["images"], row["errors"])
-    finally:
-        progress.close()
-    return progress.errors
-
-
-class Progress:
-    """How many images are done: one line of a terminal, or a line every few seconds of a log."""
-
-    def __init__(self, total: int, stream: TextIO) -> None:
-        self.total, self.stream, self.done, self.errors = total, stream, 0, 0
-        self._terminal = stream.isatty()
-        self._start = self._told = time.monotonic()
-
-    def add(self, images: int, errors: int) -> None:
-        """Counts the images of a part."""
-        self.done += images
-        self.errors += errors
-        now = time.monotonic()
-        if self._terminal or now - self._told >= TELLS:
-            self._told = now
-            rate = self.done / max(now - self._start, 1e-3)
-            text = f"{self.done:,} of {self.total:,} images, {rate:.1f} a second, {self.errors:,} errors"
-            print(f"\r{text}\x1b[K" if self._terminal else text, end="" if self._terminal else "\n", file=self.stream)
-            self.stream.flush()
-
-    def close(self) -> None:
-        """Leaves the line to what is printed next."""
-        if self._terminal and self.done:
-            print(file=self.stream)
+    for row in dataset.iter_rows():
+        yield row["images"], row["errors"]
 
 
 def _plain(needs: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from engine import Beam, Captioner, DeadlineError, Greedy, OverloadedError, Runt
 from serving.http.app import create_app
 from serving.http.limits import Limits
 
-TOKEN = "CAPTIONING_TOKEN"  # the environment variable; noqa: S105 - a name, no token
+TOKEN = "CAPTIONING_TOKEN"  # the environment variable
 MAX_PIXELS = 50_000_000  # of one image: about 200 MB while it is decoded
 PERIOD, PATIENCE = 10, 30  # seconds between two health checks, and that one may take
 UPLOADS = 5  # seconds beyond a request's own time before a replica that ends is killed

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from engine import Captioner, Greedy, OptionsError
 from serving import ray_data
 from serving.ray_output import Output
-from serving.ray_parts import Folder, Part, Tables, usual_size
+from serving.ray_parts import Folder, Part, Tables, locate, usual_size
 from serving.ray_worker import Job, Worker, try_out
 from tests.drawn import draw
 
@@ -88,6 +88,14 @@ def test_parts_hold_every_image_once_and_are_the_same_whenever_they_are_made(fol
     assert [len(part) for part in parts] == [6, 6, 6, 2]
     assert sorted(file for part in parts for file in part.files) == sorted(NAMES)
     assert Folder.find(folder.as_uri()).parts(6) == parts
+
+
+def test_a_uri_and_a_path_lead_to_the_same_place(tmp_path: Path) -> None:
+    place = tmp_path / "a b" / "ü"
+    assert locate(place.as_uri()) == locate(str(place))
+    system, path = locate("s3://anonymous@bucket/a%20b/c.jpg?region=us-east-1")
+    assert (system.type_name, path) == ("s3", "bucket/a b/c.jpg")
+    assert locate("s3://anonymous@bucket/d.jpg?region=us-east-1")[0] is system
 
 
 def test_rows_of_parquet_files_are_in_one_part_each(folder: Path, tmp_path: Path) -> None:
