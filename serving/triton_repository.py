@@ -130,11 +130,11 @@ def _bundle(copied: str | None, named: str | None, settings: Settings) -> Path |
     if named is not None and not Path(named).exists():
         print(f"note: {named} is not on this machine, so it was not opened", file=sys.stderr)
         return named
-    options = {"precision": settings.precision, "batch_size": settings.max_batch_size}
+    folder, most = copied or named, settings.max_batch_size
     try:
-        captioner = Captioner(copied or named, provider=settings.provider, **options)
+        captioner = Captioner(folder, provider=settings.provider, precision=settings.precision, batch_size=most)
     except ProviderError:  # the server's machine may have what this one lacks
-        captioner = Captioner(copied or named, provider="cpu", batch_size=settings.max_batch_size)
+        captioner = Captioner(folder, provider="cpu", batch_size=most)
         print(f"note: provider {settings.provider} is not here, so the bundle was opened on cpu", file=sys.stderr)
     return named if named is not None else captioner.bundle.path
 
