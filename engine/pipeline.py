@@ -74,6 +74,18 @@ class Pipeline:
                 if begun is not None:
                     begun.cancel()
 
+    def encode(self, images: Sequence[ImageInput], *, alone: bool) -> Encoded:
+        """Reads and encodes images in the calling thread; alone: nothing else is encoded meanwhile.
+
+        Of as many callers as the encoder has lanes each has a core to itself; one that is alone has them all.
+        """
+        fills = [self._fill(entry, image) for entry, image in enumerate(images)]
+        if self._encoder.lanes:
+            return self._read_and_encode(fills, self._encoder.encode if alone else self._encoder.encode_in_lane)
+        pixels = np.empty((len(fills), *self._shape), np.uint8)
+        faults = list(self._pool.map(lambda i: fills[i](pixels[i]), range(len(fills))))
+        return self._encode(faults, pixels, self._encoder.encode)
+
     def _take(self, entries: Iterator[tuple[int, ImageInput]]) -> tuple[list[Fill], Exception | None]:
         """Takes the next batch; what the caller's iterable raises comes beside the images that it gave before."""
         fills: list[Fill] = []

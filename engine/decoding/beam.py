@@ -123,7 +123,7 @@ class BeamSearch(Search):
         image = self.owners.index(owner)
         rows = np.nonzero((self._image_of_row() == image) & (self._row_totals() > -np.inf))[0]
         return common(
-            [*(self._growing.sentence(row)[0] for row in rows)]
+            [*(self._growing.sentence(row)[0] for row in rows.tolist())]
             + [one.tokens for one in ranked(self._ended[image].sentences, 1)]
         )
 

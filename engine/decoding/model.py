@@ -23,7 +23,7 @@ class StepModel(Protocol):
         Returns the rows that hold their states, int64 (images,): parent_rows of the next step may name them, which is
         the only step that still finds them there.
         """
-        raise NotImplementedError(f"{type(self).__name__} takes no more images")
+        raise TypeError(f"{type(self).__name__} takes no more images")
 
     def step(
         self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int

@@ -12,6 +12,8 @@ import numpy as np
 from engine.decoding.model import StepModel
 from engine.runtime.providers import onnxruntime
 
+MOST_BOUND = 1000
+"""Bindings that are kept: a decode that images join and leave without end meets every shape."""
 TEMPERATURES = 1e-30, 1e30
 """Beyond these single precision knows only 0 and infinity; the distribution is as sharp or as flat as it can be."""
 
@@ -23,10 +25,14 @@ class Steps(StepModel):
     gathers its rows, so the shape that it reads stays the same when rows leave. Each shape is bound once.
     """
 
-    def __init__(self, graphs: Any, features: np.ndarray, capacity: int = 0) -> None:
-        """Capacity: room for so many rows and admitted images at once, where any are to be admitted."""
+    def __init__(self, graphs: Any, features: np.ndarray, *, capacity: int = 0, threads: int = 0) -> None:
+        """Capacity: room for so many rows and admitted images at once, where any are to be admitted.
+
+        threads: of each run; 0 for as many as the options say.
+        """
         self.images = len(features)
         self._graphs = graphs
+        self._threads = threads
         units = graphs.bundle.manifest.units
         self._slots = _Slot(units, graphs.device), _Slot(units, graphs.device)
         self._current = 0  # the slot that holds the state
@@ -41,7 +47,7 @@ class Steps(StepModel):
         """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
         images, slot = len(features), self._slots[self._current]
         assert self._held + images <= slot.capacity, "the scheduler keeps within the capacity it asked for"
-        session = self._graphs.session("decoder_init")
+        session = self._graphs.session("decoder_init", self._threads)
         binding = session.io_binding()
         features = np.ascontiguousarray(features, np.float32)
         binding.bind_cpu_input("features", features)
@@ -80,7 +86,7 @@ class Steps(StepModel):
     ) -> "_Bound":
         """Returns what runs a graph, with these inputs in place."""
         rows = len(token_ids)
-        if self._slots[1 - self._current].reserve(rows):
+        if self._slots[1 - self._current].reserve(rows) or len(self._bound) > MOST_BOUND:
             self._bound.clear()
         key = (graph, self._current, rows, k, len(bias))
         bound = self._bound.get(key)
@@ -99,7 +105,7 @@ class Steps(StepModel):
         return bound.ids, bound.values
 
     def _bind(self, graph: str, rows: int, k: int) -> "_Bound":
-        session = self._graphs.session(graph)
+        session = self._graphs.session(graph, self._threads)
         binding = session.io_binding()
         inputs: dict[str, np.ndarray] = {"token_ids": np.empty(rows, np.int64), "parent_rows": np.empty(rows, np.int64)}
         if graph == "search_step":
