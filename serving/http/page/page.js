@@ -435,6 +435,7 @@ async function showModel() {
     const model = await (await request("v1/model")).json();
     find("#model").textContent = [model.name, model.precision, model.provider].join(" · ");
     find("#model").hidden = false;
+    find("#calibrated").hidden = !model.calibrated;
     for (const name of ["beam_size", "length_penalty"]) find(`#${name}`).defaultValue = model.defaults[name]; // keeps what was set by hand
     showOptions();
   } catch (problem) {

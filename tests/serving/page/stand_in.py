@@ -29,6 +29,7 @@ MODEL = {
     "name": "stand-in",
     "precision": "int8",
     "provider": "cpu",
+    "calibrated": True,
     "defaults": {"beam_size": 4, "length_penalty": 0.5},
 }
 PATIENCE = 20.0  # seconds after which a test that forgot to open a gate goes on

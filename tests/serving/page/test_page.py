@@ -63,6 +63,7 @@ def test_alternatives_and_confidence_are_shown_with_bars(page: "Page") -> None:
     choose(page)
     meters = card(page).get_by_role("meter")
     expect(meters).to_have_count(3)
+    expect(page.get_by_text("Confidence is the estimated probability")).to_be_visible()
     assert [meter.evaluate("meter => meter.value") for meter in meters.all()] == [0.62, 0.4, 0.05]
     expect(card(page).locator(".figure")).to_have_text(["62%", "40%", "5%"])
     expect(card(page).get_by_role("listitem")).to_contain_text(["A cat sleeps.", "A dog."])
