@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from engine import Captioner, EngineError, OptionsError, RuntimeOptions, Scheduler
@@ -49,14 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             given = {name: arguments[name] for name in SCHEDULER if arguments[name] is not None}
             with Scheduler(captioner, **given) as scheduler:
-                _serve(scheduler, listener, limits, tokens)
+                _serve(scheduler, listener, limits, tokens, arguments["bundle"])
     except (EngineError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _serve(scheduler: Scheduler, listener: socket.socket, limits: Limits, tokens: Sequence[bytes]) -> None:
+def _serve(
+    scheduler: Scheduler, listener: socket.socket, limits: Limits, tokens: Sequence[bytes], bundle: str | None
+) -> None:
     lines = start(sys.stderr)
     app = create_app(scheduler, limits=limits, tokens=tokens)
     config = uvicorn.Config(
@@ -72,6 +75,8 @@ def _serve(scheduler: Scheduler, listener: socket.socket, limits: Limits, tokens
     server = uvicorn.Server(config)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn takes them over, and raises them again at its end
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: Thread(target=_swap, args=(scheduler, bundle)).start())
     host, port = listener.getsockname()[:2]
     log.info("listening", extra={"host": host, "port": port, "model": scheduler.captioner.bundle.manifest.name})
     try:
@@ -79,6 +84,16 @@ def _serve(scheduler: Scheduler, listener: socket.socket, limits: Limits, tokens
     finally:
         log.info("stopped")
         lines.close()
+
+
+def _swap(scheduler: Scheduler, bundle: str | None) -> None:
+    """Goes over to what now lies in the bundle's folder; where that is no good, all stays as it was."""
+    try:
+        scheduler.swap(bundle)
+    except Exception as error:
+        log.error("the model was not replaced", extra={"why": str(error)})
+    else:
+        log.info("the model was replaced", extra={"model": scheduler.captioner.bundle.manifest.name})
 
 
 def _bind(host: str, port: int) -> socket.socket:

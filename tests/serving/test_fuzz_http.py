@@ -91,7 +91,7 @@ def send(app: FastAPI, path: str, kind: str, query: list[tuple[str, str]], body:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             headers = [(b"content-type", kind.encode("latin-1"))] if kind else []
-            return await client.post(path, params=query, headers=headers, content=chunks())
+            return await client.post(path, params=httpx.QueryParams(tuple(query)), headers=headers, content=chunks())
 
     return asyncio.run(run())
 

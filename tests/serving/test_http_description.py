@@ -3,7 +3,7 @@
 import contextlib
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import schemathesis
 from fastapi import FastAPI

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import shutil
+import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from engine import Captioner
-from tests.serving.process import ROOT, Service
+from serving.http.__main__ import main
+from tests.serving.process import Service
 
 JPEG = {"Content-Type": "image/jpeg"}
 SLOW = {"decoding": "sample", "num_samples": "100", "min_length": "900", "max_length": "1000", "seed": "1"}
@@ -38,7 +39,7 @@ def ask_slowly(service: Service, photo: bytes) -> socket.socket:
     return connection
 
 
-def until(condition: object, seconds: float = 30) -> None:
+def until(condition: object, seconds: float = 90) -> None:
     """Waits until a condition in another process holds."""
     end = time.monotonic() + seconds
     assert callable(condition)
@@ -87,6 +88,16 @@ def test_a_client_that_dawdles_with_its_headers_is_let_go(service: Service, sent
     assert read_all(connection) == b""
 
 
+def test_a_client_that_sends_headers_without_end_is_let_go(service: Service) -> None:
+    connection = socket.create_connection(("127.0.0.1", service.port))
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        for _ in range(100_000):
+            connection.sendall(b"X-More: " + b"x" * 1000 + b"\r\n")
+        raise AssertionError("100 MB of headers were taken")
+    connection.close()
+
+
 def test_a_client_that_sends_too_much_reads_why(service: Service) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(40):
@@ -111,12 +122,11 @@ def test_garbage_on_the_wire_stops_nobody(service: Service) -> None:
     assert httpx.get(f"{service.url}/healthz").status_code == 200
 
 
-def test_the_port_of_another_service_cannot_be_taken(service: Service) -> None:
-    command = [sys.executable, "-m", "serving.http", "--port", str(service.port)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: cannot listen on 127.0.0.1 port {service.port}: Address already in use")
-    assert done.stderr.count("\n") == 1
+def test_the_port_of_another_service_cannot_be_taken(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--port", str(service.port)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: cannot listen on 127.0.0.1 port {service.port}: Address already in use")
+    assert told.count("\n") == 1
     assert httpx.get(f"{service.url}/healthz").status_code == 200
 
 
@@ -175,14 +185,57 @@ def answers(service: Service) -> bool:
         return False
 
 
-def test_a_bundle_that_is_removed_is_not_missed(captioner: Captioner, photos: list[bytes], tmp_path: Path) -> None:
-    bundle = tmp_path / "bundle"
+@pytest.fixture(scope="module")
+def movable(captioner: Captioner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Path]]:
+    """A warmed up service, and its bundle, which is a copy."""
+    bundle = tmp_path_factory.mktemp("movable") / "bundle"
     shutil.copytree(captioner.bundle.path, bundle)
     with Service("--bundle", str(bundle)) as service:
         service.wait_for("ready")
-        shutil.rmtree(bundle)
-        for decoding in ("greedy", "beam", "sample"):
-            answer = httpx.post(
-                f"{service.url}/v1/captions?decoding={decoding}", content=photos[0], headers=JPEG, timeout=60
-            )
-            assert answer.status_code == 200, answer.text
+        yield service, bundle
+
+
+def test_sighup_goes_over_to_the_bundle_that_now_lies_there_and_loses_nothing(
+    movable: tuple[Service, Path], photos: list[bytes]
+) -> None:
+    service, bundle = movable
+    manifest = json.loads((bundle / "manifest.json").read_text())
+
+    def replace(text: str, event: str) -> None:
+        (bundle / "manifest.json").write_text(text)
+        service.process.send_signal(signal.SIGHUP)
+        service.wait_for(event)
+
+    def model() -> str:
+        return str(httpx.get(f"{service.url}/v1/model", timeout=30).json()["name"])
+
+    async def caption_until(url: str, done: asyncio.Event) -> list[httpx.Response]:
+        answers = []
+        async with httpx.AsyncClient(timeout=60) as client:
+            while not done.is_set():
+                answers.append(await client.post(f"{url}/v1/captions", content=photos[0], headers=JPEG))
+        return answers
+
+    async def run() -> list[httpx.Response]:
+        done = asyncio.Event()
+        asking = asyncio.create_task(caption_until(service.url, done))
+        text = json.dumps(manifest | {"name": "the next"})
+        await asyncio.to_thread(replace, text, "the model was replaced")
+        assert await asyncio.to_thread(model) == "the next"
+        await asyncio.to_thread(replace, "{", "the model was not replaced")
+        assert await asyncio.to_thread(model) == "the next"
+        done.set()
+        return await asking
+
+    answers = asyncio.run(run())
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["model"] for answer in answers} >= {manifest["name"]}
+
+
+def test_a_bundle_that_is_removed_is_not_missed(movable: tuple[Service, Path], photos: list[bytes]) -> None:
+    service, bundle = movable
+    shutil.rmtree(bundle)  # for good: this is the last test of this bundle
+    for decoding in ("greedy", "beam", "sample"):
+        url = f"{service.url}/v1/captions?decoding={decoding}"
+        answer = httpx.post(url, content=photos[0], headers=JPEG, timeout=60)
+        assert answer.status_code == 200, answer.text
