@@ -74,7 +74,7 @@ def test_no_shape_is_bound_twice_in_a_decode(
     bind = Steps._bind
 
     def counted(self: Steps, graph: str, rows: int, k: int) -> Any:
-        capacities = tuple(slot._capacity for slot in self._slots)
+        capacities = tuple(slot.capacity for slot in self._slots)
         bound.append((id(self), graph, self._current, rows, k, capacities))
         return bind(self, graph, rows, k)
 

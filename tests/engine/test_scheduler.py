@@ -1,0 +1,347 @@
+"""The laws of the Scheduler: what a request is answered does not depend on who else is there, nor on when."""
+
+import asyncio
+import functools
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from engine import Beam, Caption, Captioner, ClosedError, Greedy, OptionsError, Sample, Scheduler
+from engine.options import Decoding
+from engine.scheduling.decoder import Decoder
+from engine.scheduling.future import CaptionFuture
+from engine.scheduling.request import Request
+
+WAYS: tuple[Decoding, ...] = (
+    Greedy(),
+    Greedy(min_length=7, style="sentence"),
+    Greedy(no_repeat_ngram_size=2, bad_endings=("a", "the")),
+    Greedy(with_scores=False, max_length=4),
+    Greedy(prefix="there is a"),
+    Beam(),
+    Beam(beam_size=1),
+    Beam(beam_size=5, num_hypotheses=4, length_penalty=1.0),
+    Beam(beam_size=3, prefix="there is", suppress=("red",), bad_endings=("a", "the")),
+    Beam(beam_size=2, num_hypotheses=2, max_length=3, min_length=2),
+    Sample(seed=1, temperature=2.0),
+    Sample(seed=2, temperature=2.0, style="sentence"),
+    Sample(seed=3, temperature=3.0, num_samples=4),
+    Sample(seed=4, temperature=2.0, top_k=5, num_samples=2, no_repeat_ngram_size=2),
+    Sample(seed=5, temperature=2.0, top_p=0.9, min_length=3),
+)
+TIMEOUT = 60  # seconds that no answer takes
+at_leisure = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_bundle: Path) -> Captioner:
+    return Captioner(tiny_bundle, provider="cpu", batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def images(drawn_data: Path) -> list[np.ndarray]:
+    """Six drawings that the model was not trained on."""
+    return [np.asarray(Image.open(path)) for path in sorted((drawn_data / "images").iterdir())[-6:]]
+
+
+@pytest.fixture(scope="module")
+def alone(captioner: Captioner, images: list[np.ndarray]) -> Callable[[int, Decoding], Caption]:
+    """What the Captioner says of an image when no other is there."""
+
+    @functools.cache
+    def caption(image: int, way: Decoding) -> Caption:
+        return captioner.caption([images[image]], way)[0]
+
+    return caption
+
+
+@pytest.fixture
+def scheduler(captioner: Captioner) -> Iterator[Scheduler]:
+    with Scheduler(captioner, max_rows=16) as opened:
+        yield opened
+
+
+def same(one: Caption, other: Caption) -> bool:
+    """Says whether two captions are equal in every bit; NaN is equal to itself."""
+    return repr(one) == repr(other)
+
+
+# --- whoever else is in the batch
+
+
+@settings(at_leisure, max_examples=60)
+@given(
+    visits=st.lists(
+        st.tuples(
+            st.integers(0, 12),  # the step before which it comes
+            st.integers(0, 5),
+            st.sampled_from(WAYS),
+            st.one_of(st.none(), st.integers(0, 6)),  # after how many more steps it is taken back
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_an_answer_is_that_of_a_lone_image_whoever_comes_and_goes(
+    captioner: Captioner,
+    images: list[np.ndarray],
+    alone: Callable[[int, Decoding], Caption],
+    visits: list[tuple[int, int, Decoding, int | None]],
+) -> None:
+    features = captioner.encode(images)
+    decoder = Decoder(captioner, max_rows=128)
+    requests = [Request(b"", way, captioner, 1, CaptionFuture(lambda: True)) for _, _, way, _ in visits]
+    answers: dict[Request, object] = {}
+    dropped = set()
+    for step in range(200):
+        decoder.drop(
+            [requests[i] for i, (at, _, _, stay) in enumerate(visits) if stay is not None and at + stay == step]
+        )
+        arriving = [i for i, visit in enumerate(visits) if visit[0] == step and visit[3] != 0]
+        assert not decoder.admit([(requests[i], features[visits[i][1] : visits[i][1] + 1]) for i in arriving])
+        answers |= dict(decoder.step()[0])
+    assert not len(decoder)
+    for (_, image, way, stay), request in zip(visits, requests, strict=True):
+        if request not in answers:
+            assert stay is not None
+            dropped.add(request)
+            continue
+        answer = answers[request]
+        assert isinstance(answer, Caption)
+        assert same(answer, alone(image, way))
+    assert len(answers) + len(dropped) == len(visits)
+
+
+@settings(at_leisure, max_examples=12)
+@given(
+    calls=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(WAYS), st.booleans()), min_size=1, max_size=40),
+    max_rows=st.sampled_from([5, 16, 64]),
+    threads=st.integers(1, 6),
+)
+def test_nor_does_it_from_pixels_on_for_threads_that_ask_and_take_back(
+    captioner: Captioner,
+    images: list[np.ndarray],
+    alone: Callable[[int, Decoding], Caption],
+    calls: list[tuple[int, Decoding, bool]],
+    max_rows: int,
+    threads: int,
+) -> None:
+    with Scheduler(captioner, max_rows=max_rows) as scheduler, ThreadPoolExecutor(threads) as pool:
+
+        def ask(call: tuple[int, Decoding, bool]) -> CaptionFuture:
+            future = scheduler.submit(images[call[0]], call[1])
+            if call[2]:
+                future.cancel()
+            return future
+
+        futures = list(pool.map(ask, calls))
+        wait(futures, TIMEOUT)
+        for (image, way, _), future in zip(calls, futures, strict=True):
+            assert future.cancelled() or same(future.result(TIMEOUT), alone(image, way))
+        stats = scheduler.stats()
+    assert stats.accepted == len(calls) == stats.finished + stats.cancelled
+    assert stats.finished == sum(not future.cancelled() for future in futures) == sum(stats.waits.counts)
+    assert (stats.queue_depth, stats.failed, stats.expired, stats.refused) == (0, 0, 0, 0)
+
+
+def test_rows_in_int8_do_not_depend_on_their_neighbours_either() -> None:
+    captioner = Captioner(provider="cpu", precision="int8")
+    photographs = sorted((Path(__file__).parents[2] / "samples").glob("*.jpg"))[:3]
+    ways = [Greedy(), Beam(), Beam(beam_size=5, num_hypotheses=3), Sample(seed=1), Sample(seed=2, top_k=5)]
+    with Scheduler(captioner) as scheduler:
+        futures = [(p, way, scheduler.submit(p, way)) for p in photographs for way in ways]
+        for photograph, way, future in futures:
+            assert same(future.result(TIMEOUT), captioner.caption([photograph], way)[0])
+
+
+def test_what_is_given_may_be_changed_at_once(
+    scheduler: Scheduler, images: list[np.ndarray], alone: Callable[[int, Decoding], Caption]
+) -> None:
+    mine = images[0].copy()
+    future = scheduler.submit(mine)
+    mine[:] = 0
+    assert same(future.result(TIMEOUT), alone(0, Greedy()))
+
+
+# --- front ends
+
+
+def test_any_event_loop_can_ask(
+    scheduler: Scheduler, images: list[np.ndarray], alone: Callable[[int, Decoding], Caption]
+) -> None:
+    async def ask() -> list[Caption]:
+        return await asyncio.gather(*(scheduler.caption(image, Beam()) for image in images))
+
+    with ThreadPoolExecutor(3) as pool:
+        for captions in pool.map(lambda _: asyncio.run(ask()), range(3)):
+            assert all(same(caption, alone(i, Beam())) for i, caption in enumerate(captions))
+
+
+@pytest.mark.parametrize("way", WAYS, ids=range(len(WAYS)))
+def test_a_stream_gives_the_words_of_the_caption(
+    scheduler: Scheduler, images: list[np.ndarray], alone: Callable[[int, Decoding], Caption], way: Decoding
+) -> None:
+    async def words(image: int) -> list[str]:
+        stream = scheduler.stream(images[image], way)
+        found = [word async for word in stream]
+        assert same(await stream.caption(), alone(image, way))
+        assert stream.timings is not None
+        return found
+
+    async def every() -> list[list[str]]:
+        return await asyncio.gather(*(words(image) for image in range(4)))
+
+    for image, found in enumerate(asyncio.run(every())):
+        assert found == [word for word in alone(image, way).tokens if word != "#END#"]
+
+
+def test_the_words_of_a_beam_come_when_they_can_no_longer_change(
+    captioner: Captioner, images: list[np.ndarray], alone: Callable[[int, Decoding], Caption]
+) -> None:
+    way, features = Beam(beam_size=4), captioner.encode(images)
+    early = 0
+    for image in range(6):
+        decoder, seen = Decoder(captioner, max_rows=8), 0
+        request = Request(b"", way, captioner, 4, CaptionFuture(lambda: True))
+        decoder.admit([(request, features[image : image + 1])])
+        expected = [word for word in alone(image, way).tokens if word != "#END#"]
+        vocabulary = captioner.bundle.vocabulary
+        while True:
+            answers, _ = decoder.step()
+            if answers:
+                break
+            search = decoder._where[request][1]
+            standing = [vocabulary.words[i] for i in search.standing(request) if i != vocabulary.end_id]
+            assert standing == expected[: len(standing)]
+            assert len(standing) >= seen
+            seen = len(standing)
+        early += seen
+    assert early > 0
+
+
+def test_timings_add_up_to_the_time_it_took(scheduler: Scheduler, images: list[np.ndarray]) -> None:
+    future = scheduler.submit(images[0])
+    future.result(TIMEOUT)
+    assert future.timings is not None
+    assert min(future.timings.queued, future.timings.encoding, future.timings.decoding) >= 0
+    stats = scheduler.stats()
+    assert stats.waits.total == pytest.approx(future.timings.queued)
+    assert sum(stats.batch_sizes.counts) == stats.batch_sizes.total == 1
+    assert stats.step_rows.total >= 3
+
+
+# --- what is refused at once
+
+
+@pytest.mark.parametrize(
+    "way", [Greedy(prefix="zebra"), Greedy(max_length=1, prefix="there is"), Beam(beam_size=17), Sample(num_samples=17)]
+)
+def test_options_that_do_not_fit_are_refused_at_once(scheduler: Scheduler, way: Decoding) -> None:
+    with pytest.raises(OptionsError):
+        scheduler.submit(b"", way)
+    assert scheduler.stats().accepted == 0
+
+
+@pytest.mark.parametrize("told", [{"max_rows": 0}, {"max_queue": 0}, {"max_wait_ms": -1.0}, {"max_rows": True}])
+def test_sizes_make_sense(captioner: Captioner, told: dict[str, float]) -> None:
+    with pytest.raises(OptionsError, match=next(iter(told))):
+        Scheduler(captioner, **told)  # type: ignore[arg-type]
+
+
+# --- the end
+
+
+def test_closing_finishes_what_was_accepted_and_leaves_no_thread(
+    captioner: Captioner, images: list[np.ndarray], alone: Callable[[int, Decoding], Caption]
+) -> None:
+    before = set(threading.enumerate())
+    scheduler = Scheduler(captioner)
+    futures = [scheduler.submit(image, Beam()) for image in images * 3]
+    scheduler.close()
+    assert all(same(future.result(0), alone(i % 6, Beam())) for i, future in enumerate(futures))
+    assert set(threading.enumerate()) <= before
+    with pytest.raises(ClosedError):
+        scheduler.submit(images[0])
+    with pytest.raises(ClosedError):
+        scheduler.swap(captioner)
+    scheduler.close()
+
+
+def test_closing_can_give_up_and_says_so(captioner: Captioner, images: list[np.ndarray]) -> None:
+    scheduler = Scheduler(captioner, max_rows=1)
+    futures = [scheduler.submit(image) for image in images * 5]
+    scheduler.close(cancel=True)
+    given_up = [future for future in futures if future.exception(0) is not None]
+    assert all(isinstance(future.exception(), ClosedError) for future in given_up)
+    stats = scheduler.stats()
+    assert (stats.cancelled, stats.finished) == (len(given_up), len(futures) - len(given_up))
+    assert (stats.queue_depth, stats.rows_in_use) == (0, 0)
+
+
+def test_a_scheduler_that_is_dropped_takes_its_threads_with_it(captioner: Captioner, images: list[np.ndarray]) -> None:
+    before = set(threading.enumerate())
+    scheduler = Scheduler(captioner)
+    scheduler.submit(images[0]).result(TIMEOUT)
+    dropped, threads = weakref.ref(scheduler), set(threading.enumerate()) - before
+    del scheduler
+    gc.collect()
+    assert dropped() is None
+    for thread in threads:
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+
+
+def test_what_was_cancelled_stays_cancelled(captioner: Captioner, images: list[np.ndarray]) -> None:
+    with Scheduler(captioner, max_rows=1) as scheduler:
+        futures = [scheduler.submit(image) for image in images]
+        last = futures[-1]
+        assert last.cancel()
+        assert last.cancel()
+        assert last.cancelled()
+        with pytest.raises(CancelledError):
+            last.result(0)
+        assert wait([last], 0).done == {last}
+        futures[0].result(TIMEOUT)
+        assert not futures[0].cancel()
+
+
+# --- another bundle
+
+
+def test_a_swap_loses_no_request_and_each_goes_to_one_bundle(tiny_bundle: Path, images: list[np.ndarray]) -> None:
+    old, new = (Captioner(tiny_bundle, provider="cpu", batch_size=8) for _ in range(2))
+    swapped = threading.Event()
+    with Scheduler(old) as scheduler:
+
+        def load(seed: int) -> list[tuple[Captioner, CaptionFuture]]:
+            sent = []
+            while not swapped.is_set() or len(sent) < 8:
+                before = swapped.is_set()
+                future = scheduler.submit(images[len(sent) % 6], Beam())
+                sent.append((new if before else old, future))
+                future.result(TIMEOUT)
+            return sent
+
+        with ThreadPoolExecutor(4) as pool:
+            loads = [pool.submit(load, i) for i in range(4)]
+            scheduler.swap(new)
+            swapped.set()
+            answered = [one for part in loads for one in part.result(TIMEOUT)]
+        assert scheduler.captioner is new
+        stats = scheduler.stats()
+        assert stats.finished == stats.accepted == len(answered)
+        expected = new.caption(images, Beam())
+        assert {future.result(0).text for _, future in answered} <= {caption.text for caption in expected}
+        scheduler.swap(tiny_bundle)
+        assert scheduler.captioner.bundle.path == tiny_bundle
+        assert scheduler.submit(images[0], Beam()).result(TIMEOUT) == expected[0]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("scheduler")]

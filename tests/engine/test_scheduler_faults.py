@@ -1,0 +1,359 @@
+"""What goes wrong befalls the request it belongs to: gates hold runs at a known place, nothing here waits for time."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import (
+    Beam,
+    Captioner,
+    DeadlineError,
+    DeviceError,
+    EngineError,
+    Greedy,
+    ImageError,
+    OverloadedError,
+    Sample,
+    Scheduler,
+)
+from engine.decoding.ask import Ask
+
+TIMEOUT = 60  # seconds that no answer takes
+LONG = Greedy(min_length=15, max_length=16)
+
+
+class Gate:
+    """Holds whoever calls a method until it is opened, or lets him fail."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Semaphore(0)
+        self.open = threading.Event()
+        self.error: Exception | None = None
+
+    def around(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            self.reached.release()
+            assert self.open.wait(TIMEOUT)
+            if self.error is not None:
+                error, self.error = self.error, None
+                raise error
+            return method(*args, **kwargs)
+
+        return guarded
+
+    def wait(self) -> None:
+        """Waits until somebody stands at it."""
+        assert self.reached.acquire(timeout=TIMEOUT)
+
+
+@pytest.fixture
+def captioner(tiny_bundle: Path) -> Captioner:
+    return Captioner(tiny_bundle, provider="cpu", batch_size=8)
+
+
+@pytest.fixture
+def encoder(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A closed gate before every run of the encoder."""
+    gate = Gate()
+    monkeypatch.setattr(captioner._pipeline, "encode", gate.around(captioner._pipeline.encode))
+    yield gate
+    gate.open.set()
+
+
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A closed gate before every step."""
+    gate = Gate()
+    monkeypatch.setattr(Ask, "put", gate.around(Ask.put))
+    yield gate
+    gate.open.set()
+
+
+@pytest.fixture(scope="module")
+def image(drawn_data: Path) -> np.ndarray:
+    return np.asarray(Image.open(sorted((drawn_data / "images").iterdir())[-1]))
+
+
+def test_a_full_queue_refuses_at_once_and_takes_again_later(
+    captioner: Captioner, encoder: Gate, image: np.ndarray
+) -> None:
+    lanes = captioner._graphs.encoder.lanes
+    with Scheduler(captioner, max_queue=3) as scheduler:
+        running = []
+        for _ in range(lanes):
+            running.append(scheduler.submit(image))
+            encoder.wait()
+        queued = [scheduler.submit(image) for _ in range(3)]
+        for _ in range(2):
+            with pytest.raises(OverloadedError, match="3 requests"):
+                scheduler.submit(image)
+        stats = scheduler.stats()
+        assert (stats.queue_depth, stats.refused, stats.accepted) == (3, 2, lanes + 3)
+        assert queued[1].cancel()
+        again = scheduler.submit(image)
+        encoder.open.set()
+        for future in (*running, queued[0], queued[2], again):
+            future.result(TIMEOUT)
+        assert scheduler.stats().queue_depth == 0
+
+
+def test_an_image_that_cannot_be_read_fails_alone(captioner: Captioner, image: np.ndarray) -> None:
+    with Scheduler(captioner) as scheduler:
+        given: list[Any] = [image, b"no image", image, "no such file.jpg", None, image]
+        futures = [scheduler.submit(one, Beam()) for one in given]
+        expected = captioner.caption([image], Beam())[0]
+        for one, future in zip(given, futures, strict=True):
+            if one is image:
+                assert future.result(TIMEOUT) == expected
+            else:
+                error = future.exception(TIMEOUT)
+                assert isinstance(error, ImageError)
+                assert error.entry is None
+        assert scheduler.stats().failed == 3
+
+
+@pytest.mark.parametrize("way", [Greedy(), Beam(beam_size=2), Sample(seed=1), Sample(seed=1, num_samples=2, top_k=3)])
+def test_features_that_are_no_numbers_fail_alone(
+    captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, way: Any
+) -> None:
+    real = captioner._pipeline.encode
+    black = np.zeros_like(image)
+
+    def encode(images: list[Any], *, alone: bool) -> Any:
+        encoded = real(images, alone=alone)
+        for i, one in enumerate(images):
+            if not np.asarray(one).any():
+                encoded.features[i] = np.nan
+        return encoded
+
+    expected = captioner.caption([image], way)[0]
+    monkeypatch.setattr(captioner._pipeline, "encode", encode)
+    with Scheduler(captioner) as scheduler:
+        futures = [(one is black, scheduler.submit(one, way)) for one in (image, black, image, black, image)]
+        for poisoned, future in futures:
+            if poisoned:
+                with pytest.raises(EngineError, match="NaN"):
+                    future.result(TIMEOUT)
+            else:
+                assert future.result(TIMEOUT) == expected
+        assert scheduler.stats().rows_in_use == 0
+
+
+def test_a_failed_run_of_the_encoder_fails_its_own_images_and_no_others(
+    captioner: Captioner, encoder: Gate, image: np.ndarray
+) -> None:
+    with Scheduler(captioner) as scheduler:
+        lost = scheduler.submit(image)
+        encoder.wait()
+        encoder.error = RuntimeError("device lost")
+        encoder.open.set()
+        with pytest.raises(DeviceError, match="device lost"):
+            lost.result(TIMEOUT)
+        assert isinstance(lost.exception().__cause__, RuntimeError)  # type: ignore[union-attr]
+        assert scheduler.submit(image).result(TIMEOUT) == captioner.caption([image])[0]
+        assert scheduler.stats().rows_in_use == 0
+
+
+def test_a_failed_step_fails_those_in_it_and_the_next_ones_go_on(
+    captioner: Captioner, step: Gate, image: np.ndarray
+) -> None:
+    with Scheduler(captioner) as scheduler:
+        lost = scheduler.submit(image, LONG)
+        step.wait()
+        waiting = [scheduler.submit(image, Beam()) for _ in range(3)]  # not in that step
+        step.error = RuntimeError("device lost")
+        step.open.set()
+        with pytest.raises(DeviceError, match="device lost"):
+            lost.result(TIMEOUT)
+        for future in waiting:
+            assert future.result(TIMEOUT) == captioner.caption([image], Beam())[0]
+        assert scheduler.stats().failed == 1
+
+
+def test_a_run_of_one_kind_that_fails_leaves_the_others_alone(
+    captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Ask.put
+
+    def put(ask: Ask, model: Any) -> Any:
+        if ask.kind.verb == "draw":
+            raise RuntimeError("no such kernel")
+        return real(ask, model)
+
+    monkeypatch.setattr(Ask, "put", put)
+    with Scheduler(captioner) as scheduler:
+        futures = [scheduler.submit(image, way) for way in (LONG, Sample(seed=1), LONG, Sample(seed=2), LONG)]
+        wait(futures, TIMEOUT)
+        assert [type(future.exception()) for future in futures[1::2]] == [DeviceError] * 2
+        assert [future.exception() for future in futures[::2]] == [None] * 3
+
+
+def test_rows_of_what_is_cancelled_are_free_at_the_next_step(
+    captioner: Captioner, step: Gate, image: np.ndarray
+) -> None:
+    with Scheduler(captioner, max_rows=4) as scheduler:
+        running = scheduler.submit(image, Beam(beam_size=4, min_length=15, max_length=16))
+        step.wait()
+        waiting = scheduler.submit(image, LONG)
+        assert scheduler.stats().rows_in_use == 4
+        assert scheduler.stats().queue_depth == 1  # no row is free for it
+        assert running.cancel()
+        step.open.set()
+        waiting.result(TIMEOUT)
+        stats = scheduler.stats()
+        assert (stats.rows_in_use, stats.cancelled, stats.finished) == (0, 1, 1)
+
+
+def test_what_is_cancelled_while_it_is_encoded_is_not_decoded(
+    captioner: Captioner, encoder: Gate, image: np.ndarray
+) -> None:
+    with Scheduler(captioner, max_rows=1) as scheduler:
+        future = scheduler.submit(image)
+        encoder.wait()
+        assert future.cancel()
+        encoder.open.set()
+        scheduler.submit(image).result(TIMEOUT)
+        stats = scheduler.stats()
+        assert (stats.finished, stats.cancelled, stats.rows_in_use) == (1, 1, 0)
+
+
+def test_a_deadline_ends_what_waits(captioner: Captioner, encoder: Gate, image: np.ndarray) -> None:
+    lanes = captioner._graphs.encoder.lanes
+    with Scheduler(captioner) as scheduler:
+        running = []
+        for _ in range(lanes):
+            running.append(scheduler.submit(image))
+            encoder.wait()
+        late = scheduler.submit(image, timeout=0.001)
+        with pytest.raises(DeadlineError):
+            late.result(TIMEOUT)  # although no encoder is free to see to it
+        with pytest.raises(TimeoutError):
+            late.result(TIMEOUT)
+        stats = scheduler.stats()
+        assert (stats.queue_depth, stats.expired) == (0, 1)
+        encoder.open.set()
+        for future in running:
+            future.result(TIMEOUT)
+
+
+def test_a_deadline_ends_what_is_decoded_and_frees_its_rows(
+    captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, over = Ask.put, threading.Event()
+
+    def endless(ask: Ask, model: Any) -> Any:
+        ids, values = real(ask, model)
+        return (ids if over.is_set() else np.full_like(ids, 5)), values
+
+    monkeypatch.setattr(Ask, "put", endless)
+    with Scheduler(captioner, max_rows=1) as scheduler:
+        late = scheduler.submit(image, Greedy(max_length=1000), timeout=0.1)
+        waiting = scheduler.submit(image)
+        outcome = late.exception(TIMEOUT)
+        over.set()
+        waiting.result(TIMEOUT)
+        assert outcome is None or isinstance(outcome, DeadlineError)  # a fast machine writes 1000 words in that time
+        assert scheduler.stats().rows_in_use == 0
+
+
+def test_a_request_in_time_is_not_disturbed_by_its_deadline(captioner: Captioner, image: np.ndarray) -> None:
+    with Scheduler(captioner) as scheduler:
+        assert scheduler.submit(image, timeout=TIMEOUT).result(TIMEOUT) == captioner.caption([image])[0]
+        assert scheduler.stats().expired == 0
+
+
+def test_a_callback_that_fails_costs_nobody_else_anything(captioner: Captioner, image: np.ndarray) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("not the scheduler's")
+
+    with Scheduler(captioner) as scheduler:
+        first = scheduler.submit(image)
+        first.add_done_callback(fail)
+        assert scheduler.submit(image).result(TIMEOUT) == first.result(TIMEOUT)
+
+
+def test_cancelling_the_task_cancels_the_request(captioner: Captioner, step: Gate, image: np.ndarray) -> None:
+    async def leave(scheduler: Scheduler) -> None:
+        task = asyncio.create_task(scheduler.caption(image, LONG))
+        await asyncio.to_thread(step.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with Scheduler(captioner) as scheduler:
+        asyncio.run(leave(scheduler))
+        assert scheduler.stats().cancelled == 1
+        step.open.set()
+        scheduler.submit(image).result(TIMEOUT)
+        assert scheduler.stats().rows_in_use == 0
+
+
+def test_words_come_before_the_caption_is_done(
+    captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, steps, taken = Ask.put, [], threading.Event()
+
+    def put(ask: Ask, model: Any) -> Any:
+        steps.append(ask)
+        if len(steps) == 4:
+            assert taken.wait(TIMEOUT)  # the fourth word waits until somebody has the third
+        return real(ask, model)
+
+    monkeypatch.setattr(Ask, "put", put)
+
+    async def read(scheduler: Scheduler) -> list[str]:
+        words = []
+        async for word in scheduler.stream(image, LONG):
+            words.append(word)
+            if len(words) == 3:
+                taken.set()
+        return words
+
+    with Scheduler(captioner) as scheduler:
+        assert len(asyncio.run(read(scheduler))) >= 15
+
+
+@pytest.mark.parametrize("how", ["break", "aclose", "with", "drop"])
+def test_leaving_a_stream_early_cancels_it(captioner: Captioner, step: Gate, image: np.ndarray, how: str) -> None:
+    async def read(scheduler: Scheduler) -> None:
+        stream = scheduler.stream(image, LONG)
+        await asyncio.to_thread(step.wait)
+        if how == "aclose":
+            await stream.aclose()
+        elif how == "with":
+            async with stream:
+                pass
+        elif how == "break":
+            step.open.set()
+            async for _ in stream:
+                step.open.clear()
+                break
+        del stream
+        gc.collect()
+
+    with Scheduler(captioner) as scheduler:
+        asyncio.run(read(scheduler))
+        stats = scheduler.stats()
+        assert stats.cancelled + (how == "break" and stats.finished) == 1
+        step.open.set()
+
+
+def test_a_stream_raises_what_befell_its_request(captioner: Captioner) -> None:
+    async def read(scheduler: Scheduler) -> None:
+        stream = scheduler.stream(b"no image")
+        with pytest.raises(ImageError):
+            async for _ in stream:
+                pass
+        with pytest.raises(ImageError):
+            await stream.caption()
+
+    with Scheduler(captioner) as scheduler:
+        asyncio.run(read(scheduler))
