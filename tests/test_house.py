@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"engine", "export", "training", "serving", "benchmarks", "tests"}
+PACKAGES = {"engine", "export", "training", "serving", "examples", "benchmarks", "tests"}
 # each package and the modules of ours it may import besides its own; a package name allows all of it
 ALLOWED = {
     "engine": set(),
@@ -40,7 +40,7 @@ ALLOWED = {
     "serving": {"engine"},
 }
 # third-party modules that a package must never import
-FORBIDDEN = {"engine": {"torch", "onnx", "torchvision", "timm", "tqdm", "matplotlib"}}
+FORBIDDEN = {"engine": {"torch", "onnx", "torchvision", "timm", "tqdm", "matplotlib", "fastapi", "ray"}}
 
 
 def imported_modules(file: Path) -> Iterator[str]:
@@ -71,6 +71,12 @@ def test_a_package_imports_only_what_it_may(package: str) -> None:
     assert not faults
 
 
+@pytest.mark.parametrize("package", ["serving", "examples"])
+def test_services_use_the_engines_public_names_only(package: str) -> None:
+    inside = {name for file in sources(package) for name in imported_modules(file) if name.startswith("engine.")}
+    assert inside == set()
+
+
 def test_importing_the_engine_loads_neither_torch_nor_onnx_nor_onnxruntime() -> None:
     code = "import sys, engine; print(sorted({'torch', 'onnx', 'onnxruntime'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -84,15 +90,25 @@ def test_the_public_names_are_these() -> None:
         "Beam",
         "BundleError",
         "Caption",
+        "CaptionFuture",
+        "CaptionStream",
         "Captioner",
+        "ClosedError",
+        "DeadlineError",
+        "DeviceError",
         "EngineError",
         "Greedy",
+        "Histogram",
         "Hypothesis",
         "ImageError",
         "OptionsError",
+        "OverloadedError",
         "ProviderError",
         "RuntimeOptions",
         "Sample",
+        "Scheduler",
+        "SchedulerStats",
+        "Timings",
     ]
     assert all(hasattr(engine, name) for name in engine.__all__)
 

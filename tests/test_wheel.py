@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = sorted((ROOT / "samples").glob("*.jpg"))
-SOURCES = ("engine", "export", "training", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("engine", "export", "training", "serving", "pyproject.toml", "README.md", "LICENSE")
 LEFT_OUT = {"torch", "onnx", "torchvision", "timm"}  # what the engine must do without
 
 
