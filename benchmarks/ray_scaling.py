@@ -29,7 +29,8 @@ from serving.ray_worker import Job, Worker
 
 DIFFERENT = 64  # photographs, each many times in the folder
 PART = 64  # images
-TRIES = 3  # to start a node on a machine on which others work
+STARTS = 300  # seconds
+SMALL = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 HANDED_OUT = 1000  # parts that workers do nothing with
 SETTINGS = {
     "RAY_enable_worker_prestart": "0",  # processes that nobody asked for cost seconds of the cores that are measured
@@ -51,7 +52,8 @@ def local_cluster(nodes: int, cpus: int) -> Iterator[Any]:
     cluster = Cluster()
     try:
         for _ in range(nodes):
-            _add_node(cluster, num_cpus=cpus, object_store_memory=100 * 2**20)
+            with _patience():
+                cluster.add_node(num_cpus=cpus, object_store_memory=100 * 2**20, **SMALL)
         yield cluster
     finally:
         ray.shutdown()
@@ -60,14 +62,28 @@ def local_cluster(nodes: int, cpus: int) -> Iterator[Any]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _add_node(cluster: Any, **sizes: int) -> None:
-    for left in range(TRIES - 1, -1, -1):
-        try:
-            cluster.add_node(include_dashboard=False, include_log_monitor=False, no_monitor=True, **sizes)
-            return
-        except Exception as error:  # Ray's own, of no narrower type: it waits 30 seconds, which may not be enough here
-            if not left or "timed out during startup" not in str(error):
-                raise
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Lets a node take minutes to start: Ray gives it 30 seconds, which is not enough where others work too."""
+    from ray._private import services
+
+    ask: Any = services.get_node
+
+    def ask_again(*arguments: Any, **named: Any) -> Any:
+        end = time.monotonic() + STARTS
+        while True:
+            try:
+                return ask(*arguments, **named)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
+    services.get_node = ask_again
+    try:
+        yield
+    finally:
+        services.get_node = ask
 
 
 class Idle(Worker):

@@ -21,7 +21,6 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do from some release on; it warns until then
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # what goes wrong comes as an exception too
 }
-RETRIES = 20  # of a task whose worker died: machines that are taken away are no fault, an image that kills workers is
 
 
 @contextmanager
@@ -101,7 +100,6 @@ def captioned(
         compute=ray.data.ActorPoolStrategy(
             min_size=1, max_size=most, initial_size=max(1, min(most, room(needs), len(parts)))
         ),
-        ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
         **needs,
     )
     for row in dataset.iter_rows():

@@ -34,6 +34,10 @@ from tests.serving.ray_nodes import DOOMED, HangsOnDoomedNode
 pytestmark = [
     # what ray.data and ray.serve do themselves as they are imported
     pytest.mark.filterwarnings(r"ignore:`use_\w+` is deprecated:DeprecationWarning"),
+    # the port that a node finds for itself is asked for with a socket that ray does not close
+    pytest.mark.filterwarnings(
+        r"ignore:Exception ignored in. <socket\..*laddr=\('0.0.0.0', 0\)>:pytest.PytestUnraisableExceptionWarning"
+    ),
     pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field` is deprecated:DeprecationWarning"),
 ]
 ROOT = Path(__file__).parents[2]
