@@ -5,8 +5,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,8 +16,9 @@ from engine import Captioner, EngineError, OptionsError, RuntimeOptions, Schedul
 
 try:
     import uvicorn
+    from fastapi import FastAPI
 
-    from serving.http.app import create_app
+    from serving.http.app import WARM, create_app
     from serving.http.limits import Limits
     from serving.http.logs import log, start
     from serving.http.protocol import protocol
@@ -40,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         limits = Limits(**{each.name: arguments[each.name] for each in fields(Limits)})
         tokens = _tokens(arguments["token_file"])
         with _bind(arguments["host"], arguments["port"]) as listener:
-            captioner = Captioner(
+            load = partial(
+                Captioner,
                 arguments["bundle"],
                 provider=arguments["provider"],
                 precision=arguments["precision"],
@@ -49,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 runtime=RuntimeOptions(threads=arguments["threads"]),
             )
             given = {name: arguments[name] for name in SCHEDULER if arguments[name] is not None}
-            with Scheduler(captioner, **given) as scheduler:
-                _serve(scheduler, listener, limits, tokens, arguments["bundle"])
+            with Scheduler(load(), **given) as scheduler:
+                _serve(scheduler, listener, create_app(scheduler, limits=limits, tokens=tokens), limits, load)
     except (EngineError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -58,10 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(
-    scheduler: Scheduler, listener: socket.socket, limits: Limits, tokens: Sequence[bytes], bundle: str | None
+    scheduler: Scheduler, listener: socket.socket, app: FastAPI, limits: Limits, load: Callable[[], Captioner]
 ) -> None:
     lines = start(sys.stderr)
-    app = create_app(scheduler, limits=limits, tokens=tokens)
     config = uvicorn.Config(
         app,
         http=protocol(limits.upload_timeout),
@@ -76,7 +78,7 @@ def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn takes them over, and raises them again at its end
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: Thread(target=_swap, args=(scheduler, bundle)).start())
+        signal.signal(signal.SIGHUP, lambda *_: Thread(target=_swap, args=(scheduler, load)).start())
     host, port = listener.getsockname()[:2]
     log.info("listening", extra={"host": host, "port": port, "model": scheduler.captioner.bundle.manifest.name})
     try:
@@ -86,10 +88,12 @@ def _serve(
         lines.close()
 
 
-def _swap(scheduler: Scheduler, bundle: str | None) -> None:
+def _swap(scheduler: Scheduler, load: Callable[[], Captioner]) -> None:
     """Goes over to what now lies in the bundle's folder; where that is no good, all stays as it was."""
     try:
-        scheduler.swap(bundle)
+        captioner = load()
+        captioner.warmup(decodings=WARM)
+        scheduler.swap(captioner)
     except Exception as error:
         log.error("the model was not replaced", extra={"why": str(error)})
     else:
@@ -103,9 +107,13 @@ def _bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol_number)
-        if os.name == "posix":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        try:
+            if os.name == "posix":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         why = error.strerror or str(error)
         raise OSError(f"cannot listen on {host} port {port}: {why}; choose others with --host and --port") from error

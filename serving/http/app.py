@@ -26,6 +26,7 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+WARM = (Greedy(), Beam(), Sample(seed=0))  # after these no file of a bundle is needed any more
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -119,7 +120,7 @@ def create_app(
 
 async def _warm_up(app: FastAPI, scheduler: Scheduler) -> None:
     try:
-        for decoding in (Greedy(), Beam(), Sample(seed=0)):  # one by one: a shutdown waits for one of them only
+        for decoding in WARM:  # one by one: a shutdown waits for one of them only
             await asyncio.to_thread(scheduler.captioner.warmup, decodings=(decoding,))
     except Exception:
         log.exception("warm-up failed: the service will not be ready")
