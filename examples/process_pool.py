@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from engine import Captioner, RuntimeOptions
 
 WORKERS = 2
+captioner: Captioner  # each process has its own
 
 
 def start() -> None:
