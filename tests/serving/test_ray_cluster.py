@@ -44,12 +44,16 @@ ROOT = Path(__file__).parents[2]
 IMAGES, PART = 300, 10
 OPTIONS = f"--format jsonl --part-size {PART} --provider cpu --precision int8 --decoding greedy --concurrency 4".split()
 WAIT = 180  # seconds: for a machine on which others work
+SLOW = ("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S")
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with local_cluster(nodes=2, cpus=2) as nodes:
-        yield nodes
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SLOW:  # Serve would start its proxy anew again and again
+            patch.setenv(name, str(WAIT))
+        with local_cluster(nodes=2, cpus=2) as nodes:
+            yield nodes
 
 
 @pytest.fixture(scope="module")
