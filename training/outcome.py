@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 def outcome(work: Callable[[], None], *named: type[Exception]) -> int:
     """Does the work and returns 0, 1 for an error of a named kind (or an OSError), 130 after Ctrl-C."""
+    faults = (*named, OSError)
     try:
         work()
-    except (*named, OSError) as error:
+    except faults as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
