@@ -13,12 +13,12 @@ import numpy as np
 from engine.captioner import Captioner
 from engine.checks import is_int, is_number, require
 from engine.decoding.decode import rows_per_image
-from engine.decoding.rules import Rules
 from engine.errors import ClosedError, OptionsError
 from engine.images import ImageInput
 from engine.options import Beam, Decoding, Greedy, Sample
 from engine.result import Caption
 from engine.scheduling.counters import SchedulerStats
+from engine.scheduling.decoder import shared
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.line import Line
 from engine.scheduling.request import Ledger, Request
@@ -164,9 +164,8 @@ class Scheduler:
     def _request(
         self, line: Line, image: ImageInput, decoding: Decoding, timeout: float | None, words: Words | None
     ) -> Request:
-        bundle = line.captioner.bundle
-        Rules.of(decoding, bundle.vocabulary, bundle.manifest.defaults)
-        rows = rows_per_image(decoding, bundle.manifest.defaults)
+        line.check(shared(decoding))
+        rows = rows_per_image(decoding, line.captioner.bundle.manifest.defaults)
         if rows > self._max_rows:
             raise OptionsError(f"{decoding!r} takes {rows} rows, more than the scheduler's max_rows={self._max_rows}")
         if isinstance(image, bytearray | memoryview):  # whose owner may fill them anew before they are read

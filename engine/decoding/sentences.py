@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,9 +25,10 @@ def ranked(sentences: Iterable[Sentence], most: int) -> list[Sentence]:
     return sorted(sentences, key=lambda sentence: (not sentence.finished, -sentence.score))[:most]
 
 
-def divisors(max_length: int, length_penalty: float) -> list[float]:
+@lru_cache(maxsize=256)
+def divisors(max_length: int, length_penalty: float) -> tuple[float, ...]:
     """Returns what the log-probability of a sentence is divided by to give its score, for each length from 0."""
-    return [float(np.power(max(length, 1), length_penalty)) for length in range(max_length + 1)]
+    return tuple(float(np.power(max(length, 1), length_penalty)) for length in range(max_length + 1))
 
 
 class Growing:

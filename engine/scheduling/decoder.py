@@ -6,6 +6,7 @@ Requests with the same options share a search; all searches with questions of on
 import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class Decoder:
 
     def __init__(self, captioner: Captioner, max_rows: int) -> None:
         self._captioner = captioner
+        self._rules = lru_cache(maxsize=256)(partial(rules_of, captioner))
         self._capacity = 2 * max_rows  # rows of the last step and images that are admitted to the next
         self._lanes: dict[Kind, _Lane] = {}
         self._where: dict[Request, tuple[_Lane, Search]] = {}
@@ -67,7 +69,7 @@ class Decoder:
         by_kind: dict[Kind, list[tuple[Request, np.ndarray, Decoding, Search]]] = {}
         fresh: dict[Decoding, Search] = {}
         for request, features in arrivals:
-            key = _shared(request.decoding)
+            key = shared(request.decoding)
             held = (lane.searches[key] for lane in self._lanes.values() if key in lane.searches)
             search = fresh.get(key) or next(held, None) or self._search(key)
             fresh[key] = search
@@ -164,8 +166,7 @@ class Decoder:
                 self._streaming += request.words is not None
 
     def _search(self, decoding: Decoding) -> Search:
-        defaults = self._captioner.bundle.manifest.defaults
-        return begin(decoding, Rules.of(decoding, self._captioner.bundle.vocabulary, defaults), defaults)
+        return begin(decoding, self._rules(decoding), self._captioner.bundle.manifest.defaults)
 
     def _forget(self, request: Request) -> None:
         del self._where[request]
@@ -199,7 +200,12 @@ def failure(error: Exception, captioner: Captioner) -> EngineError:
     return told
 
 
-def _shared(decoding: Decoding) -> Decoding:
+def rules_of(captioner: Captioner, decoding: Decoding) -> Rules:
+    """Returns the constraints in token ids. Raises OptionsError for what the captioner's model does not fit."""
+    return Rules.of(decoding, captioner.bundle.vocabulary, captioner.bundle.manifest.defaults)
+
+
+def shared(decoding: Decoding) -> Decoding:
     """Returns the options without what each request of a search may have of its own."""
     if isinstance(decoding, Sample):
         return replace(decoding, style="plain", seed=None)

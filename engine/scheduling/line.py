@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from functools import lru_cache, partial
 from itertools import count
 from math import inf
 
@@ -15,8 +16,12 @@ from engine.captioner import Captioner
 from engine.errors import ClosedError, DeadlineError, ImageError, OverloadedError
 from engine.pipeline import Encoded
 from engine.runtime.encoder import LANE_IMAGES
-from engine.scheduling.decoder import Answer, Decoder, failure
+from engine.scheduling.decoder import Answer, Decoder, failure, rules_of
 from engine.scheduling.request import Ledger, Request
+
+
+READING = 2
+"""Threads before a device: one reads the images of a batch while the one before is encoded."""
 
 
 class Line:
@@ -27,6 +32,7 @@ class Line:
 
     def __init__(self, captioner: Captioner, ledger: Ledger, *, max_rows: int, max_queue: int, max_wait: float) -> None:
         self.captioner = captioner
+        self.check = lru_cache(maxsize=256)(partial(rules_of, captioner))
         self._ledger = ledger
         self._max_rows, self._max_queue, self._max_wait = max_rows, max_queue, max_wait
         self._lanes = captioner._graphs.encoder.lanes
@@ -41,7 +47,7 @@ class Line:
         self._deadlines: list[tuple[float, int, Request]] = []  # a heap
         self._numbers = count()
         self._closed = False
-        targets = [self._encode] * max(self._lanes, 1) + [self._decode]
+        targets = [self._encode] * (self._lanes or READING) + [self._decode]
         names = [f"scheduler-encoder-{i}" for i in range(len(targets) - 1)] + ["scheduler-decoder"]
         self._threads = [threading.Thread(target=t, name=n, daemon=True) for t, n in zip(targets, names, strict=True)]
         self._ready = threading.Event()

@@ -62,8 +62,7 @@ class Ledger:
         with self.lock:
             if request.settled:
                 return False
-            request.settled = True
-            self.count("cancelled")
+            self._settled(request, "cancelled")
             return True
 
     def settle(self, request: Request, answer: Caption | Exception, *, given_up: bool = False) -> None:
@@ -73,8 +72,7 @@ class Ledger:
         with self.lock:
             if request.settled:
                 return
-            request.settled = True
-            self.count("cancelled" if given_up else "finished" if finished else failure)
+            self._settled(request, "cancelled" if given_up else "finished" if finished else failure)
             if finished:
                 timings = Timings(
                     request.taken - request.arrived, request.encoded - request.taken, time.monotonic() - request.encoded
@@ -88,6 +86,10 @@ class Ledger:
                 request.future.set_result(answer)
             else:
                 request.future.set_exception(answer)
+
+    def _settled(self, request: Request, how: str) -> None:
+        request.settled, request.image = True, b""  # which is freed now, whoever keeps the future
+        self.count(how)
 
     def stats(self, *, queue_depth: int, rows_in_use: int, max_rows: int) -> SchedulerStats:
         """Returns all that was counted; the caller holds the lock."""
