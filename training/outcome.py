@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 def outcome(work: Callable[[], None], *named: type[Exception]) -> int:
     """Does the work and returns 0, 1 for an error of a named kind (or an OSError), 130 after Ctrl-C."""
-    faults = (*named, OSError)
+    faults: tuple[type[Exception], ...] = (*named, OSError)
     try:
         work()
     except faults as error:
