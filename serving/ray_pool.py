@@ -41,7 +41,10 @@ def cluster(address: str | None, needs: dict[str, Any]) -> Iterator[None]:
         if started:
             ray.init(address=address, **quiet)
     except Exception as error:  # Ray raises bare ones too
-        raise OptionsError(f"no Ray cluster can be reached at {address}: {one_line(error)}") from error
+        what = (
+            "Ray cannot be started on this machine" if address == "local" else f"no Ray cluster is found at {address}"
+        )
+        raise OptionsError(f"{what}: {one_line(error)}") from error
     try:
         if address == "local" and not room(needs):
             raise OptionsError(f"a worker needs {_plain(needs)}, and this machine has less")
