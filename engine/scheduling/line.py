@@ -19,7 +19,6 @@ from engine.runtime.encoder import LANE_IMAGES
 from engine.scheduling.decoder import Answer, Decoder, failure, rules_of
 from engine.scheduling.request import Ledger, Request
 
-
 READING = 2
 """Threads before a device: one reads the images of a batch while the one before is encoded."""
 

@@ -153,8 +153,27 @@ def test_steps_that_choose_on_the_device_choose_the_same(
     for _ in range(2):
         same(decoded(machine.decoder.start(given), decoding, graphs), decoded(graphs.start(given), decoding, graphs))
     chosen = {"Greedy": "greedy_step", "Sample": "sample_step"}[type(decoding).__name__]
-    scored = isinstance(decoding, Greedy) and decoding.with_scores
-    assert (chosen in machine.sessions) == (not scored and not getattr(decoding, "top_k", 0))
+    asked_for_best = isinstance(decoding, Greedy) and (decoding.with_scores or decoding.bad_endings)
+    assert (chosen in machine.sessions) == (not asked_for_best and not getattr(decoding, "top_k", 0))
+
+
+def test_images_that_join_a_running_decode_change_nothing(machine: Machine, graphs: Graphs) -> None:
+    given = features(graphs, 6)
+    bias = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32)
+    ours, host = machine.decoder.begin(24), graphs.begin(24)
+    answers = []
+    for model in (ours, host):
+        tokens, parents, found = np.empty(0, np.int64), np.empty(0, np.int64), []
+        for i in range(0, 6, 2):
+            places = model.admit(given[i : i + 2])
+            tokens = np.concatenate((tokens, np.full(2, graphs.bundle.vocabulary.start_id)))
+            ids, log_probs = model.step(tokens, np.concatenate((parents, places)), bias, 3)
+            tokens, parents = ids[:, 0].copy(), np.arange(len(ids))
+            found.append((ids.copy(), log_probs.copy()))
+        answers.append(found)
+    for (ids, log_probs), (expected_ids, expected) in zip(*answers, strict=True):
+        np.testing.assert_array_equal(ids, expected_ids)
+        np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-5)
 
 
 def test_the_rows_that_fill_a_bucket_change_nothing(machine: Machine, graphs: Graphs) -> None:

@@ -156,7 +156,13 @@ def test_nor_does_it_from_pixels_on_for_threads_that_ask_and_take_back(
 def test_rows_in_int8_do_not_depend_on_their_neighbours_either() -> None:
     captioner = Captioner(provider="cpu", precision="int8")
     photographs = sorted((Path(__file__).parents[2] / "samples").glob("*.jpg"))[:3]
-    ways = [Greedy(), Beam(), Beam(beam_size=5, num_hypotheses=3), Sample(seed=1), Sample(seed=2, top_k=5)]
+    ways: list[Decoding] = [
+        Greedy(),
+        Beam(),
+        Beam(beam_size=5, num_hypotheses=3),
+        Sample(seed=1),
+        Sample(seed=2, top_k=5),
+    ]
     with Scheduler(captioner) as scheduler:
         futures = [(p, way, scheduler.submit(p, way)) for p in photographs for way in ways]
         for photograph, way, future in futures:
@@ -337,7 +343,7 @@ def test_a_swap_loses_no_request_and_each_goes_to_one_bundle(tiny_bundle: Path, 
     with Scheduler(old) as scheduler:
 
         def load(seed: int) -> list[tuple[Captioner, CaptionFuture]]:
-            sent = []
+            sent: list[tuple[Captioner, CaptionFuture]] = []
             while not swapped.is_set() or len(sent) < 8:
                 before = swapped.is_set()
                 future = scheduler.submit(images[len(sent) % 6], Beam())
