@@ -25,12 +25,16 @@ class StandIn(Scheduler):
     """Accepts `room` requests and keeps their futures; what exceeds the room raises `refusal`."""
 
     def __init__(self, captioner: Captioner, *, room: int = 1000, refusal: Exception | None = None) -> None:
-        self._captioner = captioner
+        self._own = captioner
         self.room = room
         self.refusal = refusal
         self.futures: list[CaptionFuture] = []
         self.words: list[Words] = []
         self.timeouts: list[float | None] = []
+
+    @property
+    def captioner(self) -> Captioner:
+        return self._own
 
     def submit(self, image: Any, decoding: Any = None, *, timeout: float | None = None) -> CaptionFuture:
         if len(self.futures) >= self.room:

@@ -103,7 +103,7 @@ def test_all_bodies_together_have_a_budget_that_is_given_back(captioner: Caption
 
     async def use(client: httpx.AsyncClient) -> list[httpx.Response]:
         first = asyncio.create_task(client.post("/v1/captions", content=photos[0], headers=JPEG))
-        while not stand_in.futures:
+        while not stand_in.futures and not first.done():
             await asyncio.sleep(0)
         refused = await client.post("/v1/captions", content=photos[0], headers=JPEG)
         stand_in.answer()
@@ -316,7 +316,7 @@ def test_a_word_is_sent_before_the_next_is_known_and_a_late_error_is_an_event(
         scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/v1/captions/stream", "headers": headers}
         scope |= {"query_string": b"", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"}
         asking = asyncio.create_task(app(scope, receive, send))
-        while not stand_in.words:
+        while not stand_in.words and not asking.done():
             await asyncio.sleep(0)
         for word in ("a", "dog"):
             stand_in.words[0].put([word])
@@ -356,7 +356,7 @@ def test_a_client_that_goes_away_cancels_its_work(
         scope["query_string"] = b""
         scope |= {"asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"}
         asking = asyncio.create_task(app(scope, receive, send))
-        while not stand_in.futures:
+        while not stand_in.futures and not asking.done():
             await asyncio.sleep(0)
         for queue in stand_in.words:
             queue.put(words)
