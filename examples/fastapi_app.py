@@ -37,7 +37,8 @@ async def describe(request: Request) -> dict[str, str]:
 @app.exception_handler(EngineError)
 async def refuse(request: Request, error: EngineError) -> JSONResponse:
     """Answers a request that got no caption, by the kind of its error."""
-    return JSONResponse({"error": type(error).__name__}, STATUS.get(type(error), 503), {"Retry-After": "1"})
+    status = STATUS.get(type(error), 503)
+    return JSONResponse({"error": type(error).__name__}, status, {"Retry-After": "1"} if status == 429 else None)
 
 
 if __name__ == "__main__":

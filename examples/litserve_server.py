@@ -13,7 +13,7 @@ from engine import Caption, Captioner, DeadlineError, EngineError, ImageError, O
 STATUS = {ImageError: 422, OverloadedError: 429, DeadlineError: 504}
 
 
-class Captions(litserve.LitAPI):  # type: ignore[misc] - it has no types
+class Captions(litserve.LitAPI):  # type: ignore[misc]  # litserve has no types
     """LitServe awaits `predict` of one request beside those of others, so that no batch has to be waited for."""
 
     def setup(self, device: str) -> None:
