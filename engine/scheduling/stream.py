@@ -64,7 +64,8 @@ class Words:
 class CaptionStream:
     """The words of one caption, as soon as they stand: `async for word in stream`.
 
-    Iteration raises what befell the request. Leaving early (aclose, `async with`, or dropping the stream) cancels it.
+    Iteration raises what befell the request. Leaving early (aclose, `async with`, or dropping the stream) cancels it,
+    which ends the words.
     """
 
     def __init__(self, future: CaptionFuture, words: Words) -> None:
@@ -83,7 +84,8 @@ class CaptionStream:
     async def __anext__(self) -> str:
         word = await self._words.take()
         if word is None:
-            self._future.result()
+            if not self._future.cancelled():
+                self._future.result()
             raise StopAsyncIteration
         return word
 
