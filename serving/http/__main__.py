@@ -27,7 +27,7 @@ except ModuleNotFoundError as missing:
         raise
     sys.exit(f"error: the HTTP service needs {missing.name}: install captioning-engine[serve]")
 
-TOKEN = "CAPTIONING_TOKEN"  # the environment variable; noqa: S105 - a name, no token
+TOKEN = "CAPTIONING_TOKEN"  # the environment variable
 MAX_PIXELS = 50_000_000  # of one image: about 200 MB while it is decoded
 SCHEDULER = ("max_rows", "max_queue", "max_wait_ms")
 
