@@ -18,6 +18,7 @@ from engine.errors import ImageError, OptionsError
 from engine.images import MAX_PIXELS, ImageInput, load_pixels
 from engine.options import Beam, Decoding, Greedy, Sample
 from engine.pipeline import Pipeline
+from engine.process import Process
 from engine.result import Caption
 from engine.runtime.device import DeviceFeatures
 from engine.runtime.graphs import Graphs
@@ -56,6 +57,7 @@ class Captioner:
             provider=provider, precision=precision, batch_size=batch_size, runtime=runtime or RuntimeOptions()
         )
         self.batch_size = batch_size
+        self._process = Process("Captioner")
         self.choice, self._graphs = open_first(select(self.bundle, request), self._open)
         self.provider, self.precision = self.choice.provider, self.choice.precision
         self.max_pixels = max_pixels
@@ -116,6 +118,7 @@ class Captioner:
             raise OptionsError(f"on_error={on_error!r}: on_error must be 'raise' or 'return'")
         _require_batch(images)
         _require_decoding(decoding)
+        self._process.require()
         return self._captions(images, decoding, on_error == "raise")
 
     def _captions(self, images: Iterable[ImageInput], decoding: Decoding, fail: bool) -> Iterator[Caption | ImageError]:
@@ -126,6 +129,7 @@ class Captioner:
     def encode(self, batch: Iterable[ImageInput]) -> np.ndarray:
         """Returns the images' features: float32 (images, feature_size). Raises ImageError."""
         _require_batch(batch)
+        self._process.require()
         parts = [encoded.features for encoded in self._pipeline.run(batch, fail=True)]
         return np.concatenate([np.empty((0, self.bundle.manifest.feature_size), np.float32), *parts])
 
@@ -136,6 +140,7 @@ class Captioner:
     ) -> list[Caption]:
         """Returns one caption for each row of what `encode` returned. Raises OptionsError."""
         _require_decoding(decoding)
+        self._process.require()
         size = self.bundle.manifest.feature_size
         if not isinstance(features, DeviceFeatures):
             features = np.asarray(features)

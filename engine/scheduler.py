@@ -16,6 +16,7 @@ from engine.decoding.decode import rows_per_image
 from engine.errors import ClosedError, OptionsError
 from engine.images import ImageInput
 from engine.options import Beam, Decoding, Greedy, Sample
+from engine.process import Process
 from engine.result import Caption
 from engine.scheduling.counters import SchedulerStats
 from engine.scheduling.decoder import shared
@@ -40,6 +41,7 @@ class Scheduler:
         fits = is_number(max_wait_ms) and max_wait_ms >= 0
         require(fits, "Scheduler", "max_wait_ms", max_wait_ms, "a number from 0")
         self._max_rows, self._max_queue, self._max_wait = max_rows, max_queue, max_wait_ms / 1000
+        self._process = Process("Scheduler")
         self._ledger = Ledger()
         self._swapping = threading.Lock()
         self._line = self._open(captioner)
@@ -148,6 +150,7 @@ class Scheduler:
     ) -> CaptionFuture:
         if not isinstance(decoding, Greedy | Beam | Sample):
             raise OptionsError(f"decoding={decoding!r}: decoding must be a Greedy(), Beam() or Sample()")
+        self._process.require()
         fits = timeout is None or (is_number(timeout) and timeout >= 0)
         require(fits, "Scheduler.submit", "timeout", timeout, "a number of seconds from 0, or None")
         while True:

@@ -38,6 +38,7 @@ ALLOWED = {
         "training.metrics",
     },  # what a precision is worth
     "serving": {"engine"},
+    "examples": {"engine"},
 }
 # third-party modules that a package must never import
 FORBIDDEN = {"engine": {"torch", "onnx", "torchvision", "timm", "tqdm", "matplotlib", "fastapi", "ray"}}
