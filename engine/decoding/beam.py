@@ -1,5 +1,6 @@
 """Beam search over images at any stage, on arrays throughout: no loop over live sentences or candidates."""
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,13 +18,19 @@ from engine.decoding.sentences import Growing, Sentence, divisors, ranked
 class _Ended:
     """The sentences of one image that stand."""
 
+    most: int  # that will be returned
     sentences: list[Sentence] = field(default_factory=list)
-    worst: float = -np.inf  # score of the last that would be returned, if there are so many
+    _best: list[float] = field(default_factory=list)  # scores, rising, of those that would be returned
 
-    def add(self, sentence: Sentence, most: int) -> None:
+    @property
+    def worst(self) -> float:
+        """Score of the last that would be returned; -inf while there are fewer."""
+        return self._best[0] if len(self._best) == self.most else -np.inf
+
+    def add(self, sentence: Sentence) -> None:
         self.sentences.append(sentence)
-        if len(self.sentences) >= most:
-            self.worst = sorted((one.score for one in self.sentences), reverse=True)[most - 1]
+        bisect.insort(self._best, sentence.score)
+        del self._best[: -self.most]
 
 
 class BeamSearch(Search):
@@ -61,7 +68,7 @@ class BeamSearch(Search):
         totals = np.full((images, self._width), -np.inf)
         totals[:, 0] = 0
         self.owners += owners
-        self._ended += [_Ended() for _ in owners]
+        self._ended += [_Ended(self._most) for _ in owners]
         self._counts = np.concatenate((self._counts, np.zeros(images, np.int64)))
         self._worst = np.concatenate((self._worst, np.full(images, -np.inf)))
         self._totals = np.concatenate((self._totals, totals))
@@ -152,7 +159,7 @@ class BeamSearch(Search):
             last = int(words.ids[image, place]), float(words.log_probs[image, place])
             tokens, log_probs = self._growing.sentence(row, last)
             score = total / self._divisors[len(tokens)]
-            self._ended[image].add(Sentence(tokens, log_probs, score, finished), self._most)
+            self._ended[image].add(Sentence(tokens, log_probs, score, finished))
             self._worst[image] = self._ended[image].worst
             self._counts[image] += finished
 
@@ -163,7 +170,7 @@ class BeamSearch(Search):
             if total > -np.inf:
                 tokens, log_probs = self._growing.sentence(row)
                 score = total / self._divisors[len(tokens)]
-                self._ended[image].add(Sentence(tokens, log_probs, score, False), self._most)
+                self._ended[image].add(Sentence(tokens, log_probs, score, False))
 
     def _keep(self, kept: np.ndarray) -> None:
         """Goes on with some images, bool (images,)."""
