@@ -32,7 +32,7 @@ def transcripts() -> list[tuple[str, str]]:
 def test_the_python_in_the_readme_runs(code: str) -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for expected in re.findall(r"#> (.*)", code):
+    for expected in re.findall(r"# > (.*)", code):
         assert expected in done.stdout
 
 
@@ -49,4 +49,5 @@ def test_the_transcripts_in_the_readme_are_what_the_commands_print(command: str,
 
 def test_the_readme_shows_both() -> None:
     assert blocks("python")
+    assert any("# > " in code for code in blocks("python"))  # what they print is compared
     assert transcripts()

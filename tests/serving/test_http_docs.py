@@ -74,7 +74,7 @@ def test_commands_print_what_the_page_shows(service: Service, command: str, show
 def test_the_python_on_the_page_runs(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
-    for expected in re.findall(r"#> (.*)", code):
+    for expected in re.findall(r"# > (.*)", code):
         assert expected in done.stdout
 
 
