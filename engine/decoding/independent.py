@@ -60,7 +60,7 @@ class RowSearch(Search):
         """Takes images in: see Search. The same seed gives an image the same numbers wherever it stands."""
         rows = len(owners) * self._num_rows
         for owner in owners:
-            image = _Image(owner, [None] * self._num_rows)
+            image = _Image(owner, [None] * self._num_rows, self._num_rows)
             self._rows += [(image, sample) for sample in range(self._num_rows)]
         self._last = np.concatenate((self._last, np.full(rows, self._rules.start_id)))
         self._parents = np.concatenate((self._parents, np.repeat(state_rows, self._num_rows)))
@@ -95,7 +95,8 @@ class RowSearch(Search):
                 image, sample = self._rows[row]
                 word = [] if stuck[row] else [(int(last[row]), float(gained[row]))]
                 image.sentences[sample] = self._sentence(*self._growing.sentence(row, *word))
-                if None not in image.sentences:
+                image.left -= 1
+                if not image.left:
                     done.append((image.owner, ranked(filter(None, image.sentences), self._num_rows)))
             going = going[~over]
             last, gained = last[going], gained[going]
@@ -147,6 +148,7 @@ class _Image:
 
     owner: Any
     sentences: list[Sentence | None]
+    left: int  # rows that have not ended
 
 
 class Likeliest(Choose):
