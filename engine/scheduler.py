@@ -145,6 +145,15 @@ class Scheduler:
     ) -> None:
         self.close(cancel=error is not None)
 
+    async def __aenter__(self) -> "Scheduler":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # what is accepted needs the event loop to be answered
+        await asyncio.to_thread(self.close, cancel=error is not None)
+
     def _submit(
         self, image: ImageInput, decoding: Decoding, timeout: float | None, words: Words | None
     ) -> CaptionFuture:
@@ -185,7 +194,8 @@ class Scheduler:
             return withdrawn
 
         deadline = inf if timeout is None else time.monotonic() + timeout
-        request = Request(image, decoding, line.captioner, rows, CaptionFuture(withdraw), words, deadline)
+        future = CaptionFuture(withdraw, line.captioner.bundle.manifest.name)
+        request = Request(image, decoding, line.captioner, rows, future, words, deadline)
         return request
 
     def _open(self, captioner: Captioner) -> Line:

@@ -19,12 +19,14 @@ class Timings:
 class CaptionFuture(Future[Caption]):
     """A caption to come. Unlike others of its kind it can be cancelled until it is done, running or not.
 
-    timings: how long each stage took, once there is a caption; None before, and for a request that failed.
+    model: the name of the bundle that the request went to, which a `swap` does not change. timings: how long each stage
+    took, once there is a caption; None before, and for a request that failed.
     """
 
-    def __init__(self, withdraw: Callable[[], bool]) -> None:
+    def __init__(self, withdraw: Callable[[], bool], model: str = "") -> None:
         """withdraw() takes the request back, and says whether it came before the answer."""
         super().__init__()
+        self.model = model
         self.timings: Timings | None = None
         self._withdraw = withdraw
 

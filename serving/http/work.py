@@ -23,11 +23,6 @@ class Work:
         self.timeout = timeout
         self._done: deque[float] = deque([time.monotonic()], maxlen=64)  # when the last captions were done
 
-    @property
-    def model(self) -> str:
-        """The name of the model that new requests go to."""
-        return self.scheduler.captioner.bundle.manifest.name
-
     def problem(self, error: BaseException) -> Problem:
         """Returns what a client may know of an error."""
         return problem_of(error, self._retry_after())
@@ -37,7 +32,6 @@ class Work:
 
         An error of one of several images stands in its place; all others raise Problem.
         """
-        model = self.model
         futures: list[CaptionFuture] = []
         try:
             for image in images:  # one refused refuses all: `finally` takes the others back
@@ -53,7 +47,7 @@ class Work:
         entries = [
             self._entry(result, future, kept, request_id) for result, future in zip(results, futures, strict=True)
         ]
-        return Answer(model=model, request_id=request_id, captions=entries)
+        return Answer(model=futures[0].model, request_id=request_id, captions=entries)
 
     async def words(self, image: bytes, decoding: Decoding) -> AsyncGenerator[str | Captioned, None]:
         """Yields the words of an image's caption as they come, then the whole; leaving cancels. Raises Problem."""

@@ -365,3 +365,45 @@ def test_a_swap_loses_no_request_and_each_goes_to_one_bundle(tiny_bundle: Path, 
         assert scheduler.captioner.bundle.path == tiny_bundle
         assert scheduler.submit(images[0], Beam()).result(TIMEOUT) == expected[0]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("scheduler")]
+
+
+def test_a_future_names_the_bundle_that_it_went_to(tiny_bundle: Path, images: list[np.ndarray]) -> None:
+    tiny = Captioner(tiny_bundle, provider="cpu")
+    with Scheduler(tiny) as scheduler:
+        before = scheduler.submit(images[0])
+        scheduler.swap(None)  # the one that ships
+        after = scheduler.submit(images[0])
+        names = [future.model for future in (before, after)]
+        assert names == [tiny.bundle.manifest.name, scheduler.captioner.bundle.manifest.name]
+        assert len({*names}) == 2
+        assert before.result(TIMEOUT).text
+        assert after.result(TIMEOUT).text
+
+
+def test_a_task_may_hold_a_scheduler_open_and_its_loop_goes_on(tiny_captioner: Captioner) -> None:
+    async def work() -> tuple[Scheduler, list[CaptionFuture]]:
+        async with Scheduler(tiny_captioner) as scheduler:
+            futures = [scheduler.submit(np.zeros((8, 8, 3), np.uint8)) for _ in range(20)]
+            loop = asyncio.get_running_loop()
+            turned = asyncio.Event()
+            futures[-1].add_done_callback(lambda _: loop.call_soon_threadsafe(turned.set))
+        await turned.wait()
+        return scheduler, futures
+
+    scheduler, futures = asyncio.run(work())
+    assert all(future.done() and not future.cancelled() for future in futures)
+    with pytest.raises(ClosedError):
+        scheduler.submit(np.zeros((8, 8, 3), np.uint8))
+
+
+def test_a_task_that_fails_gives_up_what_it_had_asked_for(tiny_captioner: Captioner) -> None:
+    async def work(futures: list[CaptionFuture]) -> None:
+        async with Scheduler(tiny_captioner, max_rows=1) as scheduler:
+            futures.extend(scheduler.submit(np.zeros((8, 8, 3), np.uint8)) for _ in range(30))
+            raise KeyError("of the caller")
+
+    futures: list[CaptionFuture] = []
+    with pytest.raises(KeyError):
+        asyncio.run(work(futures))
+    assert all(future.done() for future in futures)
+    assert any(isinstance(future.exception(), ClosedError) for future in futures if not future.cancelled())

@@ -40,7 +40,7 @@ class StandIn(Scheduler):
         if len(self.futures) >= self.room:
             assert self.refusal
             raise self.refusal
-        future = CaptionFuture(lambda: not future.done())
+        future = CaptionFuture(lambda: not future.done(), self._own.bundle.manifest.name)
         self.futures.append(future)
         self.timeouts.append(timeout)
         return future
