@@ -1,5 +1,6 @@
 """The output folder of a bulk run: its record, its finished parts. A file that is there is whole. Knows no Ray."""
 
+import contextlib
 import io
 import json
 import uuid
@@ -49,6 +50,7 @@ class Output:
                     said = f"with {_plain(was)}, and this run has {_plain(is_now)}"
                     raise OptionsError(f"{self.place} was begun {said}: go on with the same, or take another OUTPUT")
             system.create_dir(f"{root}/{UNFINISHED}", recursive=True)
+            self.forget_attempts()
             if begun is None:
                 self._put(RECORD, json.dumps(record, indent=1).encode())
         except (pa.ArrowException, OSError) as error:
@@ -117,6 +119,27 @@ class Output:
             pq.write_table(table, buffer, compression="zstd")
             data = buffer.getvalue()
         self._put(name + ENDINGS[self.format], data)
+
+    def attempt(self, name: str) -> int:
+        """Notes that a worker begins a part, and returns how many began it before in this run and did not end it."""
+        system, root = locate(self.place)
+        earlier = self._attempts(name)
+        with system.open_output_stream(f"{root}/{UNFINISHED}/{uuid.uuid4().hex}.{name}") as stream:
+            stream.write(b"begun")
+        return len(earlier)
+
+    def forget_attempts(self, name: str = "") -> None:
+        """Forgets who began a part, or any."""
+        system, _ = locate(self.place)
+        for path in self._attempts(name):
+            with contextlib.suppress(FileNotFoundError):  # another worker has done it
+                system.delete_file(path)
+
+    def _attempts(self, name: str) -> list[str]:
+        system, root = locate(self.place)
+        infos = system.get_file_info(FileSelector(f"{root}/{UNFINISHED}", allow_not_found=True))
+        begun = [(info.path, info.base_name.partition(".")[2]) for info in infos]
+        return [path for path, part in begun if part and name in ("", part)]
 
     def end(self) -> None:
         """Clears away what killed workers left."""

@@ -24,6 +24,7 @@ from serving.ray_parts import Part, image_type, is_bytes, locate, one_line
 
 FETCHES = 16  # images that are fetched at once, so that an object store's latency is not waited for
 MAX_BYTES = 256 * 1024**2  # of an image file
+ATTEMPTS = 5  # at a part; Ray would begin it anew for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,12 @@ class Worker:
         self._require_both()
         if (counted := self._job.output.count(part.name)) is not None:
             return counted  # by a worker that died before it could say so
+        if (earlier := self._job.output.attempt(part.name)) >= ATTEMPTS:
+            whole = f"{part.table} from row {part.start}" if part.table else f"{part.files[0]} to {part.files[-1]}"
+            raise OSError(
+                f"{earlier} workers died or failed over the same {len(part)} images, {whole}: "
+                "one of them may bring a worker down, so take it out, or start again if it was the machines' fault"
+            )
         names: list[str] = []
         kept: list[pa.RecordBatch] = []
         images = self._rows(part, names, kept) if self._job.column else self._files(part, names)
@@ -111,6 +118,7 @@ class Worker:
         rows = [{"image": name, **row} for name, row in zip(names, rows, strict=True)]
         extra = pa.Table.from_batches(kept) if self._job.keep else None
         self._job.output.write(part.name, rows, extra)
+        self._job.output.forget_attempts(part.name)
         return len(rows), sum(row["error"] is not None for row in rows)
 
     def _files(self, part: Part, names: list[str]) -> Iterator[Any]:

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from engine import Captioner, Greedy, OptionsError
 from serving import ray_data
-from serving.ray_output import Output
+from serving.ray_output import UNFINISHED, Output
 from serving.ray_parts import Folder, Part, Tables, locate, usual_size
-from serving.ray_worker import Job, Worker, try_out
+from serving.ray_worker import ATTEMPTS, Job, Worker, try_out
 from tests.drawn import draw
 
 NAMES = [f"{i:02d}.jpg" if i % 3 else f"deep/er/{i:02d}.jpg" for i in range(20)]
@@ -207,6 +207,23 @@ def test_a_worker_leaves_a_finished_part_alone(job: Job) -> None:
     os.utime(file, ns=(1, 1))
     assert Worker(job).caption(part) == (2, 1)
     assert file.stat().st_mtime_ns == 1
+
+
+def test_a_part_that_brings_its_workers_down_ends_the_run_and_a_new_run_tries_again(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, other = Part("part-1", files=("01.jpg", "02.jpg")), Part("part-10", files=("03.jpg",))
+    with monkeypatch.context() as patched:
+        patched.setattr(Captioner, "iter_captions", lambda *_, **__: 1 / 0)
+        for _ in range(ATTEMPTS):
+            with pytest.raises(ZeroDivisionError):
+                Worker(job).caption(part)
+    with pytest.raises(OSError, match=f"{ATTEMPTS} workers died or failed over the same 2 images, 01.jpg to 02.jpg"):
+        Worker(job).caption(part)
+    assert Worker(job).caption(other)[0] == 1
+    job.output.begin({"model": "x"})
+    assert Worker(job).caption(part) == (2, 0)
+    assert not list((Path(job.output.place) / UNFINISHED).iterdir())
 
 
 @pytest.mark.parametrize("column", ["picture", "path", "nested.bytes"])
