@@ -65,9 +65,12 @@ def test_the_wheel_holds_the_engine_with_its_bundle_and_demands_little(wheel: Pa
         demands = Parser().parsestr(archive.read(metadata).decode()).get_all("Requires-Dist", [])
         (manifest,) = (name for name in names if Path(name).match("engine/models/*/manifest.json"))
         graphs = json.loads(archive.read(manifest))
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "engine").rglob("*.py")}
-    assert sources | {"engine/py.typed"} <= names
-    assert {name.split("/")[0] for name in names} == {"engine", "export", "training", metadata.split("/")[0]}
+    sources = {
+        path.relative_to(ROOT).as_posix() for part in ("engine", "serving") for path in (ROOT / part).rglob("*.py")
+    }
+    page = {f"serving/http/page/{name}" for name in ("index.html", "page.css", "page.js")}
+    assert sources | {"engine/py.typed"} | page <= names
+    assert {name.split("/")[0] for name in names} == {"engine", "export", "serving", "training", metadata.split("/")[0]}
     bundle = Path(manifest).parent
     listed = {graph["file"] for graph in graphs["graphs"]} | graphs["data_sha256"].keys() | {"vocabulary.json"}
     assert {(bundle / name).as_posix() for name in listed} <= names
