@@ -1,5 +1,6 @@
 """A real Triton server loads the repository and answers from it, over HTTP and gRPC."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -193,18 +194,11 @@ def test_a_client_that_cancels_gives_its_places_back(server: Server, photos: lis
 
 
 def test_the_warm_up_comes_before_a_model_is_ready(server: Server) -> None:
-    """A model whose warm-up fails is never ready; that of the one which is ready was run."""
-    from tritonclient.utils import InferenceServerException
-
     log = server.lines()
     ready = next(i for i, line in enumerate(log) if "successfully loaded 'captions'" in line)
     warmed = [i for i, line in enumerate(log) if "'captions' instance captions_0_0 is running warmup sample" in line]
     assert len(warmed) == 1
     assert warmed[0] < ready
-    with protocol("http").InferenceServerClient(server.address("http")) as client:
-        with pytest.raises(InferenceServerException):
-            client.load_model("cold")
-        assert not client.is_model_ready("cold")
 
 
 def test_the_python_of_the_page_prints_a_caption(
@@ -222,7 +216,7 @@ def test_the_python_of_the_page_prints_a_caption(
 def test_a_new_version_takes_over_and_no_request_is_lost(
     server: Server, exact: Captioner, photos: list[bytes], tmp_path: Path
 ) -> None:
-    """The last test of the file: the server has version 2 after it."""
+    """Near the end of the file: the server has version 2 after it."""
     bundle = tmp_path / "bundle"
     shutil.copytree(SHIPPED, bundle)
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
@@ -253,6 +247,18 @@ def test_a_new_version_takes_over_and_no_request_is_lost(
     assert old in said
     assert ask(server, "grpc", photos[:1]).as_numpy("caption")[0, 0].decode() == new
     assert np.isfinite(ask(server, "grpc", photos[:1]).as_numpy("log_prob")).all()
+
+
+def test_a_model_whose_warm_up_fails_is_never_ready(server: Server) -> None:
+    """The very last one: on a busy machine this Triton (2.51) dies itself of a warm-up that failed."""
+    from tritonclient.utils import InferenceServerException
+
+    with protocol("http").InferenceServerClient(server.address("http"), network_timeout=15) as client:
+        with pytest.raises((InferenceServerException, OSError)):
+            client.load_model("cold")
+        with contextlib.suppress(OSError):  # a dead server is not ready either
+            assert not client.is_model_ready("cold")
+    assert "'cold' instance cold_0_0 failed to run warmup sample" in "".join(server.lines())
 
 
 def test_the_page_adds_a_version_with_the_same_commands() -> None:
