@@ -125,7 +125,8 @@ class FakeCuda:
         """Returns device memory as an array; it must lie within one tensor."""
         if bound.host is not None:
             return bound.host
-        for base, data in list(self.memory.items()):
+        # a copy, in whose making no garbage is collected: that may free memory, and a list of the items would notice
+        for base, data in self.memory.copy().items():
             if base <= bound.address and bound.address + bound.size <= base + data.size:
                 part = data[bound.address - base : bound.address - base + bound.size]
                 return np.asarray(part.view(bound.dtype).reshape(bound.shape))
