@@ -18,7 +18,9 @@ MAX_PIXELS = 178_000_000
 ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 
 RESAMPLES = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS")}
-REFUSED_FORMATS = ("EPS", "WMF")  # Pillow hands these to an interpreter: not a thing to do with strangers' files
+REFUSED_FORMATS = ("EPS", "WMF", "ICO", "ICNS")
+"""Nothing to do with strangers' files: Pillow hands the first two to an interpreter, and unpacks the others, however
+large they are, before it tells their size."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

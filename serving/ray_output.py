@@ -155,7 +155,7 @@ class Output:
         system, root = locate(self.place)
         with system.open_input_file(f"{root}/{name}{ENDINGS[self.format]}") as file:
             if self.format == "jsonl":
-                return [json.loads(line)[column] for line in file.read().decode().splitlines()]
+                return [json.loads(line)[column] for line in file.read().split(b"\n") if line]
             return list(pq.read_table(file, columns=[column]).column(column).to_pylist())
 
     def _put(self, name: str, data: bytes) -> None:

@@ -1,4 +1,7 @@
-"""uvicorn's protocol with limits on headers, which it has not: bytes, and seconds in which they have to arrive."""
+"""uvicorn's protocol with limits that it has not: on the bytes of headers, and on how long a client may hold on.
+
+A client has some seconds for the headers of each request, and as many until the next one or to take what it is sent.
+"""
 
 import asyncio
 
@@ -8,21 +11,25 @@ MAX_HEAD = 64 * 1024  # bytes of request line and headers, counted by packets
 
 
 def protocol(seconds: float) -> type[asyncio.Protocol]:
-    """Returns uvicorn's HTTP protocol, whose clients have to send the headers of each request in some seconds."""
+    """Returns uvicorn's HTTP protocol, whose connections do nothing for no more than some seconds."""
 
     class Protocol(HttpToolsProtocol):
-        _late: asyncio.TimerHandle | None = None
+        _late: asyncio.TimerHandle | None = None  # closes what has no headers by then
+        _stuck: asyncio.TimerHandle | None = None  # ends what takes none of its answer until then
         _head: int | None = None  # bytes of the headers that are coming
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._late = self.loop.call_later(seconds, transport.close)
+            self._expect()
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
             self._head = 0
-            if not self._late:
-                self._late = self.loop.call_later(seconds, self.transport.close)
+            self._expect()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if self._head is not None:  # what follows a body in chunks is of no use to anybody, and has no limit
+                super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
             self._head = None
@@ -36,9 +43,33 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
                 if self._head > MAX_HEAD and not self.transport.is_closing():
                     self.send_400_response("The headers are too large.")
 
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            working = self.cycle is not None and not self.cycle.response_complete  # at a request that was sent ahead
+            if self._head is None and not working and not self.transport.is_closing():
+                self._expect()  # a body that goes on, or line ends, are no next request
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stuck = self.loop.call_later(seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._taken()
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._arrived()
+            self._taken()
             super().connection_lost(exc)
+
+        def _expect(self) -> None:
+            self._arrived()
+            self._late = self.loop.call_later(seconds, self.transport.close)
+
+        def _taken(self) -> None:
+            if self._stuck:
+                self._stuck.cancel()
+                self._stuck = None
 
         def _arrived(self) -> None:
             if self._late:

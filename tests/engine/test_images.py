@@ -18,7 +18,7 @@ from PIL import Image
 from engine.errors import ImageError, OptionsError
 from engine.images import RESAMPLES, describe, load_pixels
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO", "JPEG2000", "AVIF", "PSD", "QOI")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000", "AVIF", "PSD", "QOI")
 
 
 def photograph(width: int = 31, height: int = 23) -> Image.Image:
@@ -71,7 +71,7 @@ def test_a_memoryview_need_not_be_contiguous() -> None:
     same(memoryview(bytes(b for pair in zip(data, data, strict=True) for b in pair))[::2], photograph())
 
 
-@pytest.mark.parametrize("format", [f for f in FORMATS if f not in ("JPEG", "ICO", "PSD", "AVIF", "GIF", "WEBP")])
+@pytest.mark.parametrize("format", [f for f in FORMATS if f not in ("JPEG", "PSD", "AVIF", "GIF", "WEBP")])
 def test_lossless_formats_are_read_exactly(format: str) -> None:
     same(encoded(photograph(), format), photograph())
 
@@ -208,7 +208,7 @@ def test_alpha_is_laid_over_white(mode: str) -> None:
 
 def test_clear_pixels_are_white_in_every_file_format_that_knows_alpha() -> None:
     clear = Image.new("RGBA", (31, 23), (200, 0, 0, 0))
-    for format in ("PNG", "WEBP", "TIFF", "TGA", "ICO", "QOI", "GIF", "AVIF"):
+    for format in ("PNG", "WEBP", "TIFF", "TGA", "QOI", "GIF", "AVIF"):
         assert (exact(encoded(clear, format)) == 255).all(), format
     assert (exact(encoded(clear.convert("LA"), "PNG")) == 255).all()
 
@@ -536,6 +536,11 @@ def test_an_empty_pil_image_is_refused() -> None:
 
 def test_postscript_is_never_run() -> None:
     refused(encoded(photograph(), "EPS"), "is not an image of a known format")
+
+
+@pytest.mark.parametrize("format", ["ICO", "ICNS"])
+def test_what_is_unpacked_before_its_size_is_known_is_refused(format: str) -> None:
+    refused(encoded(photograph(), format), "is not an image of a known format")
 
 
 @pytest.mark.parametrize(

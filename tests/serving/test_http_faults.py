@@ -98,6 +98,43 @@ def test_a_client_that_sends_headers_without_end_is_let_go(service: Service) -> 
     connection.close()
 
 
+def test_a_client_that_sends_trailers_without_end_costs_no_memory_and_is_let_go(service: Service) -> None:
+    before = service.metric("process_resident_memory_bytes")
+    connection = socket.create_connection(("127.0.0.1", service.port))
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+        began = time.monotonic()
+        while time.monotonic() < began + 30:
+            connection.sendall(b"a: b\r\n" * 20_000)
+        raise AssertionError("trailers were taken for half a minute")
+    connection.close()
+    assert service.metric("process_resident_memory_bytes") < before + 50e6
+
+
+@pytest.mark.parametrize(
+    ("chunked", "after"), [(False, b"\r\n"), (True, b"1\r\na\r\n")], ids=["line ends", "a body that goes on"]
+)
+def test_a_client_that_holds_on_after_its_answer_is_let_go(service: Service, chunked: bool, after: bytes) -> None:
+    connection = socket.create_connection(("127.0.0.1", service.port))
+    more = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + more + b"\r\n")
+    assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    connection.sendall(after)
+    read_all(connection)  # to the end that the service makes
+
+
+def test_a_client_that_does_not_read_is_let_go(service: Service) -> None:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    connection.connect(("127.0.0.1", service.port))
+    began = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        while time.monotonic() < began + 60:
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        raise AssertionError("it was held for a minute")
+    connection.close()
+
+
 def test_a_client_that_sends_too_much_reads_why(service: Service) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(40):
