@@ -3,9 +3,10 @@
 import onnx
 import torch
 from onnx import numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.bundle import Bundle
+from training import checkpoint
 from training.encoders import Encoder, load_encoder
 from training.model import CaptionDecoder, DecoderConfig
 
@@ -13,11 +14,39 @@ PREFIX = "decoder."  # of the parameters in the graphs
 
 
 def restore_encoder(bundle: Bundle) -> Encoder:
-    """Loads the encoder whose weights the bundle names. Raises ValueError when they cannot be had, or are others."""
+    """Makes the encoder that the bundle was exported from: its weights are the bundle's own where it was fine-tuned.
+
+    Raises ValueError when they cannot be had, or are others.
+    """
     said = bundle.manifest.provenance["encoder"]
+    if said["weights"] == checkpoint.ENCODER:
+        return _unfolded(bundle, load_encoder(said["name"], "random"))
     encoder = load_encoder(said["name"], said["weights"])
     if encoder.fingerprint != said["fingerprint"]:
         raise ValueError(f"the weights {said['weights']!r} of {encoder.name} are not those of {bundle.path}")
+    return encoder
+
+
+def _unfolded(bundle: Bundle, encoder: Encoder) -> Encoder:
+    """Gives a network the graph's convolutions, into which the export folded batch normalisation, and leaves that idle.
+
+    It runs all the same, as in the network that was exported, so that it costs what it costs there.
+    """
+    graph = onnx.load(bundle.path / bundle.graph("encoder").file).graph
+    found = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in graph.initializer}
+    biases = {node.input[1]: node.input[2] for node in graph.node if node.op_type == "Conv"}
+    state = {}
+    convolution = ""
+    for name, module in encoder.network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            convolution = f"network.{name}.weight"
+            state[f"{name}.weight"] = found[convolution]
+        elif isinstance(module, nn.BatchNorm2d):
+            bias = found[biases[convolution]]
+            state |= {f"{name}.weight": torch.ones_like(bias), f"{name}.bias": bias}
+            state |= {f"{name}.running_mean": torch.zeros_like(bias)}
+            state |= {f"{name}.running_var": torch.full_like(bias, 1 - module.eps)}
+    encoder.network.load_state_dict(state, strict=False)  # all but the counts of batches seen
     return encoder
 
 
