@@ -19,7 +19,7 @@ OF_DECODERS = sorted(name for name, work in WORKS.items() if work.part in (DECOD
 
 def test_other_weights_are_noticed(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     other = restore_decoder(sides.bundle)
-    other.initial.weight.mul_(0.8)
+    other.initial.weight.mul_(-1)
     other.output.bias.mul_(0.5)
     monkeypatch.setattr(sides["eager"], "decoder", other)
     for work in OF_DECODERS:
@@ -32,7 +32,7 @@ def test_another_step_is_noticed(sides: Sides, monkeypatch: pytest.MonkeyPatch) 
 
     def wrong(self: PlainSession, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         log_probs, state = right(self, token_ids, state)
-        return log_probs * 1.1, state
+        return np.roll(log_probs, 1, axis=1), state
 
     monkeypatch.setattr(PlainSession, "score", wrong)
     for work in OF_DECODERS:
