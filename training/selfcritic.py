@@ -188,9 +188,7 @@ class SelfCritic(Loop[RewardEpoch]):
             counted &= words != vocabulary.end_id
         return np.repeat(images, len(words) // len(images)), words, counted.sum(axis=1)
 
-    def _greedy_score(
-        self, table: CaptionTable, judge: Callable[[np.ndarray, Tensor], np.ndarray], count: int
-    ) -> float:
+    def _greedy_score(self, table: CaptionTable, judge: Reward, count: int) -> float:
         """Returns the mean score of the averaged weights' greedy sentences for `count` images over the table."""
         self.averaged.eval()
         images = np.linspace(0, len(table.names) - 1, count).astype(np.int64)
