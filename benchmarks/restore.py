@@ -46,7 +46,9 @@ def _unfolded(bundle: Bundle, encoder: Encoder) -> Encoder:
             state |= {f"{name}.weight": torch.ones_like(bias), f"{name}.bias": bias}
             state |= {f"{name}.running_mean": torch.zeros_like(bias)}
             state |= {f"{name}.running_var": torch.full_like(bias, 1 - module.eps)}
-    encoder.network.load_state_dict(state, strict=False)  # all but the counts of batches seen
+    missing, _ = encoder.network.load_state_dict(state, strict=False)
+    if lacking := [name for name in missing if not name.endswith("num_batches_tracked")]:
+        raise ValueError(f"the encoder of {bundle.path} cannot be restored from its graph, which lacks {lacking[0]}")
     return encoder
 
 
