@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from serving.http.limits import Limits
-from serving.http.problems import Problem
+from serving.http.problems import RETRY, Problem
 
 MAX_FIELDS = 64
 MAX_FIELD_BYTES = 16 * 1024
@@ -40,9 +40,7 @@ class Budget:
     def take(self, count: int) -> None:
         """Takes some bytes, which the caller gives back. Raises Problem where there are not so many."""
         if self.held + count > self.size:
-            raise Problem(
-                "overloaded", "the service holds as many uploads as it may: try again later", {"Retry-After": "1"}
-            )
+            raise Problem("overloaded", "the service holds as many uploads as it may: try again later", RETRY)
         self.held += count
 
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from engine import ClosedError, DeadlineError, DeviceError, ImageError, OptionsError, OverloadedError
 
 MEDIA_TYPE = "application/problem+json"
+RETRY = {"Retry-After": "1"}  # seconds: each batch that starts makes room in the queue
 LONGEST_DETAIL = 300  # characters: a message may quote what the client sent
 
 
@@ -79,13 +80,11 @@ def http_problem(status: int, request_id: str) -> ProblemBody:
     )
 
 
-def problem_of(error: BaseException, retry_after: int = 1) -> Problem:
+def problem_of(error: BaseException) -> Problem:
     """Returns what a client may know of an error.
 
     Only messages that speak of what the client sent pass; those of devices and of faults of ours may hold paths.
-    retry_after: seconds after which a client that was refused may try again.
     """
-    wait = {"Retry-After": str(retry_after)}
     match error:
         case Problem():
             return error
@@ -94,13 +93,13 @@ def problem_of(error: BaseException, retry_after: int = 1) -> Problem:
         case OptionsError():
             return Problem("options", str(error))
         case OverloadedError():
-            return Problem("overloaded", "as many images are waiting as the service holds: try again later", wait)
+            return Problem("overloaded", "as many images are waiting as the service holds: try again later", RETRY)
         case ClosedError():
-            return Problem("closing", "the service is shutting down: try again later", wait)
+            return Problem("closing", "the service is shutting down: try again later", RETRY)
         case DeadlineError() | TimeoutError():
             return Problem("deadline", "the time for a request passed before its captions were done")
         case DeviceError():
-            return Problem("device", "the run that held this image failed on its device: try again", wait)
+            return Problem("device", "the run that held this image failed on its device: try again", RETRY)
     return Problem("internal", "an error that nobody foresaw; the service's log tells more under this request_id")
 
 

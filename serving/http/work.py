@@ -1,15 +1,12 @@
 """From images to answers by the scheduler: all images of a request are accepted, or none. Knows no HTTP."""
 
 import asyncio
-import math
-import time
-from collections import deque
 from collections.abc import AsyncGenerator
 
 from engine import Caption, CaptionFuture, CaptionStream, DeviceError, ImageError, Scheduler
 from serving.http.answers import Answer, Captioned, Failed, captioned
 from serving.http.options import Decoding
-from serving.http.problems import Problem, problem_of
+from serving.http.problems import problem_of
 
 GRACE = 2.0  # seconds after which the service no longer waits for a scheduler that ought to have given up itself
 OWN = (ImageError, DeviceError)  # errors that concern one image; others concern the request
@@ -21,11 +18,6 @@ class Work:
     def __init__(self, scheduler: Scheduler, timeout: float) -> None:
         self.scheduler = scheduler
         self.timeout = timeout
-        self._done: deque[float] = deque([time.monotonic()], maxlen=64)  # when the last captions were done
-
-    def problem(self, error: BaseException) -> Problem:
-        """Returns what a client may know of an error."""
-        return problem_of(error, self._retry_after())
 
     async def caption(self, images: list[bytes], decoding: Decoding, request_id: str) -> Answer:
         """Returns the captions of all images; being cancelled cancels them.
@@ -39,7 +31,7 @@ class Work:
             async with asyncio.timeout(self.timeout + GRACE):
                 results = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         except Exception as error:
-            raise self.problem(error) from error
+            raise problem_of(error) from error
         finally:
             for future in futures:
                 future.cancel()  # which does nothing to one that is done
@@ -63,10 +55,9 @@ class Work:
                 yield word
             async with asyncio.timeout_at(deadline):
                 caption = await stream.caption()
-            self._done.append(time.monotonic())
             yield captioned(caption, stream.timings)
         except Exception as error:
-            raise self.problem(error) from error
+            raise problem_of(error) from error
         finally:
             if stream:
                 await stream.aclose()
@@ -75,14 +66,8 @@ class Work:
         self, result: Caption | BaseException, future: CaptionFuture, kept: tuple[type[Exception], ...], request_id: str
     ) -> Captioned | Failed:
         if isinstance(result, Caption):
-            self._done.append(time.monotonic())
             return captioned(result, future.timings)
-        problem = self.problem(result)
+        problem = problem_of(result)
         if isinstance(result, kept):
             return Failed(error=problem.body(request_id))
         raise problem from result
-
-    def _retry_after(self) -> int:
-        """Returns the seconds in which the queue is done, at the speed of late."""
-        seconds = (time.monotonic() - self._done[0]) / len(self._done)  # per caption
-        return max(1, min(60, math.ceil(seconds * self.scheduler.stats().queue_depth)))
