@@ -40,7 +40,7 @@ def create_app(
     """Returns the service on a scheduler, which stays the caller's to close.
 
     tokens: bearer tokens, any of which opens; none means that the service is open. warm: warms the scheduler's
-    captioner up as the application starts, and is ready after it.
+    captioner up as the application starts, and is ready after it; mounted in another, an application does not start.
     """
     limits = limits or Limits()
     bodies, work = Bodies(limits), Work(scheduler, limits.timeout)
@@ -57,9 +57,15 @@ def create_app(
             await asyncio.gather(warming, return_exceptions=True)
 
     app = FastAPI(
-        title="Captions", version="1", description=description.text(), lifespan=lifespan, docs_url=None, redoc_url=None
+        title="Captions",
+        version="1",
+        description=description.text(),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the host that the request names
     )
-    app.state.ready = False
+    app.state.ready = not warm
 
     @app.post("/v1/captions", response_model=Answer, **description.captions(limits, many=True))
     async def captions(request: Request) -> Response:

@@ -84,7 +84,7 @@ def captions(limits: Limits, *, many: bool) -> dict[str, Any]:
         for name, schema in schemas.items()
     ]
     body = {"multipart/form-data": form, "application/octet-stream": raw, "image/*": raw}
-    responses: dict[int | str, dict[str, Any]] = problems(400, 408, 413, 415, 422, 429, 503, 504)
+    responses: dict[int | str, dict[str, Any]] = problems(400, 403, 408, 413, 415, 422, 429, 503, 504)
     responses[429]["headers"] = {
         "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait before trying again."}
     }

@@ -45,6 +45,8 @@ class Gate:
 
     async def _enter(self, visit: "_Visit") -> None:
         try:
+            if visit.scope["method"] == "POST" and visit.headers.get("sec-fetch-site") == "cross-site":
+                raise Problem("cross-site", "a page of another site asks, says the browser: only the service's own may")
             if not self._may_pass(visit):
                 challenge = {"WWW-Authenticate": "Bearer"}
                 raise Problem("token", "send the header `Authorization: Bearer` with the service's token", challenge)
@@ -59,7 +61,7 @@ class Gate:
                 await problem.response(visit.request_id)(visit.scope, visit.receive, visit.send)
 
     def _may_pass(self, visit: "_Visit") -> bool:
-        if not self.tokens or visit.scope["path"] in OPEN:
+        if not self.tokens or visit.path in OPEN:
             return True
         scheme, _, token = visit.headers.get("authorization", "").partition(" ")
         given = token.strip().encode("latin-1")
@@ -69,7 +71,7 @@ class Gate:
     def _note(self, visit: "_Visit") -> None:
         status = visit.status if visit.complete else GONE
         seconds = time.perf_counter() - visit.began
-        path = visit.scope["path"] if visit.scope["path"] in self.paths else "other"
+        path = visit.path if visit.path in self.paths else "other"
         method = visit.scope["method"] if visit.scope["method"] in METHODS else "other"
         self.metrics.add(method, path, status, seconds)
         self.metrics.bytes_received += visit.received
@@ -88,6 +90,7 @@ class _Visit:
         self.request_id = named if ID.fullmatch(named) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = self.request_id
         self.scope = scope
+        self.path = scope["path"].removeprefix(scope.get("root_path", ""))  # without that at which it is mounted
         self.status = 0
         self.complete = False
         self.received = 0

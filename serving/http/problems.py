@@ -33,6 +33,7 @@ TITLES = {
     "media-type": (415, "The body is of a type that the service does not take"),
     "slow": (408, "The body did not arrive in time"),
     "token": (401, "The bearer token is missing or wrong"),
+    "cross-site": (403, "A page of another site may not ask"),
     "overloaded": (429, "The service is busy"),
     "closing": (503, "The service is not available"),
     "device": (503, "The computation failed"),

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from engine import Captioner, Scheduler
+from engine import Captioner, ClosedError, Scheduler
 from serving.http import gate
 from serving.http.__main__ import _parser, _tokens, main
 from serving.http.app import create_app
@@ -68,6 +68,38 @@ def test_any_of_the_tokens_opens(guarded: FastAPI, given: str) -> None:
 @pytest.mark.parametrize("path", ["/", "/page.js", "/page.css", "/healthz", "/openapi.json"])
 def test_probes_and_the_page_need_no_token(guarded: FastAPI, path: str) -> None:
     assert ask(guarded, "GET", path).status_code == 200
+
+
+def test_mounted_in_another_application_the_service_is_itself(scheduler: Scheduler, photos: list[bytes]) -> None:
+    other = FastAPI()
+    other.mount("/cap", create_app(scheduler, tokens=[b"first"], warm=False))
+    for path in ("/", "/page.js", "/healthz", "/readyz", "/openapi.json"):
+        assert ask(other, "GET", f"/cap{path}").status_code == 200
+    for path in ("/v1/model", "/metrics", "/cap/healthz", "//healthz"):
+        problem(ask(other, "GET", f"/cap{path}"), 401, "token")
+    headers = JPEG | {"Authorization": "Bearer first"}
+    assert ask(other, "POST", "/cap/v1/captions", content=photos[0], headers=headers).status_code == 200
+    requests = parsed(ask(other, "GET", "/cap/metrics", headers=headers).text)["http_requests_total"]
+    assert requests['method="POST",path="/v1/captions",status="200"'] == 1
+
+
+def test_a_redirect_sends_nobody_to_the_host_that_a_header_names(app: FastAPI) -> None:
+    for path in ("/v1/model/", "/healthz/", "/v1/captions/"):
+        answer = ask(app, "GET", path, headers={"Host": "elsewhere.example"})
+        problem(answer, 404, "about:blank")
+        assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/captions", "/v1/captions/stream"])
+def test_a_page_of_another_site_cannot_spend_the_services_time(
+    captioner: Captioner, photos: list[bytes], path: str
+) -> None:
+    stand_in = StandIn(captioner, room=0, refusal=ClosedError("asked"))
+    app = create_app(stand_in, warm=False)
+    for site, status, kind in (("cross-site", 403, "cross-site"), ("same-origin", 503, "closing")):
+        headers = JPEG | {"Sec-Fetch-Site": site}
+        problem(ask(app, "POST", path, content=photos[0], headers=headers), status, kind)
+    assert ask(app, "GET", "/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200  # a link to the page
 
 
 def test_tokens_are_all_compared_in_constant_time(guarded: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
