@@ -8,27 +8,25 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from engine import Captioner, EngineError, OptionsError, RuntimeOptions, Scheduler
+from engine import Captioner, EngineError, RuntimeOptions, Scheduler
 
 try:
     import uvicorn
     from fastapi import FastAPI
 
     from serving.http.app import WARM, create_app
-    from serving.http.limits import Limits
+    from serving.http.limits import MAX_PIXELS, Limits
     from serving.http.logs import log, start
     from serving.http.protocol import protocol
+    from serving.http.tokens import TOKEN, read_tokens
 except ModuleNotFoundError as missing:
     if (missing.name or "").split(".")[0] in ("engine", "serving"):
         raise
     sys.exit(f"error: the HTTP service needs {missing.name}: install captioning-engine[serve]")
 
-TOKEN = "CAPTIONING_TOKEN"  # the environment variable
-MAX_PIXELS = 50_000_000  # of one image: about 200 MB while it is decoded
 SCHEDULER = ("max_rows", "max_queue", "max_wait_ms")
 
 
@@ -40,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(_parser().parse_args(argv))
     try:
         limits = Limits(**{each.name: arguments[each.name] for each in fields(Limits)})
-        tokens = _tokens(arguments["token_file"])
+        tokens = read_tokens(arguments["token_file"])
         with _bind(arguments["host"], arguments["port"]) as listener:
             load = partial(
                 Captioner,
@@ -118,21 +116,6 @@ def _bind(host: str, port: int) -> socket.socket:
         why = error.strerror or str(error)
         raise OSError(f"cannot listen on {host} port {port}: {why}; choose others with --host and --port") from error
     return listener
-
-
-def _tokens(file: str | None) -> list[bytes]:
-    """Returns the tokens, one a line of the file, or that of the environment. Raises OptionsError."""
-    where = f"the file {file}" if file else f"the variable {TOKEN}"
-    if file is None and TOKEN not in os.environ:
-        return []
-    try:
-        text = Path(file).read_bytes() if file else os.environb[TOKEN.encode()]
-    except OSError as error:
-        raise OptionsError(f"--token-file: {where} cannot be read ({error.strerror})") from error
-    tokens = [line.strip() for line in text.splitlines() if line.strip()]
-    if not tokens:
-        raise OptionsError(f"{where} holds no token: write one, or do without to let everybody in")
-    return tokens
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, fields
 
 from engine import OptionsError
 
+MAX_PIXELS = 50_000_000  # of one image, which the captioner holds: about 200 MB while it is decoded
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

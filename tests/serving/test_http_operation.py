@@ -16,10 +16,11 @@ from fastapi import FastAPI
 
 from engine import Captioner, ClosedError, Scheduler
 from serving.http import gate
-from serving.http.__main__ import _parser, _tokens, main
+from serving.http.__main__ import _parser, main
 from serving.http.app import create_app
 from serving.http.limits import Limits
 from serving.http.logs import MAX_WAITING, JsonLines
+from serving.http.tokens import read_tokens
 from tests.serving.calls import ask, problem, with_client
 from tests.serving.stand_in import StandIn
 
@@ -116,17 +117,27 @@ def test_tokens_are_all_compared_in_constant_time(guarded: FastAPI, monkeypatch:
 
 def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CAPTIONING_TOKEN", raising=False)
-    assert _tokens(None) == []
+    assert read_tokens() == []
     file = tmp_path / "tokens"
     file.write_text("one\n\n two \n")
-    assert _tokens(str(file)) == [b"one", b"two"]
+    assert read_tokens(str(file)) == [b"one", b"two"]
     monkeypatch.setenv("CAPTIONING_TOKEN", "three")
-    assert _tokens(None) == [b"three"]
+    assert read_tokens() == [b"three"]
     file.write_text("\n")
     with pytest.raises(ValueError, match="holds no token"):
-        _tokens(str(file))
+        read_tokens(str(file))
     with pytest.raises(ValueError, match="cannot be read"):
-        _tokens(str(tmp_path / "none"))
+        read_tokens(str(tmp_path / "none"))
+
+
+def test_ray_serve_reads_the_same_tokens_and_an_empty_one_never_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray_serve = pytest.importorskip("serving.ray_serve", reason="needs ray", exc_type=ImportError)
+    monkeypatch.setenv("CAPTIONING_TOKEN", "one\n two \n")
+    assert ray_serve.app(ray_serve.Options())._bound_deployment.init_args[1] == (b"one", b"two")
+    for empty in ("", " \n"):
+        monkeypatch.setenv("CAPTIONING_TOKEN", empty)
+        with pytest.raises(ValueError, match="holds no token"):
+            ray_serve.app(ray_serve.Options())
 
 
 def test_the_service_is_ready_only_after_its_warm_up(
