@@ -3,7 +3,6 @@
 Owns replicas: how many there are, how they start, prove their health and end. What they answer is serving.http's.
 """
 
-import os
 from contextlib import suppress
 from typing import Any
 
@@ -13,12 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from ray import serve
 from ray.serve import Application
 
-from engine import Beam, Captioner, DeadlineError, Greedy, OverloadedError, RuntimeOptions, Sample, Scheduler
-from serving.http.app import create_app
-from serving.http.limits import Limits
+from engine import Captioner, DeadlineError, Greedy, OverloadedError, RuntimeOptions, Scheduler
+from serving.http.app import WARM, create_app
+from serving.http.limits import MAX_PIXELS, Limits
+from serving.http.tokens import read_tokens
 
-TOKEN = "CAPTIONING_TOKEN"  # the environment variable
-MAX_PIXELS = 50_000_000  # of one image: about 200 MB while it is decoded
 PERIOD, PATIENCE = 10, 30  # seconds between two health checks, and that one may take
 UPLOADS = 5  # seconds beyond a request's own time before a replica that ends is killed
 
@@ -58,7 +56,7 @@ class Replica:
             max_pixels=MAX_PIXELS,
             runtime=RuntimeOptions(threads=options.num_cpus),
         )
-        captioner.warmup(decodings=(Greedy(), Beam(), Sample(seed=0)))
+        captioner.warmup(decodings=WARM)
         self._limits = Limits(timeout=options.timeout)
         self._tokens = tokens
         self._scheduler = Scheduler(
@@ -82,8 +80,10 @@ class Replica:
 
 
 def app(options: Options) -> Application:
-    """Returns the application as `serve run` starts it. The token, if any, is this process's CAPTIONING_TOKEN."""
-    token = os.environ.get(TOKEN, "").encode()
+    """Returns the application as `serve run` starts it. Tokens, if any, are this process's CAPTIONING_TOKEN's lines.
+
+    Raises OptionsError where that variable is there and empty.
+    """
     settings: dict[str, Any] = {
         "autoscaling_config": {
             "min_replicas": options.min_replicas,
@@ -99,5 +99,5 @@ def app(options: Options) -> Application:
         "graceful_shutdown_wait_loop_s": 0.5,
     }
     replica = serve.deployment(name="captions", **settings)(serve.ingress()(Replica))
-    application: Application = replica.bind(options, (token,) if token else ())
+    application: Application = replica.bind(options, tuple(read_tokens()))
     return application
