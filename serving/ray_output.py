@@ -5,7 +5,7 @@ import io
 import json
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -34,14 +34,14 @@ ENDINGS = {"parquet": ".parquet", "jsonl": ".jsonl"}
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A folder with one file for each finished part, in one of ENDINGS's formats."""
+    """A folder with one file for each finished part, in one of ENDINGS's formats. run: whose attempts it counts."""
 
     place: str
     format: str
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def begin(self, record: dict[str, Any]) -> None:
         """Writes the record, or compares it with that of the run which is continued. Raises OptionsError."""
-        system, root = locate(self.place)
         try:
             if (begun := self.record()) is not None:
                 differ = [name for name in record if begun.get(name) != record[name]]
@@ -49,9 +49,7 @@ class Output:
                     was, is_now = ({name: side.get(name) for name in differ} for side in (begun, record))
                     said = f"with {_plain(was)}, and this run has {_plain(is_now)}"
                     raise OptionsError(f"{self.place} was begun {said}: go on with the same, or take another OUTPUT")
-            system.create_dir(f"{root}/{UNFINISHED}", recursive=True)
-            self.forget_attempts()
-            if begun is None:
+            else:
                 self._put(RECORD, json.dumps(record, indent=1).encode())
         except (pa.ArrowException, OSError) as error:
             raise OptionsError(f"{self.place} cannot be written: {one_line(error)}") from error
@@ -109,10 +107,10 @@ class Output:
         """Writes a part as a whole; extra: further columns. Writing it again replaces it by the same."""
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         if extra is not None:
-            for field in extra.schema:
-                table = table.append_column(field, extra.column(field.name))
+            for kept in extra.schema:
+                table = table.append_column(kept, extra.column(kept.name))
         if self.format == "jsonl":
-            lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in table.to_pylist())
+            lines = (json.dumps(_without_nan(row), ensure_ascii=False) + "\n" for row in table.to_pylist())
             data = "".join(lines).encode(errors="backslashreplace")
         else:
             buffer = io.BytesIO()
@@ -121,30 +119,17 @@ class Output:
         self._put(name + ENDINGS[self.format], data)
 
     def attempt(self, name: str) -> int:
-        """Notes that a worker begins a part, and returns how many began it before in this run and did not end it."""
+        """Notes that a worker begins a part, and returns how many began it before in this run."""
         system, root = locate(self.place)
-        earlier = self._attempts(name)
-        with system.open_output_stream(f"{root}/{UNFINISHED}/{uuid.uuid4().hex}.{name}") as stream:
-            stream.write(b"begun")
-        return len(earlier)
-
-    def forget_attempts(self, name: str = "") -> None:
-        """Forgets who began a part, or any."""
-        system, _ = locate(self.place)
-        for path in self._attempts(name):
-            with contextlib.suppress(FileNotFoundError):  # another worker has done it
-                system.delete_file(path)
-
-    def _attempts(self, name: str) -> list[str]:
-        system, root = locate(self.place)
-        infos = system.get_file_info(FileSelector(f"{root}/{UNFINISHED}", allow_not_found=True))
-        begun = [(info.path, info.base_name.partition(".")[2]) for info in infos]
-        return [path for path, part in begun if part and name in ("", part)]
+        note = f"{self.run}.{name}"  # a byte for each
+        earlier: int = system.get_file_info(f"{root}/{UNFINISHED}/{note}").size or 0
+        self._write(note, bytes(earlier + 1))
+        return earlier
 
     def end(self) -> None:
-        """Clears away what killed workers left."""
+        """Clears away what is unfinished; a run beside this one makes what it needs again."""
         system, root = locate(self.place)
-        if system.get_file_info(f"{root}/{UNFINISHED}").type == FileType.Directory:
+        with contextlib.suppress(OSError):  # that run writes there, or clears away too
             system.delete_dir(f"{root}/{UNFINISHED}")
 
     def _has(self, name: str) -> bool:
@@ -159,12 +144,25 @@ class Output:
             return list(pq.read_table(file, columns=[column]).column(column).to_pylist())
 
     def _put(self, name: str, data: bytes) -> None:
-        """Writes beside, then renames: a killed writer leaves no file by that name, or the whole one."""
+        """Writes beside, then moves: a killed writer leaves no file by that name, or the whole one."""
         system, root = locate(self.place)
-        aside = f"{root}/{UNFINISHED}/{uuid.uuid4().hex}"
-        with system.open_output_stream(aside) as stream:
+        try:
+            system.move(self._write(uuid.uuid4().hex, data), f"{root}/{name}")
+        except OSError:  # a run beside this one ended just now
+            system.move(self._write(uuid.uuid4().hex, data), f"{root}/{name}")
+
+    def _write(self, name: str, data: bytes) -> str:
+        """Writes a file among what is unfinished, and returns its path."""
+        system, root = locate(self.place)
+        path = f"{root}/{UNFINISHED}/{name}"
+        try:
+            stream = system.open_output_stream(path)
+        except FileNotFoundError:
+            system.create_dir(f"{root}/{UNFINISHED}", recursive=True)
+            stream = system.open_output_stream(path)
+        with stream:
             stream.write(data)
-        system.move(aside, f"{root}/{name}")
+        return path
 
 
 def same_place(first: str, second: str) -> bool:
@@ -180,3 +178,8 @@ def _kind(system: FileSystem) -> str:
 
 def _plain(record: dict[str, Any]) -> str:
     return ", ".join(f"{name} {json.dumps(value)}" for name, value in record.items())
+
+
+def _without_nan(row: dict[str, Any]) -> Any:
+    """Returns the values that JSON has for a row's: null for NaN and infinite numbers, however deep."""
+    return json.loads(json.dumps(row, default=str), parse_constant=lambda _: None)

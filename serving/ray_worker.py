@@ -118,7 +118,6 @@ class Worker:
         rows = [{"image": name, **row} for name, row in zip(names, rows, strict=True)]
         extra = pa.Table.from_batches(kept) if self._job.keep else None
         self._job.output.write(part.name, rows, extra)
-        self._job.output.forget_attempts(part.name)
         return len(rows), sum(row["error"] is not None for row in rows)
 
     def _files(self, part: Part, names: list[str]) -> Iterator[Any]:

@@ -173,6 +173,53 @@ def test_a_file_that_is_there_is_whole(tmp_path: Path, monkeypatch: pytest.Monke
     ]
 
 
+def test_a_run_that_ends_takes_nothing_from_another_that_goes_on(tmp_path: Path) -> None:
+    ends, goes_on = (Output(str(tmp_path / "out"), "jsonl") for _ in range(2))
+    for output in (ends, goes_on):
+        output.begin({"model": "x"})
+    assert goes_on.attempt("part-1") == 0
+    ends.end()
+    finish(goes_on, Part("part-1", files=("00.jpg",)))
+    ends.end()
+    assert goes_on.attempt("part-2") == 0
+    assert goes_on.done() == {"part-1"}
+    goes_on.end()
+    assert not (tmp_path / "out" / UNFINISHED).exists()
+
+
+def test_a_part_is_written_though_another_run_ends_before_it_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, once = Output(str(tmp_path / "out"), "jsonl"), iter([True])
+    output.begin({"model": "x"})
+    write = Output._write
+
+    def and_end(self: Output, name: str, data: bytes) -> str:
+        path = write(self, name, data)
+        if next(once, False):
+            self.end()
+        return path
+
+    monkeypatch.setattr(Output, "_write", and_end)
+    finish(output, Part("part-1", files=("00.jpg",)))
+    assert output.count("part-1") == (1, 0)
+
+
+def test_json_lines_are_json_whatever_they_hold(tmp_path: Path) -> None:
+    output = Output(str(tmp_path / "out"), "jsonl")
+    output.begin({"model": "x"})
+    numbers = [[float("nan"), 1.0], [float("-inf"), None]]
+    extra = pa.table({"number": [float("nan"), 2.0], "nested": pa.array([{"deep": deep} for deep in numbers])})
+    names = ["a\u2028b.jpg", "a\x85\x0b.jpg"]
+    output.write("part-1", [{"image": name, "caption": "x"} for name in names], extra)
+    assert output.images(["part-1"]) == set(names)
+    assert output.count("part-1") == (2, 0)
+    lines = (tmp_path / "out" / "part-1.jsonl").read_bytes().removesuffix(b"\n").split(b"\n")
+    written = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert [row["number"] for row in written] == [None, 2.0]
+    assert [row["nested"]["deep"] for row in written] == [[None, 1.0], [None, None]]
+
+
 class _Breaks:
     """A file system whose writer is killed between writing and renaming."""
 
@@ -221,9 +268,9 @@ def test_a_part_that_brings_its_workers_down_ends_the_run_and_a_new_run_tries_ag
     with pytest.raises(OSError, match=f"{ATTEMPTS} workers died or failed over the same 2 images, 01.jpg to 02.jpg"):
         Worker(job).caption(part)
     assert Worker(job).caption(other)[0] == 1
-    job.output.begin({"model": "x"})
-    assert Worker(job).caption(part) == (2, 0)
-    assert not list((Path(job.output.place) / UNFINISHED).iterdir())
+    again = Output(job.output.place, job.output.format)
+    again.begin({"model": "x"})
+    assert Worker(replace(job, output=again)).caption(part) == (2, 0)
 
 
 @pytest.mark.parametrize("column", ["picture", "path", "nested.bytes"])
