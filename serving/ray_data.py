@@ -6,7 +6,6 @@ captioned and written stands in ray_parts, ray_worker and ray_output, which know
 
 import argparse
 import os
-import re
 import signal
 import sys
 import time
@@ -21,13 +20,13 @@ try:
 
     from serving.http.options import OPTIONS, WAYS, read_decoding
     from serving.ray_output import ENDINGS, SCHEMA, Output, same_place
-    from serving.ray_parts import Folder, Tables, one_line, usual_size
+    from serving.ray_parts import Folder, Tables, one_line, shown, usual_size
     from serving.ray_pool import captioned, cluster, opened_by_a_worker, room
     from serving.ray_worker import Job, Opened
 except ModuleNotFoundError as missing:
     if (missing.name or "").split(".")[0] in ("engine", "serving"):
         raise
-    sys.exit(f"error: bulk captioning needs {missing.name}: install captioning-engine[ray]")
+    sys.exit(f"error: bulk captioning needs {missing.name}: run python -m pip install '.[ray]' in a checkout")
 
 INTERRUPTED = 130  # 128 + the signal, as shells have it
 TELLS = 10.0  # seconds between two lines of progress where no terminal shows it
@@ -79,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 progress.add(images, errors)
         job.output.end()
     print(
-        f"{progress.done:,} images done, {progress.errors:,} of them without a caption, in {job.output.place}",
+        f"{progress.done:,} images done, {progress.errors:,} of them without a caption, in {shown(job.output.place)}",
         file=sys.stderr,
     )
     return 1 if progress.errors else 0
@@ -100,7 +99,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         raise OptionsError(f"--keep {taken[0]}: OUTPUT has a column of that name, or it is a part of one")
     source, place = _absolute(arguments.input), _absolute(arguments.output)
     if same_place(source, place) and (arguments.column or same_place(place, source)):
-        raise OptionsError(f"OUTPUT {place} lies in INPUT: it would be read as input itself")
+        raise OptionsError(f"OUTPUT {shown(place)} lies in INPUT: it would be read as input itself")
     return Job(
         input=source,
         output=Output(place, arguments.format),
@@ -125,7 +124,7 @@ def _record(job: Job, opened: Opened, arguments: argparse.Namespace, size: int) 
     """Returns what has to be the same when the run goes on: all that changes names or contents of its files."""
     decoding = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name)}
     return {
-        "input": re.sub("//[^/]*@", "//", job.input),  # a URI may hold a key
+        "input": shown(job.input),
         "column": job.column,
         "keep": list(job.keep),
         "format": job.output.format,

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from engine import OptionsError
-from serving.ray_parts import locate, one_line
+from serving.ray_parts import locate, one_line, shown
 
 RECORD = "_captions.json"  # what the run is; readers of Parquet pass over names with _
 UNFINISHED = "_unfinished"
@@ -48,11 +48,13 @@ class Output:
                 if differ:
                     was, is_now = ({name: side.get(name) for name in differ} for side in (begun, record))
                     said = f"with {_plain(was)}, and this run has {_plain(is_now)}"
-                    raise OptionsError(f"{self.place} was begun {said}: go on with the same, or take another OUTPUT")
+                    raise OptionsError(
+                        f"{shown(self.place)} was begun {said}: go on with the same, or take another OUTPUT"
+                    )
             else:
                 self._put(RECORD, json.dumps(record, indent=1).encode())
         except (pa.ArrowException, OSError) as error:
-            raise OptionsError(f"{self.place} cannot be written: {one_line(error)}") from error
+            raise OptionsError(f"{shown(self.place)} cannot be written: {one_line(error)}") from error
 
     def record(self) -> dict[str, Any] | None:
         """Returns the record of the run that began this output, None where nothing is there. Raises OptionsError."""
@@ -60,12 +62,14 @@ class Output:
         try:
             there = system.get_file_info(root)
             if there.type == FileType.File:
-                raise OptionsError(f"{self.place} is a file: OUTPUT is a folder, which is made if it is not there")
+                raise OptionsError(
+                    f"{shown(self.place)} is a file: OUTPUT is a folder, which is made if it is not there"
+                )
             if there.type == FileType.NotFound:
                 return None
             if system.get_file_info(f"{root}/{RECORD}").type == FileType.NotFound:
                 if any(info.base_name != UNFINISHED for info in system.get_file_info(FileSelector(root))):
-                    raise OptionsError(f"{self.place} holds files of something else: take a new or empty folder")
+                    raise OptionsError(f"{shown(self.place)} holds files of something else: take a new or empty folder")
                 return None
             with system.open_input_stream(f"{root}/{RECORD}") as stream:
                 record: dict[str, Any] = json.loads(stream.read())
@@ -73,9 +77,9 @@ class Output:
         except ValueError as error:
             if isinstance(error, OptionsError):
                 raise
-            raise OptionsError(f"{self.place}/{RECORD} is broken: take another OUTPUT") from error
+            raise OptionsError(f"{shown(self.place)}/{RECORD} is broken: take another OUTPUT") from error
         except (pa.ArrowException, OSError) as error:
-            raise OptionsError(f"{self.place} cannot be read: {one_line(error)}") from error
+            raise OptionsError(f"{shown(self.place)} cannot be read: {one_line(error)}") from error
 
     def done(self) -> set[str]:
         """Returns the names of the parts that are finished."""

@@ -24,6 +24,8 @@ SUFFIXES = re.compile(
     r"apng|avifs?|bmp|dib|gif|hei[cf]|ico|j2k|jfif|jp2|jpe?g?|jp[fx]|mpo|p[bgnp]m|pcx|png|psd|qoi|tga|tiff?|webp",
     re.IGNORECASE,
 )
+KEYS = re.compile(r"(?<=://)(?:[^/?#]*|[^/?#:]*:(?!\d+/)[^?#]*)@|\?[^#]*|#.*", re.DOTALL)
+"""Where a URI may hold a key, also one whose slashes should have been written as %2F."""
 LEAST, MOST, PARTS = 32, 4096, 256
 """Images of a part where nobody said how many: enough for this many parts, within these bounds."""
 FOOTERS = 16  # Parquet files that are looked into at once
@@ -51,7 +53,10 @@ def locate(place: str) -> tuple[FileSystem, str]:
         uri = urlsplit(place)
         system, root = _connected(uri._replace(path="/", fragment="").geturl())
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise OptionsError(f"{place} cannot be reached: {one_line(error)}") from error
+        why = one_line(error)
+        if shown(place) != place:
+            why = re.split("[:'\"]", why)[0]  # what follows quotes it
+        raise OptionsError(f"{shown(place)} cannot be reached: {why}") from error
     return system, f"{root.rstrip('/')}{unquote(uri.path)}".rstrip("/")
 
 
@@ -60,6 +65,11 @@ def _connected(uri: str) -> tuple[FileSystem, str]:
     """Connects once to each bucket: a table may name millions of images in it."""
     system, path = FileSystem.from_uri(uri)
     return system, str(path)
+
+
+def shown(place: str) -> str:
+    """Returns a place as messages and records have it: a URI without user, password and query, which may be keys."""
+    return KEYS.sub("", place) if "://" in place else place
 
 
 def one_line(error: BaseException) -> str:
@@ -82,7 +92,7 @@ class Folder:
         found = (path for path, _ in _listed(place) if SUFFIXES.fullmatch(path.rpartition(".")[2]))
         files = tuple(sorted(found))
         if not files:
-            raise OptionsError(f"there is no image file in {place}; images in Parquet files need --column")
+            raise OptionsError(f"there is no image file in {shown(place)}; images in Parquet files need --column")
         return cls(files)
 
     def parts(self, size: int) -> list[Part]:
@@ -121,7 +131,7 @@ class Tables:
         """Lists Parquet files that have the columns, the first of bytes or of text. Raises OptionsError."""
         files = sorted(path for path, _ in _listed(place) if not path or path.lower().endswith((".parquet", ".pq")))
         if not files:
-            raise OptionsError(f"there is no Parquet file (*.parquet) in {place}")
+            raise OptionsError(f"there is no Parquet file (*.parquet) in {shown(place)}")
         system, root = locate(place)
 
         def count(file: str) -> int:
@@ -129,15 +139,15 @@ class Tables:
             try:
                 with system.open_input_file(path) as stream:
                     table = pq.ParquetFile(stream)
-                    _check_columns(table.schema_arrow, columns, file or place)
+                    _check_columns(table.schema_arrow, columns, file or shown(place))
                     return int(table.metadata.num_rows)
             except (pa.ArrowException, OSError) as error:
-                raise OptionsError(f"{file or place} cannot be read as Parquet: {one_line(error)}") from error
+                raise OptionsError(f"{file or shown(place)} cannot be read as Parquet: {one_line(error)}") from error
 
         with ThreadPoolExecutor(FOOTERS) as pool:
             rows = tuple(zip(files, pool.map(count, files), strict=True))
         if not any(count for _, count in rows):
-            raise OptionsError(f"the Parquet files in {place} have no rows")
+            raise OptionsError(f"the Parquet files in {shown(place)} have no rows")
         return cls(rows)
 
     def parts(self, size: int) -> list[Part]:
@@ -207,12 +217,12 @@ def _listed(place: str) -> Iterable[tuple[str, FileInfo]]:
     try:
         there = system.get_file_info(root)
         if there.type == FileType.NotFound:
-            raise OptionsError(f"there is no {place}")
+            raise OptionsError(f"there is no {shown(place)}")
         if there.type == FileType.File:
             return [("", there)]
         infos = system.get_file_info(FileSelector(root, recursive=True))
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise OptionsError(f"{place} cannot be listed: {one_line(error)}") from error
+        raise OptionsError(f"{shown(place)} cannot be listed: {one_line(error)}") from error
     inside = ((info.path[len(root) + 1 :], info) for info in infos if info.type == FileType.File)
     return [(path, info) for path, info in inside if not any(name[0] in "._" for name in path.split("/"))]
 

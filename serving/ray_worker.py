@@ -20,7 +20,7 @@ from pyarrow.fs import FileSystem, FileType
 
 from engine import Beam, Caption, Captioner, EngineError, Greedy, Hypothesis, ImageError, RuntimeOptions, Sample
 from serving.ray_output import Output
-from serving.ray_parts import Part, image_type, is_bytes, locate, one_line
+from serving.ray_parts import Part, image_type, is_bytes, locate, one_line, shown
 
 FETCHES = 16  # images that are fetched at once, so that an object store's latency is not waited for
 MAX_BYTES = 256 * 1024**2  # of an image file
@@ -155,9 +155,10 @@ class Worker:
     def _require_both(self) -> None:
         """Refuses to write a part full of errors, or one that nobody finds, where a folder is not shared."""
         if self._system.get_file_info(self._root).type == FileType.NotFound:
-            raise OSError(f"a worker does not see {self._job.input}: use an object store, or a folder on every machine")
+            place = shown(self._job.input)
+            raise OSError(f"a worker does not see {place}: use an object store, or a folder on every machine")
         if not self._job.output.visible():
-            place = self._job.output.place
+            place = shown(self._job.output.place)
             raise OSError(f"a worker does not see {place}: use an object store, or a folder that all machines share")
 
 

@@ -1,5 +1,6 @@
 """Bulk captioning without Ray: parts, the output folder, what a worker writes, and faults told before anything runs."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,11 +16,12 @@ pytest.importorskip("ray", reason="needs the extra ray")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
 
 from engine import Captioner, Greedy, OptionsError
 from serving import ray_data
 from serving.ray_output import UNFINISHED, Output
-from serving.ray_parts import Folder, Part, Tables, locate, usual_size
+from serving.ray_parts import Folder, Part, Tables, locate, shown, usual_size
 from serving.ray_worker import ATTEMPTS, Job, Worker, try_out
 from tests.drawn import draw
 
@@ -203,6 +205,100 @@ def test_a_part_is_written_though_another_run_ends_before_it_is_moved(
     monkeypatch.setattr(Output, "_write", and_end)
     finish(output, Part("part-1", files=("00.jpg",)))
     assert output.count("part-1") == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "seen"),
+    [
+        ("s3://KEY:SECRET@bucket/a@b/c", "s3://bucket/a@b/c"),
+        ("s3://KEY:SEC/RET@bucket/a", "s3://bucket/a"),
+        ("s3://bucket/a@b?region=r&secret_key=SECRET#SECRET", "s3://bucket/a@b"),
+        ("hdfs://host:8020/a@b", "hdfs://host:8020/a@b"),
+        ("/a?b/c@e#f", "/a?b/c@e#f"),
+    ],
+)
+def test_a_place_is_shown_without_what_may_be_a_key(place: str, seen: str) -> None:
+    assert shown(place) == seen
+
+
+@pytest.mark.parametrize(
+    "place", ["s4://KEY:SECRET@b/x?secret_key=SECRET", "s3://KEY:SEC/RET@b/x", "s3://KEY@b/x?SECRET=y#SECRET"]
+)
+def test_no_key_is_shown_where_a_uri_leads_nowhere(place: str) -> None:
+    with pytest.raises(OptionsError, match=r"cannot be reached: [A-Z]") as caught:
+        locate(place)
+    assert not re.search("KEY|SEC|RET", str(caught.value))
+
+
+@pytest.fixture
+def keyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A URI with keys that leads to a folder in this test's own, for format(folder)."""
+    monkeypatch.setattr("serving.ray_parts._connected", lambda _: (LocalFileSystem(), str(tmp_path)))
+    return "s3://KEY:SECRET@bucket/{}?secret_key=SECRET"
+
+
+def test_no_key_comes_into_a_run_s_words_or_files(
+    folder: Path, tmp_path: Path, keyed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "broken.jpg").touch()
+
+    def without_ray(job: Job, parts: list[Part], *_: object) -> list[tuple[int, int]]:
+        return [Worker(job).caption(part) for part in parts]
+
+    monkeypatch.setattr(ray_data, "cluster", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(ray_data, "opened_by_a_worker", lambda job, _: try_out(job))
+    monkeypatch.setattr(ray_data, "room", lambda _: 1)
+    monkeypatch.setattr(ray_data, "captioned", without_ray)
+    command = [keyed.format("photos"), keyed.format("out"), "--format", "jsonl", "--provider", "cpu"]
+    assert ray_data.main(command) == 1
+    said = capsys.readouterr().err
+    assert "in s3://bucket/out\n" in said
+    written = [file.read_text(encoding="utf-8") for file in (tmp_path / "out").iterdir()]
+    assert len(written) == 2
+    assert not [text for text in (said, *written) if re.search("KEY|SECRET", text)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("gone out", "there is no s3://bucket/gone"),
+        ("empty out", "no image file in s3://bucket/empty;"),
+        ("empty out --column x", r"no Parquet file .* in s3://bucket/empty"),
+        ("photos/00.jpg out --column x", "s3://bucket/photos/00.jpg cannot be read as Parquet: "),
+        ("t.parquet out --column x", "s3://bucket/t.parquet has no column"),
+        ("none.parquet out --column x", "s3://bucket/none.parquet have no rows"),
+        ("photos photos", "OUTPUT s3://bucket/photos lies in INPUT"),
+        ("photos t.parquet", "s3://bucket/t.parquet is a file"),
+        ("photos tmp", "s3://bucket/tmp holds files of something else"),
+        ("photos broken", "s3://bucket/broken/_captions.json is broken"),
+    ],
+)
+def test_no_key_comes_into_a_fault(
+    arguments: str, said: str, folder: Path, tmp_path: Path, keyed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "00.jpg").write_bytes(b"no table")
+    for name in ("empty", "tmp", "broken"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "tmp" / "x").touch()
+    (tmp_path / "broken" / "_captions.json").touch()
+    as_table(folder, tmp_path / "t.parquet")
+    pq.write_table(pa.table({"x": pa.array([], pa.string())}), tmp_path / "none.parquet")
+    source, output, *more = arguments.split()
+    assert ray_data.main([keyed.format(source), keyed.format(output), *more]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.search(said, line), line
+    assert not re.search("KEY|SECRET", line)
+
+
+def test_no_key_comes_into_what_a_worker_refuses(job: Job, tmp_path: Path, keyed: str) -> None:
+    part = Part("part-1", files=("01.jpg",))
+    gone = keyed.format("gone")
+    for other in (replace(job, input=gone), replace(job, output=Output(gone, "jsonl"))):
+        with pytest.raises(OSError, match="does not see s3://bucket/gone: "):
+            Worker(other).caption(part)
+    job.output.begin({"model": "x"})
+    with pytest.raises(OptionsError, match=f"^s3://bucket/{Path(job.output.place).name} was begun with model"):
+        Output(keyed.format(Path(job.output.place).name), "jsonl").begin({"model": "y"})
 
 
 def test_json_lines_are_json_whatever_they_hold(tmp_path: Path) -> None:
