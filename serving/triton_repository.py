@@ -32,6 +32,7 @@ HELP = {
     "max_wait_ms": "longest time that Triton waits for more requests",
     "max_rows": "most sentences that grow at once in an instance",
     "max_in_flight": "most images under way in an instance; what comes beyond waits in Triton's queue",
+    "max_pixels": "most pixels of an image",
     "max_queue": "most requests of a priority that wait there",
     "timeout": "seconds that a request waits there, unless it says otherwise",
     "versions": "newest versions that are served",

@@ -50,8 +50,9 @@ class Settings:
     makes provider "auto" mean "cuda", so that nothing falls back in silence. instances: processes, on each GPU if kind
     is "gpu". max_batch_size: most images of a request, and of an encoder's run. max_wait_ms: longest time that Triton
     waits for more requests. max_rows: most sentences that grow at once. max_in_flight: most images under way in an
-    instance; what comes beyond waits in Triton's queue. max_queue: most requests of a priority that wait there,
-    timeout: seconds that one waits there unless it says otherwise. versions: newest versions that are served.
+    instance; what comes beyond waits in Triton's queue. max_pixels: of one image, 4 bytes each while it is decoded.
+    max_queue: most requests of a priority that wait in Triton's queue, timeout: seconds that one waits there unless it
+    says otherwise. versions: newest versions that are served.
     """
 
     name: str = "captions"
@@ -64,6 +65,7 @@ class Settings:
     max_wait_ms: float = 2.0
     max_rows: int = 256
     max_in_flight: int = 128
+    max_pixels: int = 50_000_000
     max_queue: int = 256
     timeout: float = 30.0
     versions: int = 1
@@ -72,7 +74,7 @@ class Settings:
         named = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name) is not None
         self._require("name", named, "letters, digits, '_', '-' and '.', not starting with '-' or '.'")
         self._require("kind", self.kind in PROVIDERS, "cpu or gpu")
-        for name in ("instances", "max_batch_size", "max_rows", "max_in_flight", "max_queue", "versions"):
+        for name in ("instances", "max_batch_size", "max_rows", "max_in_flight", "max_pixels", "max_queue", "versions"):
             self._require(name, 1 <= getattr(self, name) < 2**31, "a whole number from 1")
         self._require("threads", self.threads >= 0, "a whole number from 0")
         self._require("max_wait_ms", 0 <= self.max_wait_ms <= 60_000, "a number from 0 to 60,000")
@@ -101,6 +103,7 @@ class Settings:
             "threads": self.threads,
             "max_rows": self.max_rows,
             "max_in_flight": self.max_in_flight,
+            "max_pixels": self.max_pixels,
         }
         lines = (
             f"parameters {{ key: {json.dumps(key)} value {{ string_value: {json.dumps(str(value))} }} }}\n"

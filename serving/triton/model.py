@@ -55,6 +55,7 @@ class TritonPythonModel:
             provider=given["provider"],
             precision=given["precision"],
             batch_size=config["max_batch_size"],
+            max_pixels=int(given["max_pixels"]),
             runtime=RuntimeOptions(threads=int(given["threads"]), device_id=device),
         )
         captioner.warmup()
@@ -67,11 +68,16 @@ class TritonPythonModel:
     def execute(self, requests: Sequence[Any]) -> None:
         """Takes requests on; each is answered by its own sender when it is done."""
         for request in requests:
-            images = list(triton.get_input_tensor_by_name(request, "image").as_numpy()[:, 0])
+            sender = request.get_response_sender()
+            try:
+                images = list(triton.get_input_tensor_by_name(request, "image").as_numpy()[:, 0])
+                parameters, timeout = request.parameters(), request.timeout() / 1e6 or None
+            except Exception as error:  # left to Triton, it would be the answer of its neighbours too
+                _send(sender, _failure(error))
+                continue
             for _ in images:
                 self._places.acquire()
-            sender, parameters = request.get_response_sender(), request.parameters()
-            self._threads.submit(self._answer, sender, images, parameters, request.timeout() / 1e6 or None)
+            self._threads.submit(self._answer, sender, images, parameters, timeout)
 
     def finalize(self) -> None:
         """Finishes what was taken on, and ends every thread."""
@@ -85,11 +91,10 @@ class TritonPythonModel:
         except (EngineError, CancelledError) as error:
             response = _refusal(str(error), error)
         except Exception as error:  # whatever it is, a request that is never answered would hang its client
-            triton.Logger.log_error(f"a request failed: {error!r}")
-            response = _refusal("the model failed on this request: its server's log says why", error)
+            response = _failure(error)
         finally:
             self._places.release(len(images))
-        sender.send(response, flags=triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        _send(sender, response)
 
     def _captions(self, sender: Any, images: list[bytes], decoding: Decoding, timeout: float | None) -> list[Caption]:
         """Returns the images' captions. Raises the first image's error, and gives up the other images."""
@@ -145,6 +150,19 @@ def _response(captions: Sequence[Caption]) -> Any:
 def _plain(hypothesis: Hypothesis) -> dict[str, Any]:
     confidence = None if math.isnan(hypothesis.confidence) else hypothesis.confidence  # JSON has no NaN
     return {"caption": hypothesis.text, "confidence": confidence, "log_prob": hypothesis.log_prob}
+
+
+def _send(sender: Any, response: Any) -> None:
+    """Sends the one answer of a request."""
+    try:
+        sender.send(response, flags=triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    except Exception as error:
+        triton.Logger.log_error(f"an answer could not be sent: {error!r}")
+
+
+def _failure(error: Exception) -> Any:
+    triton.Logger.log_error(f"a request failed: {error!r}")
+    return _refusal("the model failed on this request: its server's log says why", error)
 
 
 def _refusal(sentence: str, error: Exception) -> Any:

@@ -1,6 +1,7 @@
 """The model inside the repository, on a stand-in for Triton's Python backend: what it does with requests."""
 
 import importlib.util
+import io
 import json
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine import Beam, Captioner, DeviceError, Greedy, OptionsError, Sample
 
@@ -79,7 +81,8 @@ def stand_in() -> Any:
     )
     module.Tensor = lambda name, values: types.SimpleNamespace(name=name, values=values)
     module.TritonError = Error
-    module.Logger = types.SimpleNamespace(log_error=lambda _: None)
+    module.logged = []
+    module.Logger = types.SimpleNamespace(log_error=module.logged.append)
     module.TRITONSERVER_RESPONSE_COMPLETE_FINAL = FINAL
 
     def response(tensors: Sequence[Any] = (), error: Error | None = None) -> Any:
@@ -108,6 +111,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 def started(module: Any, max_in_flight: int) -> Any:
     settings = {"provider": "cpu", "precision": "auto", "threads": 0, "max_rows": 64, "max_in_flight": max_in_flight}
+    settings["max_pixels"] = 1_000_000
     parameters = {name: {"string_value": str(value)} for name, value in settings.items()}
     config = json.dumps({"parameters": parameters, "max_batch_size": 4})
     instance = module.TritonPythonModel()
@@ -243,6 +247,44 @@ def test_every_failure_is_answered_and_frees_its_place(
     request = Request(photos[:1])
     model.execute([request])
     assert request.outputs()["caption"].shape == (1, 1)
+
+
+@pytest.mark.parametrize("unreadable", ["images", "written", "microseconds"])
+def test_a_request_that_cannot_be_read_fails_alone_and_keeps_no_place(
+    model: Any, photos: list[bytes], unreadable: str
+) -> None:
+    for _ in range(5):  # more than there are places
+        requests = [Request(photos[:1]) for _ in range(3)]
+        setattr(requests[1], unreadable, None)
+        model.execute(requests)
+        assert requests[1].error().code == Error.INTERNAL
+        assert requests[0].outputs()["caption"].shape == requests[2].outputs()["caption"].shape == (1, 1)
+
+
+def test_an_answer_that_cannot_be_sent_is_logged(module: Any, model: Any, photos: list[bytes]) -> None:
+    class Deaf(Request):
+        def send(self, response: Any, flags: int) -> None:
+            self.answered.set()
+            raise RuntimeError("nobody listens")
+
+    deaf, unreadable = Deaf(photos[:1]), Deaf(photos[:1])
+    unreadable.images = np.array([], np.object_)
+    model.execute([deaf, unreadable])
+    assert deaf.answered.wait(PATIENCE)
+    after = Request(photos[:1] * 4)  # all the places that there are
+    model.execute([after])
+    assert after.outputs()["caption"].shape == (4, 1)
+    assert sum("nobody listens" in line for line in module.triton.logged) == 2
+
+
+def test_a_photograph_with_more_pixels_than_the_setting_is_refused(model: Any) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (1001, 1000)).save(file, "PNG")
+    request = Request([file.getvalue()])
+    model.execute([request])
+    error = request.error()
+    assert error.code == Error.INVALID_ARG
+    assert "more than the limit of 1,000,000" in str(error)
 
 
 def test_a_request_whose_time_is_over_says_so(model: Any, photos: list[bytes]) -> None:

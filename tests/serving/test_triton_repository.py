@@ -53,6 +53,7 @@ def test_the_config_says_what_the_settings_say() -> None:
         "threads": "3",
         "max_rows": "99",
         "max_in_flight": "128",
+        "max_pixels": "50000000",
     }
 
 
@@ -163,6 +164,7 @@ def test_a_model_that_cannot_be_moved_into_place_gives_the_old_one_back(
         ("--instances 0", "--instances 0: must be a whole number from 1"),
         ("--max-batch-size 0", "--max-batch-size 0: must be a whole number from 1"),
         ("--max-in-flight 8", "--max-in-flight 8: must be at least max_batch_size (32)"),
+        ("--max-pixels 0", "--max-pixels 0: must be a whole number from 1"),
         ("--timeout 0", "--timeout 0.0: must be seconds above 0"),
         ("--timeout nan", "--timeout nan: must be seconds above 0"),
         ("--max-wait-ms -1", "--max-wait-ms -1.0: must be a number from 0"),
