@@ -1,17 +1,17 @@
 """`python -m serving.http`: the command line of the service. Owns its options, its start and how it ends."""
 
 import argparse
-import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from engine import Captioner, EngineError, RuntimeOptions, Scheduler
+from engine import Captioner, EngineError, OptionsError, RuntimeOptions, Scheduler
 
 try:
     import uvicorn
@@ -25,7 +25,7 @@ try:
 except ModuleNotFoundError as missing:
     if (missing.name or "").split(".")[0] in ("engine", "serving"):
         raise
-    sys.exit(f"error: the HTTP service needs {missing.name}: install captioning-engine[serve]")
+    sys.exit(f"error: the HTTP service needs {missing.name}: run python -m pip install '.[serve]' in a checkout")
 
 SCHEDULER = ("max_rows", "max_queue", "max_wait_ms")
 
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: everything accepted was finished; 2: the service could not start, told in one sentence.
     """
     arguments = vars(_parser().parse_args(argv))
+    asked: SimpleQueue[bool] = SimpleQueue()
+    signal.signal(signal.SIGHUP, lambda *_: asked.put(True))  # one that comes before there is a model waits for it
     try:
         limits = Limits(**{each.name: arguments[each.name] for each in fields(Limits)})
         tokens = read_tokens(arguments["token_file"])
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             given = {name: arguments[name] for name in SCHEDULER if arguments[name] is not None}
             with Scheduler(load(), **given) as scheduler:
-                _serve(scheduler, listener, create_app(scheduler, limits=limits, tokens=tokens), limits, load)
+                _serve(scheduler, listener, create_app(scheduler, limits=limits, tokens=tokens), limits, load, asked)
     except (EngineError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -59,7 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(
-    scheduler: Scheduler, listener: socket.socket, app: FastAPI, limits: Limits, load: Callable[[], Captioner]
+    scheduler: Scheduler,
+    listener: socket.socket,
+    app: FastAPI,
+    limits: Limits,
+    load: Callable[[], Captioner],
+    asked: "SimpleQueue[bool]",
 ) -> None:
     lines = start(sys.stderr)
     config = uvicorn.Config(
@@ -75,39 +82,49 @@ def _serve(
     server = uvicorn.Server(config)
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn takes them over, and raises them again at its end
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: Thread(target=_swap, args=(scheduler, load)).start())
+    swaps = Thread(target=_swap, args=(asked, scheduler, load), name="swaps")
     host, port = listener.getsockname()[:2]
     log.info("listening", extra={"host": host, "port": port, "model": scheduler.captioner.bundle.manifest.name})
+    swaps.start()
     try:
         server.run(sockets=[listener])
     finally:
+        asked.put(False)
+        swaps.join()  # an interpreter that ends under a model that loads may crash
         log.info("stopped")
         lines.close()
 
 
-def _swap(scheduler: Scheduler, load: Callable[[], Captioner]) -> None:
-    """Goes over to what now lies in the bundle's folder; where that is no good, all stays as it was."""
-    try:
-        captioner = load()
-        captioner.warmup(decodings=WARM)
-        scheduler.swap(captioner)
-    except Exception as error:
-        log.error("the model was not replaced", extra={"why": str(error)})
-    else:
-        log.info("the model was replaced", extra={"model": scheduler.captioner.bundle.manifest.name})
+def _swap(asked: "SimpleQueue[bool]", scheduler: Scheduler, load: Callable[[], Captioner]) -> None:
+    """Goes over to what lies in the bundle's folder each time that it is asked to; where that is no good, all stays.
+
+    One after the other: of two at once, the older could load for longer, and serve in the end.
+    """
+    while asked.get():
+        try:
+            captioner = load()
+            captioner.warmup(decodings=WARM)
+            scheduler.swap(captioner)
+        except Exception as error:
+            log.error("the model was not replaced", extra={"why": str(error)})
+        else:
+            log.info("the model was replaced", extra={"model": captioner.bundle.manifest.name})
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Takes the port before the model is loaded: who cannot have it should know at once. Raises OSError."""
+    """Takes the port before the model is loaded: who cannot have it should know at once.
+
+    Raises OSError and OptionsError.
+    """
+    if not 0 <= port <= 65535:  # others would be taken modulo 65536
+        raise OptionsError(f"--port {port}: a port is 0 to 65535")
     try:
         family, kind, protocol_number, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol_number)
         try:
-            if os.name == "posix":
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
         except OSError:
             listener.close()

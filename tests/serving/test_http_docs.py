@@ -14,6 +14,7 @@ import pytest
 
 from engine import Scheduler
 from serving.http.__main__ import _parser
+from serving.http.limits import Limits
 from serving.http.problems import TITLES
 from tests.serving.process import ROOT, Service
 
@@ -85,6 +86,11 @@ def test_the_limits_on_the_page_are_those_of_the_command_line() -> None:
     defaults = Scheduler.__init__.__kwdefaults__ | {name: value for name, value in options.items() if value is not None}
     assert len(shown) == 8
     assert shown == {name: str(defaults[name.replace("-", "_")]) for name in shown}
+
+
+def test_the_time_to_end_on_the_page_is_that_of_the_service() -> None:
+    (shown,) = re.findall(r"`--timeout` \+ `--upload-timeout` \+ 5 s, (\d+) s by default", PAGE)
+    assert int(shown) == Limits().timeout + Limits().upload_timeout + 5
 
 
 def test_the_problems_on_the_page_are_all_problems() -> None:

@@ -3,18 +3,21 @@
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from unittest.mock import Mock, call
 
 import httpx
 import pytest
 
 from engine import Captioner
-from serving.http.__main__ import main
+from serving.http.__main__ import _swap, main
 from tests.serving.process import Service
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -267,6 +270,27 @@ def test_sighup_goes_over_to_the_bundle_that_now_lies_there_and_loses_nothing(
     answers = asyncio.run(run())
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.json()["model"] for answer in answers} >= {manifest["name"]}
+
+
+def test_bundles_are_opened_one_after_the_other_and_the_last_good_one_serves() -> None:
+    asked: SimpleQueue[bool] = SimpleQueue()
+    for each in (True, True, True, False):
+        asked.put(each)
+    first, last, scheduler = Mock(), Mock(), Mock()
+    _swap(asked, scheduler, Mock(side_effect=[first, OSError("no bundle"), last]))
+    assert scheduler.mock_calls == [call.swap(first), call.swap(last)]
+
+
+def test_a_sighup_while_the_service_starts_is_kept_until_it_can_be_followed(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    os.mkfifo(tokens)
+    service = Service("--token-file", str(tokens))
+    with tokens.open("w") as file:  # which waits until the service reads it, before it opens the model
+        service.process.send_signal(signal.SIGHUP)
+        file.write("secret\n")
+    with service:
+        service.wait_for("the model was replaced")
+        assert service.terminate() == 0
 
 
 def test_a_bundle_that_is_removed_is_not_missed(movable: tuple[Service, Path], photos: list[bytes]) -> None:
