@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
 
-from engine import Beam, Caption, Captioner, EngineError, Greedy, Hypothesis, ImageError, RuntimeOptions, Sample
+from engine import Beam, Caption, Captioner, EngineError, Greedy, ImageError, RuntimeOptions, Sample
 from serving.ray_output import Output
 from serving.ray_parts import Part, image_type, is_bytes, locate, one_line, shown
+from serving.sentence import sentence
 
 FETCHES = 16  # images that are fetched at once, so that an object store's latency is not waited for
 MAX_BYTES = 256 * 1024**2  # of an image file
@@ -166,13 +166,8 @@ def as_row(result: Caption | ImageError) -> dict[str, Any]:
     """Returns the columns of a result, its image left out."""
     if isinstance(result, ImageError):
         return {"error": result.reason}
-    others = [_sentence(one) for one in result.alternatives]
-    return {**_sentence(result), "finished": result.finished, "alternatives": others, "error": None}
-
-
-def _sentence(one: Hypothesis) -> dict[str, Any]:  # NaN is null
-    numbers = {"confidence": one.confidence, "score": one.score, "log_prob": one.log_prob}
-    return {"caption": one.text, **{name: number if isfinite(number) else None for name, number in numbers.items()}}
+    others = [sentence(one) for one in result.alternatives]
+    return {**sentence(result), "finished": result.finished, "alternatives": others, "error": None}
 
 
 class _Unread:
