@@ -82,22 +82,26 @@ def load_pixels(
 
 def describe(source: object) -> str:
     """Returns a short name of an input for messages: its path, or what it is and how large. Never raises."""
+    try:
+        return _name(source)
+    except Exception:  # what a path or a file object of somebody else's may do
+        return f"{type(source).__name__} object"
+
+
+def _name(source: object) -> str:
     if isinstance(source, str | os.PathLike):
         path = os.fsdecode(source)
         return path if path.isprintable() and path else ascii(path)
     if isinstance(source, bytes | bytearray):
         return f"{len(source):,} bytes"
     if isinstance(source, memoryview):
-        try:
-            return f"{source.nbytes:,} bytes"
-        except ValueError:
-            return "released memoryview"
+        return f"{source.nbytes:,} bytes"
     if isinstance(source, np.ndarray):
         return f"array {source.shape} {source.dtype}"
     if isinstance(source, Image.Image):
         return f"PIL image {source.width} x {source.height} {source.mode}"
     name = getattr(source, "name", None)
-    return f"file {describe(name)}" if isinstance(name, str) else f"{type(source).__name__} object"
+    return f"file {_name(name)}" if isinstance(name, str) else f"{type(source).__name__} object"
 
 
 @dataclass(frozen=True, slots=True)

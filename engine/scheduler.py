@@ -1,5 +1,6 @@
 """The Scheduler: requests of one image each, from any thread or event loop, captioned together."""
 
+import _thread
 import asyncio
 import threading
 import time
@@ -44,10 +45,10 @@ class Scheduler:
         self._process = Process("Scheduler")
         self._ledger = Ledger()
         self._swapping = threading.Lock()
-        self._line = self._open(captioner)
-        self._lines = [self._line]  # the last takes new requests, the others are running out
+        self._line = self._open(captioner)  # takes new requests
+        self._lines = weakref.WeakSet([self._line])  # and those that are running out, which their threads keep
         self._closed = False
-        weakref.finalize(self, _abandon, self._lines)
+        weakref.finalize(self, _abandon, self._process, self._lines).atexit = False
 
     @property
     def captioner(self) -> Captioner:
@@ -65,7 +66,8 @@ class Scheduler:
 
         timeout: seconds from now, after which the request fails with a DeadlineError. An image that cannot be read is
         an ImageError of its own request, a run that failed a DeviceError. Files and PIL images must not be used
-        elsewhere until the future is done. Raises OptionsError, OverloadedError, ClosedError.
+        elsewhere until the future is done; of one that was cancelled, or late, a file may be read a little longer.
+        Raises OptionsError, OverloadedError, ClosedError.
         """
         return self._submit(image, decoding, timeout, None)
 
@@ -91,22 +93,22 @@ class Scheduler:
         Raises as `submit` does.
         """
         words = Words()
-        return CaptionStream(self._submit(image, decoding, timeout, words), words)
+        return CaptionStream(self._submit(image, decoding, timeout, words), words, self._ledger.dropped)
 
     def stats(self) -> SchedulerStats:
         """Returns what happened since the start."""
         with self._ledger.lock:
-            queued, rows = (sum(numbers) for numbers in zip(*(line.load() for line in self._lines), strict=True))
-            return self._ledger.stats(queue_depth=queued, rows_in_use=rows, max_rows=self._max_rows)
+            queued, rows = zip(*(line.load() for line in self._lines), strict=True)
+            return self._ledger.stats(queue_depth=sum(queued), rows_in_use=sum(rows), max_rows=self._max_rows)
 
     def swap(self, bundle: str | Path | Captioner | None) -> None:
         """Sends new requests to another bundle, or Captioner, which is opened and warmed up first.
 
-        What was accepted before is finished with the bundle that it came for. Raises as Captioner does.
+        What was accepted before is finished with the bundle that it came for; of two swaps at once the second begins
+        when the first is done. Raises as Captioner does, and ClosedError.
         """
+        self._process.require()
         with self._swapping:
-            if self._closed:
-                raise ClosedError("the scheduler is closed: it has nothing to swap")
             old, captioner = self._line.captioner, bundle
             if not isinstance(captioner, Captioner):
                 captioner = Captioner(
@@ -120,22 +122,32 @@ class Scheduler:
             captioner.warmup()
             line = self._open(captioner)
             with self._ledger.lock:
-                self._lines[:] = [*(one for one in self._lines if one.alive), line]
-                before, self._line = self._line, line
-            before.end()
+                unneeded = line if self._closed else self._line
+                if not self._closed:
+                    self._line = line
+                    self._lines.add(line)
+            unneeded.end()
+            if unneeded is line:
+                raise ClosedError("the scheduler is closed: it has nothing to swap")
 
     def close(self, *, cancel: bool = False, timeout: float | None = None) -> None:
         """Takes no more requests, finishes those accepted (cancel: gives them up), and ends its threads.
 
-        Waits for that, but no longer than so many seconds; what was not done by then goes on.
+        Waits for that, but no longer than so many seconds; what was not done by then goes on. A callback of a caption
+        may close, too, but does not wait: it would for itself. In a fork of the process nothing is there to be closed.
         """
+        fits = timeout is None or (is_number(timeout) and timeout >= 0)
+        require(fits, "Scheduler.close", "timeout", timeout, "a number of seconds from 0, or None")
+        if not self._process.here:
+            return
         until = None if timeout is None else time.monotonic() + timeout
-        with self._swapping:
-            self._closed = True
-            for line in self._lines:
-                line.end(cancel=cancel)
-        for line in self._lines:
-            line.join(None if until is None else max(0.0, until - time.monotonic()))
+        with self._ledger.lock:
+            self._closed, lines = True, list(self._lines)
+        for line in lines:
+            line.end(cancel=cancel)
+        if not any(line.calls for line in lines):
+            for line in lines:
+                line.join(None if until is None else max(0.0, until - time.monotonic()))
 
     def __enter__(self) -> "Scheduler":
         return self
@@ -195,7 +207,7 @@ class Scheduler:
 
         deadline = inf if timeout is None else time.monotonic() + timeout
         future = CaptionFuture(withdraw, line.captioner.bundle.manifest.name)
-        request = Request(image, decoding, line.captioner, rows, future, words, deadline)
+        request = Request(image, decoding, rows, future, words, deadline)
         return request
 
     def _open(self, captioner: Captioner) -> Line:
@@ -203,7 +215,8 @@ class Scheduler:
         return Line(captioner, self._ledger, max_wait=self._max_wait, **sizes)
 
 
-def _abandon(lines: list[Line]) -> None:
-    """Ends the threads of a scheduler that nobody has any more."""
-    for line in lines:
-        line.end(cancel=True)
+def _abandon(process: Process, lines: "weakref.WeakSet[Line]") -> None:
+    """Ends the threads of a scheduler that nobody has any more: in another thread, this one may hold the lock."""
+    if process.here:
+        for line in list(lines):
+            _thread.start_new_thread(line.end, (), {"cancel": True})

@@ -1,7 +1,7 @@
 """Beam search over images at any stage, on arrays throughout: no loop over live sentences or candidates."""
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,14 +125,16 @@ class BeamSearch(Search):
         """Returns the images of rows: see Search."""
         return [self.owners[image] for image in sorted(set(self._image_of_row()[rows].tolist()))]
 
-    def standing(self, owner: Any) -> list[int]:
-        """Returns the tokens that can no longer change: see Search."""
-        image = self.owners.index(owner)
-        rows = np.nonzero((self._image_of_row() == image) & (self._row_totals() > -np.inf))[0]
-        return common(
-            [*(self._growing.sentence(row)[0] for row in rows.tolist())]
-            + [one.tokens for one in ranked(self._ended[image].sentences, 1)]
-        )
+    def standing(self, owners: Collection[Any]) -> Iterator[tuple[Any, list[int]]]:
+        """Yields the tokens that can no longer change: see Search."""
+        rows: list[list[int]] = [[] for _ in self.owners]
+        live = np.nonzero(self._row_totals() > -np.inf)[0]
+        for row, image in zip(live.tolist(), self._image_of_row()[live].tolist(), strict=True):
+            rows[image].append(row)
+        for image, owner in enumerate(self.owners):
+            if owner in owners:
+                ended = [one.tokens for one in ranked(self._ended[image].sentences, 1)]
+                yield owner, common([*map(self._growing.tokens_of, rows[image]), *ended])
 
     def _settle(self, going: "Ranked") -> np.ndarray:
         """Returns which images are done, bool (images,), and adds the live sentences that then stand."""

@@ -1,6 +1,6 @@
 """Greedy decoding and sampling: each row chooses its next token by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any, Protocol
@@ -109,11 +109,15 @@ class RowSearch(Search):
         """Returns the images of rows: see Search."""
         return list(dict.fromkeys(self._rows[row][0].owner for row in np.nonzero(rows)[0].tolist()))
 
-    def standing(self, owner: Any) -> list[int]:
-        """Returns the tokens that can no longer change: see Search."""
-        rows = [i for i, (image, _) in enumerate(self._rows) if image.owner is owner]
-        ended = [one.tokens for one in self._rows[rows[0]][0].sentences if one is not None]
-        return common([*(self._growing.sentence(row)[0] for row in rows), *ended])
+    def standing(self, owners: Collection[Any]) -> Iterator[tuple[Any, list[int]]]:
+        """Yields the tokens that can no longer change: see Search."""
+        rows: dict[Any, list[int]] = {}
+        for row, (image, _) in enumerate(self._rows):
+            if image.owner in owners:
+                rows.setdefault(image.owner, []).append(row)
+        for owner, its_rows in rows.items():
+            ended = [one.tokens for one in self._rows[its_rows[0]][0].sentences if one is not None]
+            yield owner, common([*map(self._growing.tokens_of, its_rows), *ended])
 
     def _go_on(self, rows: np.ndarray) -> None:
         self._growing.take(rows)

@@ -1,6 +1,6 @@
 """What every search can do: take images in at any step, ask, be told, and say which images are done."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,8 +42,8 @@ class Search(Protocol):
         """Returns the images that have one of the rows, bool (rows,), that `ask` asked for last."""
         ...
 
-    def standing(self, owner: Any) -> list[int]:
-        """Returns the first tokens of an image's best sentence, as far as they can no longer change."""
+    def standing(self, owners: Collection[Any]) -> Iterator[tuple[Any, list[int]]]:
+        """Yields the first tokens of the best sentence of some images, as far as they can no longer change."""
         ...
 
 

@@ -76,9 +76,13 @@ class Growing:
         self.token_log_probs[:, self.column] = log_probs
         self.column += 1
 
+    def tokens_of(self, row: int) -> np.ndarray:
+        """Returns the tokens of a row, int64 (length,)."""
+        return self.tokens[row, self.begin[row] : self.column]
+
     def sentence(self, row: int, *last: tuple[int, float]) -> tuple[np.ndarray, np.ndarray]:
         """Returns tokens and token_log_probs of a row, and of a last word where one is given: its id and log_prob."""
-        tokens = self.tokens[row, self.begin[row] : self.column]
+        tokens = self.tokens_of(row)
         log_probs = self.token_log_probs[row, self.begin[row] : self.column]
         more, gained = np.array([id_ for id_, _ in last], np.int64), np.array([p for _, p in last], np.float32)
         return np.concatenate((tokens, more)), np.concatenate((log_probs, gained))

@@ -14,6 +14,8 @@ from engine.runtime.providers import onnxruntime
 
 MOST_BOUND = 1000
 """Bindings that are kept: a decode that images join and leave without end meets every shape."""
+NO_BIAS = np.zeros((1, 1), np.float32)
+"""Takes the place of a bias that is let go."""
 TEMPERATURES = 1e-30, 1e30
 """Beyond these single precision knows only 0 and infinity; the distribution is as sharp or as flat as it can be."""
 
@@ -101,6 +103,9 @@ class Steps(StepModel):
 
     def _run(self, bound: "_Bound") -> tuple[np.ndarray, np.ndarray]:
         bound.session.run_with_iobinding(bound.binding)
+        if bound.bias is not None and len(bound.bias) > 1:  # of this step alone: kept, it would be one for each shape
+            bound.bias = None
+            bound.binding.bind_cpu_input("bias", NO_BIAS)
         self._current, self._held = 1 - self._current, len(bound.ids)
         return bound.ids, bound.values
 

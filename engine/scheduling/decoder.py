@@ -4,10 +4,8 @@ Requests with the same options share a search; all searches with questions of on
 """
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
 
@@ -41,9 +39,10 @@ Answer = tuple[Request, Caption | Exception]
 class Decoder:
     """Decodes the requests of one captioner; belongs to one thread."""
 
-    def __init__(self, captioner: Captioner, max_rows: int) -> None:
+    def __init__(self, captioner: Captioner, max_rows: int, rules: Callable[[Decoding], Rules]) -> None:
+        """Rules returns the constraints of options, as `rules_of` does."""
         self._captioner = captioner
-        self._rules = lru_cache(maxsize=256)(partial(rules_of, captioner))
+        self._rules = rules
         self._capacity = 2 * max_rows  # rows of the last step and images that are admitted to the next
         self._lanes: dict[Kind, _Lane] = {}
         self._where: dict[Request, tuple[_Lane, Search]] = {}
@@ -78,6 +77,7 @@ class Decoder:
             try:
                 self._join(kind, several)
             except Exception as error:
+                self.drop([request for request, *_ in several])
                 failed += [(request, failure(error, self._captioner)) for request, *_ in several]
         return failed
 
@@ -183,15 +183,12 @@ class Decoder:
     def _send(self, search: Search) -> None:
         """Sends the words that stand to those who stream."""
         vocabulary = self._captioner.bundle.vocabulary
-        owner: Any
-        for owner in search.owners:
-            if owner.words is not None:
-                standing = [vocabulary.words[i] for i in search.standing(owner) if i != vocabulary.end_id]
-                if new := standing[owner.words.sent :]:
-                    owner.words.put(new)
+        for request, tokens in search.standing({owner for owner in search.owners if owner.words is not None}):
+            if new := [vocabulary.words[i] for i in tokens[request.words.sent :] if i != vocabulary.end_id]:
+                request.words.put(new)
 
 
-def failure(error: Exception, captioner: Captioner) -> EngineError:
+def failure(error: BaseException, captioner: Captioner) -> EngineError:
     """Returns what a request is told of a run that failed."""
     if isinstance(error, EngineError):
         return error

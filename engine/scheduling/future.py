@@ -1,7 +1,8 @@
 """One request's answer: a Future that can be cancelled at any stage, and how long the stages took."""
 
+import logging
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 
 from engine.result import Caption
@@ -28,11 +29,26 @@ class CaptionFuture(Future[Caption]):
         super().__init__()
         self.model = model
         self.timings: Timings | None = None
-        self._withdraw = withdraw
+        self._withdraw: Callable[[], bool] | None = withdraw
 
     def cancel(self) -> bool:
         """Takes the request back; its rows are free at the next step. False where the answer came first."""
-        if self._withdraw():
+        withdraw = self._withdraw
+        if withdraw is not None and withdraw():
+            self._withdraw = None
             super().cancel()
             self.set_running_or_notify_cancel()
         return self.cancelled()
+
+    def answer(self, answer: Caption | Exception) -> None:
+        """Sets the result, or the exception. Only the scheduler calls it."""
+        self._withdraw = None  # it keeps no request, line or model
+        try:
+            if isinstance(answer, Caption):
+                self.set_result(answer)
+            else:
+                self.set_exception(answer)
+        except InvalidStateError:  # somebody else has set it
+            pass
+        except BaseException:  # SystemExit of a callback, too: it would end the thread that answers all others
+            logging.getLogger(__name__).exception("a callback of a caption failed; the scheduler goes on")

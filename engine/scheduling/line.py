@@ -1,13 +1,11 @@
 """The threads of one captioner: some read and encode, one writes. Owns queue, rows and deadlines; searches nothing."""
 
 import contextlib
-import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
-from itertools import count
 from math import inf
 
 import numpy as np
@@ -16,8 +14,12 @@ from engine.captioner import Captioner
 from engine.errors import ClosedError, DeadlineError, ImageError, OverloadedError
 from engine.pipeline import Encoded
 from engine.runtime.encoder import LANE_IMAGES
+from engine.scheduling.deadlines import Deadlines
 from engine.scheduling.decoder import Answer, Decoder, failure, rules_of
 from engine.scheduling.request import Ledger, Request
+
+A_DAY = 86_400.0
+"""Seconds after which a longer wait looks up: the clock of a lock has an end."""
 
 READING = 2
 """Threads before a device: one reads the images of a batch while the one before is encoded."""
@@ -43,12 +45,14 @@ class Line:
         self._holding: set[Request] = set()  # rows
         self._rows = 0
         self._encoding = 0  # threads at it
-        self._deadlines: list[tuple[float, int, Request]] = []  # a heap
-        self._numbers = count()
+        self._deadlines = Deadlines()
         self._closed = False
         targets = [self._encode] * (self._lanes or READING) + [self._decode]
         names = [f"scheduler-encoder-{i}" for i in range(len(targets) - 1)] + ["scheduler-decoder"]
-        self._threads = [threading.Thread(target=t, name=n, daemon=True) for t, n in zip(targets, names, strict=True)]
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(target,), name=name, daemon=True)
+            for target, name in zip(targets, names, strict=True)
+        ]
         self._ready = threading.Event()
         for thread in self._threads:
             thread.start()
@@ -65,8 +69,8 @@ class Line:
             self._ledger.count("accepted")
             self._queue.append(request)
             self._to_encode.notify()
+            self._deadlines.add(request, unanswered=len(self._queue) + len(self._holding))
             if request.deadline < inf:
-                heapq.heappush(self._deadlines, (request.deadline, next(self._numbers), request))
                 self._to_decode.notify()
 
     def forget(self, request: Request) -> None:
@@ -97,16 +101,24 @@ class Line:
             self.forget(request)
 
     def join(self, timeout: float | None) -> None:
-        """Waits for the threads, where they are not the one that calls."""
+        """Waits for the threads."""
         until = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(None if until is None else max(0.0, until - time.monotonic()))
+            thread.join(None if until is None else min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX))
 
     @property
-    def alive(self) -> bool:
-        """Whether a thread is still running."""
-        return any(thread.is_alive() for thread in self._threads)
+    def calls(self) -> bool:
+        """Whether the thread that asks is one of the line's own: a callback, which must not wait for it."""
+        return threading.current_thread() in self._threads
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException:  # without this thread nothing would be answered any more
+            self.end(cancel=True)
+            raise
+        finally:
+            self._ready.set()
 
     def _unqueue(self, request: Request) -> None:
         with contextlib.suppress(ValueError):  # it may have failed and not been told yet
@@ -117,16 +129,23 @@ class Line:
     # --- encoding
 
     def _encode(self) -> None:
-        while requests := self._take():
+        while self._encode_some():
+            pass  # what was at hand is let go before the next wait, whoever it kept
+
+    def _encode_some(self) -> bool:
+        """Waits for requests and encodes them; False when there will be no more."""
+        requests = self._take()
+        if requests:
             alone = len(requests) == 1 and self._encoding == 1 and not self._queue
             try:
                 encoded = self.captioner._pipeline.encode([request.image for request in requests], alone=alone)
-            except Exception as error:
+            except BaseException as error:  # reading a file runs code of its owner, which may exit
                 self._answer((request, failure(error, self.captioner)) for request in requests)
             else:
                 self._pass_on(requests, encoded)
             with self._ledger.lock:
                 self._encoding -= 1
+        return bool(requests)
 
     def _take(self) -> list[Request]:
         """Waits for requests and returns those to encode next; none when there will be no more."""
@@ -136,7 +155,7 @@ class Line:
                     self._to_encode.notify_all()
                     self._to_decode.notify_all()
                     return []
-                self._to_encode.wait(wait if self._fitting() else None)
+                self._to_encode.wait(min(wait, A_DAY) if self._fitting() else None)
             now, taken = time.monotonic(), []
             for _ in range(self._share()):
                 if not self._fitting():
@@ -173,59 +192,69 @@ class Line:
             (request, fault) for request, fault in zip(requests, encoded.faults, strict=True) if fault is not None
         ]
         now = time.monotonic()
+        for request in good:
+            request.encoded, request.image = now, b""
         with self._ledger.lock:
             for i, request in enumerate(good):
-                request.encoded, request.image = now, b""
                 self._encoded.append((request, encoded.features[i : i + 1]))  # type: ignore[arg-type]
             self._to_decode.notify()
-        self._answer((request, ImageError(fault.reason, source=fault.source)) for request, fault in faults)
+        self._answer((request, _of_its_own(fault)) for request, fault in faults)
 
     # --- decoding
 
     def _decode(self) -> None:
-        decoder = Decoder(self.captioner, self._max_rows)
+        decoder = Decoder(self.captioner, self._max_rows, self.check)
         decoder.warm_up()
         self._ready.set()
-        while (work := self._work(decoder)) is not None:
-            arrivals, gone, late = work
-            for request in late:
-                self._ledger.settle(request, DeadlineError("the time for this request was over before it was done"))
-            try:
-                decoder.drop(gone)
-                self._free(gone)
-                answers = decoder.admit([arrival for arrival in arrivals if not arrival[0].settled])
-                self._free([request for request, _ in arrivals if request.settled])
-                if len(decoder):
-                    done, rows = decoder.step()
-                    answers += done
-                    self._ledger.steps(rows)
-            except Exception as error:  # what nobody foresaw: all that are decoded fail, and the next ones go on
-                decoder.clear()
-                with self._ledger.lock:
-                    lost = [request for request in self._holding if request.encoded]
-                answers = [(request, failure(error, self.captioner)) for request in lost]
-            self._answer(answers)
+        while self._decode_step(decoder):
+            pass
+
+    def _decode_step(self, decoder: Decoder) -> bool:
+        """Waits for work and does a step of it; False when all is done."""
+        self._ledger.cancel_dropped()
+        work = self._work(decoder)
+        if work is None:
+            return False
+        arrivals, gone, late = work
+        for request in late:
+            self._ledger.settle(request, DeadlineError("the time for this request was over before it was done"))
+        try:
+            decoder.drop(gone)
+            settled = {request for request, _ in arrivals if request.settled}  # read once: a cancel comes at any time
+            self._free([*gone, *settled])
+            answers = decoder.admit([arrival for arrival in arrivals if arrival[0] not in settled])
+            if len(decoder):
+                done, rows = decoder.step()
+                answers += done
+                self._ledger.steps(rows)
+        except Exception as error:  # what nobody foresaw: all that are decoded fail, and the next ones go on
+            decoder.clear()
+            with self._ledger.lock:
+                lost = [request for request in self._holding if request.encoded]
+            answers = [(request, failure(error, self.captioner)) for request in lost]
+        self._answer(answers)
+        return True
 
     def _work(self, decoder: Decoder) -> tuple[list[tuple[Request, np.ndarray]], list[Request], list[Request]] | None:
         """Waits for work and returns who arrived, who is gone and who is late; None when all is done."""
+        passed: list[Request] = []  # which are let go without the lock
         with self._ledger.lock:
             while True:
-                now, late = time.monotonic(), []
-                while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].settled):
-                    request = heapq.heappop(self._deadlines)[2]
-                    if not request.settled:
-                        late.append(request)
-                        if request in self._holding:
-                            self._gone.append(request)
-                        else:
-                            self._unqueue(request)
+                now = time.monotonic()
+                passed += self._deadlines.passed(now)
+                late = [request for request in passed if not request.settled]
+                for request in late:
+                    if request in self._holding:
+                        self._gone.append(request)
+                    else:
+                        self._unqueue(request)
                 if self._encoded or self._gone or late or len(decoder):
                     arrivals, self._encoded = self._encoded, []
                     gone, self._gone = self._gone, []
                     return arrivals, gone, late
                 if self._closed and not self._queue and not self._holding:
                     return None
-                self._to_decode.wait(self._deadlines[0][0] - now if self._deadlines else None)
+                self._to_decode.wait(min(self._deadlines.next - now, A_DAY))
 
     def _answer(self, answers: Iterable[Answer]) -> None:
         """Frees the rows of requests and answers them."""
@@ -243,3 +272,10 @@ class Line:
             self._to_encode.notify_all()
             if self._closed:
                 self._to_decode.notify_all()
+
+
+def _of_its_own(fault: ImageError) -> ImageError:
+    """Returns what is wrong with an image that is no entry of any batch."""
+    told = ImageError(fault.reason, source=fault.source)
+    told.__cause__ = fault.__cause__
+    return told

@@ -1,13 +1,11 @@
 """A request from its arrival to its answer, and the ledger of them all. Knows nothing of threads, models or images."""
 
-import contextlib
+import queue
 import threading
 import time
-from concurrent.futures import InvalidStateError
 from dataclasses import dataclass, field
 from math import inf
 
-from engine.captioner import Captioner
 from engine.errors import DeadlineError
 from engine.images import ImageInput
 from engine.options import Decoding
@@ -23,7 +21,6 @@ class Request:
 
     image: ImageInput
     decoding: Decoding
-    captioner: Captioner
     rows: int
     future: CaptionFuture
     words: Words | None = None
@@ -35,10 +32,15 @@ class Request:
 
 
 class Ledger:
-    """Counts, and sees to it that each request is answered once."""
+    """Counts, and sees to it that each request is answered once.
+
+    No image is let go while the lock is held: what its owner does then may be to ask the scheduler. dropped: futures
+    that nobody waits for any more; a garbage collection, which may come under the lock, can put one there.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.dropped: queue.SimpleQueue[CaptionFuture] = queue.SimpleQueue()
         self._counts = dict.fromkeys(("accepted", "finished", "failed", "cancelled", "expired", "refused"), 0)
         self._waits, self._encodes, self._decodes = Tally(SECONDS), Tally(SECONDS), Tally(SECONDS)
         self._batch_sizes, self._step_rows = Tally(SIZES), Tally(SIZES)
@@ -62,8 +64,18 @@ class Ledger:
         with self.lock:
             if request.settled:
                 return False
-            self._settled(request, "cancelled")
-            return True
+            request.settled = True
+            self.count("cancelled")
+        request.image = b""  # which is freed now, whoever keeps the future
+        return True
+
+    def cancel_dropped(self) -> None:
+        """Cancels what was dropped; called without the lock."""
+        try:
+            while True:
+                self.dropped.get_nowait().cancel()
+        except queue.Empty:
+            pass
 
     def settle(self, request: Request, answer: Caption | Exception, *, given_up: bool = False) -> None:
         """Answers a request, unless it has been; given_up: it counts as cancelled."""
@@ -72,7 +84,8 @@ class Ledger:
         with self.lock:
             if request.settled:
                 return
-            self._settled(request, "cancelled" if given_up else "finished" if finished else failure)
+            request.settled = True
+            self.count("cancelled" if given_up else "finished" if finished else failure)
             if finished:
                 timings = Timings(
                     request.taken - request.arrived, request.encoded - request.taken, time.monotonic() - request.encoded
@@ -81,15 +94,8 @@ class Ledger:
                 self._waits.add(timings.queued)
                 self._encodes.add(timings.encoding)
                 self._decodes.add(timings.decoding)
-        with contextlib.suppress(InvalidStateError):  # somebody else has set it
-            if isinstance(answer, Caption):
-                request.future.set_result(answer)
-            else:
-                request.future.set_exception(answer)
-
-    def _settled(self, request: Request, how: str) -> None:
-        request.settled, request.image = True, b""  # which is freed now, whoever keeps the future
-        self.count(how)
+        request.image = b""
+        request.future.answer(answer)
 
     def stats(self, *, queue_depth: int, rows_in_use: int, max_rows: int) -> SchedulerStats:
         """Returns all that was counted; the caller holds the lock."""

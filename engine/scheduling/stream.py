@@ -1,6 +1,7 @@
 """A caption word by word, for asyncio. Owns the way of words from the decoding thread into an event loop."""
 
 import asyncio
+import queue
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ class Words:
         self._sent = 0
         self._lock = threading.Lock()
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._closed = False
+        self.closed = False
 
     @property
     def sent(self) -> int:
@@ -35,7 +36,7 @@ class Words:
     def close(self) -> None:
         """Says that no more will come."""
         with self._lock:
-            self._closed = True
+            self.closed = True
         self._wake()
 
     async def take(self) -> str | None:
@@ -44,7 +45,7 @@ class Words:
             with self._lock:
                 if self._words:
                     return self._words.popleft()
-                if self._closed:
+                if self.closed:
                     return None
                 loop = asyncio.get_running_loop()
                 ready = loop.create_future()
@@ -68,9 +69,11 @@ class CaptionStream:
     which ends the words.
     """
 
-    def __init__(self, future: CaptionFuture, words: Words) -> None:
+    def __init__(self, future: CaptionFuture, words: Words, dropped: "queue.SimpleQueue[CaptionFuture]") -> None:
+        """Dropped takes the future of a stream that is let go before its end."""
         self._future = future
         self._words = words
+        self._dropped = dropped
         future.add_done_callback(lambda _: words.close())
 
     @property
@@ -106,7 +109,8 @@ class CaptionStream:
         await self.aclose()
 
     def __del__(self) -> None:
-        self._future.cancel()
+        if not self._words.closed:  # a cancel takes locks, which the thread that collects the garbage may hold
+            self._dropped.put(self._future)
 
 
 def _resolve(ready: "asyncio.Future[None]") -> None:

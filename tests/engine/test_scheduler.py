@@ -17,7 +17,7 @@ from PIL import Image
 
 from engine import Beam, Caption, Captioner, ClosedError, Greedy, OptionsError, Sample, Scheduler
 from engine.options import Decoding
-from engine.scheduling.decoder import Decoder
+from engine.scheduling.decoder import Decoder, rules_of
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.request import Request
 
@@ -98,8 +98,8 @@ def test_an_answer_is_that_of_a_lone_image_whoever_comes_and_goes(
     visits: list[tuple[int, int, Decoding, int | None]],
 ) -> None:
     features = captioner.encode(images)
-    decoder = Decoder(captioner, max_rows=128)
-    requests = [Request(b"", way, captioner, 1, CaptionFuture(lambda: True)) for _, _, way, _ in visits]
+    decoder = Decoder(captioner, 128, functools.partial(rules_of, captioner))
+    requests = [Request(b"", way, 1, CaptionFuture(lambda: True)) for _, _, way, _ in visits]
     answers: dict[Request, object] = {}
     dropped = set()
     for step in range(200):
@@ -230,8 +230,8 @@ def test_the_words_of_a_beam_come_when_they_can_no_longer_change(
     way, features = Beam(beam_size=2, prefix="there is"), captioner.encode(images)
     early = 0
     for image in range(6):
-        decoder, seen = Decoder(captioner, max_rows=8), 0
-        request = Request(b"", way, captioner, 4, CaptionFuture(lambda: True))
+        decoder, seen = Decoder(captioner, 8, functools.partial(rules_of, captioner)), 0
+        request = Request(b"", way, 4, CaptionFuture(lambda: True))
         decoder.admit([(request, features[image : image + 1])])
         expected = [word for word in alone(image, way).tokens if word != "#END#"]
         vocabulary = captioner.bundle.vocabulary
@@ -240,7 +240,9 @@ def test_the_words_of_a_beam_come_when_they_can_no_longer_change(
             if answers:
                 break
             search = decoder._where[request][1]
-            standing = [vocabulary.words[i] for i in search.standing(request) if i != vocabulary.end_id]
+            standing = [
+                vocabulary.words[i] for i in dict(search.standing([request]))[request] if i != vocabulary.end_id
+            ]
             assert standing == expected[: len(standing)]
             assert len(standing) >= seen
             seen = len(standing)

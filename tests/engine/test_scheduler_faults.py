@@ -339,9 +339,11 @@ def test_leaving_a_stream_early_cancels_it(captioner: Captioner, step: Gate, ima
 
     with Scheduler(captioner) as scheduler:
         asyncio.run(read(scheduler))
-        stats = scheduler.stats()
-        assert stats.cancelled + (how == "break" and stats.finished) == 1
+        if how != "drop":  # which is seen at the next step
+            stats = scheduler.stats()
+            assert stats.cancelled + (how == "break" and stats.finished) == 1
         step.open.set()
+    assert how == "break" or scheduler.stats().cancelled == 1
 
 
 def test_a_stream_raises_what_befell_its_request(captioner: Captioner) -> None:
