@@ -50,9 +50,9 @@ class Settings:
     makes provider "auto" mean "cuda", so that nothing falls back in silence. instances: processes, on each GPU if kind
     is "gpu". max_batch_size: most images of a request, and of an encoder's run. max_wait_ms: longest time that Triton
     waits for more requests. max_rows: most sentences that grow at once. max_in_flight: most images under way in an
-    instance; what comes beyond waits in Triton's queue. max_pixels: of one image, 4 bytes each while it is decoded.
-    max_queue: most requests of a priority that wait in Triton's queue, timeout: seconds that one waits there unless it
-    says otherwise. versions: newest versions that are served.
+    instance; what comes beyond waits in Triton's queue. max_pixels: most of an image. max_queue:
+    most requests of a priority that wait in Triton's queue, timeout: seconds that one waits there unless it says
+    otherwise. versions: newest versions that are served.
     """
 
     name: str = "captions"

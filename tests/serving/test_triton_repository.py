@@ -202,6 +202,13 @@ def test_a_mount_point_is_refused_because_nothing_is_written_there_all_at_once()
         write(Path("/proc"), Settings(), SHIPPED)
 
 
+def test_no_command_of_the_page_ends_or_changes_the_shell_it_is_pasted_into() -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "triton.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 5
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert [line for line in lines if re.match(r"\s*(exec|exit|export|set|cd)\b", line)] == []
+
+
 def test_the_command_of_the_page_writes_a_repository_whose_bundle_captions(tmp_path: Path, photos: list[bytes]) -> None:
     (block,) = re.findall(
         r"```bash\n(python -m serving\.triton_repository repository)\n```",

@@ -93,6 +93,7 @@ def served(folder: Path) -> Iterator[Server]:
         flags += " --http-address 127.0.0.1 --grpc-address 127.0.0.1 --reuse-http-port 1 --reuse-grpc-port 1"
         flags += " --allow-metrics 0 --exit-timeout-secs 20 --log-verbose 1 --disable-auto-complete-config"
         command = f"set -eu\n{shell('Without a container', 'tritonserver')} {flags}"
+        command = command.replace("\nPATH=", "\nexec env PATH=")  # so that this process is the server
         log = held.enter_context((folder / "log").open("wb"))
         process = subprocess.Popen(
             ["bash", "-c", command], cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
