@@ -252,7 +252,7 @@ def test_a_deadline_ends_what_is_decoded_and_frees_its_rows(
         step.wait()
         waiting = scheduler.submit(image)
         with scheduler._ledger.lock:
-            (_, _, request), *_ = deadlines = scheduler._line._deadlines
+            (_, _, request), *_ = deadlines = scheduler._line._deadlines._heap
             deadlines[:] = [(0.0, 0, request)]  # its time is over while it is in a step
         step.open.set()
         with pytest.raises(DeadlineError):
