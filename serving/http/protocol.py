@@ -1,13 +1,19 @@
-"""uvicorn's protocol with limits that it has not: on the bytes of headers, and on how long a client may hold on.
+"""uvicorn's protocol with limits that it has not: on headers, on requests ahead, and on how long a client holds on.
 
 A client has some seconds for the headers of each request, and as many until the next one or to take what it is sent.
+What cannot become a request is answered with a problem here, since the application never sees it.
 """
 
 import asyncio
+import uuid
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MAX_HEAD = 64 * 1024  # bytes of request line and headers, counted by packets
+from serving.http.logs import log
+from serving.http.problems import MEDIA_TYPE, http_problem
+
+MAX_AHEAD = 16  # requests that wait behind the one that is worked on
+MAX_HEAD = 64 * 1024  # bytes of request line and headers, beyond the packet in which they begin
 
 
 def protocol(seconds: float) -> type[asyncio.Protocol]:
@@ -17,14 +23,17 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
         _late: asyncio.TimerHandle | None = None  # closes what has no headers by then
         _stuck: asyncio.TimerHandle | None = None  # ends what takes none of its answer until then
         _head: int | None = None  # bytes of the headers that are coming
+        _begun = False  # whether these began in the packet at hand
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._expect()
 
         def on_message_begin(self) -> None:
+            if len(self.pipeline) == MAX_AHEAD:
+                raise BufferError("more requests than may wait were sent ahead")  # which refuses the rest of the packet
             super().on_message_begin()
-            self._head = 0
+            self._head, self._begun = 0, True
             self._expect()
 
         def on_header(self, name: bytes, value: bytes) -> None:
@@ -37,11 +46,15 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
             super().on_headers_complete()
 
         def data_received(self, data: bytes) -> None:
+            self._begun = False
             super().data_received(data)
-            if self._head is not None:
+            if self._head is not None and not self._begun:
                 self._head += len(data)
                 if self._head > MAX_HEAD and not self.transport.is_closing():
-                    self.send_400_response("The headers are too large.")
+                    self._refuse(431)
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(400)
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -61,6 +74,20 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
             self._arrived()
             self._taken()
             super().connection_lost(exc)
+
+        def _refuse(self, status: int) -> None:
+            problem = http_problem(status, uuid.uuid4().hex)
+            log.warning("no request", extra={"request_id": problem.request_id, "status": status, "client": self.client})
+            body = problem.model_dump_json().encode()
+            lines = (
+                f"HTTP/1.1 {status} {problem.title}",
+                f"content-type: {MEDIA_TYPE}",
+                f"content-length: {len(body)}",
+                f"x-request-id: {problem.request_id}",
+                "connection: close\r\n\r\n",
+            )
+            self.transport.write("\r\n".join(lines).encode() + body)
+            self.transport.close()
 
         def _expect(self) -> None:
             self._arrived()
