@@ -21,7 +21,7 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSy
 from engine import OptionsError
 
 SUFFIXES = re.compile(
-    r"apng|avifs?|bmp|dib|gif|hei[cf]|ico|j2k|jfif|jp2|jpe?g?|jp[fx]|mpo|p[bgnp]m|pcx|png|psd|qoi|tga|tiff?|webp",
+    r"apng|avifs?|bmp|dib|gif|hei[cf]|j2k|jfif|jp2|jpe?g?|jp[fx]|mpo|p[bgnp]m|pcx|png|psd|qoi|tga|tiff?|webp",
     re.IGNORECASE,
 )
 KEYS = re.compile(r"(?<=://)(?:[^/?#]*|[^/?#:]*:(?!\d+/)[^?#]*)@|\?[^#]*|#.*", re.DOTALL)
