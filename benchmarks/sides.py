@@ -124,6 +124,7 @@ class Kind:
     """How a side is made, which parts of the way are its own, and whether what it computes is exactly fp32.
 
     precision: the one whose graphs it runs, which the bundle must hold. needs: a module that must be installed.
+    exact_decoder: its decoder is exactly fp32, whatever its encoder: of portable steps, bundles hold no other.
     """
 
     module: str
@@ -133,6 +134,7 @@ class Kind:
     exact: bool = True
     precision: str = "fp32"
     needs: str = "numpy"
+    exact_decoder: bool = False
 
     def make(self, bundle: Bundle, threads: int = 0) -> Side:
         """Imports the side's library and makes it."""
@@ -166,7 +168,13 @@ BASELINES: dict[str, Kind] = {
     "openvino latency": Kind(*OPENVINO, OF_GRAPHS, needs="openvino"),
     "openvino throughput": Kind(*OPENVINO, frozenset((ENCODER, WHOLE)), {"hint": "THROUGHPUT"}, needs="openvino"),
     "onnxruntime int8": Kind(
-        "benchmarks.plain_session", "PlainSession", OF_GRAPHS - {START}, {"precision": "int8"}, False, "int8"
+        "benchmarks.plain_session",
+        "PlainSession",
+        OF_GRAPHS - {START},
+        {"precision": "int8"},
+        False,
+        "int8",
+        exact_decoder=True,
     ),
 }
 """The baselines; a careful user decodes as an eager one does, and those without torchvision read images as he does."""
@@ -178,7 +186,7 @@ for _hint in ("latency", "throughput"):
     }  # its own precision: bfloat16 where there is one
     BASELINES[f"openvino default {_hint}"] = Kind(*OPENVINO, _parts, _given, False, "fp32", "openvino")
     _given = {"hint": _hint.upper(), "precision": "int8"}
-    BASELINES[f"openvino int8 {_hint}"] = Kind(*OPENVINO, _parts, _given, False, "int8", "openvino")
+    BASELINES[f"openvino int8 {_hint}"] = Kind(*OPENVINO, _parts, _given, False, "int8", "openvino", True)
 
 
 def kinds(bundle: Bundle) -> dict[str, Kind]:

@@ -1,6 +1,7 @@
 """The pieces of work that are timed, and the proof that a side gives what the engine gives in fp32. Times nothing.
 
-An exact side must give the same words, and numbers within TOLERANCE. Others must stay near: see the constants.
+A side that is exact must give the same words as likely, others must stay near: see the constants. Only a fresh process
+prints words alone, and is compared by them.
 """
 
 import subprocess
@@ -22,10 +23,24 @@ from engine.options import Decoding
 from engine.vocabulary import Vocabulary
 
 TOLERANCE = 1e-3
+"""Of exact features, and of the probability at which a word begins or ends to be drawn."""
+EXACT = (5e-6, 1e-4)
+"""Absolute and relative, by which exact log-probabilities may differ: a step's in nats, a sentence's in nats a word.
+
+Relative, as an error of the logits moves a log-probability in proportion where a word is all but certain. Measured over
+128 photographs with PyTorch (eager, in chunks; compiled over 8), session.run and OpenVINO in f32: a first step is off
+by 2.4e-7 at most, a sentence by 2.4e-7 from given features and 5.2e-7 from files, which are 4e-6 and 7e-6 of it.
+"""
+NEAR = {DECODER: (5e-3, 0.1), WHOLE: (0.03, 0.5)}
+"""The same for log-probabilities that are not exact, of sentences with the same words, by the part of the way.
+
+Measured likewise: from given features, sentences are off by 4.0e-3 at most and 9% with the engine's int8 decoder, by
+2.6e-3 and 3% in bfloat16; from files, by 2.4e-2 and 77% with the encoder in int8, by 1.3e-2 and 22% in bfloat16.
+"""
+LEAST_SAME = 0.5
+"""Of a batch, but for one, the sentences that have the same words. Measured: 63% and more from files in int8."""
 LEAST_COSINE = 0.98
 """Of features that are not exact to the exact ones, on the average of a batch."""
-MOST_SCORE_ERROR = 0.5
-"""Nats by which the mean score of sentences that are not exact, or a step's log-probabilities, may differ."""
 MOST_LEVELS = 1
 """Of 255, by which pixels that are not exact may be off on the average."""
 SEEDS = range(3)
@@ -36,11 +51,12 @@ Task = Callable[[], Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One side at one batch size."""
+    """One side at one batch size of a part of the way."""
 
     sides: Sides
     name: str
     batch: int
+    part: str
 
     @property
     def side(self) -> Side:
@@ -48,7 +64,8 @@ class Place:
 
     @property
     def exact(self) -> bool:
-        return self.sides.kinds[self.name].exact
+        kind = self.sides.kinds[self.name]
+        return kind.exact or (kind.exact_decoder and self.part == DECODER)
 
     @property
     def files(self) -> list[bytes]:
@@ -77,10 +94,10 @@ class Work:
 
     def task(self, sides: Sides, name: str, batch: int) -> Task:
         """Returns the work of a side for the first `batch` images, proved right."""
-        place = Place(sides, name, batch)
+        place = Place(sides, name, batch, self.part)
         task = self.begin(place)
         if (self.begin, batch) not in sides.expected:
-            sides.expected[self.begin, batch] = self.begin(Place(sides, REFERENCE, batch))()
+            sides.expected[self.begin, batch] = self.begin(Place(sides, REFERENCE, batch, self.part))()
         self.prove(task(), sides.expected[self.begin, batch], place)
         return task
 
@@ -103,7 +120,7 @@ def _encode(place: Place) -> Task:
 
 def _same_features(found: np.ndarray, expected: np.ndarray, place: Place) -> None:
     if place.exact:
-        _close(found, expected)
+        _close(found, expected, TOLERANCE)
     else:
         norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
         cosine = float(((found * expected).sum(axis=1) / norms).mean())
@@ -117,7 +134,7 @@ def _step(place: Place) -> Task:
 def _same_step(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], place: Place) -> None:
     if place.exact:
         np.testing.assert_array_equal(found[0], expected[0])
-    _close(found[1], expected[1], TOLERANCE if place.exact else MOST_SCORE_ERROR)
+    _close(found[1], expected[1], *(EXACT if place.exact else NEAR[DECODER]))
 
 
 def _decode(place: Place, decoding: Decoding) -> Task:
@@ -129,12 +146,18 @@ def _caption(place: Place, decoding: Decoding) -> Task:
 
 
 def _same_sentences(found: Sequence[Captioned], expected: Sequence[Captioned], place: Place) -> None:
+    text, wanted = (np.array([sentence.text for sentence in sentences]) for sentences in (found, expected))
     score, right = (np.array([sentence.score for sentence in sentences]) for sentences in (found, expected))
     if place.exact:
-        np.testing.assert_array_equal([one.text for one in found], [one.text for one in expected])
-        _close(score, right)
+        np.testing.assert_array_equal(text, wanted)
+        _close(score, right, *EXACT)
     else:
-        _close(score.mean(), right.mean(), MOST_SCORE_ERROR)
+        same = text == wanted
+        assert same.sum() >= LEAST_SAME * len(same) - 1, (
+            f"{place.name}: {same.mean():.0%} of the sentences are the same"
+        )
+        _close(score[same], right[same], *NEAR[place.part])
+        _close(score.mean(), right.mean(), *NEAR[WHOLE])
 
 
 def _drawn(found: Sequence[Captioned], expected: object, place: Place) -> None:
@@ -150,7 +173,7 @@ def _drawn(found: Sequence[Captioned], expected: object, place: Place) -> None:
         random = np.random.default_rng(seed).random((side.search.max_length, 1), dtype=np.float32)
         uniforms = 1 - random[:, 0]  # as Sample(seed=...) draws them
         choose = _follow(tokens, uniforms, sides.bundle.vocabulary)
-        _same_sentences(captions, side.search.walk(side, place.features, choose), place)
+        _same_sentences(side.search.walk(side, place.features, choose), captions, place)
 
 
 def _follow(live: list[list[int]], uniforms: np.ndarray, vocabulary: Vocabulary) -> Choose:
@@ -189,11 +212,12 @@ def _start(place: Place) -> Task:
 
 
 def _same_text(found: str, expected: str, place: Place) -> None:
-    assert found == expected or (found and not place.exact), f"{place.name} says {found!r}, not {expected!r}"
+    said = f"{place.name} says {found!r}, not {expected!r} (compared by words only: no log-probabilities are printed)"
+    assert found == expected or (found and not place.exact), said
 
 
-def _close(found: Any, expected: Any, tolerance: float = TOLERANCE) -> None:
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+def _close(found: Any, expected: Any, absolute: float, relative: float = 0) -> None:
+    np.testing.assert_allclose(found, expected, relative, absolute, equal_nan=False)
 
 
 def _searches(part: str, begin: Callable[..., Task], prefix: str, *decodings: Decoding) -> dict[str, Work]:
