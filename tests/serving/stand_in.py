@@ -1,6 +1,7 @@
 """A scheduler that does nothing by itself: tests say what becomes of each request."""
 
 import dataclasses
+from queue import SimpleQueue
 from typing import Any
 
 from engine import (
@@ -47,7 +48,7 @@ class StandIn(Scheduler):
 
     def stream(self, image: Any, decoding: Any = None, *, timeout: float | None = None) -> CaptionStream:
         self.words.append(Words())
-        return CaptionStream(self.submit(image, decoding, timeout=timeout), self.words[-1])
+        return CaptionStream(self.submit(image, decoding, timeout=timeout), self.words[-1], SimpleQueue())
 
     def stats(self) -> SchedulerStats:
         given: dict[str, Any] = {
