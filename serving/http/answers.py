@@ -1,12 +1,10 @@
 """The JSON that the service answers with: its records, and how they are made of captions. Knows no requests."""
 
-from math import isfinite
-from typing import Any
-
 from pydantic import BaseModel, Field
 
-from engine import Caption, Hypothesis, Timings
+from engine import Caption, Timings
 from serving.http.problems import ProblemBody
+from serving.sentence import sentence
 
 
 class Sentence(BaseModel):
@@ -71,16 +69,11 @@ class State(BaseModel):
 def captioned(caption: Caption, timings: Timings | None) -> Captioned:
     """Returns a caption as it is answered."""
     return Captioned(
-        **_sentence(caption),
+        **sentence(caption),
         finished=caption.finished,
-        alternatives=[Sentence(**_sentence(one)) for one in caption.alternatives],
+        alternatives=[Sentence(**sentence(one)) for one in caption.alternatives],
         timings_ms=_milliseconds(timings) if timings else None,
     )
-
-
-def _sentence(one: Hypothesis) -> dict[str, Any]:  # JSON has no NaN
-    numbers = {"confidence": one.confidence, "score": one.score, "log_prob": one.log_prob}
-    return {"caption": one.text, **{name: number if isfinite(number) else None for name, number in numbers.items()}}
 
 
 def _milliseconds(timings: Timings) -> TimingsMs:

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ import pytest
 from PIL import Image
 
 from engine import Beam, Captioner, ClosedError, EngineError, Greedy, ImageError, OptionsError, Scheduler
-from engine.decoding.ask import Ask
+from engine.decoding.beam import BeamSearch
 from engine.runtime.steps import Steps
+from engine.scheduling.decoder import Decoder, rules_of
+from engine.scheduling.future import CaptionFuture
 from engine.scheduling.line import Line
+from engine.scheduling.request import Request
 
 TIMEOUT = 60  # seconds that no answer takes
 LONG = Greedy(min_length=15, max_length=16)
@@ -320,16 +324,7 @@ def test_a_file_that_exits_while_it_is_read_ends_no_thread(scheduler: Scheduler,
 def test_a_second_group_that_cannot_join_leaves_no_ghost_of_the_first(
     captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from engine.decoding.beam import BeamSearch
-
-    scheduler, real = Scheduler(captioner), BeamSearch.join
-    at_gate, go_on = threading.Event(), threading.Event()
-    put = Ask.put
-
-    def held(self: Ask, *args: Any) -> Any:
-        at_gate.set()
-        assert go_on.wait(TIMEOUT)
-        return put(self, *args)
+    real = BeamSearch.join
 
     def join(self: BeamSearch, *args: Any) -> None:
         if self._width == 2:
@@ -337,19 +332,12 @@ def test_a_second_group_that_cannot_join_leaves_no_ghost_of_the_first(
         real(self, *args)
 
     monkeypatch.setattr(BeamSearch, "join", join)
-    monkeypatch.setattr(Ask, "put", held)
-    first = scheduler.submit(image, LONG)  # while its step is held the next two arrive together
-    assert at_gate.wait(TIMEOUT)
-    together = [scheduler.submit(image, Beam(beam_size=3)), scheduler.submit(image, Beam(beam_size=2))]
-    while scheduler.stats().queue_depth:
-        pass
-    go_on.set()
-    assert first.result(TIMEOUT)
-    assert isinstance(together[1].exception(TIMEOUT), EngineError)
-    assert together[0].exception(TIMEOUT) is None or isinstance(together[0].exception(), EngineError)
-    assert scheduler.submit(image, Beam(beam_size=3)).result(TIMEOUT)
-    scheduler.close(timeout=TIMEOUT)
-    assert scheduler.stats().rows_in_use == 0
+    decoder, features = Decoder(captioner, 8, partial(rules_of, captioner)), captioner.encode([image])
+    requests = [Request(b"", Beam(beam_size=size), size, CaptionFuture(lambda: True)) for size in (3, 2)]
+    failed = decoder.admit([(request, features) for request in requests])
+    assert [request for request, _ in failed] == requests
+    assert not len(decoder)
+    assert decoder.step() == ([], 0)
 
 
 # --- forks
