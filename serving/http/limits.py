@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, fields
 
 from engine import OptionsError
 
-MAX_PIXELS = 50_000_000  # of one image, which the captioner holds: 10 MB of a JPEG, 200 of a PNG, up to 1,250 of a WebP or of 16 bits
+MAX_PIXELS = 50_000_000
+"""Of one image, which the captioner holds: 10 MB of a JPEG, 200 of a PNG, up to 1,250 of a WebP or of 16 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
