@@ -3,7 +3,6 @@
 import argparse
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from training.encoders import EncoderError
 from training.loop import TrainingError
 from training.material import Material
 from training.options import LoopOptions
+from training.outcome import outcome
 
 HISTORY, CURVE, PREDICTIONS, CURVES_LOG = "history.json", "curve.png", "predictions.txt", "tensorboard"
 
@@ -71,17 +71,17 @@ def execute(given: argparse.Namespace, work: Callable[[Processes], None]) -> int
     """Does the work and returns the exit status: 0, 1 for a named error, 130 after Ctrl-C."""
     if given.threads:
         torch.set_num_threads(given.threads)
-    try:
+
+    def run() -> None:
         with processes(given.device) as together:
             work(together)
-    except KeyboardInterrupt:
+
+    def interrupted() -> str:
         how = ", --resume in place of --overwrite" if given.overwrite else " and --resume"
-        print(f"\ninterrupted: continue with the same command{how if given.begun else ''}", file=sys.stderr)
-        return 130
-    except (CheckpointError, DataError, DeviceError, EncoderError, TrainingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return f"continue with the same command{how if given.begun else ''}"
+
+    named = CheckpointError, DataError, DeviceError, EncoderError, TrainingError
+    return outcome(run, *named, interrupted=interrupted)
 
 
 def make_tables(

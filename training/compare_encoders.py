@@ -20,6 +20,7 @@ from tqdm import tqdm
 from training.checkpoint import write_json
 from training.compiled import session, trace
 from training.encoders import EncoderError, load_encoder
+from training.outcome import outcome
 
 MEGABYTE = 1_000_000
 SCORES = ("BLEU-4", "CIDEr")
@@ -77,23 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if min(given.threads) < 1 or given.batch_size < 1 or given.repeats < 1:
         parser.error("--threads, --batch-size and --repeats must be at least 1")
+    return outcome(lambda: _run(given), EncoderError, ValueError)
+
+
+def _run(given: argparse.Namespace) -> None:
+    scores = dict(_scores(entry) for entry in given.scores)
+    bar = tqdm(given.encoders, unit="encoder", disable=None)
     try:
-        scores = dict(_scores(entry) for entry in given.scores)
-        bar = tqdm(given.encoders, unit="encoder", disable=None)
         costs = [measure(name, given.weights, given.threads, given.batch_size, given.repeats) for name in bar]
-        print(table(costs, scores))
-        if given.output is not None:
-            write_json(given.output, [asdict(cost) | {"scores": scores.get(cost.encoder, {})} for cost in costs])
-    except (EncoderError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except ModuleNotFoundError as missing:
-        print(f"error: timing encoders needs the package {missing.name}, which is not installed", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    return 0
+        raise EncoderError(f"timing encoders needs the package {missing.name}, which is not installed") from missing
+    print(table(costs, scores))
+    if given.output is not None:
+        write_json(given.output, [asdict(cost) | {"scores": scores.get(cost.encoder, {})} for cost in costs])
 
 
 def _scores(entry: str) -> tuple[str, dict[str, Any]]:

@@ -1,11 +1,16 @@
-"""How a command that writes only at its end ends: its exit status and what is printed of a fault. Knows no commands."""
+"""How a command ends: its exit status and what is printed of a fault. Knows no commands."""
 
 import sys
 from collections.abc import Callable
 
 
-def outcome(work: Callable[[], None], *named: type[Exception]) -> int:
-    """Does the work and returns 0, 1 for an error of a named kind (or an OSError), 130 after Ctrl-C."""
+def outcome(
+    work: Callable[[], None], *named: type[Exception], interrupted: Callable[[], str] = lambda: "nothing was written"
+) -> int:
+    """Does the work and returns 0, 1 for an error of a named kind (or an OSError), 130 after Ctrl-C.
+
+    interrupted: says, when it comes to that, what Ctrl-C leaves; a command that writes as it goes says how to go on.
+    """
     faults: tuple[type[Exception], ...] = (*named, OSError)
     try:
         work()
@@ -13,6 +18,6 @@ def outcome(work: Callable[[], None], *named: type[Exception]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
+        print(f"\ninterrupted: {interrupted()}", file=sys.stderr)
         return 130
     return 0

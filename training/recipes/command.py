@@ -1,7 +1,6 @@
 """The command that both recipes share: its options, its messages, what is written besides the stages' own folders."""
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from training.checkpoint import write_atomically, write_json
 from training.data import DataError
+from training.outcome import outcome
 from training.recipes import recipe, record
 from training.recipes.curves import PANELS, draw_stages
 from training.recipes.recipe import Recipe
@@ -17,20 +17,13 @@ from training.recipes.subset import write_subset
 
 SMOKE = {"train": 120, "val": 40}
 CURVES = "curves.png"
+GO_ON = "start the same command again, which goes on where this one stopped"
 
 
 def main(chosen: Recipe, arguments: Sequence[str] | None = None) -> int:
     """Runs a recipe's command; returns 0, 1 for a named error, 130 after Ctrl-C."""
     given = _parser(chosen).parse_args(arguments)
-    try:
-        _run(chosen, given)
-    except (DataError, RecipeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: start the same command again, which goes on where this one stopped", file=sys.stderr)
-        return 130
-    return 0
+    return outcome(lambda: _run(chosen, given), DataError, RecipeError, interrupted=lambda: GO_ON)
 
 
 def _parser(chosen: Recipe) -> argparse.ArgumentParser:
