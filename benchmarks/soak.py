@@ -87,6 +87,7 @@ async def soak(
             task = asyncio.create_task(callers.one())
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+        sending = time.monotonic() - began
         await asyncio.gather(*tasks)
         lasted = time.monotonic() - began
         while service.metrics()["http_requests_in_progress"] > 1:  # callers that went away are still noticed
@@ -95,6 +96,8 @@ async def soak(
         after = service.metrics()
     return {
         "capacity": capacity,
+        "asked_seconds": seconds,
+        "sending_seconds": sending,
         "seconds": lasted,
         "outcomes": callers.outcomes(),
         "faults": callers.faults[:50],
@@ -122,6 +125,7 @@ def judge(found: dict[str, Any]) -> dict[str, bool]:
     _, opened, _ = (sum(column[-10:]) / len(column[-10:]) for column in list(zip(*found["memory"], strict=True))[1:])
     return {
         "no error that is not a refusal": not found["faults"],
+        "callers kept their rate": found["sending_seconds"] < 1.02 * found["asked_seconds"] + 1,
         "the load was more than the service bears: some were refused": outcomes.get("refused", 0) > 0,
         "every accepted request ended once (counters)": server["caption_accepted_total"] == ended,
         "nothing is left waiting": found["waiting"] == 0,

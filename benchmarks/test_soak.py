@@ -17,6 +17,8 @@ def found(**changes: Any) -> dict[str, Any]:
         "server": SERVER | {"caption_accepted_total": 20.0},
         "outcomes": {"refused": 3},
         "faults": [],
+        "asked_seconds": 600.0,
+        "sending_seconds": 600.5,
         "waiting": 0.0,
         "sent_ids": ["a", "b"],
         "lines": Counter("ab"),
@@ -35,6 +37,7 @@ def test_a_good_run_passes() -> None:
     [
         {"faults": ["single soak-1: 500"]},
         {"outcomes": {}},
+        {"sending_seconds": 700.0},
         {"server": SERVER | {"caption_accepted_total": 21.0}},
         {"waiting": 1.0},
         {"lines": Counter("a")},
