@@ -40,8 +40,8 @@ class CaptionFuture(Future[Caption]):
             self.set_running_or_notify_cancel()
         return self.cancelled()
 
-    def answer(self, answer: Caption | Exception) -> None:
-        """Sets the result, or the exception. Only the scheduler calls it."""
+    def _answer(self, answer: Caption | Exception) -> None:
+        """Sets the result, or the exception: the scheduler calls it."""
         self._withdraw = None  # it keeps no request, line or model
         try:
             if isinstance(answer, Caption):

@@ -95,7 +95,7 @@ class Ledger:
                 self._encodes.add(timings.encoding)
                 self._decodes.add(timings.decoding)
         request.image = b""
-        request.future.answer(answer)
+        request.future._answer(answer)
 
     def stats(self, *, queue_depth: int, rows_in_use: int, max_rows: int) -> SchedulerStats:
         """Returns all that was counted; the caller holds the lock."""

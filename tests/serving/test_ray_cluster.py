@@ -97,9 +97,11 @@ def test_every_image_is_captioned_once_though_driver_and_node_are_killed(
     assert 3 <= len(first) < IMAGES / PART
 
     # Ctrl-C as soon as there is progress
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with monkeypatch.context() as patch:
         patch.setattr("serving.ray_data.Progress.add", lambda *_: signal.raise_signal(signal.SIGINT))
         assert ray_data.main(command) == 130
+    signal.signal(signal.SIGINT, inherited)
     assert not ray.is_initialized()
     assert "interrupted: " in capsys.readouterr().err
     second = finished(output)
