@@ -17,8 +17,9 @@ def found(**changes: Any) -> dict[str, Any]:
         "server": SERVER | {"caption_accepted_total": 20.0},
         "outcomes": {"refused": 3},
         "faults": [],
-        "asked_seconds": 600.0,
-        "sending_seconds": 600.5,
+        "calls": 990,
+        "calls_meant": 1000.0,
+        "open_files": 24.0,
         "waiting": 0.0,
         "sent_ids": ["a", "b"],
         "lines": Counter("ab"),
@@ -37,14 +38,14 @@ def test_a_good_run_passes() -> None:
     [
         {"faults": ["single soak-1: 500"]},
         {"outcomes": {}},
-        {"sending_seconds": 700.0},
+        {"calls": 800},
         {"server": SERVER | {"caption_accepted_total": 21.0}},
         {"waiting": 1.0},
         {"lines": Counter("a")},
         {"lines": Counter("aab")},
         {"exit_code": 1},
         {"memory": [(float(second), 300e6 + 50e3 * second, 20.0, 9.0) for second in range(600)]},
-        {"memory": [(float(second), 300e6, 20.0 + second, 9.0) for second in range(600)]},
+        {"open_files": 200.0},
     ],
 )
 def test_each_fault_fails_one_check(bad: dict[str, Any]) -> None:
