@@ -47,6 +47,7 @@ class Scheduler:
         self._swapping = threading.Lock()
         self._line = self._open(captioner)  # takes new requests
         self._lines = weakref.WeakSet([self._line])  # and those that are running out, which their threads keep
+        self._threads = self._line.threads
         self._closed = False
         weakref.finalize(self, _abandon, self._process, self._lines).atexit = False
 
@@ -126,6 +127,8 @@ class Scheduler:
                 if not self._closed:
                     self._line = line
                     self._lines.add(line)
+                    # a thread outlives what it keeps: it is waited for by itself
+                    self._threads = [thread for thread in self._threads if thread.is_alive()] + line.threads
             unneeded.end()
             if unneeded is line:
                 raise ClosedError("the scheduler is closed: it has nothing to swap")
@@ -142,12 +145,12 @@ class Scheduler:
             return
         until = None if timeout is None else time.monotonic() + timeout
         with self._ledger.lock:
-            self._closed, lines = True, list(self._lines)
+            self._closed, lines, threads = True, list(self._lines), self._threads
         for line in lines:
             line.end(cancel=cancel)
-        if not any(line.calls for line in lines):
-            for line in lines:
-                line.join(None if until is None else max(0.0, until - time.monotonic()))
+        if threading.current_thread() not in threads:
+            for thread in threads:
+                thread.join(None if until is None else min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX))
 
     def __enter__(self) -> "Scheduler":
         return self

@@ -49,12 +49,12 @@ class Line:
         self._closed = False
         targets = [self._encode] * (self._lanes or READING) + [self._decode]
         names = [f"scheduler-encoder-{i}" for i in range(len(targets) - 1)] + ["scheduler-decoder"]
-        self._threads = [
+        self.threads = [
             threading.Thread(target=self._guarded, args=(target,), name=name, daemon=True)
             for target, name in zip(targets, names, strict=True)
         ]
         self._ready = threading.Event()
-        for thread in self._threads:
+        for thread in self.threads:
             thread.start()
         self._ready.wait()
 
@@ -99,17 +99,6 @@ class Line:
             gone = ClosedError("the scheduler was closed before this request was done")
             self._ledger.settle(request, gone, given_up=True)
             self.forget(request)
-
-    def join(self, timeout: float | None) -> None:
-        """Waits for the threads."""
-        until = None if timeout is None else time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(None if until is None else min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX))
-
-    @property
-    def calls(self) -> bool:
-        """Whether the thread that asks is one of the line's own: a callback, which must not wait for it."""
-        return threading.current_thread() in self._threads
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

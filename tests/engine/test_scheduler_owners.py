@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from functools import partial
@@ -133,7 +134,7 @@ def test_after_a_swap_the_model_before_is_let_go_though_its_captions_are_kept(
         kept = scheduler.submit(image)
         kept.result(TIMEOUT)
         [line] = scheduler._lines
-        threads = line._threads
+        threads = line.threads
         del line, first
         scheduler.swap(tiny_bundle)
         for thread in threads:
@@ -143,6 +144,33 @@ def test_after_a_swap_the_model_before_is_let_go_though_its_captions_are_kept(
         assert before() is None
         assert kept.model
         assert scheduler.stats().finished == 1
+
+
+def test_closing_waits_for_threads_that_outlive_what_they_served(
+    tiny_bundle: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that has let go of the model before is still one that `close` promises to leave behind nowhere."""
+    delete = threading.Thread._delete  # type: ignore[attr-defined] # the last that a thread does
+
+    with Scheduler(Captioner(tiny_bundle, provider="cpu")) as scheduler:
+        line = weakref.ref(scheduler._line)
+        threads = scheduler._line.threads
+
+        def slow(thread: threading.Thread) -> None:
+            if thread in threads:
+                time.sleep(1)
+            delete(thread)
+
+        monkeypatch.setattr(threading.Thread, "_delete", slow)
+        scheduler.submit(image).result(TIMEOUT)
+        scheduler.swap(tiny_bundle)
+        until = time.monotonic() + 0.8
+        while line() is not None and time.monotonic() < until:
+            gc.collect()
+            time.sleep(0.01)
+        assert line() is None
+        assert any(thread.is_alive() for thread in threads)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_deadlines_of_what_is_answered_are_forgotten(scheduler: Scheduler, image: np.ndarray) -> None:
