@@ -131,6 +131,8 @@ class Scheduler:
                     self._threads = [thread for thread in self._threads if thread.is_alive()] + line.threads
             unneeded.end()
             if unneeded is line:
+                for thread in line.threads:
+                    thread.join()
                 raise ClosedError("the scheduler is closed: it has nothing to swap")
 
     def close(self, *, cancel: bool = False, timeout: float | None = None) -> None:

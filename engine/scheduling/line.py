@@ -21,12 +21,6 @@ from engine.scheduling.request import Ledger, Request
 A_DAY = 86_400.0
 """Seconds after which a longer wait looks up: the clock of a lock has an end."""
 
-COMPANY = 32
-"""Most requests that a step waits for where more images are queued than a CPU's cores can encode."""
-
-PATIENCE = 0.02
-"""Seconds that a step waits for them at most: of two encoders with runs of several one ends a run in that time."""
-
 READING = 2
 """Threads before a device: one reads the images of a batch while the one before is encoded."""
 
@@ -51,7 +45,6 @@ class Line:
         self._holding: set[Request] = set()  # rows
         self._rows = 0
         self._encoding = 0  # threads at it
-        self._stepped = 0.0  # when the last step began
         self._deadlines = Deadlines()
         self._closed = False
         targets = [self._encode] * (self._lanes or READING) + [self._decode]
@@ -244,23 +237,13 @@ class Line:
                         self._gone.append(request)
                     else:
                         self._unqueue(request)
-                ready = bool(self._encoded or len(decoder))
-                patience = self._patience(len(decoder), now) if ready else A_DAY
-                if self._gone or late or (ready and patience <= 0):
+                if self._encoded or self._gone or late or len(decoder):
                     arrivals, self._encoded = self._encoded, []
                     gone, self._gone = self._gone, []
-                    self._stepped = now
                     return arrivals, gone, late
                 if self._closed and not self._queue and not self._holding:
                     return None
-                self._to_decode.wait(min(self._deadlines.next - now, patience))
-
-    def _patience(self, decoded: int, now: float) -> float:
-        """Returns how long a step should wait for more rows. On a CPU it takes from the encoders what it takes."""
-        wanted = min(len(self._queue) // 2, COMPANY)
-        if not self._lanes or not self._encoding or decoded + len(self._encoded) >= wanted:
-            return 0.0
-        return self._stepped + PATIENCE - now
+                self._to_decode.wait(min(self._deadlines.next - now, A_DAY))
 
     def _answer(self, answers: Iterable[Answer]) -> None:
         """Frees the rows of requests and answers them."""

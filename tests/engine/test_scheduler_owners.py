@@ -151,26 +151,32 @@ def test_closing_waits_for_threads_that_outlive_what_they_served(
 ) -> None:
     """A thread that has let go of the model before is still one that `close` promises to leave behind nowhere."""
     delete = threading.Thread._delete  # type: ignore[attr-defined] # the last that a thread does
-
+    go = threading.Event()
     with Scheduler(Captioner(tiny_bundle, provider="cpu")) as scheduler:
         line = weakref.ref(scheduler._line)
         threads = scheduler._line.threads
 
         def slow(thread: threading.Thread) -> None:
             if thread in threads:
-                time.sleep(1)
+                go.wait(TIMEOUT)
             delete(thread)
 
         monkeypatch.setattr(threading.Thread, "_delete", slow)
-        scheduler.submit(image).result(TIMEOUT)
-        scheduler.swap(tiny_bundle)
-        until = time.monotonic() + 0.8
-        while line() is not None and time.monotonic() < until:
-            gc.collect()
-            time.sleep(0.01)
-        assert line() is None
-        assert any(thread.is_alive() for thread in threads)
-    assert not any(thread.is_alive() for thread in threads)
+        try:
+            scheduler.submit(image).result(TIMEOUT)
+            scheduler.swap(tiny_bundle)
+            until = time.monotonic() + TIMEOUT / 2
+            while line() is not None and time.monotonic() < until:
+                gc.collect()
+            assert line() is None
+            closing = threading.Thread(target=scheduler.close)
+            closing.start()
+            closing.join(0.5)
+            assert closing.is_alive()
+        finally:
+            go.set()
+        closing.join(TIMEOUT)
+        assert not any(thread.is_alive() for thread in threads)
 
 
 def test_deadlines_of_what_is_answered_are_forgotten(scheduler: Scheduler, image: np.ndarray) -> None:
@@ -179,6 +185,25 @@ def test_deadlines_of_what_is_answered_are_forgotten(scheduler: Scheduler, image
         scheduler.submit(image, timeout=86_400).result(TIMEOUT)
     pressing.result(TIMEOUT)
     assert len(scheduler._line._deadlines._heap) < 10
+
+
+def test_a_step_that_frees_nothing_wakes_no_encoder(
+    scheduler: Scheduler, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the lock that the next step needs, and a core's attention."""
+    scheduler.submit(image).result(TIMEOUT)
+    woken: list[None] = []
+    condition = scheduler._line._to_encode
+    notify = condition.notify_all
+
+    def note() -> None:
+        woken.append(None)
+        notify()
+
+    monkeypatch.setattr(condition, "notify_all", note)
+    scheduler.submit(image, LONG).result(TIMEOUT)
+    assert sum(scheduler.stats().step_rows.counts) > 16
+    assert len(woken) == 1
 
 
 def test_a_step_with_a_bias_for_each_row_keeps_none_of_them(captioner: Captioner) -> None:
@@ -286,9 +311,7 @@ def test_closing_does_not_wait_for_a_swap_which_then_is_refused(
     go_on.set()
     swapping.join(TIMEOUT)
     assert told
-    for thread in set(threading.enumerate()) - before:
-        thread.join(TIMEOUT)
-        assert not thread.is_alive()
+    assert not set(threading.enumerate()) - before
 
 
 # --- what nobody foresaw
