@@ -25,22 +25,21 @@ FEATURES: dict[str, Callable[[Sequence[float]], float]] = {
 OTHERS = ("threshold", "intercept")
 
 
-def confidence(token_log_probs: Sequence[float], model: Mapping[str, float], *, finished: bool = True) -> float:
+def confidence(token_log_probs: Sequence[float], model: Mapping[str, float], *, given: int = 0) -> float:
     """Returns the estimated probability, from 0 to 1, that a caption is good.
 
-        1 / (1 + exp(-(intercept + sum of model[name] * FEATURES[name](token_log_probs))))
+        1 / (1 + exp(-(intercept + sum of model[name] * FEATURES[name](token_log_probs[given:]))))
 
-    over the features that the model names. Good means: its CIDEr against what people wrote of the image reaches
-    model["threshold"]. Among many captions with confidence c, a share c is good, as far as images and decoding resemble
-    those of the calibration. A sentence that broke off at its greatest length has 0: its few words may be likely, but
-    they are rarely a good caption. NaN where the model is empty, which says that nobody calibrated the bundle, and
-    where there are no log-probabilities.
+    over the features that the model names. given: words of a prefix, which the model did not choose; how unlikely they
+    were says nothing. Good means: its CIDEr against what people wrote of the image reaches model["threshold"]. Among
+    many captions with confidence c, a share c is good, as far as images and decoding resemble those of the calibration:
+    a caption that min_length made longer is underrated, since words that were forced are unlikely. NaN where the model
+    is empty, which says that nobody calibrated the bundle, and where there are no log-probabilities.
     """
-    if not model or not token_log_probs:
+    chosen = token_log_probs[given:]
+    if not model or not chosen:
         return nan
-    if not finished:
-        return 0.0
-    odds = model["intercept"] + sum(model[name] * FEATURES[name](token_log_probs) for name in FEATURES if name in model)
+    odds = model["intercept"] + sum(model[name] * FEATURES[name](chosen) for name in FEATURES if name in model)
     return (1 + tanh(odds / 2)) / 2  # the same function, and it cannot overflow
 
 

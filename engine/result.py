@@ -12,8 +12,8 @@ class Hypothesis:
     score is log_prob / length ** length_penalty, by which hypotheses are ranked. log_prob is the natural logarithm
     of the sentence's probability under the model, the sum of token_log_probs. tokens are the words and, where the
     sentence is finished, the END token; length counts them. confidence, from 0 to 1, estimates the probability that the
-    sentence is as good as people's: engine.confidence says what that means. It follows from token_log_probs, is 0 for
-    an unfinished sentence, and NaN where the bundle is not calibrated or nobody asked how likely the words are.
+    sentence is as good as people's: engine.confidence says what that means. It follows from token_log_probs, those of a
+    prefix left out, and is NaN where the bundle is not calibrated or nobody asked how likely the words are.
     """
 
     text: str

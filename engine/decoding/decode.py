@@ -14,9 +14,9 @@ from engine.decoding.rules import Rules
 from engine.decoding.search import Search
 from engine.decoding.sentences import Sentence
 from engine.manifest import Defaults
-from engine.options import Beam, Decoding, Sample
+from engine.options import Beam, Constraints, Decoding, Sample
 from engine.result import Caption, Hypothesis
-from engine.vocabulary import Vocabulary
+from engine.vocabulary import Vocabulary, split
 
 
 def decode(
@@ -33,7 +33,7 @@ def decode(
     search = begin(decoding, Rules.of(decoding, vocabulary, defaults), defaults)
     seeds = [decoding.seed] * model.images if isinstance(decoding, Sample) else ()
     found = run(model, search, seeds)
-    return [caption(sentences, vocabulary, decoding.style, calibration) for sentences in found]
+    return [caption(sentences, vocabulary, decoding, calibration) for sentences in found]
 
 
 def rows_per_image(decoding: Decoding, defaults: Defaults) -> int:
@@ -84,11 +84,12 @@ def run(model: StepModel, search: Search, seeds: Sequence[int | None] = ()) -> l
 def caption(
     sentences: Sequence[Sentence],
     vocabulary: Vocabulary,
-    style: str,
+    asked: Constraints,
     calibration: Mapping[str, float] = UNCALIBRATED,
 ) -> Caption:
-    """Turns the sentences of an image, best first, into a caption; equal ones are given once."""
+    """Turns the sentences of an image, best first, into a caption; equal ones are given once. asked: the options."""
     words, end = vocabulary.words, vocabulary.end_id
+    given = len(split(asked.prefix))
     alternatives: dict[bytes, Hypothesis] = {}
     for sentence in sentences:
         key = sentence.tokens.tobytes()
@@ -98,13 +99,13 @@ def caption(
         log_probs = sentence.token_log_probs[: len(ids) if scored else 0].astype(np.float64)
         listed = log_probs.tolist()
         alternatives[key] = Hypothesis(
-            text=written([words[id_] for id_ in ids if id_ != end], style),
+            text=written([words[id_] for id_ in ids if id_ != end], asked.style),
             score=sentence.score,
             log_prob=float(log_probs.sum()) if scored else nan,
             tokens=tuple([words[id_] for id_ in ids]),
             token_log_probs=tuple(listed),
             finished=sentence.finished,
-            confidence=confidence(listed, calibration, finished=sentence.finished),
+            confidence=confidence(listed, calibration, given=given),
         )
     return Caption.best_of(list(alternatives.values()))
 

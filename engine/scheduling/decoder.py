@@ -174,7 +174,7 @@ class Decoder:
 
     def _caption(self, request: Request, sentences: Sequence[Sentence]) -> Caption:
         bundle = self._captioner.bundle
-        made = caption(sentences, bundle.vocabulary, request.decoding.style, bundle.manifest.confidence)
+        made = caption(sentences, bundle.vocabulary, request.decoding, bundle.manifest.confidence)
         if request.words is not None:
             end = bundle.vocabulary.words[bundle.vocabulary.end_id]
             request.words.put([word for word in made.tokens if word != end][request.words.sent :])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -80,6 +81,12 @@ def test_nothing_is_too_unlikely_for_it() -> None:
 def test_it_is_nan_without_coefficients_or_without_log_probabilities() -> None:
     assert math.isnan(confidence((-1.0,), UNCALIBRATED))
     assert math.isnan(confidence((), MODEL))
+    assert math.isnan(confidence((-1.0,), MODEL, given=1))
+
+
+@given(log_probs, log_probs)
+def test_given_words_do_not_count(words: list[float], chosen: list[float]) -> None:
+    assert confidence([*words, *chosen], MODEL, given=len(words)) == confidence(chosen, MODEL)
 
 
 def test_every_fault_of_the_coefficients_is_named() -> None:
@@ -103,15 +110,31 @@ def test_every_hypothesis_of_every_decoding_has_the_confidence_of_its_log_probab
     for caption in found:
         assert caption.confidence == caption.alternatives[0].confidence
         for one in caption.alternatives:
-            assert one.confidence == confidence(one.token_log_probs, MODEL, finished=one.finished)
+            assert one.confidence == confidence(one.token_log_probs, MODEL)
 
 
-def test_a_sentence_that_broke_off_has_none_however_likely_its_words_are() -> None:
+def test_a_sentence_that_broke_off_is_judged_by_the_words_that_it_has() -> None:
     broken = captions(Greedy(max_length=1, min_length=0), list(range(20)))
     assert {caption.finished for caption in broken} == {True, False}
-    assert all((caption.confidence > 0) == caption.finished for caption in broken)
-    assert confidence((0.0, 0.0), MODEL, finished=False) == 0
-    assert math.isnan(confidence((0.0,), UNCALIBRATED, finished=False))
+    assert all(caption.confidence == confidence(caption.token_log_probs, MODEL) > 0 for caption in broken)
+
+
+@pytest.mark.parametrize("decoding", WAYS, ids=str)
+def test_a_prefix_is_not_held_against_what_follows_it(decoding: Decoding) -> None:
+    for caption in captions(replace(decoding, prefix="fast dog"), [0, 1, 2, 3]):
+        for one in caption.alternatives:
+            assert one.tokens[:2] == ("fast", "dog")
+            assert len(one.token_log_probs) > 2
+            assert one.confidence == confidence(one.token_log_probs[2:], MODEL)
+
+
+def test_a_prefix_that_the_model_would_have_chosen_leaves_the_rest_its_confidence() -> None:
+    free = {name: one for name, one in enumerate(captions(Greedy(), list(range(20)))) if len(one.tokens) > 2}
+    assert len(free) >= 5
+    for name, one in free.items():
+        led = captions(Greedy(prefix=one.tokens[0]), [name])[0]
+        assert led.text == one.text
+        assert led.confidence == pytest.approx(confidence(one.token_log_probs[1:], MODEL), rel=1e-6)
 
 
 @pytest.mark.parametrize("decoding", WAYS, ids=str)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 from engine.manifest import Defaults
+from training.caption_statistics import BAD_ENDINGS
 from training.options import ScstOptions, TrainingOptions
 from training.recipes.command import main
 from training.recipes.recipe import Recipe
@@ -61,8 +62,8 @@ RECIPE = Recipe(
     defaults=Defaults(
         beam_size=3,
         length_penalty=2.0,
-        no_repeat_ngram_size=3,
-        bad_endings=("a", "an", "and", "at", "in", "of", "on", "the", "to", "with"),
+        no_repeat_ngram_size=2,
+        bad_endings=tuple(sorted(BAD_ENDINGS | {"front", "on"})),  # which people may say last, but not this model
     ),
     quantile=0.5,
     provenance={
