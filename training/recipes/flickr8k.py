@@ -61,9 +61,9 @@ RECIPE = Recipe(
     ),
     defaults=Defaults(
         beam_size=3,
-        length_penalty=2.0,
+        length_penalty=3.0,
         no_repeat_ngram_size=2,
-        bad_endings=tuple(sorted(BAD_ENDINGS | {"front", "on"})),  # which people may say last, but not this model
+        bad_endings=tuple(sorted(BAD_ENDINGS | {"front", "on"})),  # people do end in these two, this model breaks off
     ),
     quantile=0.5,
     provenance={
