@@ -18,10 +18,11 @@ from engine.confidence import FEATURES
 from training.checkpoint import write_atomically, write_json
 from training.data import DataError, open_dataset
 from training.java import MetricsError, package
-from training.judged import CalibrationError, Judged, human_ciders, judge, splitter
+from training.judged import CalibrationError, Judged, human_ciders, judge
 from training.logistic import PENALTY, Logistic, fit, fit_folds, folds_of, held_out
 from training.outcome import outcome
 from training.reliability import Reliability, measure
+from training.tokens import find_tokeniser
 
 DEFAULT_FEATURES = ("per_root_length", "first_3")
 OTHER_FEATURES = (
@@ -65,13 +66,15 @@ def _run(given: argparse.Namespace) -> None:
     package()  # says how to get it before any work
     dataset = open_dataset(given.data, given.split)
     first = Captioner(given.bundle, provider="cpu", precision="fp32")
-    split = splitter()
-    references = split({example.name: example.captions for example in dataset.examples})
+    tokeniser = find_tokeniser()
+    if tokeniser.note:
+        print(f"note: {tokeniser.note}", file=sys.stderr)
+    references = tokeniser({example.name: example.captions for example in dataset.examples})
     threshold = float(np.quantile(human_ciders(references), given.quantile))
     judged: dict[str, Judged] = {}
     for precision in first.bundle.precisions:
         captioner = first if precision == "fp32" else Captioner(given.bundle, provider="cpu", precision=precision)
-        judged |= judge(captioner, dataset, references, split)
+        judged |= judge(captioner, dataset, references, tokeniser)
     calibration = calibrate(judged, threshold, given.features)
     good = f"its CIDEr reaches {threshold:.3f}, as that of {1 - given.quantile:.0%} of people's captions does"
     print(f"a caption is good where {good}\n{table(calibration)}")

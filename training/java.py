@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+SECONDS = 60  # to say its version, which takes a tenth of one on an idle machine
 INSTALL = "install Java 17: apt install openjdk-17-jdk-headless, brew install openjdk@17, or from adoptium.net"
 
 
@@ -19,9 +20,21 @@ class MetricsError(ValueError):
     """Captions that cannot be scored; the message says why."""
 
 
-def find_java() -> str | None:
-    """Returns the path of Java, None where there is none."""
-    return shutil.which("java")
+def find_java() -> str:
+    """Returns the path of a Java that runs. Raises MetricsError saying why there is none.
+
+    It is run once to know: macOS has a `java` that only says where to get one.
+    """
+    java = shutil.which("java")
+    if java is None:
+        raise MetricsError("there is no java on the PATH")
+    try:
+        asked = subprocess.run([java, "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MetricsError(f"{java} does not run: {error}") from error
+    if asked.returncode:
+        raise MetricsError(f"{java} does not run: {_first_line(asked.stderr, asked.returncode)}")
+    return java
 
 
 def package() -> Path:
@@ -67,6 +80,11 @@ def run(name: str, command: Sequence[str], lines: Sequence[str], seconds: float)
             raise MetricsError(f"{name} did not finish within {seconds:g} seconds")
         if process.returncode:
             complaints.seek(0)
-            said = complaints.read().decode(errors="replace").strip().splitlines()
-            raise MetricsError(f"{name} failed: {said[0] if said else f'exit status {process.returncode}'}")
+            raise MetricsError(f"{name} failed: {_first_line(complaints.read(), process.returncode)}")
     return printed
+
+
+def _first_line(complaint: bytes, status: int) -> str:
+    """Returns what a program said first of its failure, or its exit status where it said nothing."""
+    said = complaint.decode(errors="replace").strip().splitlines()
+    return said[0] if said else f"exit status {status}"

@@ -3,8 +3,7 @@
 Fits and measures nothing.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,7 @@ from engine import Beam, Captioner, Greedy, ImageError, Sample
 from engine.confidence import FEATURES
 from engine.options import Decoding
 from training.data import Dataset
-from training.java import find_java
-from training.tokens import Tokens, split_ptb, split_simply
+from training.tokens import Tokeniser, Tokens
 
 WAYS: dict[str, Decoding] = {
     "beam": Beam(),
@@ -26,7 +24,6 @@ WAYS: dict[str, Decoding] = {
 }  # the first is what a bundle is calibrated for
 
 Array = NDArray[np.float64]
-Split = Callable[[Mapping[str, Sequence[str]]], Tokens]
 
 
 class CalibrationError(ValueError):
@@ -46,7 +43,7 @@ class Judged:
         return np.array([[FEATURES[name](row) for name in names] for row in self.log_probs], np.float64)
 
 
-def judge(captioner: Captioner, dataset: Dataset, references: Tokens, split: Split) -> dict[str, Judged]:
+def judge(captioner: Captioner, dataset: Dataset, references: Tokens, tokeniser: Tokeniser) -> dict[str, Judged]:
     """Captions the images in each way; returns "precision decoding" -> captions. Raises CalibrationError."""
     images = [example.name for example in dataset.examples]
 
@@ -62,20 +59,11 @@ def judge(captioner: Captioner, dataset: Dataset, references: Tokens, split: Spl
     judged = {}
     for way, decoding in WAYS.items():
         captions = captioner.caption_features(features, decoding)
-        said = split({name: [caption.text] for name, caption in zip(images, captions, strict=True)})
+        said = tokeniser({name: [caption.text] for name, caption in zip(images, captions, strict=True)})
         rows = [caption.token_log_probs for caption in captions]
         finished = np.array([caption.finished for caption in captions])
         judged[f"{captioner.precision} {way}"] = Judged(rows, ciders(references, said), finished)
     return judged
-
-
-def splitter() -> Split:
-    """Returns the PTB tokeniser, or where there is no Java a simpler rule, saying so."""
-    java = find_java()
-    if java is None:
-        print("without Java the words are split by a simpler rule, which moves CIDEr slightly", file=sys.stderr)
-        return split_simply
-    return lambda sentences: split_ptb(java, sentences)
 
 
 def ciders(references: Tokens, said: Tokens) -> Array:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from training.java import INSTALL, MetricsError, find_java, package
+from training.java import MetricsError, package
 from training.meteor import meteor_rows
 from training.spice import WHERE, spice_scores
 from training.tallies import Rows, Tallies
-from training.tokens import PTB, SIMPLE, Tokens, split_ptb, split_simply
+from training.tokens import PTB, SIMPLE, Tokens, find_tokeniser
 
 __all__ = ["PTB", "SIMPLE", "MetricsError", "Scores", "score_captions"]
 
@@ -70,30 +70,26 @@ def score_captions(
     written = {name: list(references[name]) for name in names}
     said = {name: [candidates[name]] for name in names}
     notes: list[str] = []
-    java = find_java()
+    tokeniser = find_tokeniser()
+    truths, guesses = tokeniser(written), tokeniser(said)
     meteor, means = None, {}
-    if java is None:
-        notes.append(
-            "without Java METEOR and SPICE are left out, and the other scores differ slightly from those on PTB "
-            f"tokens: {INSTALL}"
-        )
-        tokeniser, truths, guesses = SIMPLE, split_simply(written), split_simply(said)
+    if tokeniser.java is None:
+        notes += ["METEOR and SPICE are left out: both are programs in Java", tokeniser.note]
     else:
-        tokeniser, truths, guesses = PTB, split_ptb(java, written), split_ptb(java, said)
         try:
-            meteor = meteor_rows(java, truths, guesses)
+            meteor = meteor_rows(tokeniser.java, truths, guesses)
         except MetricsError as error:
             notes.append(f"METEOR is left out: {error}")
         if jars is None:
             notes.append(f"SPICE is left out: {WHERE}")
         else:
             try:
-                means["SPICE"] = spice_scores(java, jars, truths, guesses)
+                means["SPICE"] = spice_scores(tokeniser.java, jars, truths, guesses)
             except MetricsError as error:
                 notes.append(f"SPICE is left out: {error}")
     means |= _means(truths, guesses)
     tallies = Tallies(tuple(names), _bleu_rows(truths, guesses), meteor, means)
-    return Scores(tallies.corpus(), tokeniser, tuple(notes), tallies)
+    return Scores(tallies.corpus(), tokeniser.name, tuple(notes), tallies)
 
 
 def _bleu_rows(truths: Tokens, guesses: Tokens) -> Rows:

@@ -1,9 +1,10 @@
 """Sentences to tokens before they are scored: pycocoevalcap's PTB tokeniser, or plain words without Java."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from engine.vocabulary import split
-from training.java import MetricsError, package, run
+from training.java import INSTALL, MetricsError, find_java, package, run
 
 PTB, SIMPLE = "PTB tokeniser of pycocoevalcap", r"lower-case \w+ words"
 # What pycocoevalcap removes after its tokeniser.
@@ -11,6 +12,33 @@ PUNCTUATION = frozenset(["''", "'", "``", "`", *["-LRB-", "-RRB-", "-LCB-", "-RC
 SECONDS = 600
 
 Tokens = dict[str, list[str]]  # image -> sentences, their tokens joined by spaces
+
+
+@dataclass(frozen=True, slots=True)
+class Tokeniser:
+    """PTB's where Java runs, else this project's own rule: java is None, and `note` says why and what that means."""
+
+    java: str | None
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """What scores are said to be computed on."""
+        return SIMPLE if self.java is None else PTB
+
+    def __call__(self, sentences: Mapping[str, Sequence[str]]) -> Tokens:
+        """Splits sentences. Raises MetricsError when Java's program fails."""
+        return split_simply(sentences) if self.java is None else split_ptb(self.java, sentences)
+
+
+def find_tokeniser() -> Tokeniser:
+    """Returns the best tokeniser that runs here."""
+    try:
+        return Tokeniser(find_java())
+    except MetricsError as error:
+        return Tokeniser(
+            None, f"without Java words are split by a simpler rule, which moves scores slightly: {error}; {INSTALL}"
+        )
 
 
 def split_simply(sentences: Mapping[str, Sequence[str]]) -> Tokens:

@@ -19,9 +19,9 @@ from engine import Beam, Captioner, EngineError, ImageError
 from engine.vocabulary import split
 from training.checkpoint import write_json
 from training.data import DataError, Dataset, open_dataset
-from training.java import MetricsError, find_java, package
+from training.java import MetricsError, package
 from training.outcome import outcome
-from training.tokens import PTB, SIMPLE, Tokens, split_ptb, split_simply
+from training.tokens import Tokeniser, Tokens, find_tokeniser
 
 SEEN, ENDING = 500, 0.002
 MARGIN = 0.002
@@ -73,7 +73,10 @@ def _run(given: argparse.Namespace) -> None:
         endings = find_bad_endings(text for example in train for text in example.captions)
     captioner = Captioner(given.bundle, provider=given.provider, precision=given.precision)
     grid = settings(given.beams, given.penalties, given.repeats, ((), endings) if endings else ((),))
-    tuned, tokeniser = tune(captioner, dataset, grid, endings)
+    tokeniser = find_tokeniser()
+    if tokeniser.note:
+        print(f"note: {tokeniser.note}", file=sys.stderr)
+    tuned = tune(captioner, dataset, grid, endings, tokeniser)
     chosen = recommend(tuned)
     print(table(tuned, chosen))
     print(
@@ -90,7 +93,7 @@ def _run(given: argparse.Namespace) -> None:
         "split": given.split,
         "images": len(dataset.examples),
         "precision": captioner.precision,
-        "tokeniser": tokeniser,
+        "tokeniser": tokeniser.name,
         "bad_endings": list(endings),
         "recommended": asdict(chosen),
         "settings": [{**asdict(one), "bad_endings": bool(one.bad_endings)} for one in tuned],
@@ -118,9 +121,9 @@ def settings(
 
 
 def tune(
-    captioner: Captioner, dataset: Dataset, grid: Sequence[Setting], endings: Sequence[str]
-) -> tuple[list[Setting], str]:
-    """Returns the settings with what their captions are worth, and the tokeniser of the scores.
+    captioner: Captioner, dataset: Dataset, grid: Sequence[Setting], endings: Sequence[str], tokeniser: Tokeniser
+) -> list[Setting]:
+    """Returns the settings with what their captions are worth.
 
     endings: what counts as a bad one in all of them. Raises EngineError for an image that cannot be read.
     """
@@ -140,9 +143,7 @@ def tune(
     ]
     references = {example.name: list(example.captions) for example in dataset.examples}
     unique = {text: [text] for texts in told for text in texts}
-    java = find_java()
-    said = split_simply(unique) if java is None else split_ptb(java, unique)
-    truths = split_simply(references) if java is None else split_ptb(java, references)
+    said, truths = tokeniser(unique), tokeniser(references)
     scored = []
     for one, texts in zip(tqdm(grid, "scoring", unit="setting", disable=None), told, strict=True):
         cider, bleu_4 = _scores(truths, {name: said[text] for name, text in zip(names, texts, strict=True)})
@@ -157,7 +158,7 @@ def tune(
                 repeating=round(float(np.mean([_repeats(sentence) for sentence in words])), 4),
             )
         )
-    return scored, SIMPLE if java is None else PTB
+    return scored
 
 
 def _scores(truths: Tokens, guesses: Tokens) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.training.scored import make_captions
-from training import java, metrics
+from training import java, metrics, tokens
 from training.metrics import PTB, SIMPLE, MetricsError, Scores, score_captions
 from training.tallies import METRICS, meteor_scores
 from training.tokens import Tokens, split_ptb, split_simply
@@ -37,6 +37,22 @@ def test_without_java_meteor_is_left_out_and_the_tokeniser_named() -> None:
     assert "METEOR and SPICE are left out" in str(scores)
     assert "install Java 17: apt install openjdk-17-jdk-headless" in str(scores)
     assert r"tokeniser: lower-case \w+ words" in str(scores)
+
+
+def test_a_java_that_does_not_run_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stub = tmp_path / "java"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for script, why in (
+        ("#!/bin/sh\necho 'Unable to locate a Java Runtime.' >&2\nexit 1\n", "Unable to locate a Java Runtime."),
+        ("#!/bin/sh\nexit 3\n", "exit status 3"),
+        ("#!/no/such/shell\n", "[Errno 2]"),
+    ):
+        stub.write_text(script)
+        stub.chmod(0o755)
+        scores = score_captions(REFERENCES, IDENTICAL)
+        assert scores.tokeniser == SIMPLE
+        assert f"{stub} does not run: {why}" in str(scores)
+        assert "install Java 17" in str(scores)
 
 
 @pytest.mark.usefixtures("no_java")
@@ -195,8 +211,8 @@ def test_a_metric_that_fails_is_left_out_and_said(program: str, monkeypatch: pyt
     def fail(*_: Any) -> Any:
         raise MetricsError("it failed: no memory")
 
-    monkeypatch.setattr(metrics, "find_java", lambda: "java")
-    monkeypatch.setattr(metrics, "split_ptb", lambda _, sentences: split_simply(sentences))
+    monkeypatch.setattr(tokens, "find_java", lambda: "java")
+    monkeypatch.setattr(tokens, "split_ptb", lambda _, sentences: split_simply(sentences))
     monkeypatch.setattr(metrics, "meteor_rows", lambda *_: np.ones((3, 23)))
     monkeypatch.setattr(metrics, "spice_scores", lambda *_: np.ones(3))
     monkeypatch.setattr(metrics, program, fail)
@@ -211,12 +227,12 @@ def test_meteor_that_prints_something_else_is_an_error(printed: str, monkeypatch
     from training import meteor
 
     monkeypatch.setattr(meteor, "run", lambda *_: [printed] * 3)
-    tokens = split_simply(REFERENCES)
+    said = split_simply(REFERENCES)
     with pytest.raises(MetricsError, match="what are not its 23 counts"):
-        meteor.meteor_rows("java", tokens, tokens)
+        meteor.meteor_rows("java", said, said)
     monkeypatch.setattr(meteor, "run", lambda *_: [printed])
     with pytest.raises(MetricsError, match="METEOR measured 1 of 3 sentences"):
-        meteor.meteor_rows("java", tokens, tokens)
+        meteor.meteor_rows("java", said, said)
 
 
 def test_scores_are_laid_out_by_name() -> None:
