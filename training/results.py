@@ -32,7 +32,7 @@ def read_results(path: Path, dataset: Dataset, limit: int | None = None) -> dict
 
     Ids may be COCO's integers, file names, or either without what is around it ("391895", a name without its ending).
     Images without a result and results of unknown images go to the data set's report and are left out. Raises
-    MetricsError when the file is no result file, names an image twice or names none of the data set's.
+    MetricsError when the file is no result file, holds what is no text, names an image twice or none of the data set's.
     """
     try:
         rows = json.loads(path.read_bytes())
@@ -50,6 +50,8 @@ def read_results(path: Path, dataset: Dataset, limit: int | None = None) -> dict
                 name = names.get(str(given))
             case _:
                 raise MetricsError(f'{path}: entry {position} is not {{"image_id", "caption"}}: {str(row)[:60]}')
+        if any("\ud800" <= letter <= "\udfff" for letter in f"{given}{caption}"):  # JSON may escape half of a pair
+            raise MetricsError(f"{path}: entry {position} holds half a character, which is no text: {ascii(row)[:60]}")
         if name is None:
             dataset.report.add("results of unknown images", str(given))
         elif name in captions:

@@ -76,6 +76,8 @@ def test_a_limit_asks_only_for_the_first_images(tmp_path: Path) -> None:
         ([{"image_id": "a.jpg"}], "entry 0 is not"),
         ([{"image_id": True, "caption": "x"}], "entry 0 is not"),
         ([{"image_id": "a.jpg", "caption": ["x"]}], "entry 0 is not"),
+        ([{"image_id": "a.jpg", "caption": "x\ud800"}], r"entry 0 holds half a character.*x\\ud800"),
+        ([{"image_id": "\udc00", "caption": "x"}], "entry 0 holds half a character"),
         ([{"image_id": "a.jpg", "caption": "x"}, {"image_id": "a", "caption": "y"}], "two captions for a"),
         ([], "no caption for any of the 1 images"),
         ([{"image_id": "b.jpg", "caption": "x"}], "no caption for any of the 1 images"),
@@ -84,6 +86,11 @@ def test_a_limit_asks_only_for_the_first_images(tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_refused_in_one_sentence(content: object, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(MetricsError, match=sentence):
         read_results(written(tmp_path, content), Named("a.jpg"))
+
+
+def test_characters_beyond_the_first_plane_are_text(tmp_path: Path) -> None:
+    path = written(tmp_path, '[{"image_id": "a.jpg", "caption": "a dog \\ud83d\\udc36"}]')
+    assert read_results(path, Named("a.jpg")) == {"a.jpg": "a dog 🐶"}
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
