@@ -21,6 +21,7 @@ from training.java import MetricsError, package
 from training.judged import CalibrationError, Judged, human_ciders, judge
 from training.logistic import PENALTY, Logistic, fit, fit_folds, folds_of, held_out
 from training.outcome import outcome
+from training.output_files import check_outputs
 from training.reliability import Reliability, measure
 from training.tokens import find_tokeniser
 
@@ -56,9 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--quantile must lie between 0 and 1, but it is {given.quantile:g}")
     if unknown := [name for name in given.features if name not in FEATURES]:
         parser.error(f"--features knows no {', '.join(unknown)}: choose of {', '.join(FEATURES)}")
-    for path in filter(None, (given.output, given.plot)):
-        if path.is_dir() or not path.parent.is_dir():
-            parser.error(f"{path} cannot be written: it must be a file in a folder that exists")
+    check_outputs(parser, given, "--output", "--plot")
     return outcome(lambda: _run(given), EngineError, DataError, MetricsError, CalibrationError)
 
 

@@ -13,6 +13,7 @@ from training.bootstrap import LEVEL, RESAMPLES, Difference, compare
 from training.checkpoint import write_json
 from training.java import MetricsError
 from training.outcome import outcome
+from training.output_files import check_outputs
 from training.score_file import ScoreFile, in_order_of, read_scores
 from training.tallies import METRICS
 
@@ -21,10 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a named error, 130 after Ctrl-C."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    for option in ("resamples", "show"):
-        least = 1 if option == "resamples" else 0
+    for option, least in (("resamples", 1), ("show", 0), ("seed", 0)):
         if getattr(given, option) < least:
             parser.error(f"--{option} must be at least {least}, but it is {getattr(given, option)}")
+    check_outputs(parser, given, "--output")
     return outcome(lambda: _run(given), MetricsError)
 
 

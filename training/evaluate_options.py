@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.bootstrap import RESAMPLES
+from training.output_files import check_outputs
 from training.spice import VARIABLE
+
+ENGINE = {"provider": "auto", "precision": "auto", "batch_size": 32}  # where nothing is said
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -19,15 +22,18 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if given.greedy and given.length_penalty is not None:
         parser.error("--length-penalty ranks the sentences of a beam, so it cannot go with --greedy")
     decoding = ("beam", "greedy", "length_penalty", "no_repeat_ngram_size", "bad_endings")
-    told = [name for name in ("bundle", *decoding) if getattr(given, name) not in (None, False)]
+    told = [
+        name
+        for name in ("bundle", *ENGINE, *decoding)
+        if (value := getattr(given, name)) is not None and value is not False
+    ]
     if given.results is not None and told:
         option = "--" + told[0].replace("_", "-")
         parser.error(f"--results holds captions that are made already, so {option} cannot go with it")
-    for name in ("output", "results_out", "report"):
-        path = getattr(given, name)
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            option = "--" + name.replace("_", "-")
-            parser.error(f"{option} {path} cannot be written: it must be a file in a folder that exists")
+    for name, usual in ENGINE.items():
+        if getattr(given, name) is None:
+            setattr(given, name, usual)
+    check_outputs(parser, given, "--output", "--results-out", "--report")
     return given
 
 
@@ -53,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bad-endings", type=_words, help="words that no caption may end in: a,the,of (default: the bundle's)"
     )
-    parser.add_argument("--provider", default="auto", help="as of the engine (default: auto)")
-    parser.add_argument("--precision", default="auto", help="as of the bundle (default: auto)")
-    parser.add_argument("--batch-size", type=int, default=32, help="images at once (default: 32)")
+    parser.add_argument("--provider", help="as of the engine (default: auto)")
+    parser.add_argument("--precision", help="as of the bundle (default: auto)")
+    parser.add_argument("--batch-size", type=int, help="images at once (default: 32)")
     parser.add_argument("--limit", type=int, help="only so many images")
     parser.add_argument("--strict", action="store_true", help="any fault of the data is an error")
     parser.add_argument(

@@ -181,7 +181,13 @@ def test_errors_are_one_sentence(command: Callable[..., int], capsys: pytest.Cap
         (("--resamples", "-1"), "--resamples must be"),
         (("--show", "0"), "--show must be"),
         (("--greedy", "--length-penalty", "1"), "--greedy"),
-        (("--results", "r.json", "--beam", "3"), "--results holds captions that are made already, so --beam"),
+        *(
+            (("--results", "r.json", option, value), f"--results holds captions that are made already, so {option} ")
+            for option, value in (
+                *(("--beam", "3"), ("--length-penalty", "0"), ("--no-repeat-ngram-size", "0"), ("--bundle", "b")),
+                *(("--provider", "nonsense"), ("--precision", "int8"), ("--batch-size", "0")),
+            )
+        ),
     ):
         with pytest.raises(SystemExit):
             command(*more)
