@@ -25,8 +25,8 @@ class Statistics:
     """Of a set of captions; lengths in words, shares from 0 to 1.
 
     distinct: different captions among all; unseen: captions that no training caption equals word for word (None:
-    the training captions were not at hand); repeating: captions with a sequence of three words twice; badly_ending:
-    captions that end in a word like "a" or "with".
+    the training captions were not at hand); repeating_two and repeating: captions with a sequence of two or of three
+    words twice; badly_ending: captions that end in a word like "a" or "with".
     """
 
     captions: int
@@ -37,6 +37,7 @@ class Statistics:
     vocabulary: int
     distinct: float
     unseen: float | None
+    repeating_two: float
     repeating: float
     badly_ending: float
 
@@ -49,6 +50,7 @@ class Statistics:
             ("different words", f"{self.vocabulary:,}"),
             ("different captions", f"{self.distinct:.1%}"),
             ("never seen in training", unseen),
+            ("say two words twice", f"{self.repeating_two:.1%}"),
             ("say three words twice", f"{self.repeating:.1%}"),
             ("end badly", f"{self.badly_ending:.1%}"),
         ]
@@ -68,13 +70,15 @@ def describe(captions: Sequence[str], training: Iterable[str] | None) -> Statist
         vocabulary=len({word for words in said for word in words}),
         distinct=len(set(said)) / len(said),
         unseen=None if seen is None else _share(words not in seen for words in said),
-        repeating=_share(map(_repeats, said)),
+        repeating_two=_share(repeats(words, 2) for words in said),
+        repeating=_share(repeats(words, 3) for words in said),
         badly_ending=_share(words[-1:] != () and words[-1] in BAD_ENDINGS for words in said),
     )
 
 
-def _repeats(words: tuple[str, ...], length: int = 3) -> bool:
-    runs = [words[start : start + length] for start in range(len(words) - length + 1)]
+def repeats(words: Sequence[str], length: int) -> bool:
+    """Whether some sequence of so many words appears twice; the two may overlap."""
+    runs = [tuple(words[start : start + length]) for start in range(len(words) - length + 1)]
     return len(set(runs)) < len(runs)
 
 

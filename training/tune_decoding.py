@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from engine import Beam, Captioner, EngineError, ImageError
 from engine.vocabulary import split
+from training.caption_statistics import repeats
 from training.checkpoint import write_json
 from training.data import DataError, Dataset, open_dataset
 from training.java import MetricsError, package
@@ -155,7 +156,7 @@ def tune(
                 bleu_4=round(bleu_4, 4),
                 words=round(float(np.mean([*map(len, words)])), 2),
                 open=round(float(np.mean([bool({*sentence[-1:]} & {*endings}) for sentence in words])), 4),
-                repeating=round(float(np.mean([_repeats(sentence) for sentence in words])), 4),
+                repeating=round(float(np.mean([repeats(sentence, 3) for sentence in words])), 4),
             )
         )
     return scored
@@ -167,11 +168,6 @@ def _scores(truths: Tokens, guesses: Tokens) -> tuple[float, float]:
 
     bleu = Bleu(4).compute_score(truths, guesses, verbose=0)[0]
     return float(Cider().compute_score(truths, guesses)[0]), float(bleu[3])
-
-
-def _repeats(words: Sequence[str]) -> bool:
-    threes = [*zip(words, words[1:], words[2:], strict=False)]
-    return len({*threes}) < len(threes)
 
 
 def recommend(tuned: Sequence[Setting]) -> Setting:

@@ -23,7 +23,24 @@ def test_statistics_are_those_counted_by_hand() -> None:
     assert found.distinct == 4 / 5
     assert found.unseen == 3 / 5
     assert found.repeating == 1 / 5
+    assert found.repeating_two == 1 / 5
     assert found.badly_ending == 1 / 5
+
+
+@pytest.mark.parametrize(
+    ("caption", "two", "three"),
+    [
+        ("a dog and a cat", 0, 0),
+        ("a man and a man", 1, 0),
+        ("two two two", 1, 0),  # "two two" twice, and they overlap
+        ("a man on a man on a man", 1, 1),
+        ("a", 0, 0),
+    ],
+)
+def test_what_is_said_twice_counts_by_its_words(caption: str, two: float, three: float) -> None:
+    found = describe([caption], None)
+    assert (found.repeating_two, found.repeating) == (two, three)
+    assert dict(found.rows())["say two words twice"] == f"{two:.1%}"
 
 
 def test_without_training_captions_the_share_unseen_is_not_known() -> None:
