@@ -1,5 +1,6 @@
 """Tuning: what is recommended reads well, and the figures are those of the captions."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -21,8 +22,8 @@ def test_bad_endings_are_common_words_that_people_do_not_end_with() -> None:
 
 
 def test_the_grid_varies_no_penalty_for_a_beam_of_one() -> None:
-    grid = settings((1, 3), (0.0, 1.0), (0, 3), ((), ENDINGS))
-    assert len(grid) == len({*grid}) == 4 + 8
+    grid = settings((1, 3), (0.0, 1.0), (0, 3))
+    assert len(grid) == len({*grid}) == 2 + 4
 
 
 def test_the_narrowest_beam_near_the_best_is_recommended_of_those_that_read_well() -> None:
@@ -57,6 +58,38 @@ def test_the_command_scores_what_the_engine_says(
     scores = score_captions({example.name: example.captions for example in dataset.examples}, said).named()
     assert one.cider == pytest.approx(scores["CIDEr"], abs=1e-4)
     assert one.bleu_4 == pytest.approx(scores["BLEU-4"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--penalties", "", "--beams", "3"], "--penalties: it must be numbers parted by commas, but it is ''"),
+        (["--beams", "x"], "--beams: it must be whole numbers parted by commas, but it is 'x'"),
+        (["--repeats", "2.5"], "--repeats: it must be whole numbers parted by commas, but it is '2.5'"),
+        (["--beams", "3,0"], "beam_size=0"),
+        (["--penalties", "-1"], "length_penalty=-1"),
+        (["--penalties", "nan", "--beams", "3"], "length_penalty=nan"),
+        (["--repeats", "-2"], "no_repeat_ngram_size=-2"),
+        (["--output", "nowhere/tuned.json"], "--output nowhere/tuned.json cannot be written"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused_before_any_work(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--data", "nowhere", *arguments])
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_default_grid_holds_what_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from training import tune_decoding
+    from training.recipes.flickr8k import RECIPE
+
+    given: list[argparse.Namespace] = []
+    monkeypatch.setattr(tune_decoding, "_run", given.append)
+    assert main(["--data", "any", "--output", str(tmp_path / "tuned.json")]) == 0
+    ships = RECIPE.defaults
+    assert Setting(ships.beam_size, ships.length_penalty, ships.no_repeat_ngram_size) in given[0].grid
 
 
 def test_what_cannot_be_tuned_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
