@@ -99,14 +99,19 @@ def _run(given: argparse.Namespace) -> None:
     if given.report is not None:
         choice = choose(quality, given.show, seed=given.seed)
         shown = {name: evaluation.captions[name] for name in choice.all()}
+        facts = {
+            "Captions by": made["bundle"] or given.results.name,
+            "Data": f"{given.data.resolve().name}, {given.split}",
+            "Photographs": f"{images:,}",
+            "Made with": said,
+        }
+        if captioner is None:
+            facts["Alternatives"] = "none: a result file holds one caption a photograph"
+        elif given.greedy:
+            facts["Alternatives"] = "none: greedy search follows one sentence"
         page = Page(
             "How good are the captions?",
-            {
-                "Captions by": made["bundle"] or given.results.name,
-                "Data": f"{given.data.resolve().name}, {given.split}",
-                "Photographs": f"{images:,}",
-                "Made with": said,
-            },
+            facts,
             {} if captioner is None else _alternatives(captioner, dataset, decoding, shown),
             evaluation.confidences,
         )

@@ -13,7 +13,7 @@ from engine.vocabulary import split
 from training.histogram import histogram
 from training.quality import Quality
 from training.report_style import STYLE
-from training.thumbnails import thumbnail
+from training.thumbnails import picture
 
 SHOWN = "CIDEr", "BLEU-4", "METEOR", "ROUGE-L", "SPICE"  # on a photograph
 BAR = {"CIDEr": 1.5}  # where a bar in the table of scores ends; elsewhere at 1
@@ -55,11 +55,11 @@ def choose(quality: Quality, count: int, *, seed: int = 0, metric: str = "CIDEr"
 
 
 def write_page(page: Page, quality: Quality, choice: Choice, read: Callable[[str], bytes]) -> str:
-    """Returns the page as HTML; `read` gives an image's bytes. Raises OSError when one cannot be read."""
+    """Returns the page as HTML; `read` gives an image's bytes; of one that cannot be shown its name stands there."""
     scores = quality.scores.per_image()
 
     def figures(names: Sequence[str]) -> str:
-        return "\n".join(_figure(name, page, quality, scores[name], thumbnail(read(name))) for name in names)
+        return "\n".join(_figure(name, page, quality, scores[name], picture(name, read)) for name in names)
 
     facts = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in page.facts.items())
     notes = "".join(f"<p class=note>{_text(note)}.</p>" for note in quality.scores.notes)
@@ -121,7 +121,7 @@ def _statistics_table(quality: Quality) -> str:
     return f"<table class=statistics><tr><th><th>captions<th>people{rows}</table>"
 
 
-def _figure(name: str, page: Page, quality: Quality, scores: Mapping[str, float], picture: str) -> str:
+def _figure(name: str, page: Page, quality: Quality, scores: Mapping[str, float], photograph: str) -> str:
     said = {word for reference in quality.references[name] for word in split(reference)}
     figures = {metric: f"{scores[metric]:.2f}" for metric in SHOWN if metric in scores}
     if name in page.confidences:
@@ -131,7 +131,7 @@ def _figure(name: str, page: Page, quality: Quality, scores: Mapping[str, float]
     others = "".join(f"<li>{_text(other)}</li>" for other in page.alternatives.get(name, ()))
     alternatives = f"<h4>It also thought of</h4><ul class=others>{others}</ul>" if others else ""
     return (
-        f'<article><div class=side><img src="{picture}" alt="{_text(name)}" loading="lazy"><dl>{rows}</dl>'
+        f"<article><div class=side>{photograph}<dl>{rows}</dl>"
         f"<p class=name>{_text(name)}</p></div><div><h3>{_marked(quality.captions[name], said)}</h3>"
         f"<h4>People wrote</h4><ul>{references}</ul>{alternatives}</div></article>"
     )

@@ -1,17 +1,15 @@
 """What a person reads about a run: predictions beside the truth, greedy captions, report.html. Trains nothing."""
 
-import base64
 import html
 from collections.abc import Callable, Sequence
-from io import BytesIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from engine.vocabulary import Vocabulary
 from training.batches import CaptionTable
 from training.model import CaptionDecoder
+from training.thumbnails import inline, picture
 from training.trainer import Epoch
 
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -84,32 +82,17 @@ def write_report(
         for e in history
     )
     figures = "\n".join(
-        f'<figure><img src="{_inline(_small(read(name)), "jpeg")}" alt="{html.escape(name)}">'
-        f"<figcaption><b>{html.escape(caption)}</b>{html.escape(name)}"
+        f"<figure>{picture(name, read)}<figcaption><b>{html.escape(caption)}</b>{html.escape(name)}"
         f"<ul>{''.join(f'<li>{html.escape(text)}' for text in references)}</ul></figcaption></figure>"
         for name, caption, references in photographs
     )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>
 <h1>{html.escape(title)}</h1>
-<img class="curve" src="{_inline(curve, "png")}" alt="loss and accuracy over the epochs">
+<img class="curve" src="{inline(curve, "png")}" alt="loss and accuracy over the epochs">
 <table><tr><th>epoch<th>train loss<th>validation loss<th>train accuracy<th>validation accuracy<th>seconds{rows}</table>
 <h2>Validation photographs</h2>
 <p>In bold the model's greedy caption; below it the captions that people wrote.</p>
 {figures}
 </html>
 """
-
-
-def _small(content: bytes, side: int = 256) -> bytes:
-    """Returns a photograph as a small JPEG."""
-    with Image.open(BytesIO(content)) as image:
-        small = ImageOps.exif_transpose(image).convert("RGB")
-    small.thumbnail((side, side))
-    output = BytesIO()
-    small.save(output, "JPEG", quality=80)
-    return output.getvalue()
-
-
-def _inline(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

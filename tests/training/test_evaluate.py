@@ -235,8 +235,32 @@ def test_the_page_shows_photographs_with_alternatives(command: Callable[..., int
     assert text.count("<article>") == 6
     assert "<li>way 0</li><li>way 1</li><li>way 2</li><li>way 3</li></ul>" in text
     assert "<dt>confidence</dt><dd>75%</dd>" in text
-    assert command("--report", str(report), "--show", "2", "--greedy") == 0
-    assert "way 0" not in report.read_text()
+    assert "Alternatives" not in text
+
+
+def test_a_page_without_alternatives_says_so(command: Callable[..., int], asked: list[Any], tmp_path: Path) -> None:
+    report, results = tmp_path / "report.html", tmp_path / "results.json"
+    assert command("--report", str(report), "--greedy", "--results-out", str(results)) == 0
+    assert asked == [Greedy()]
+    assert "<dt>Alternatives</dt><dd>none: greedy search follows one sentence</dd>" in report.read_text()
+    assert "It also thought of" not in report.read_text()
+    assert command("--report", str(report), "--results", str(results)) == 0
+    assert "<dt>Alternatives</dt><dd>none: a result file holds one caption a photograph</dd>" in report.read_text()
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_photograph_that_cannot_be_shown_leaves_its_name_on_the_page(
+    command: Callable[..., int], data: Path, tmp_path: Path
+) -> None:
+    results, report = tmp_path / "results.json", tmp_path / "report.html"
+    assert command("--results-out", str(results)) == 0
+    whole = (data / "images" / "17.jpg").read_bytes()
+    (data / "images" / "17.jpg").write_bytes(whole[: len(whole) // 2])
+    assert command("--results", str(results), "--report", str(report), "--show", "8") == 0
+    text = report.read_text()
+    assert "<b>17.jpg</b> cannot be shown: " in text
+    assert 'alt="17.jpg"' not in text
+    assert 'alt="18.jpg"' in text
 
 
 @pytest.mark.usefixtures("asked")

@@ -1,0 +1,67 @@
+"""Thumbnails show what the engine sees."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import ImageError
+from training.thumbnails import picture, thumbnail
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    output = io.BytesIO()
+    image.save(output, kind, **options)
+    return output.getvalue()
+
+
+def decoded(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content)).convert("RGB")
+
+
+def test_sixteen_bits_of_grey_are_grey() -> None:
+    grey = Image.fromarray(np.full((40, 60), 0x8000, np.uint16))
+    small = decoded(thumbnail(encoded(grey, "PNG")))
+    assert np.asarray(small).mean() == pytest.approx(128, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((600, 300), (256, 128)), ((300, 600), (128, 256)), ((60, 40), (60, 40)), ((2000, 1), (256, 1))]
+)
+def test_its_shape_is_kept_and_nothing_is_enlarged(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    assert decoded(thumbnail(encoded(Image.new("RGB", size), "PNG"))).size == shown
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_a_photograph_that_lies_on_its_side_is_put_upright(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # its top is the right side of what is stored, so turned by 90 degrees
+    stored = Image.new("RGB", (64, 32), "black")
+    stored.paste("white", (0, 0, 32, 32))
+    small = np.asarray(decoded(thumbnail(encoded(stored, kind, exif=exif))))
+    assert small.shape == (64, 32, 3)
+    assert small[:28].min() > 200
+    assert small[36:].max() < 50
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GIF89a", b"no photograph", encoded(Image.new("RGB", (64, 64)), "JPEG")[:300]]
+)
+def test_what_is_no_photograph_is_an_image_error(content: bytes) -> None:
+    with pytest.raises(ImageError):
+        thumbnail(content)
+
+
+def test_what_cannot_be_shown_is_named_in_its_place() -> None:
+    def read(name: str) -> bytes:
+        raise OSError("the disk is gone")
+
+    assert picture("a<b.jpg", read) == "<p><b>a&lt;b.jpg</b> cannot be shown: the disk is gone</p>"
+    assert "&lt;b.jpg</b> cannot be shown: " in picture("a<b.jpg", lambda _: b"")
+
+
+def test_pages_show_a_photograph_by_one_function() -> None:
+    root = Path(__file__).parents[2] / "training"
+    assert [path.name for path in root.rglob("*.py") if "b64encode" in path.read_text()] == ["thumbnails.py"]
