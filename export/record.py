@@ -29,7 +29,7 @@ INCEPTION_TERMS = {
     "licence": "BSD-3-Clause; trained on ImageNet, whose images are for non-commercial research",
 }
 LEARNED_TERMS = {
-    "source": "learned with the decoder, from the weights that decoder.training.encoder_weights names",
+    "source": "learned with the decoder, from the weights that the runs of decoder.training name",
     "licence": "as the terms of the weights that it began with and of the training data say",
 }
 UNKNOWN_TERMS = {"source": "not stated", "licence": "not stated: ask whoever made the weights"}
@@ -85,11 +85,11 @@ def encoder_provenance(encoder: Encoder) -> dict[str, Any]:
 
 
 def decoder_provenance(checkpoint: Checkpoint, which: str) -> dict[str, Any]:
-    """Says how the decoder was made: which checkpoint, its sizes, and the options of its training, seed included."""
+    """Says how the decoder was made: which checkpoint, its sizes, and the runs that trained it, with their options."""
     return {
         "checkpoint": which,
         "sizes": asdict(checkpoint.decoder.config),
-        "training": _without_folders(checkpoint.config.get("training", {})),
+        "training": _without_folders(list(checkpoint.runs)),
         "data": _without_folders(checkpoint.config.get("data", "not stated")),
         "licence": "as the terms of the training data say",
     }

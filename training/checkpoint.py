@@ -36,7 +36,8 @@ class Checkpoint:
     """A trained decoder (in eval mode, on the CPU) with everything needed to use it.
 
     `encoder_weights` is what the run was told: "pretrained", "random" or a file's path; of an encoder that learned with
-    the decoder the run's own file. `config` is config.json, with the fingerprint of that encoder.
+    the decoder the run's own file. `config` is config.json, with the fingerprint of that encoder. `runs` are those that
+    made the weights, oldest first and this one last: of each "run" (its name), "kind" and "options".
     """
 
     decoder: CaptionDecoder
@@ -44,6 +45,7 @@ class Checkpoint:
     encoder_name: str
     encoder_weights: str
     config: dict[str, Any]
+    runs: tuple[dict[str, Any], ...]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -127,6 +129,7 @@ def load_checkpoint(folder: str | os.PathLike[str], which: str = "best") -> Chec
         vocabulary = Vocabulary.load(folder / VOCABULARY)
         decoder = CaptionDecoder(DecoderConfig(**config["decoder"]))
         encoder_name, encoder_weights = config["encoder"]["name"], config["encoder"]["weights"]
+        runs = _runs(folder, config)
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -143,10 +146,40 @@ def load_checkpoint(folder: str | os.PathLike[str], which: str = "best") -> Chec
             raise CheckpointError(f"{folder} lacks {ENCODER}, the encoder that learned with its decoder: copy it there")
     if "encoder" in notes:
         config["encoder"]["fingerprint"] = notes["encoder"]
-    return Checkpoint(decoder.eval(), vocabulary, encoder_name, encoder_weights, config)
+    return Checkpoint(decoder.eval(), vocabulary, encoder_name, encoder_weights, config, tuple(runs))
 
 
-def begin_with(decoder: CaptionDecoder, vocabulary: Vocabulary, encoder: str, folder: Path) -> dict[str, str]:
+def _runs(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns `runs` of the checkpoints in a folder. Raises KeyError and TypeError for a config.json that is none."""
+    kind, part = ("self-critical", "scst") if "scst" in config else ("cross-entropy", "training")
+    own = {"run": folder.resolve().name, "kind": kind, "options": config.get(part, {})}
+    begun = config.get("from")
+    if begun is None:
+        return [own]
+    earlier = begun["runs"] if "runs" in begun else _runs_beside(folder.resolve(), begun)
+    if earlier is None and kind == "self-critical":  # which keeps the options of the training before
+        earlier = [{"run": "not stated", "kind": "cross-entropy", "options": config.get("training", {})}]
+    return [*(earlier or [{"run": begun["run"], "kind": "not stated", "options": {}}]), own]
+
+
+def _runs_beside(folder: Path, begun: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Returns `runs` of the run that one of before there were "runs" began with, None where it is not beside it."""
+    earlier = folder.parent / begun["run"]
+    try:
+        if earlier == folder or begun["sha256"] != hashlib.sha256((earlier / BEST).read_bytes()).hexdigest():
+            return None
+        return _runs(earlier, json.loads((earlier / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def begun_with(folder: Path, before: Checkpoint) -> dict[str, Any]:
+    """Returns what config.json says, as "from", of the run in a folder whose best weights another one begins with."""
+    digest = hashlib.sha256((folder / BEST).read_bytes()).hexdigest()
+    return {"run": folder.resolve().name, "sha256": digest, "runs": list(before.runs)}
+
+
+def begin_with(decoder: CaptionDecoder, vocabulary: Vocabulary, encoder: str, folder: Path) -> dict[str, Any]:
     """Gives a new decoder the best weights of another run and returns what config.json says of that, as "from".
 
     encoder: fingerprint of the one whose features the decoder shall begin with. Raises CheckpointError where words,
@@ -161,4 +194,4 @@ def begin_with(decoder: CaptionDecoder, vocabulary: Vocabulary, encoder: str, fo
             f"--encoder-weights ({before.encoder_name}, {before.encoder_weights})"
         )
     restore_decoder(decoder, decoder_tensors(decoder) | decoder_tensors(before.decoder))
-    return {"run": folder.resolve().name, "sha256": hashlib.sha256((folder / BEST).read_bytes()).hexdigest()}
+    return begun_with(folder, before)

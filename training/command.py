@@ -122,7 +122,7 @@ def check_same_run(output: Path, part: str, options: LoopOptions, config: dict[s
         earlier = json.loads((output / checkpoint.CONFIG).read_text(encoding="utf-8"))
         differences = options.differences(earlier[part])
         differences += [f"the {name} differs" for name in ("data", "encoder") if earlier[name] != config[name]]
-        if earlier.get("from") != config.get("from"):
+        if any(earlier.get("from", {}).get(key) != config.get("from", {}).get(key) for key in ("run", "sha256")):
             differences.append("the run that it begins with differs")
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{output / checkpoint.CONFIG} is unreadable: {error!r}") from error

@@ -4,7 +4,6 @@ Owns the run's folder and what is printed; the work is in selfcritic, reward and
 """
 
 import argparse
-import hashlib
 import shutil
 import sys
 from collections.abc import Sequence
@@ -78,10 +77,7 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     config = before.config | {
         "data": data,
         "scst": asdict(options),
-        "from": {
-            "run": given.source.resolve().name,
-            "sha256": hashlib.sha256((given.source / checkpoint.BEST).read_bytes()).hexdigest(),
-        },
+        "from": checkpoint.begun_with(given.source, before),
     }
     decoder = material.decoder(before.decoder.config)
     own = checkpoint.decoder_tensors(decoder)  # with what learns of the encoder, which the run before has in its file

@@ -59,7 +59,9 @@ def test_the_manifest_records_how_the_bundle_came_to_be(exported: Bundle) -> Non
     }
     assert manifest.provenance["encoder"]["weights"] == "random"
     assert len(manifest.provenance["encoder"]["fingerprint"]) == 64
-    assert manifest.provenance["decoder"]["training"] == {"seed": 7, "encoder_weights": "somewhere.pth"}
+    assert manifest.provenance["decoder"]["training"] == [
+        {"run": "run", "kind": "cross-entropy", "options": {"seed": 7, "encoder_weights": "somewhere.pth"}}
+    ]
     for half in ("encoder", "decoder"):
         assert manifest.versions[half].keys() >= {"opset", "python", "torch", "timm", "onnx", "onnxruntime"}
 

@@ -1,5 +1,7 @@
 """Laws of checkpoints."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +38,38 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, tied: bool) -> None:
     assert loaded.config["training"] == {"seed": 1}
     assert all(map(torch.equal, saved.state_dict().values(), loaded.decoder.state_dict().values()))
     assert checkpoint.load_tensors(tmp_path / checkpoint.BEST)[1] == {"epoch": 3}
+
+
+def go_on(folder: Path, before: Path, parts: dict[str, object], *, recorded: bool) -> None:
+    """Writes a run that began with another, by a version that recorded the runs before it or by one that did not."""
+    write_run(folder)
+    config = json.loads((folder / checkpoint.CONFIG).read_text()) | parts
+    config["from"] = checkpoint.begun_with(before, load_checkpoint(before))
+    if not recorded:
+        del config["from"]["runs"]
+    checkpoint.write_json(folder / checkpoint.CONFIG, config)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_checkpoint_knows_the_runs_that_made_it(tmp_path: Path, recorded: bool) -> None:
+    a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    write_run(a)
+    go_on(b, a, {"training": {"seed": 2}}, recorded=recorded)
+    go_on(c, b, {"training": {"seed": 2}, "scst": {"seed": 3}}, recorded=recorded)
+    first = {"run": "a", "kind": "cross-entropy", "options": {"seed": 1}}
+    second = {"run": "b", "kind": "cross-entropy", "options": {"seed": 2}}
+    third = {"run": "c", "kind": "self-critical", "options": {"seed": 3}}
+    assert load_checkpoint(a).runs == (first,)
+    assert load_checkpoint(c).runs == (first, second, third)
+    (b / checkpoint.BEST).unlink()
+    known = (first, second) if recorded else (second | {"run": "not stated"},)
+    assert load_checkpoint(c).runs == (*known, third)
+    (a / checkpoint.BEST).unlink()
+    write_run(b)
+    go_on(c, b, {}, recorded=recorded)
+    shutil.rmtree(b)
+    known = (first | {"run": "b"},) if recorded else ({"run": "b", "kind": "not stated", "options": {}},)
+    assert load_checkpoint(c).runs == (*known, first | {"run": "c"})
 
 
 def test_tied_weights_are_stored_once(tmp_path: Path) -> None:

@@ -269,7 +269,12 @@ def test_a_run_begins_with_the_decoder_and_the_encoder_of_another(
     before, after = (json.loads((folder / "history.json").read_text()) for folder in (run, tmp_path / "next"))
     best = min(epoch["validation_loss"] for epoch in before)
     assert after[0]["validation_loss"] == pytest.approx(best, abs=2e-3)
-    assert json.loads((tmp_path / "next" / "config.json").read_text())["from"]["run"] == "run"
+    runs = load_checkpoint(tmp_path / "next").runs
+    assert [one["run"] for one in runs] == ["run", "next"]
+    assert [one["options"]["learning_rate"] for one in runs] == [
+        load_checkpoint(run).config["training"]["learning_rate"],
+        1e-12,
+    ]
 
 
 def test_an_encoder_learns_from_rewards_too(run: Path, data: Path, tmp_path: Path) -> None:

@@ -313,6 +313,8 @@ def test_the_command_leaves_a_run_that_export_reads(
     before, after = load_checkpoint(start / "run"), load_checkpoint(folder)
     assert after.config["scst"]["samples"] == 5
     assert after.config["from"]["run"] == "run"
+    assert [(one["run"], one["kind"]) for one in after.runs] == [("run", "cross-entropy"), ("run", "self-critical")]
+    assert [one["options"] for one in after.runs] == [before.config["training"], after.config["scst"]]
     for name in ("decoder", "encoder", "training"):
         assert after.config[name] == before.config[name]
     assert (after.vocabulary, after.encoder_name) == (before.vocabulary, before.encoder_name)
