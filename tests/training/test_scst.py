@@ -329,6 +329,9 @@ def test_the_command_resumes_only_the_same_run(
     assert "is not empty" in capsys.readouterr().err
     assert command("--resume", "--samples", "4", "--no-count-end") == 1
     assert "samples was 5 and is 4; count_end was True and is False" in capsys.readouterr().err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    del config["from"]["runs"]  # as runs had it that an earlier version began
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     assert command("--resume", "--epochs", "3") == 0
     resumed = load_tensors(tmp_path / "run" / "last.safetensors")[0]
     assert command("--overwrite", "--epochs", "3") == 0
