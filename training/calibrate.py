@@ -25,11 +25,11 @@ from training.output_files import check_outputs
 from training.reliability import Reliability, measure
 from training.tokens import find_tokeniser
 
-DEFAULT_FEATURES = ("per_root_length", "first_3")
+DEFAULT_FEATURES = ("per_root_length",)
 OTHER_FEATURES = (
     ("mean",),
-    ("per_root_length",),
     ("lowest_3",),
+    ("per_root_length", "first_3"),
     ("mean", "length"),
     ("mean", "least", "length"),
     ("lowest_3", "first_3"),
@@ -122,7 +122,7 @@ def calibrate(judged: Mapping[str, Judged], threshold: float, names: Sequence[st
 
     def measured(by: Sequence[str]) -> Callable[[Judged], Reliability]:
         models = fit_folds(fitted.features(by), good, folds)
-        return lambda one: measure(held_out(models, one.features(by), folds) * one.finished, one.ciders, threshold)
+        return lambda one: measure(held_out(models, one.features(by), folds), one.ciders, threshold)
 
     chosen = measured(names)
     elsewhere = {way: chosen(one) for way, one in judged.items()}

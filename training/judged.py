@@ -32,11 +32,10 @@ class CalibrationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The captions of all images in one order: their tokens' log-probabilities; CIDEr and finished are (images,)."""
+    """The captions of all images in one order: their tokens' log-probabilities, and CIDEr (images,)."""
 
     log_probs: list[tuple[float, ...]]
     ciders: Array
-    finished: NDArray[np.bool_]
 
     def features(self, names: Sequence[str]) -> Array:
         """Returns the named features of engine.confidence: (images, features)."""
@@ -61,8 +60,7 @@ def judge(captioner: Captioner, dataset: Dataset, references: Tokens, tokeniser:
         captions = captioner.caption_features(features, decoding)
         said = tokeniser({name: [caption.text] for name, caption in zip(images, captions, strict=True)})
         rows = [caption.token_log_probs for caption in captions]
-        finished = np.array([caption.finished for caption in captions])
-        judged[f"{captioner.precision} {way}"] = Judged(rows, ciders(references, said), finished)
+        judged[f"{captioner.precision} {way}"] = Judged(rows, ciders(references, said))
     return judged
 
 
