@@ -152,6 +152,8 @@ def _reason(error: Exception) -> str:
             return "may not be read: permission denied"
         case MemoryError():
             return "cannot be decoded: it needs more memory than there is"
+        case ValueError() if "MAX_TEXT_" in str(error):  # Pillow's advice to programmers
+            return "cannot be decoded: its texts or its colour profile unpack to too much; save it without them"
         case OSError(strerror=str(why)) if error.errno is not None:
             return f"cannot be read: {why}"
     return f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"
@@ -170,10 +172,10 @@ def _open(file: IO[bytes]) -> Image.Image:
         for name in [name for name in Image.ID if name not in tried]:
             tried.add(name)
             factory, accept = Image.OPEN[name]
-            if accept is not None and accept(prefix) is not True:
-                continue
-            file.seek(0)
             try:
+                if accept is not None and accept(prefix) is not True:  # it may read beyond a file of a few bytes
+                    continue
+                file.seek(0)
                 return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
                 continue  # not of this format after all

@@ -196,7 +196,8 @@ class Scheduler:
         line.check(shared(decoding))
         rows = rows_per_image(decoding, line.captioner.bundle.manifest.defaults)
         if rows > self._max_rows:
-            raise OptionsError(f"{decoding!r} takes {rows} rows, more than the scheduler's max_rows={self._max_rows}")
+            told = f"{_widest(decoding, rows)} takes {rows:,} rows, and there are {self._max_rows:,} (max_rows)"
+            raise OptionsError(f"{told}: ask for fewer")
         if isinstance(image, bytearray | memoryview):  # whose owner may fill them anew before they are read
             image = bytes(image)
         elif isinstance(image, np.ndarray):
@@ -218,6 +219,14 @@ class Scheduler:
     def _open(self, captioner: Captioner) -> Line:
         sizes = {"max_rows": self._max_rows, "max_queue": self._max_queue}
         return Line(captioner, self._ledger, max_wait=self._max_wait, **sizes)
+
+
+def _widest(decoding: Decoding, rows: int) -> str:
+    """Returns which option asks for so many rows."""
+    if isinstance(decoding, Sample):
+        return f"num_samples={rows}"
+    more = isinstance(decoding, Beam) and decoding.beam_size is None and decoding.num_hypotheses == rows
+    return f"num_hypotheses={rows}" if more else f"beam_size={rows}"
 
 
 def _abandon(process: Process, lines: "weakref.WeakSet[Line]") -> None:
