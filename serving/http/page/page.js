@@ -142,6 +142,12 @@ function optionsText(query) {
   return [said[query.get("decoding")], ...names.map((name) => `${name.replace("_", " ")} ${query.get(name)}`)].join(", ");
 }
 
+/** Returns what is wrong with a number that the browser cannot read, and would send as none; "" where all is well. */
+function faultOfOptions() {
+  const junk = [...options.querySelectorAll("input[type=number]:enabled")].find((input) => input.validity.badInput);
+  return junk ? `${junk.labels[0].textContent} is not a whole number: write one, or leave it empty.` : "";
+}
+
 function queryOfOptions() {
   const query = new URLSearchParams([...new FormData(options)].filter(([, value]) => value !== ""));
   if (query.has("beam_size")) query.set("num_hypotheses", query.get("beam_size")); // what grew is shown
@@ -182,6 +188,8 @@ class Card {
     this.refused = false;
     this.show("waiting", "Waiting for its turn");
     try {
+      const fault = faultOfOptions();
+      if (fault) throw new Problem({ title: "An option cannot be read", detail: fault });
       const told = await this.answer(query, job.signal);
       if (this.job === job) this.finish(told, query);
     } catch (problem) {
@@ -397,6 +405,9 @@ function showOptions() {
   for (const part of options.querySelectorAll("[data-for]")) part.hidden = part.disabled = part.dataset.for !== chosen;
   for (const output of options.querySelectorAll("output")) output.value = find(`#${output.htmlFor}`).value;
   find("#options-what").textContent = WHAT[chosen];
+  const fault = faultOfOptions();
+  if (find("#options-fault").textContent !== fault) find("#options-fault").textContent = fault; // said once
+  find("#options-fault").hidden = !fault;
   find("#options-short").textContent = optionsText(queryOfOptions());
 }
 
@@ -420,6 +431,11 @@ function askForToken(problem) {
   find("#token-form").hidden = false;
   if (document.activeElement === document.body) find("#token").focus();
 }
+
+find("#token").addEventListener("input", ({ target }) => {
+  const fits = /^[!-~]*$/.test(target.value.trim());
+  target.setCustomValidity(fits ? "" : "A token has only letters, digits and signs of ASCII, and no spaces.");
+});
 
 find("#token-form").addEventListener("submit", (event) => {
   event.preventDefault();

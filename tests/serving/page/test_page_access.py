@@ -138,6 +138,38 @@ def test_no_window_scrolls_sideways(
         assert box["x"] + box["width"] <= width
 
 
+@pytest.mark.parametrize("size", [(1366, 650), (1280, 600)])
+def test_every_control_can_be_reached_in_the_low_window_of_a_laptop(
+    open_page: Callable[..., "Page"], stand_in: StandIn, size: tuple[int, int]
+) -> None:
+    width, height = size
+    page = open_page(stand_in.url, viewport={"width": width, "height": height})
+    choose(page, *(f"{number}.png" for number in range(5)))
+    expect(page.locator("[data-state=done]")).to_have_count(5)
+    page.get_by_role("radio", name="Sample").check()
+    page.evaluate("scrollTo(0, 0)")
+    box = page.locator(".side").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 50, 300)
+    page.mouse.wheel(0, 100)  # over the controls, these are what moves
+    page.wait_for_function("document.querySelector('.side').scrollTop > 0")
+    page.locator(".side").evaluate("side => side.scrollTo(0, side.scrollHeight)")
+    page.evaluate("scrollTo(0, 300)")  # where the controls stand still beside the captions
+    again = page.get_by_role("button", name="Caption all again").bounding_box()
+    assert again is not None
+    assert 0 < again["y"] < again["y"] + again["height"] <= height
+
+
+@pytest.mark.parametrize("way", ["Beam", "Sample"])
+def test_buttons_that_belong_together_stand_in_one_row(page: "Page", way: str) -> None:
+    page.get_by_role("radio", name=way).check()
+    choose(page)
+    expect(card(page)).to_have_attribute("data-state", "done")
+    for pair in (("#pick", "#shoot"), ("#again-all", "#remove-all")):
+        tops = [page.locator(each).evaluate("each => each.getBoundingClientRect().top") for each in pair]
+        assert tops[0] == tops[1]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_its_ground(
     open_page: Callable[..., "Page"], stand_in: StandIn, watch: "Watch", scheme: str

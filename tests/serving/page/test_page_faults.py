@@ -97,13 +97,13 @@ def test_a_refused_photograph_is_captioned_once_the_token_is_right(
     open_page: Callable[..., "Page"], stand_in: StandIn, watch: Watch
 ) -> None:
     watch.expected = ("status of 401",)
-    stand_in.token = "open sesame"
+    stand_in.token = "sesame"
     page = open_page(stand_in.url)
     field = page.get_by_label("Bearer token")
     expect(field).to_be_focused()  # nothing else had the focus
     choose(page)
     expect(card(page).locator(".fault")).to_contain_text("The token is wrong")
-    for token, state in (("wrong", "failed"), ("open sesame", "done")):
+    for token, state in (("wrong", "failed"), ("sesame", "done")):
         asked = len(stand_in.asked)
         field.fill(token)
         field.press("Enter")
@@ -111,8 +111,48 @@ def test_a_refused_photograph_is_captioned_once_the_token_is_right(
         assert len(stand_in.asked) > asked
         expect(page.get_by_role("button", name="Choose photographs")).to_be_focused()
         expect(field).to_be_visible(visible=state == "failed")
-    assert stand_in.asked[-1].headers["authorization"] == "Bearer open sesame"
+    assert stand_in.asked[-1].headers["authorization"] == "Bearer sesame"
     expect(page.locator("#model")).to_have_text("stand-in · int8 · cpu")
+
+
+@pytest.mark.parametrize("token", ["two words", "voilà", "ключ", "bad\u200btoken"])
+def test_a_token_that_no_header_can_hold_is_told_so_and_not_sent(
+    open_page: Callable[..., "Page"], stand_in: StandIn, watch: Watch, token: str
+) -> None:
+    watch.expected = ("status of 401",)
+    stand_in.token = "sesame"
+    page = open_page(stand_in.url)
+    field = page.get_by_label("Bearer token")
+    expect(field).to_be_focused()
+    asked = len(watch.addresses)
+    field.fill(token)
+    field.press("Enter")
+    expect(field).to_be_visible()
+    assert "letters, digits and signs of ASCII" in field.evaluate("field => field.validationMessage")
+    assert len(watch.addresses) == asked
+    field.fill(" sesame ")
+    field.press("Enter")
+    expect(page.locator("#model")).to_have_text("stand-in · int8 · cpu")
+
+
+def test_a_number_that_the_browser_cannot_read_is_told_so_and_not_left_out(page: "Page", stand_in: StandIn) -> None:
+    page.get_by_role("radio", name="Sample").check()
+    seed = page.get_by_role("spinbutton", name="Seed")
+    seed.press_sequentially("ab-e")
+    fault = "Seed is not a whole number: write one, or leave it empty."
+    expect(page.get_by_role("alert").filter(has_text=fault)).to_be_visible()
+    choose(page)
+    expect(card(page).locator(".fault")).to_contain_text(fault)
+    assert stand_in.asked == []
+    seed.fill("7")
+    expect(page.locator("#options-fault")).to_be_hidden()
+    button(page, "Again").click()
+    expect(card(page).locator(".caption")).to_have_text("A grey cat.")
+    assert stand_in.asked[0].query["seed"] == "7"
+    seed.press_sequentially("e")
+    page.get_by_role("radio", name="Greedy").check()  # which has no seed
+    button(page, "Again").click()
+    expect(card(page).locator(".caption")).to_have_text("A grey cat.")
 
 
 def test_a_removed_card_hangs_up(page: "Page", stand_in: StandIn) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 expect = pytest.importorskip("playwright.sync_api").expect
 SAMPLES = Path(__file__).parents[3] / "samples"
-TOKEN = "correct horse"
+TOKEN = "correct-horse"
 LONG = 60_000  # ms
 
 
