@@ -5,19 +5,26 @@ What cannot become a request is answered with a problem here, since the applicat
 """
 
 import asyncio
+import logging
 import uuid
+from typing import TYPE_CHECKING
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from serving.http.logs import log
 from serving.http.problems import MEDIA_TYPE, http_problem
 
 MAX_AHEAD = 16  # requests that wait behind the one that is worked on
 MAX_HEAD = 64 * 1024  # bytes of request line and headers, beyond the packet in which they begin
+TOLD = ("Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket")  # by a line of ours, or by no need
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGISendEvent
 
 
 def protocol(seconds: float) -> type[asyncio.Protocol]:
     """Returns uvicorn's HTTP protocol, whose connections do nothing for no more than some seconds."""
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
 
     class Protocol(HttpToolsProtocol):
         _late: asyncio.TimerHandle | None = None  # closes what has no headers by then
@@ -43,7 +50,15 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
         def on_headers_complete(self) -> None:
             self._head = None
             self._arrived()
+            version = self.parser.get_http_version()
+            given = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+            if any(value != b"chunked" for value in given):
+                raise ValueError("a transfer coding that nobody here can undo")  # as everywhere here: a 400
+            if version != "1.0" and [name for name, _ in self.headers].count(b"host") != 1:
+                raise ValueError("no host, or several")
             super().on_headers_complete()
+            if version == "1.0":
+                self.cycle.__class__ = _Unchunked
 
         def data_received(self, data: bytes) -> None:
             self._begun = False
@@ -77,7 +92,8 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def _refuse(self, status: int) -> None:
             problem = http_problem(status, uuid.uuid4().hex)
-            log.warning("no request", extra={"request_id": problem.request_id, "status": status, "client": self.client})
+            client = self.client[0] if self.client else ""
+            log.warning("no request", extra={"request_id": problem.request_id, "status": status, "client": client})
             body = problem.model_dump_json().encode()
             lines = (
                 f"HTTP/1.1 {status} {problem.title}",
@@ -104,3 +120,21 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
                 self._late = None
 
     return Protocol
+
+
+class _Unchunked(RequestResponseCycle):
+    """Answers a client of HTTP/1.0, which knows no chunks: an answer without a length ends with its connection."""
+
+    _endless = False
+
+    async def send(self, message: "ASGISendEvent") -> None:
+        if message["type"] == "http.response.start":
+            self._endless = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
+            self.chunked_encoding = False if self._endless else None
+        elif message["type"] == "http.response.body" and self._endless:
+            self.expected_content_length = len(message.get("body", b""))  # all that is left, as far as uvicorn asks
+        await super().send(message)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(TOLD)
