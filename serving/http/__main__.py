@@ -1,11 +1,15 @@
 """`python -m serving.http`: the command line of the service. Owns its options, its start and how it ends."""
 
 import argparse
+import inspect
+import ipaddress
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import fields, replace
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
@@ -39,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked: SimpleQueue[bool] = SimpleQueue()
     signal.signal(signal.SIGHUP, lambda *_: asked.put(True))  # one that comes before there is a model waits for it
     try:
-        limits = Limits(**{each.name: arguments[each.name] for each in fields(Limits)})
+        given = {name: arguments[name] for name in SCHEDULER if arguments[name] is not None}
+        limits = _limits(arguments, given)
         tokens = read_tokens(arguments["token_file"])
+        _take_descriptors()
         with _bind(arguments["host"], arguments["port"]) as listener:
             load = partial(
                 Captioner,
@@ -51,9 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 max_pixels=arguments["max_pixels"],
                 runtime=RuntimeOptions(threads=arguments["threads"]),
             )
-            given = {name: arguments[name] for name in SCHEDULER if arguments[name] is not None}
+            hosts = _hosts(listener, arguments["allowed_host"])
             with Scheduler(load(), **given) as scheduler:
-                _serve(scheduler, listener, create_app(scheduler, limits=limits, tokens=tokens), limits, load, asked)
+                app = create_app(scheduler, limits=limits, tokens=tokens, hosts=hosts)
+                _serve(scheduler, listener, app, limits, load, asked)
     except (EngineError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -111,6 +118,27 @@ def _swap(asked: "SimpleQueue[bool]", scheduler: Scheduler, load: Callable[[], C
             log.info("the model was replaced", extra={"model": captioner.bundle.manifest.name})
 
 
+def _limits(arguments: dict[str, Any], given: dict[str, Any]) -> Limits:
+    """Returns the limits: of a request's images no more than may wait, or one of more would never be taken."""
+    limits = Limits(**{each.name: arguments[each.name] for each in fields(Limits)})
+    most = given.get("max_queue", inspect.signature(Scheduler).parameters["max_queue"].default)
+    return replace(limits, max_images=max(1, min(limits.max_images, most)))
+
+
+def _hosts(listener: socket.socket, allowed: list[str]) -> list[str] | None:
+    """Returns the names by which the service may be asked; None, any, where others than this machine reach it."""
+    near = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+    return allowed if allowed or near else None
+
+
+def _take_descriptors() -> None:
+    """Lets the process have as many connections and files open as it may: the default is often 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # macOS has a bound below what it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _bind(host: str, port: int) -> socket.socket:
     """Takes the port before the model is loaded: who cannot have it should know at once.
 
@@ -153,6 +181,8 @@ def _parser() -> argparse.ArgumentParser:
         kind: Any = type(each.default)
         text = f"{each.metadata['help']}; {each.default} is the default"
         option(f"--{each.name.replace('_', '-')}", type=kind, default=each.default, metavar="N", help=text)
+    text = "a name by which it may be asked, besides localhost and IP addresses; * for any; may be repeated"
+    option("--allowed-host", action="append", default=[], metavar="NAME", help=text)
     option("--token-file", metavar="FILE", help=f"bearer tokens, one a line; or the variable {TOKEN}")
     return parser
 

@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -16,10 +15,13 @@ from serving.http.answers import Answer, Model, State
 from serving.http.bodies import Bodies
 from serving.http.clients import EventStream, while_connected
 from serving.http.gate import Gate
+from serving.http.hosts import Hosts
 from serving.http.limits import Limits
 from serving.http.logs import JsonLines, log
 from serving.http.options import read_decoding
 from serving.http.problems import Problem, http_problem, respond
+from serving.http.reports import Report
+from serving.http.tokens import check_tokens
 from serving.http.work import Work
 
 CSP = (
@@ -35,16 +37,25 @@ PAGE = {
 
 
 def create_app(
-    scheduler: Scheduler, *, limits: Limits | None = None, tokens: Sequence[bytes] = (), warm: bool = True
+    scheduler: Scheduler,
+    *,
+    limits: Limits | None = None,
+    tokens: Sequence[bytes] = (),
+    hosts: Collection[str] | None = None,
+    warm: bool = True,
 ) -> FastAPI:
     """Returns the service on a scheduler, which stays the caller's to close.
 
-    tokens: bearer tokens, any of which opens; none means that the service is open. warm: warms the scheduler's
-    captioner up as the application starts, and is ready after it; mounted in another, an application does not start.
+    tokens: bearer tokens, any of which opens; none means that the service is open. hosts: the names by which it may
+    be asked, besides localhost and IP addresses; None means any. warm: warms the scheduler's captioner up as the
+    application starts, and is ready after it; mounted in another, an application does not start. Raises OptionsError.
     """
-    limits = limits or Limits()
+    limits, known = limits or Limits(), Hosts(hosts)
+    check_tokens(tokens)
     bodies, work = Bodies(limits), Work(scheduler, limits.timeout)
     counts = metrics.Metrics()
+    max_rows = scheduler.stats().max_rows
+    routes = description.Routes(limits, max_rows, guarded=bool(tokens), named=not known.all)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -67,15 +78,15 @@ def create_app(
     )
     app.state.ready = not warm
 
-    @app.post("/v1/captions", response_model=Answer, **description.captions(limits, many=True))
+    @app.post("/v1/captions", response_model=Answer, **routes.captions(many=True))
     async def captions(request: Request) -> Response:
         """Caption one or more images."""
         async with bodies.read(request) as upload:
             decoding = read_decoding(upload.options)
-            answer = await while_connected(request, work.caption(upload.images, decoding, _id(request)))
+            answer = await while_connected(request, work.caption(upload.images, decoding, _report(request)))
         return Response(answer.model_dump_json(), media_type="application/json")
 
-    @app.post("/v1/captions/stream", **description.captions(limits, many=False))
+    @app.post("/v1/captions/stream", **routes.captions(many=False))
     async def stream(request: Request) -> Response:
         """Caption one image, word by word."""
         async with bodies.read(request) as upload:
@@ -87,26 +98,26 @@ def create_app(
             except BaseException:
                 await words.aclose()
                 raise
-        return EventStream(first, words, _id(request))
+        return EventStream(first, words, _report(request))
 
-    @app.get("/v1/model", **description.plain(Model))
+    @app.get("/v1/model", **routes.plain(Model))
     async def model() -> Model:
         """Tell which model answers, and the limits of requests."""
         return _model(scheduler, limits)
 
-    @app.get("/healthz", **description.plain(State))
+    @app.get("/healthz", **routes.plain(State, is_open=True))
     async def healthz() -> State:
         """Tell that the process lives."""
         return State(status="ok")
 
-    @app.get("/readyz", **description.plain(State, 503))
+    @app.get("/readyz", **routes.plain(State, 503, is_open=True))
     async def readyz() -> State:
         """Tell that the model is warmed up."""
         if not app.state.ready:
             raise Problem("closing", "the model is not warmed up yet")
         return State(status="ready")
 
-    @app.get("/metrics", **description.text_response(metrics.MEDIA_TYPE))
+    @app.get("/metrics", **routes.text(metrics.MEDIA_TYPE))
     async def show_metrics() -> Response:
         """Counters in Prometheus' text format."""
         lost = sum(handler.lost for handler in logging.getLogger().handlers if isinstance(handler, JsonLines))
@@ -115,12 +126,15 @@ def create_app(
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:
-        return respond(http_problem(error.status_code, _id(request)), error.headers or {})
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"  # which the gate makes of it
+        return respond(http_problem(error.status_code, _report(request).request_id), headers)
 
     for path, file in PAGE.items():
         _add_page(app, path, *file)
     paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
-    app.add_middleware(Gate, metrics=counts, tokens=tokens, paths=paths)
+    app.add_middleware(Gate, metrics=counts, tokens=tokens, paths=paths, hosts=known)
     return app
 
 
@@ -165,6 +179,6 @@ def _model(scheduler: Scheduler, limits: Limits) -> Model:
     )
 
 
-def _id(request: Request) -> str:
-    identity: Any = request.state.request_id
-    return str(identity)
+def _report(request: Request) -> Report:
+    report: Report = request.state.report
+    return report

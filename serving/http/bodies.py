@@ -65,7 +65,8 @@ class Bodies:
             except TimeoutError:
                 raise Problem("slow", f"the body took longer than {self.limits.upload_timeout:g} s") from None
             except Problem:
-                await chunks.throw_away()
+                if not chunks.awaited:
+                    await chunks.throw_away()
                 raise
             yield upload
         finally:
@@ -97,6 +98,8 @@ class _Chunks:
         self._most = limits.max_bytes
         self._budget = budget
         self.taken = 0
+        self.awaited = request.headers.get("expect", "").lower() == "100-continue"
+        """Whether the client waits with its body until it is asked for."""
 
     def check_announced(self) -> None:
         """Raises Problem if Content-Length says that the body is too large."""
@@ -106,6 +109,7 @@ class _Chunks:
 
     async def read(self) -> AsyncGenerator[bytes, None]:
         """Yields the chunks. Raises Problem at the first byte too many."""
+        self.awaited = False
         async for chunk in self._stream:
             if self.taken + len(chunk) > self._most:
                 raise self._too_large()

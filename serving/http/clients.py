@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.http.answers import Captioned
 from serving.http.problems import Problem
+from serving.http.reports import Report
 
 T = TypeVar("T")
 
@@ -44,10 +45,10 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: str | Captioned, rest: AsyncGenerator[str | Captioned, None], request_id: str) -> None:
+    def __init__(self, first: str | Captioned, rest: AsyncGenerator[str | Captioned, None], report: Report) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no proxy may hold words back
         self._work = rest
-        self._lines = self._events(first, rest, request_id)
+        self._lines = self._events(first, rest, report)
         super().__init__(self._lines, headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,14 +60,14 @@ class EventStream(StreamingResponse):
             await self._work.aclose()
 
     async def _events(
-        self, first: str | Captioned, rest: AsyncGenerator[str | Captioned, None], request_id: str
+        self, first: str | Captioned, rest: AsyncGenerator[str | Captioned, None], report: Report
     ) -> AsyncGenerator[str, None]:
         yield _event(first)
         try:
             async for each in rest:
                 yield _event(each)
         except Problem as problem:
-            yield _encode("error", problem.body(request_id))
+            yield _encode("error", report.tell(problem, "event").body(report.request_id))
 
 
 def _event(each: str | Captioned) -> str:

@@ -1,7 +1,10 @@
 """The OpenAPI description, as far as FastAPI does not see it: bodies, options, problems, examples. Answers nothing."""
 
+from dataclasses import dataclass
 from typing import Any
 
+from fastapi import Security
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from serving.http import options
@@ -9,6 +12,7 @@ from serving.http.bodies import IMAGES
 from serving.http.limits import Limits
 from serving.http.problems import MEDIA_TYPE, TITLES, ProblemBody
 
+BEARER = Security(HTTPBearer(scheme_name="bearer", auto_error=False))  # which only describes: the gate asks for tokens
 EVENTS = """event: word
 data: {"word": "a"}
 
@@ -52,59 +56,66 @@ def text() -> str:
     )
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Returns the responses of some statuses, for FastAPI."""
-    titles: dict[int, list[str]] = {}
-    for status, title in TITLES.values():
-        titles.setdefault(status, []).append(title)
-    schema = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}
-    return {
-        status: {"description": "; ".join(titles[status]), "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in sorted({401, 500, *statuses})
-    }
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Describes routes for FastAPI. guarded: a token is asked for; named: only some names of hosts will do."""
 
+    limits: Limits
+    max_rows: int
+    guarded: bool
+    named: bool
 
-def captions(limits: Limits, *, many: bool) -> dict[str, Any]:
-    """Returns the description of a route that captions, for FastAPI: many images as JSON, or one as events."""
-    schemas = options.schemas()
-    image = {"type": "string", "format": "binary"}
-    raw = {"schema": image | {"description": f"One image file, up to {limits.max_bytes:,} bytes."}}
-    several = {"type": "array", "items": image, "minItems": 1, "maxItems": limits.max_images if many else 1}
-    form = {
-        "schema": {
-            "type": "object",
-            "properties": {IMAGES: several, **schemas},
-            "required": [IMAGES],
-            "additionalProperties": False,
-        },
-        "examples": EXAMPLES,
-    }
-    query = [
-        {"name": name, "in": "query", "required": False, "schema": schema, "explode": True}
-        for name, schema in schemas.items()
-    ]
-    body = {"multipart/form-data": form, "application/octet-stream": raw, "image/*": raw}
-    responses: dict[int | str, dict[str, Any]] = problems(400, 403, 408, 413, 415, 422, 429, 503, 504)
-    responses[429]["headers"] = {
-        "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait before trying again."}
-    }
-    described: dict[str, Any] = {
-        "responses": responses,
-        "openapi_extra": {"parameters": query, "requestBody": {"required": True, "content": body}},
-    }
-    if not many:
-        events = {"schema": EVENT, "examples": {"words": {"value": EVENTS}}}
-        told = "Events: word for each word, then caption with the whole, or error with a problem."
-        responses[200] = {"description": told, "content": {"text/event-stream": events}}
-    return described
+    def captions(self, *, many: bool) -> dict[str, Any]:
+        """Returns the description of a route that captions: many images as JSON, or one as events."""
+        schemas = options.schemas(self.max_rows)
+        image = {"type": "string", "format": "binary"}
+        raw = {"schema": image | {"description": f"One image file, up to {self.limits.max_bytes:,} bytes."}}
+        several = {"type": "array", "items": image, "minItems": 1, "maxItems": self.limits.max_images if many else 1}
+        form = {
+            "schema": {
+                "type": "object",
+                "properties": {IMAGES: several, **schemas},
+                "required": [IMAGES],
+                "additionalProperties": False,
+            },
+            "examples": EXAMPLES,
+        }
+        query = [
+            {"name": name, "in": "query", "required": False, "schema": schema, "explode": True}
+            for name, schema in schemas.items()
+        ]
+        body = {"multipart/form-data": form, "application/octet-stream": raw, "image/*": raw}
+        described = self._route(400, 403, 408, 413, 415, 422, 429, 503, 504)
+        responses = described["responses"]
+        responses[429]["headers"] = {
+            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait before trying again."}
+        }
+        if not many:
+            events = {"schema": EVENT, "examples": {"words": {"value": EVENTS}}}
+            told = "Events: word for each word, then caption with the whole, or error with a problem."
+            responses[200] = {"description": told, "content": {"text/event-stream": events}}
+        return described | {"openapi_extra": {"parameters": query, "requestBody": {"required": True, "content": body}}}
 
+    def plain(self, model: type[BaseModel], *statuses: int, is_open: bool = False) -> dict[str, Any]:
+        """Returns the description of a route that tells something; is_open: to callers without a token, too."""
+        return {"response_model": model} | self._route(*statuses, is_open=is_open)
 
-def plain(model: type[BaseModel], *statuses: int) -> dict[str, Any]:
-    """Returns the description of a route that tells something, for FastAPI."""
-    return {"response_model": model, "responses": problems(*statuses)}
+    def text(self, media_type: str) -> dict[str, Any]:
+        """Returns the description of a route that answers with text."""
+        described = self._route()
+        content = {media_type.split(";")[0]: {"schema": {"type": "string"}}}
+        described["responses"][200] = {"description": "Counters", "content": content}
+        return described
 
-
-def text_response(media_type: str) -> dict[str, Any]:
-    """Returns the description of a route that answers with text, for FastAPI."""
-    content = {media_type.split(";")[0]: {"schema": {"type": "string"}}}
-    return {"responses": problems() | {200: {"description": "Counters", "content": content}}}
+    def _route(self, *statuses: int, is_open: bool = False) -> dict[str, Any]:
+        guarded = self.guarded and not is_open
+        titles: dict[int, list[str]] = {}
+        for status, title in TITLES.values():
+            titles.setdefault(status, []).append(title)
+        always = {500} | ({401} if guarded else set()) | ({421} if self.named else set())
+        schema = {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}
+        responses: dict[int | str, dict[str, Any]] = {
+            status: {"description": "; ".join(titles[status]), "content": {MEDIA_TYPE: {"schema": schema}}}
+            for status in sorted(always.union(statuses))
+        }
+        return {"responses": responses, "dependencies": [BEARER] if guarded else []}

@@ -1,4 +1,4 @@
-"""What every request passes: its id, its token, its count, its line in the log, and an end to errors nobody foresaw."""
+"""What every request passes: its id, its host, its token, its count, its line in the log, and an end to all errors."""
 
 import re
 import time
@@ -10,25 +10,29 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.http.hosts import Hosts
 from serving.http.logs import log
 from serving.http.metrics import Metrics
-from serving.http.problems import Problem, problem_of
+from serving.http.problems import Problem
+from serving.http.reports import Report
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 OPEN = {"/", "/page.js", "/page.css", "/healthz", "/readyz", "/openapi.json"}  # to callers without a token
 GONE = 499  # what logs call a client that did not wait, after nginx
-TOLD = {"internal", "device"}  # kinds of problems whose cause the log has to tell
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Gate:
     """ASGI middleware around the whole service. tokens: any of which opens; none at all means that all is open."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, tokens: Sequence[bytes], paths: frozenset[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, tokens: Sequence[bytes], paths: frozenset[str], hosts: Hosts
+    ) -> None:
         self.app = app
         self.metrics = metrics
         self.tokens = tokens
         self.paths = paths
+        self.hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on."""
@@ -45,26 +49,26 @@ class Gate:
 
     async def _enter(self, visit: "_Visit") -> None:
         try:
-            if visit.scope["method"] == "POST" and visit.headers.get("sec-fetch-site") == "cross-site":
-                raise Problem("cross-site", "a page of another site asks, says the browser: only the service's own may")
-            if not self._may_pass(visit):
-                challenge = {"WWW-Authenticate": "Bearer"}
-                raise Problem("token", "send the header `Authorization: Bearer` with the service's token", challenge)
-            await self.app(visit.scope, visit.receive, visit.send)
+            self._check(visit)
+            await self.app(visit.asked, visit.receive, visit.send)
         except ClientDisconnect:
             pass
         except Exception as error:
-            problem = problem_of(error)
-            if problem.kind in TOLD:
-                log.error("request failed", exc_info=error, extra={"request_id": visit.request_id})
+            problem = visit.report.tell(error, "answer")
             if not visit.status:
-                await problem.response(visit.request_id)(visit.scope, visit.receive, visit.send)
+                await problem.response(visit.report.request_id)(visit.scope, visit.receive, visit.send)
 
-    def _may_pass(self, visit: "_Visit") -> bool:
-        if not self.tokens or visit.path in OPEN:
-            return True
-        scheme, _, token = visit.headers.get("authorization", "").partition(" ")
-        given = token.strip().encode("latin-1")
+    def _check(self, visit: "_Visit") -> None:
+        self.hosts.check_host(visit.headers)
+        if visit.scope["method"] == "POST":
+            self.hosts.check_site(visit.headers)
+        if self.tokens and visit.path not in OPEN and not self._knows(visit.headers.get("authorization", "")):
+            challenge = {"WWW-Authenticate": "Bearer"}
+            raise Problem("token", "send the header `Authorization: Bearer` with the service's token", challenge)
+
+    def _knows(self, authorization: str) -> bool:
+        scheme, _, token = authorization.partition(" ")
+        given = token.strip(" \t").encode("latin-1")
         matches = [compare_digest(given, known) for known in self.tokens]  # all of them: time tells nothing
         return scheme.lower() == "bearer" and any(matches)
 
@@ -74,9 +78,11 @@ class Gate:
         path = visit.path if visit.path in self.paths else "other"
         method = visit.scope["method"] if visit.scope["method"] in METHODS else "other"
         self.metrics.add(method, path, status, seconds)
+        self.metrics.add_problems(visit.report.problems)
         self.metrics.bytes_received += visit.received
         client = visit.scope.get("client") or ("",)
-        said = {"request_id": visit.request_id, "method": method, "path": visit.scope["path"][:200], "status": status}
+        said = {"request_id": visit.report.request_id, "method": method, "path": visit.scope["path"][:200]}
+        said |= {"status": status, "problems": [kind for kind, _ in visit.report.problems]}
         log.info("request", extra=said | {"seconds": round(seconds, 6), "bytes": visit.received, "client": client[0]})
 
 
@@ -87,17 +93,25 @@ class _Visit:
         self.began = time.perf_counter()
         self.headers = Headers(scope=scope)
         named = self.headers.get("x-request-id", "")
-        self.request_id = named if ID.fullmatch(named) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = self.request_id
+        self.report = Report(named if ID.fullmatch(named) else uuid.uuid4().hex)
+        scope.setdefault("state", {})["report"] = self.report
         self.scope = scope
         self.path = scope["path"].removeprefix(scope.get("root_path", ""))  # without that at which it is mounted
         self.status = 0
         self.complete = False
         self.received = 0
+        self._head = scope["method"] == "HEAD"
+        self._waits = self.headers.get("expect", "").lower() == "100-continue"  # with its body, until it is asked for
         self._receive, self._send = receive, send
+
+    @property
+    def asked(self) -> Scope:
+        """What the service is asked: HEAD is GET without a body."""
+        return {**self.scope, "method": "GET"} if self._head else self.scope
 
     async def receive(self) -> Message:
         """Counts what comes in."""
+        self._waits = False
         message = await self._receive()
         self.received += len(message.get("body", b""))
         return message
@@ -107,9 +121,13 @@ class _Visit:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = self.request_id
+            headers["X-Request-ID"] = self.report.request_id
             headers["X-Content-Type-Options"] = "nosniff"
             headers["Referrer-Policy"] = "no-referrer"
             headers.setdefault("Cache-Control", "no-store")
+            if self._waits:  # whether the body comes now nobody can know
+                headers["Connection"] = "close"
+        elif self._head:
+            message = {**message, "body": b""}
         await self._send(message)
         self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)

@@ -23,3 +23,6 @@ class Limits:
             value = getattr(self, each.name)
             if not 0 < value < float("inf"):
                 raise OptionsError(f"Limits({each.name}={value!r}): {each.name} must be a number above 0")
+        if self.max_held_bytes < self.max_bytes:
+            told = f"max_held_bytes must be at least max_bytes ({self.max_bytes}), or no such body is ever taken"
+            raise OptionsError(f"Limits(max_held_bytes={self.max_held_bytes}): {told}")

@@ -34,6 +34,7 @@ class Metrics:
         self.in_progress = 0
         self.bytes_received = 0
         self._requests: dict[tuple[str, str, int], int] = {}
+        self._problems: dict[tuple[str, str], int] = {}
         self._seconds: dict[str, tuple[list[int], float]] = {}
 
     def add(self, method: str, path: str, status: int, seconds: float) -> None:
@@ -43,6 +44,11 @@ class Metrics:
         counts, total = self._seconds.get(path, ([0] * (len(BOUNDS) + 1), 0.0))
         counts[bisect_left(BOUNDS, seconds)] += 1
         self._seconds[path] = (counts, total + seconds)
+
+    def add_problems(self, problems: Iterable[tuple[str, str]]) -> None:
+        """Counts problems that a request was told, each as (kind, where)."""
+        for each in problems:
+            self._problems[each] = self._problems.get(each, 0) + 1
 
     def render(self, stats: SchedulerStats, *, held_bytes: int, lost_log_lines: int) -> str:
         """Returns everything."""
@@ -54,6 +60,9 @@ class Metrics:
             for (method, path, status), count in sorted(self._requests.items())
         )
         yield from _family("http_requests_total", "counter", "Requests, by method, path and status.", labelled)
+        problems = ((f'type="{kind}",in="{where}"', count) for (kind, where), count in sorted(self._problems.items()))
+        told = "Problems that clients were told, as the answer, an entry of it, or an event of a stream."
+        yield from _family("http_problems_total", "counter", told, problems)
         yield from _head("http_request_seconds", "histogram", "Time from a request's headers to the end of its answer.")
         for path, (counts, total) in sorted(self._seconds.items()):
             yield from _histogram("http_request_seconds", Histogram(BOUNDS, tuple(counts), total), f'path="{path}"')

@@ -17,7 +17,11 @@ Decoding = Greedy | Beam | Sample
 WAYS: dict[str, type[Decoding]] = {"greedy": Greedy, "beam": Beam, "sample": Sample}
 LEFT_OUT = {"with_scores"}  # an answer always has scores
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MOST = 10**18
+CHOICES = {"style": ("plain", "sentence")}
+ROWS = {"beam_size", "num_hypotheses", "num_samples"}  # of which a service has only so many
+CLASS = re.compile(r"(Greedy|Beam|Sample)(\((?P<value>\w+=.*)\): (?=\w+ must be )|\(\))", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +42,35 @@ class Option:
         text = texts[0]
         if self.kind is int and WHOLE.fullmatch(text):
             return int(text)
-        if self.kind is float:
-            try:
-                return float(text)
-            except ValueError:
-                pass
+        if self.kind is float and DECIMAL.fullmatch(text):
+            return float(text)
         if self.kind is str:
             return text
         what = "a whole number of at most 18 digits" if self.kind is int else "a number"
         raise OptionsError(f"{self.name}={text!r}: {self.name} must be {what}")
 
-    def schema(self) -> dict[str, Any]:
-        """Returns the JSON schema of its values."""
+    def schema(self, max_rows: int = MOST) -> dict[str, Any]:
+        """Returns the JSON schema of its values, for a service of so many rows."""
         ways = "" if len(self.ways) == len(WAYS) else f"Only with decoding={' or '.join(self.ways)}. "
         if self.kind is tuple:
-            text = f"{ways}May be repeated; given once and empty: none. Left out: the default of the model."
+            left_out = "the default of the model" if self.default is None else "none"
+            text = f"{ways}May be repeated; given once and empty: none. Left out: {left_out}."
             return {"type": "array", "items": {"type": "string"}, "description": text}
         name = {int: "integer", float: "number", str: "string"}[self.kind]
-        least, most = self._bounds() if self.kind is int else (0, 0)
-        limits = {"minimum": least, "maximum": most} if self.kind is int else {}
+        limits: dict[str, Any] = {"enum": list(CHOICES[self.name])} if self.name in CHOICES else {}
+        if self.kind is not str:
+            limits = self._bounds(max_rows if self.name in ROWS else MOST)
         stated = {} if self.default is None else {"default": self.default}
         return {"type": name, **limits, **stated} | ({"description": ways.strip()} if ways else {})
 
-    def _bounds(self) -> tuple[int, int]:
-        """Returns the least and the greatest whole number that the engine takes, of those that `read` reads."""
+    def _bounds(self, most: int) -> dict[str, int]:
+        """Returns the bounds of the numbers that the engine takes, of those that `read` reads; none is above `most`."""
         least = next(number for number in (0, 1) if self._takes(number))
-        return least, bisect_left(range(MOST), 1, lo=least + 1, key=lambda number: not self._takes(number)) - 1
+        first_not = bisect_left(range(MOST), 1, lo=least + 1, key=lambda number: not self._takes(number))
+        if self.kind is int:
+            return {"minimum": least, "maximum": min(first_not - 1, most)}
+        lower = {"exclusiveMinimum": 0} if least else {"minimum": 0}
+        return lower if first_not == MOST else lower | {"maximum": first_not - 1}
 
     def _takes(self, number: int) -> bool:
         way: Any = WAYS[self.ways[0]]
@@ -110,13 +117,21 @@ def read_decoding(given: Iterable[tuple[str, str]]) -> Decoding:
         if way not in OPTIONS[name].ways:
             raise OptionsError(f"{name} needs decoding={' or '.join(OPTIONS[name].ways)}, not {way}")
     values: dict[str, Any] = {name: OPTIONS[name].read(written) for name, written in texts.items()}
-    return WAYS[way](**values)
+    try:
+        return WAYS[way](**values)
+    except OptionsError as error:
+        raise OptionsError(CLASS.sub(_outside, str(error))) from error
 
 
-def schemas() -> dict[str, dict[str, Any]]:
-    """Returns the JSON schema of each option, by name."""
+def _outside(match: re.Match[str]) -> str:
+    """Returns what a client calls that which has a name of Python's in a message."""
+    return f"{match['value']}: " if match["value"] else f"decoding={match[1].lower()}"
+
+
+def schemas(max_rows: int = MOST) -> dict[str, dict[str, Any]]:
+    """Returns the JSON schema of each option, by name, for a service of so many rows."""
     ways = {"type": "string", "enum": list(WAYS), "default": "greedy", "description": "How words are chosen."}
-    return {"decoding": ways, **{name: option.schema() for name, option in OPTIONS.items()}}
+    return {"decoding": ways, **{name: option.schema(max_rows) for name, option in OPTIONS.items()}}
 
 
 def description() -> str:

@@ -13,6 +13,7 @@ from engine import ClosedError, DeadlineError, DeviceError, ImageError, OptionsE
 MEDIA_TYPE = "application/problem+json"
 RETRY = {"Retry-After": "1"}  # seconds: each batch that starts makes room in the queue
 LONGEST_DETAIL = 300  # characters: a message may quote what the client sent
+FOR_PROGRAMS = "; raise max_pixels if you trust it"  # advice of the engine's, which no client can follow
 
 
 class ProblemBody(BaseModel):
@@ -34,6 +35,7 @@ TITLES = {
     "slow": (408, "The body did not arrive in time"),
     "token": (401, "The bearer token is missing or wrong"),
     "cross-site": (403, "A page of another site may not ask"),
+    "host": (421, "The request is meant for another host"),
     "overloaded": (429, "The service is busy"),
     "closing": (503, "The service is not available"),
     "device": (503, "The computation failed"),
@@ -90,7 +92,7 @@ def problem_of(error: BaseException) -> Problem:
         case Problem():
             return error
         case ImageError():
-            return Problem("image", f"the image {error.reason}")
+            return Problem("image", f"the image {error.reason.removesuffix(FOR_PROGRAMS)}")
         case OptionsError():
             return Problem("options", str(error))
         case OverloadedError():

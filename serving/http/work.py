@@ -7,6 +7,7 @@ from engine import Caption, CaptionFuture, CaptionStream, DeviceError, ImageErro
 from serving.http.answers import Answer, Captioned, Failed, captioned
 from serving.http.options import Decoding
 from serving.http.problems import problem_of
+from serving.http.reports import Report
 
 GRACE = 2.0  # seconds after which the service no longer waits for a scheduler that ought to have given up itself
 OWN = (ImageError, DeviceError)  # errors that concern one image; others concern the request
@@ -19,7 +20,7 @@ class Work:
         self.scheduler = scheduler
         self.timeout = timeout
 
-    async def caption(self, images: list[bytes], decoding: Decoding, request_id: str) -> Answer:
+    async def caption(self, images: list[bytes], decoding: Decoding, report: Report) -> Answer:
         """Returns the captions of all images; being cancelled cancels them.
 
         An error of one of several images stands in its place; all others raise Problem.
@@ -36,17 +37,20 @@ class Work:
             for future in futures:
                 future.cancel()  # which does nothing to one that is done
         kept = OWN if len(images) > 1 else ()
-        entries = [
-            self._entry(result, future, kept, request_id) for result, future in zip(results, futures, strict=True)
-        ]
-        return Answer(model=futures[0].model, request_id=request_id, captions=entries)
+        pairs = zip(results, futures, strict=True)
+        entries = [self._entry(result, future, kept, report) for result, future in pairs]
+        return Answer(model=futures[0].model, request_id=report.request_id, captions=entries)
 
     async def words(self, image: bytes, decoding: Decoding) -> AsyncGenerator[str | Captioned, None]:
-        """Yields the words of an image's caption as they come, then the whole; leaving cancels. Raises Problem."""
+        """Yields the words of an image's caption as they come, then the whole; leaving cancels. Raises Problem.
+
+        The image is let go as soon as the scheduler has it.
+        """
         stream: CaptionStream | None = None
         deadline = asyncio.get_running_loop().time() + self.timeout + GRACE
         try:
             stream = self.scheduler.stream(image, decoding, timeout=self.timeout)
+            del image  # or this frame would keep it until the last word is taken
             while True:
                 async with asyncio.timeout_at(deadline):
                     word = await anext(stream, None)
@@ -63,11 +67,10 @@ class Work:
                 await stream.aclose()
 
     def _entry(
-        self, result: Caption | BaseException, future: CaptionFuture, kept: tuple[type[Exception], ...], request_id: str
+        self, result: Caption | BaseException, future: CaptionFuture, kept: tuple[type[Exception], ...], report: Report
     ) -> Captioned | Failed:
         if isinstance(result, Caption):
             return captioned(result, future.timings)
-        problem = problem_of(result)
         if isinstance(result, kept):
-            return Failed(error=problem.body(request_id))
-        raise problem from result
+            return Failed(error=report.tell(result, "entry").body(report.request_id))
+        raise problem_of(result) from result

@@ -54,7 +54,7 @@ class StandIn(Scheduler):
         given: dict[str, Any] = {
             each.name: EMPTY if each.type is Histogram else 0 for each in dataclasses.fields(SchedulerStats)
         }
-        return SchedulerStats(**given | {"queue_depth": len(self.futures)})
+        return SchedulerStats(**given | {"queue_depth": len(self.futures), "max_rows": 256})
 
     def answer(self, caption: Caption = CAPTION) -> None:
         """Answers everything that waits."""

@@ -6,6 +6,7 @@ import pytest
 from fastapi import FastAPI
 
 from engine import Beam, Captioner, Greedy, Sample
+from engine.options import STYLES
 from serving.http.options import OPTIONS, read_decoding
 from tests.serving.calls import ask, events, problem
 
@@ -96,6 +97,21 @@ def test_bounds_and_defaults_in_the_description_are_the_engines() -> None:
     assert OPTIONS["max_length"].schema() == {"type": "integer", "minimum": 1, "maximum": 1000}
     assert OPTIONS["top_p"].schema()["default"] == Sample().top_p
     assert OPTIONS["seed"].schema()["minimum"] == 0
+    assert OPTIONS["seed"].schema(256)["maximum"] == 10**18 - 1
+    bounds = {
+        "temperature": {"exclusiveMinimum": 0},
+        "top_p": {"exclusiveMinimum": 0, "maximum": 1},
+        "length_penalty": {"minimum": 0, "maximum": 10},
+        "beam_size": {"minimum": 1, "maximum": 256},
+        "num_hypotheses": {"minimum": 1, "maximum": 256},
+        "num_samples": {"minimum": 1, "maximum": 256},
+    }
+    for name, expected in bounds.items():
+        schema = OPTIONS[name].schema(max_rows=256)
+        assert {key: value for key, value in schema.items() if "inimum" in key or "aximum" in key} == expected, name
+    assert tuple(OPTIONS["style"].schema()["enum"]) == STYLES
+    assert OPTIONS["suppress"].schema()["description"].endswith("Left out: none.")
+    assert OPTIONS["bad_endings"].schema()["description"].endswith("Left out: the default of the model.")
     assert read_decoding([]) == Greedy()
 
 
@@ -135,6 +151,47 @@ def test_unknown_paths_and_methods_are_problems(app: FastAPI) -> None:
     answer = ask(app, "GET", "/v1/captions")
     problem(answer, 405, "about:blank")
     assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/page.js",
+        "/page.css",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/model",
+        "/openapi.json",
+        "/v1/captions",
+        "/no",
+    ],
+)
+def test_head_is_get_without_a_body(app: FastAPI, path: str) -> None:
+    got, head = ask(app, "GET", path), ask(app, "HEAD", path)
+    assert head.status_code == got.status_code
+    assert head.content == b""
+    varying = {"x-request-id"} | ({"content-length"} if path == "/metrics" else set())
+    told = [{name: value for name, value in each.headers.items() if name not in varying} for each in (got, head)]
+    assert told[0] == told[1]
+    assert "content-length" in head.headers
+
+
+def test_what_takes_get_takes_head_and_says_so(app: FastAPI) -> None:
+    answer = ask(app, "DELETE", "/healthz")
+    problem(answer, 405, "about:blank")
+    assert answer.headers["allow"] == "GET, HEAD"
+
+
+def test_answers_are_not_kept_and_tell_nobody_where_they_come_from(app: FastAPI, photos: list[bytes]) -> None:
+    stream = ask(app, "POST", "/v1/captions/stream", content=photos[0], headers=JPEG)
+    plain = ask(app, "POST", "/v1/captions", content=photos[0], headers=JPEG)
+    for answer in (stream, plain, ask(app, "GET", "/v1/model"), ask(app, "GET", "/nothing")):
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert stream.headers["x-accel-buffering"] == "no"  # which nginx would hold back
 
 
 def test_a_request_id_is_kept_where_it_can_do_no_harm(app: FastAPI) -> None:

@@ -54,6 +54,23 @@ def test_these_are_all_operations(willing: FastAPI) -> None:
     assert [(path, method.upper()) for path, item in paths.items() for method in item] == OPERATIONS
 
 
+def test_tokens_are_described_where_they_are_asked_for(captioner: Captioner, willing: FastAPI) -> None:
+    guarded = create_app(Willing(captioner), tokens=[b"first"], hosts=["test"], warm=False)
+    described = ask(guarded, "GET", "/openapi.json").json()
+    assert described["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
+    for path, item in described["paths"].items():
+        (route,) = item.values()
+        probe = path in ("/healthz", "/readyz")
+        assert route.get("security") == (None if probe else [{"bearer": []}]), path
+        assert ("401" in route["responses"]) is not probe
+        assert "421" in route["responses"]
+    described = ask(willing, "GET", "/openapi.json").json()
+    assert "securitySchemes" not in described["components"]
+    assert not any(
+        {"401", "421"} & set(route["responses"]) for i in described["paths"].values() for route in i.values()
+    )
+
+
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_the_service_answers_as_it_is_described(willing: FastAPI, path: str, method: str, mode: GenerationMode) -> None:

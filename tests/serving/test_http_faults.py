@@ -18,6 +18,7 @@ import pytest
 
 from engine import Captioner
 from serving.http.__main__ import _swap, main
+from tests.serving.calls import events
 from tests.serving.process import Service
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -37,8 +38,7 @@ def ask_slowly(service: Service, photo: bytes) -> socket.socket:
     accepted = service.metric("caption_accepted_total")
     connection = socket.create_connection(("127.0.0.1", service.port))
     query = "&".join(f"{name}={value}" for name, value in SLOW.items())
-    head = f"POST /v1/captions?{query} HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
-    connection.sendall(f"{head}Content-Length: {len(photo)}\r\n\r\n".encode() + photo)
+    connection.sendall(head(f"/v1/captions?{query}", photo) + photo)
     until(lambda: service.metric("caption_accepted_total") > accepted)
     return connection
 
@@ -75,10 +75,94 @@ def test_a_client_that_leaves_a_stream_frees_its_place(service: Service, photos:
     until(lambda: service.metric("caption_cancelled_total") == cancelled + 1)
 
 
+def head(path: str, photo: bytes, version: str = "1.1", more: str = "") -> bytes:
+    """Returns what comes before a photograph."""
+    told = f"Host: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: {len(photo)}\r\n{more}"
+    return f"POST {path} HTTP/{version}\r\n{told}\r\n".encode()
+
+
+def told(service: Service, sent: bytes) -> tuple[bytes, bytes]:
+    """Returns headers and body of what one connection is answered."""
+    connection = socket.create_connection(("127.0.0.1", service.port))
+    connection.sendall(sent)
+    headers, _, body = read_all(connection).partition(b"\r\n\r\n")
+    return headers.lower(), body
+
+
+def test_no_answer_names_the_server_and_its_version(service: Service) -> None:
+    for path in ("/healthz", "/nothing"):
+        assert "server" not in httpx.get(f"{service.url}{path}").headers
+
+
+def test_head_says_how_long_a_body_would_be_and_the_connection_goes_on(service: Service) -> None:
+    with httpx.Client() as client:
+        for path in ("/", "/healthz"):
+            length = len(client.get(f"{service.url}{path}").content)
+            answer = client.head(f"{service.url}{path}")
+            assert (answer.status_code, answer.headers["content-length"]) == (200, str(length))
+
+
+def test_a_client_of_http_1_0_is_streamed_to_without_chunks(service: Service, photos: list[bytes]) -> None:
+    headers, body = told(service, head("/v1/captions/stream", photos[0], "1.0") + photos[0])
+    assert headers.startswith(b"http/1.1 200 ")
+    assert b"transfer-encoding" not in headers
+    assert b"\r\nconnection: close" in headers
+    *words, (name, caption) = events(body.decode())
+    assert name == "caption"
+    assert " ".join(data["word"] for _, data in words) == caption["caption"]
+    headers, body = told(service, b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert b"\r\ncontent-length: 15\r\n" in headers
+    assert body == b'{"status":"ok"}'
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"POST /v1/captions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ],
+    ids=["no host", "two hosts", "a coding nobody can undo"],
+)
+def test_requests_that_could_mean_two_things_are_refused(service: Service, sent: bytes) -> None:
+    headers, body = told(service, sent)
+    assert headers.startswith(b"http/1.1 400 ")
+    assert json.loads(body)["type"] == "about:blank"
+
+
+def test_a_client_that_waits_with_its_body_reads_its_refusal_at_once(service: Service, photos: list[bytes]) -> None:
+    expect = "Expect: 100-continue\r\n"
+    began = time.monotonic()
+    headers, _ = told(service, head("/v1/captions", b"x" * 2_000_000, more=expect))
+    assert headers.startswith(b"http/1.1 413 ")
+    assert b"\r\nconnection: close" in headers
+    assert time.monotonic() < began + 1.5  # what is thrown away is read for 2 s
+    close = "Connection: close\r\n"
+    headers, _ = told(service, head("/v1/captions", photos[0], more=expect + close) + photos[0])
+    assert headers.startswith(b"http/1.1 100 ")
+
+
+def test_a_name_that_leads_here_for_a_while_opens_nothing(service: Service) -> None:
+    for host, status in (("evil.example", 421), (f"localhost:{service.port}", 200)):
+        assert httpx.get(f"{service.url}/v1/model", headers={"Host": host}).status_code == status
+
+
+def test_what_is_no_request_is_one_line_of_the_log(service: Service) -> None:
+    while not service.lines.empty():
+        service.lines.get()
+    told(service, b"GET / HTTP/9.9\r\n\r\n")
+    httpx.get(f"{service.url}/healthz")
+    first, second = (service.lines.get(timeout=30) for _ in range(2))
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    assert [first["event"], second["event"]] == ["no request", "request"]
+    assert first["client"] == second["client"] == "127.0.0.1"
+
+
 def test_a_client_that_dawdles_with_its_body_is_told_and_let_go(service: Service) -> None:
     connection = socket.create_connection(("127.0.0.1", service.port))
     connection.sendall(
-        b"POST /v1/captions HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nx"
+        b"POST /v1/captions HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nx"
     )
     connection.settimeout(30)
     assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
@@ -106,7 +190,7 @@ def test_a_client_that_sends_trailers_without_end_costs_no_memory_and_is_let_go(
     before = service.metric("process_resident_memory_bytes")
     connection = socket.create_connection(("127.0.0.1", service.port))
     with contextlib.suppress(ConnectionError):
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
         began = time.monotonic()
         while time.monotonic() < began + 30:
             connection.sendall(b"a: b\r\n" * 20_000)
@@ -121,7 +205,7 @@ def test_a_client_that_sends_trailers_without_end_costs_no_memory_and_is_let_go(
 def test_a_client_that_holds_on_after_its_answer_is_let_go(service: Service, chunked: bool, after: bytes) -> None:
     connection = socket.create_connection(("127.0.0.1", service.port))
     more = b"Transfer-Encoding: chunked\r\n" if chunked else b""
-    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + more + b"\r\n")
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + more + b"\r\n")
     assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     connection.sendall(after)
     read_all(connection)  # to the end that the service makes
@@ -133,7 +217,7 @@ def test_a_client_that_does_not_read_is_let_go(service: Service) -> None:
     connection.connect(("127.0.0.1", service.port))
     while not service.lines.empty():
         service.lines.get()
-    asking = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    asking = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
     connection.sendall(asking)
     while service.wait_for("request")["seconds"] < 0.9:  # the last answer finds no room until it is given up
         connection.sendall(asking)
@@ -144,7 +228,7 @@ def test_a_client_that_does_not_read_is_let_go(service: Service) -> None:
 
 def test_some_requests_may_be_sent_ahead(service: Service) -> None:
     connection = socket.create_connection(("127.0.0.1", service.port))
-    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 16)
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 16)
     assert read_all(connection).count(b"HTTP/1.1 200 ") == 16
 
 
@@ -153,7 +237,7 @@ def test_requests_sent_ahead_without_end_cost_no_memory(service: Service) -> Non
     connection = socket.create_connection(("127.0.0.1", service.port))
     with contextlib.suppress(ConnectionError):
         for _ in range(50):
-            connection.sendall(b"GET /page.js HTTP/1.1\r\nHost: x\r\n\r\n" * 5000)
+            connection.sendall(b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5000)
         raise AssertionError("250,000 requests were taken")
     connection.close()
     assert service.metric("process_resident_memory_bytes") < before + 20e6
@@ -202,10 +286,9 @@ def test_what_cannot_become_a_request_is_answered_with_a_problem(service: Servic
 
 def test_a_large_body_is_no_part_of_the_headers_that_follow_it(service: Service, photos: list[bytes]) -> None:
     photo = photos[0] + b"\0" * 66_000
-    head = f"POST /v1/captions HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(photo)}\r\n\r\n"
     connection = socket.create_connection(("127.0.0.1", service.port))
     service.process.send_signal(signal.SIGSTOP)  # so that all comes in one packet
-    connection.sendall(head.encode() + photo + b"GET /healthz HT")
+    connection.sendall(head("/v1/captions", photo) + photo + b"GET /healthz HT")
     service.process.send_signal(signal.SIGCONT)
     assert read_all(connection).startswith(b"HTTP/1.1 200 ")
 
@@ -240,6 +323,29 @@ def test_sigterm_under_load_answers_everything_accepted(photos: list[bytes]) -> 
         answers, code = asyncio.run(run())
     assert code == 0
     assert [answer.status_code if isinstance(answer, httpx.Response) else answer for answer in answers] == [200] * 24
+
+
+def test_sigterm_finishes_a_stream_and_an_upload_that_is_half_sent(photos: list[bytes]) -> None:
+    photo = photos[0]
+    with Service() as service:
+        service.wait_for("ready")
+        streamed, uploaded = (socket.create_connection(("127.0.0.1", service.port)) for _ in range(2))
+        for connection in (streamed, uploaded):
+            connection.settimeout(60)
+        uploaded.sendall(head("/v1/captions", photo) + photo[:1000])
+        until(lambda: service.metric("http_requests_in_progress") == 2)  # this upload, and what asks
+        streamed.sendall(head("/v1/captions/stream?min_length=900&max_length=1000", photo) + photo)
+        begun = streamed.recv(65536)
+        assert begun.startswith(b"HTTP/1.1 200 ")
+        service.process.send_signal(signal.SIGTERM)
+        service.wait_for("Shutting down")
+        uploaded.sendall(photo[1000:])
+        assert read_all(uploaded).startswith(b"HTTP/1.1 200 ")
+        whole = begun + read_all(streamed)
+        assert whole.count(b"event: word") >= 900
+        assert whole.count(b"event: caption") == 1
+        assert whole.endswith(b"0\r\n\r\n")
+        assert service.process.wait(60) == 0
 
 
 def test_a_service_that_is_killed_gives_no_wrong_answer_and_its_port_is_free_at_once(photos: list[bytes]) -> None:

@@ -1,9 +1,11 @@
 """No request costs more than the limits say, and what is refused is refused while it comes."""
 
 import asyncio
+import re
 import struct
+import tracemalloc
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx
@@ -13,7 +15,9 @@ from fastapi import FastAPI
 from engine import Captioner, ClosedError, DeadlineError, DeviceError, OptionsError, OverloadedError, Scheduler
 from serving.http import work
 from serving.http.app import create_app
+from serving.http.clients import EventStream
 from serving.http.limits import Limits
+from serving.http.reports import Report
 from tests.serving.calls import ask, events, problem, with_client
 from tests.serving.stand_in import StandIn
 
@@ -99,7 +103,7 @@ def test_a_body_that_stops_coming_is_given_up(small: FastAPI) -> None:
 
 def test_all_bodies_together_have_a_budget_that_is_given_back(captioner: Captioner, photos: list[bytes]) -> None:
     stand_in = StandIn(captioner)
-    app = create_app(stand_in, limits=Limits(max_held_bytes=len(photos[0]) + 10), warm=False)
+    app = create_app(stand_in, limits=Limits(max_bytes=len(photos[0]), max_held_bytes=len(photos[0]) + 10), warm=False)
 
     async def use(client: httpx.AsyncClient) -> list[httpx.Response]:
         first = asyncio.create_task(client.post("/v1/captions", content=photos[0], headers=JPEG))
@@ -118,11 +122,82 @@ def test_all_bodies_together_have_a_budget_that_is_given_back(captioner: Caption
     assert "http_held_bytes 0\n" in held.text
 
 
+def test_a_stream_keeps_nothing_of_its_photograph_once_the_scheduler_has_it(captioner: Captioner) -> None:
+    stand_in = StandIn(captioner)  # which keeps nothing either
+    app = create_app(stand_in, warm=False)
+
+    async def use(client: httpx.AsyncClient) -> tuple[int, str]:
+        await client.get("/metrics")  # so that what is made once is made
+        before = tracemalloc.get_traced_memory()[0]
+        body = Counted(8000)  # 8 MB
+        asking = asyncio.create_task(client.post("/v1/captions/stream", content=body, headers=JPEG))
+        while not stand_in.words and not asking.done():
+            await asyncio.sleep(0.001)
+        stand_in.words[0].put(["a"])
+        while "http_held_bytes 0\n" not in (told := await client.get("/metrics")).text:
+            await asyncio.sleep(0.001)
+        kept = tracemalloc.get_traced_memory()[0] - before
+        stand_in.answer()
+        await asking
+        return kept, told.text
+
+    tracemalloc.start()
+    try:
+        kept, _ = with_client(app, use)
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
+
+
+def test_a_budget_below_one_body_is_refused() -> None:
+    with pytest.raises(OptionsError, match="max_held_bytes must be at least max_bytes"):
+        Limits(max_bytes=1000, max_held_bytes=999)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (JPEG | {"Content-Length": "60000"}, 413),
+        ({"Content-Type": "text/plain"}, 415),
+        (JPEG | {"Authorization": "Bearer wrong"}, 401),
+    ],
+)
+def test_a_client_that_waits_with_its_body_is_refused_without_it(
+    scheduler: Scheduler, headers: dict[str, str], status: int
+) -> None:
+    app = create_app(scheduler, limits=Limits(max_bytes=50_000), tokens=[b"right"], warm=False)
+    body = Counted(60)
+    given = {"Authorization": "Bearer right"} | headers | {"Expect": "100-continue"}
+    answer = ask(app, "POST", "/v1/captions", content=body, headers=given)
+    assert answer.status_code == status
+    assert answer.headers["connection"] == "close"
+    assert body.taken == 0
+
+
 @pytest.mark.parametrize("size", [(60_000, 60_000), (2_147_483_647, 2_147_483_647), (2001, 2000)])
 def test_a_bomb_of_pixels_is_not_unpacked(app: FastAPI, size: tuple[int, int]) -> None:
     told = problem(ask(app, "POST", "/v1/captions", content=bomb(*size), headers=JPEG), 422, "image")
     if size[0] < 2**31 - 1:
-        assert "more than the limit of 4,000,000" in told["detail"]
+        assert told["detail"].endswith("more than the limit of 4,000,000")  # without advice for programmers
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 15])
+def test_a_few_bytes_are_no_image(app: FastAPI, size: int) -> None:
+    for byte in (b"\0", b"G", b"\xff"):
+        told = problem(ask(app, "POST", "/v1/captions", content=byte * size, headers=JPEG), 422, "image")
+        assert told["detail"] == "the image is not an image of a known format, or its header is broken"
+
+
+def test_a_bomb_of_text_is_told_in_plain_words(app: FastAPI) -> None:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    packed = zlib.compress(b"a" * 2_000_000)
+    head = bomb(10, 10)[:33]
+    for text in (chunk(b"zTXt", b"x\0\0" + packed), chunk(b"iCCP", b"x\0\0" + packed)):
+        content = head + text + bomb(10, 10)[33:]
+        told = problem(ask(app, "POST", "/v1/captions", content=content, headers=JPEG), 422, "image")
+        assert "unpack to too much" in told["detail"]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +259,11 @@ def test_forms_with_strange_boundaries_are_told_so(app: FastAPI, kind: str) -> N
         {"decoding": "sample", "temperature": "inf"},
         {"decoding": "sample", "temperature": "-1e400"},
         {"decoding": "sample", "temperature": ""},
+        {"decoding": "sample", "temperature": " 1"},
+        {"decoding": "sample", "temperature": "1_0"},
+        {"decoding": "sample", "temperature": "٣.٥"},
+        {"decoding": "sample", "temperature": "0x1p3"},
+        {"decoding": "sample", "temperature": "infinity"},
         {"decoding": "sample", "num_samples": "1000000"},
         {"decoding": "sample", "seed": "1", "top_p": "2"},
         {"decoding": ["sample"], "seed": ["1", "2"]},
@@ -199,6 +279,30 @@ def test_options_without_sense_are_told_so(
 ) -> None:
     told = problem(ask(app, "POST", path, content=photos[0], headers=JPEG, params=options), 422, "options")
     assert len(told["detail"]) <= 300
+    assert not re.search(r"Greedy|Beam|Sample|Scheduler|\(\)", told["detail"])  # names of Python's
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"decoding": "sample", "seed": "-3"}, "seed=-3: seed must be a whole number from 0"),
+        ({"decoding": "sample", "num_samples": "1000"}, "num_samples=1000 takes 1,000 rows, and there are 256 "),
+        ({"decoding": "beam", "beam_size": "1000"}, "beam_size=1000 takes 1,000 rows, and there are 256 (max_rows)"),
+        ({"decoding": "beam", "num_hypotheses": "500"}, "num_hypotheses=500 takes 500 rows, and there are 256 "),
+        ({"decoding": "sample", "temperature": "0"}, "a number above 0 (decoding=greedy is the limit at 0)"),
+    ],
+)
+def test_a_refused_option_is_named_with_its_value_and_what_it_must_be(
+    app: FastAPI, photos: list[bytes], options: dict[str, str], told: str
+) -> None:
+    answer = ask(app, "POST", "/v1/captions", content=photos[0], headers=JPEG, params=options)
+    assert told in problem(answer, 422, "options")["detail"]
+
+
+@pytest.mark.parametrize("number", ["1", "+1.", ".5", "1.50", "5e-1", "1E+0"])
+def test_numbers_are_read_in_every_plain_form(app: FastAPI, photos: list[bytes], number: str) -> None:
+    options = {"decoding": "sample", "temperature": number}
+    assert ask(app, "POST", "/v1/captions", content=photos[0], headers=JPEG, params=options).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -248,6 +352,7 @@ def test_errors_of_the_engine_have_a_status_and_tell_no_secrets(
     for answer in post_both(create_app(stand_in, warm=False), photos, stand_in, lambda: stand_in.fail(error)):
         assert "secret" not in problem(answer, status, kind)["detail"]
         assert "Traceback" not in answer.text
+        assert answer.headers.get("retry-after") == ("1" if status == 503 else None)
 
 
 @pytest.mark.parametrize(
@@ -287,6 +392,32 @@ def test_of_several_images_all_are_accepted_or_none(
     answer = ask(create_app(stand_in, warm=False), "POST", "/v1/captions", files=files)
     assert answer.status_code in (429, 422)
     assert [future.cancelled() for future in stand_in.futures] == [True, True]
+
+
+def test_a_stream_whose_client_takes_no_more_ends_its_work_at_once() -> None:
+    ended: list[str] = []
+
+    async def words() -> AsyncGenerator[str, None]:
+        try:
+            yield "dog"
+            yield "runs"
+        finally:
+            ended.append("work")
+
+    async def receive() -> Any:
+        return await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if b"dog" in message.get("body", b""):
+            raise OSError("the connection is gone")
+
+    async def run() -> None:
+        work = words()  # which is kept here: no collection of garbage ends it
+        with pytest.raises(OSError, match="gone"):
+            await EventStream("a", work, Report("id"))({"type": "http"}, receive, send)
+        assert ended == ["work"]
+
+    asyncio.run(asyncio.wait_for(run(), 10))
 
 
 def test_a_scheduler_that_hangs_does_not_hang_its_callers(

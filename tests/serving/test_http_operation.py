@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+import resource
 from collections.abc import Iterator
 from hmac import compare_digest
 from pathlib import Path
@@ -14,14 +15,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from engine import Captioner, ClosedError, Scheduler
+from engine import Captioner, ClosedError, DeviceError, OptionsError, Scheduler
 from serving.http import gate
-from serving.http.__main__ import _parser, main
+from serving.http.__main__ import _bind, _hosts, _limits, _parser, _take_descriptors, main
 from serving.http.app import create_app
 from serving.http.limits import Limits
 from serving.http.logs import MAX_WAITING, JsonLines
 from serving.http.tokens import read_tokens
-from tests.serving.calls import ask, problem, with_client
+from tests.serving.calls import ask, events, problem, with_client
 from tests.serving.stand_in import StandIn
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -103,6 +104,102 @@ def test_a_page_of_another_site_cannot_spend_the_services_time(
     assert ask(app, "GET", "/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200  # a link to the page
 
 
+ASKED = [  # headers, and whether the page of the service may have sent them
+    ({}, True),
+    ({"Origin": "http://test"}, True),
+    ({"Origin": "http://TEST:80"}, True),
+    ({"Origin": "https://captions.example", "Host": "captions.example"}, True),
+    ({"Origin": "https://captions.example", "Host": "captions.example:443"}, True),
+    ({"Origin": "http://captions.example:8000", "Host": "captions.example:8000"}, True),
+    ({"Origin": "https://captions.example", "Sec-Fetch-Site": "same-origin"}, True),  # by a proxy that changes Host
+    ({"Sec-Fetch-Site": "none"}, True),
+    ({"Sec-Fetch-Site": "same-site"}, False),
+    ({"Sec-Fetch-Site": "cross-site"}, False),
+    ({"Sec-Fetch-Site": ""}, False),
+    ({"Origin": "http://test", "Sec-Fetch-Site": "cross-site"}, False),
+    ({"Origin": "null"}, False),
+    ({"Origin": ""}, False),
+    ({"Origin": "http://evil.example"}, False),
+    ({"Origin": "http://test:8000"}, False),
+    ({"Origin": "http://localhost:9"}, False),
+    ({"Origin": "http://["}, False),
+]
+
+
+@pytest.mark.parametrize(("headers", "may"), ASKED)
+def test_only_the_services_own_page_may_ask(captioner: Captioner, headers: dict[str, str], may: bool) -> None:
+    app = create_app(StandIn(captioner, room=0, refusal=ClosedError("asked")), warm=False)
+    answer = ask(app, "POST", "/v1/captions", content=b"x", headers=JPEG | headers)
+    problem(answer, *((503, "closing") if may else (403, "cross-site")))
+    assert ask(app, "GET", "/", headers=headers).status_code == 200  # a link to the page
+
+
+@pytest.mark.parametrize("host", ["captions.example", "127.0.0.1:8000", "localhost:8000", "LOCALHOST.", "[::1]:8000"])
+def test_a_service_with_names_answers_to_them_and_to_its_addresses(scheduler: Scheduler, host: str) -> None:
+    app = create_app(scheduler, hosts=["Captions.Example."], warm=False)
+    assert ask(app, "GET", "/v1/model", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "captions.example.x", "["]
+)
+def test_a_name_that_leads_here_for_a_while_opens_nothing(scheduler: Scheduler, host: str) -> None:
+    app = create_app(scheduler, hosts=["captions.example"], warm=False)
+    for path in ("/", "/v1/model", "/metrics", "/openapi.json"):
+        told = problem(ask(app, "GET", path, headers={"Host": host, "Sec-Fetch-Site": "same-origin"}), 421, "host")
+        assert "--allowed-host" in told["detail"]
+    for any_name in (None, ["*"]):
+        app = create_app(scheduler, hosts=any_name, warm=False)
+        assert ask(app, "GET", "/v1/model", headers={"Host": host}).status_code == 200
+
+
+def test_pages_of_an_allowed_host_may_ask_through_a_proxy_that_changes_the_host(captioner: Captioner) -> None:
+    stand_in = StandIn(captioner, room=0, refusal=ClosedError("asked"))
+    app = create_app(stand_in, hosts=["captions.example"], warm=False)
+    headers = JPEG | {"Host": "127.0.0.1:8000", "Origin": "https://captions.example:8443"}
+    problem(ask(app, "POST", "/v1/captions", content=b"x", headers=headers), 503, "closing")
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "expected"),
+    [
+        ("127.0.0.1", [], []),
+        ("localhost", [], []),
+        ("0.0.0.0", [], None),
+        ("0.0.0.0", ["a"], ["a"]),
+        ("127.0.0.1", ["a", "b"], ["a", "b"]),
+    ],
+)
+def test_a_service_that_only_this_machine_reaches_has_only_its_names(
+    host: str, allowed: list[str], expected: list[str] | None
+) -> None:
+    options = vars(_parser().parse_args([part for name in allowed for part in ("--allowed-host", name)]))
+    with _bind(host, 0) as listener:
+        assert _hosts(listener, options["allowed_host"]) == expected
+
+
+@pytest.mark.parametrize(("queue", "images"), [(3, 3), (16, 16), (1000, 16)])
+def test_no_request_may_hold_more_images_than_may_wait(scheduler: Scheduler, queue: int, images: int) -> None:
+    arguments = vars(_parser().parse_args(["--max-queue", str(queue)]))
+    limits = _limits(arguments, {"max_queue": queue})
+    app = create_app(scheduler, limits=limits, warm=False)
+    assert ask(app, "GET", "/v1/model").json()["limits"]["max_images"] == images
+    form = ask(app, "GET", "/openapi.json").json()["paths"]["/v1/captions"]["post"]["requestBody"]["content"]
+    assert form["multipart/form-data"]["schema"]["properties"]["images"]["maxItems"] == images
+    files = [("images", ("x.jpg", b"x"))] * (images + 1)
+    problem(ask(app, "POST", "/v1/captions", files=files), 413, "too-large")
+
+
+def test_the_service_takes_all_the_descriptors_that_it_may_have() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 900), hard))
+        _take_descriptors()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_tokens_are_all_compared_in_constant_time(guarded: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[bytes] = []
 
@@ -128,6 +225,27 @@ def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch:
         read_tokens(str(file))
     with pytest.raises(ValueError, match="cannot be read"):
         read_tokens(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("token", ["two words", "voilà", "a\x0b", "\x0ca", "\ufeffa", "a\u00a0", "a\0"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_told(
+    tmp_path: Path, scheduler: Scheduler, token: str
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"good\n{token}\n")
+    with pytest.raises(OptionsError, match=r"token 2 of the file .* cannot be sent") as told:
+        read_tokens(str(file))
+    assert token not in str(told.value).replace(str(file), "")
+    with pytest.raises(OptionsError):
+        create_app(scheduler, tokens=[token.encode()], warm=False)
+    with pytest.raises(OptionsError):
+        create_app(scheduler, tokens=[b""], warm=False)  # which `Bearer ` would match
+
+
+@pytest.mark.parametrize("given", [b"Bearer first\xa0", b"Bearer \x85first"])
+def test_only_spaces_and_tabs_stand_around_a_token(guarded: FastAPI, given: bytes) -> None:
+    problem(ask(guarded, "GET", "/v1/model", headers={"Authorization": given}), 401, "token")
+    assert ask(guarded, "GET", "/v1/model", headers={"Authorization": "Bearer  first "}).status_code == 200
 
 
 def test_ray_serve_reads_the_same_tokens_and_an_empty_one_never_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,6 +391,66 @@ def test_an_error_nobody_foresaw_is_traced_in_the_log_and_nowhere_else(
     assert "ZeroDivisionError: a secret" in traces[0]["trace"]
 
 
+@pytest.mark.parametrize("error", [DeviceError("/a/secret"), ZeroDivisionError("/a/secret")])
+def test_an_error_within_a_stream_is_logged_and_counted(
+    captioner: Captioner, photos: list[bytes], lines: io.StringIO, error: Exception
+) -> None:
+    stand_in = StandIn(captioner)
+    app = create_app(stand_in, warm=False)
+
+    async def use(client: httpx.AsyncClient) -> tuple[str, str]:
+        asking = asyncio.create_task(client.post("/v1/captions/stream", content=photos[0], headers=JPEG))
+        while not stand_in.words:
+            await asyncio.sleep(0)
+        stand_in.words[0].put(["a"])
+        await asyncio.sleep(0.05)  # the first word gives the answer its status
+        stand_in.fail(error)
+        return (await asking).text, (await client.get("/metrics")).text
+
+    text, counters = with_client(app, use)
+    (_, word), (name, told) = events(text)
+    assert (word, name) == ({"word": "a"}, "error")
+    assert "secret" not in text
+    told_kind = told["type"].removeprefix("urn:captioning:")
+    traced, request, _ = logged(lines)
+    assert traced["request_id"] == request["request_id"] == told["request_id"]
+    assert "/a/secret" in traced["trace"]
+    assert (request["status"], request["problems"]) == (200, [told_kind])
+    assert parsed(counters)["http_problems_total"] == {f'type="{told_kind}",in="event"': 1}
+
+
+def test_a_device_that_fails_one_image_of_several_is_logged_and_counted(
+    captioner: Captioner, photos: list[bytes], lines: io.StringIO
+) -> None:
+    stand_in = StandIn(captioner)
+    app = create_app(stand_in, warm=False)
+
+    async def use(client: httpx.AsyncClient) -> tuple[httpx.Response, str]:
+        files = [("images", ("x.jpg", photo)) for photo in photos]
+        asking = asyncio.create_task(client.post("/v1/captions", files=files))
+        while len(stand_in.futures) < 3:
+            await asyncio.sleep(0)
+        stand_in.futures[1].set_exception(DeviceError("/a/secret"))
+        stand_in.answer()
+        return await asking, (await client.get("/metrics")).text
+
+    answer, counters = with_client(app, use)
+    first, failed, last = answer.json()["captions"]
+    assert first["caption"] == last["caption"] == "a dog"
+    assert failed["error"]["type"] == "urn:captioning:device"
+    traced, request, _ = logged(lines)
+    assert traced["request_id"] == answer.json()["request_id"]
+    assert "/a/secret" in traced["trace"]
+    assert (request["status"], request["problems"]) == (200, ["device"])
+    assert parsed(counters)["http_problems_total"] == {'type="device",in="entry"': 1}
+
+
+def test_a_line_of_the_log_is_of_bounded_length(app: FastAPI, lines: io.StringIO) -> None:
+    ask(app, "GET", "/" + "x" * 60_000)
+    (line,) = logged(lines)
+    assert line["path"] == "/" + "x" * 199
+
+
 class Full(io.StringIO):
     def write(self, text: str) -> int:
         raise OSError(28, "No space left on device")
@@ -322,6 +500,7 @@ def test_the_command_line_has_every_limit_and_its_defaults() -> None:
         (["--port", "70000"], "--port 70000: a port is 0 to 65535"),
         (["--port", "-1"], "--port -1: a port is 0 to 65535"),
         (["--max-bytes", "0"], "max_bytes must be a number above 0"),
+        (["--max-held-bytes", "1000"], "max_held_bytes must be at least max_bytes"),
         (["--timeout", "nan"], "timeout must be a number above 0"),
         (["--provider", "abacus"], "abacus"),
         (["--max-rows", "0"], "max_rows must be"),

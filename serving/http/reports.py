@@ -1,0 +1,24 @@
+"""What one request was told of failures; the causes that its client may not know go to the log. Knows no routes."""
+
+from dataclasses import dataclass, field
+
+from serving.http.logs import log
+from serving.http.problems import Problem, problem_of
+
+HIDDEN = {"internal", "device"}  # kinds of problems whose cause only the log tells
+
+
+@dataclass(slots=True)
+class Report:
+    """A request's id, and its problems as (kind, where): told as the answer, an entry of it, an event of a stream."""
+
+    request_id: str
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    def tell(self, error: BaseException, where: str) -> Problem:
+        """Returns what the client may know of an error, and keeps that it was told; a hidden cause goes to the log."""
+        problem = problem_of(error)
+        self.problems.append((problem.kind, where))
+        if problem.kind in HIDDEN:
+            log.error("request failed", exc_info=error, extra={"request_id": self.request_id})
+        return problem
