@@ -9,7 +9,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,7 @@ from training.distributed import Processes
 from training.finetune import FineTuned
 from training.model import CaptionDecoder
 from training.options import LoopOptions
+from training.precision import BFLOAT16, agreed
 
 
 class TrainingError(RuntimeError):
@@ -43,6 +44,7 @@ class Record:
     """What a loop notes of an epoch: plain numbers."""
 
     epoch: int  # from 1
+    precision: str = field(default="", kw_only=True)  # it was trained in; "": of a time when nobody noted it
 
 
 R = TypeVar("R", bound=Record)
@@ -57,6 +59,7 @@ class Loop(ABC, Generic[R]):
         self.decoder = decoder.to(processes.device)
         self.averaged = copy.deepcopy(self.decoder).requires_grad_(False) if options.ema else self.decoder
         self.processes = processes
+        self.precision = agreed(processes, bf16=options.bf16)
         self.history: list[R] = []
         self._loop = options
         self.batches = batches  # in an epoch
@@ -109,7 +112,10 @@ class Loop(ABC, Generic[R]):
             yield epoch
 
     def resume(self, folder: Path) -> None:
-        """Goes on where the folder's last checkpoint stood. Raises CheckpointError."""
+        """Goes on where the folder's last checkpoint stood. Raises CheckpointError.
+
+        In another precision, too: a run that moves to another processor has other last digits anyway, but it is said.
+        """
         tensors, notes = checkpoint.load_tensors(folder / checkpoint.LAST)
         checkpoint.restore_decoder(self.averaged, tensors)
         if self._loop.ema:
@@ -123,6 +129,13 @@ class Loop(ABC, Generic[R]):
                 state["state"].setdefault(int(index), {})[key] = tensor
         self._optimizer.load_state_dict(state)
         self.history = [self._record(epoch) for epoch in notes["history"]]
+        was = self.history[-1].precision
+        if was not in ("", self.precision) and self.processes.first:
+            print(
+                f"the epochs before were reckoned in {was} and those to come are in {self.precision}: "
+                "their last digits differ from those of a run without a stop",
+                flush=True,
+            )
 
     def _save(self, folder: Path) -> None:
         tensors = checkpoint.decoder_tensors(self.averaged)
@@ -154,8 +167,9 @@ class Loop(ABC, Generic[R]):
         return tqdm(batches, total=total, desc=title, unit="batch", leave=False, disable=hidden)
 
     def _autocast(self, training: bool = True) -> torch.autocast:
-        """The arithmetic that the options ask for in training; weights stay float32, and what is measured too."""
-        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self._loop.bf16 and training)
+        """The run's arithmetic in training; weights stay float32, and what is measured too."""
+        enabled = self.precision == BFLOAT16 and training
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=enabled)
 
     def _share(self, step: int) -> float:
         """Returns the part of the whole run that lies before a step, from 0 to 1."""

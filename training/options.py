@@ -22,7 +22,11 @@ class LoopOptions:
     weight_decay: float = _option(0.0, "decoupled weight decay (AdamW)")
     gradient_clip: float = _option(5.0, "largest norm of the gradient; 0 leaves it alone")
     ema: float = _option(0.0, "keep the exponential moving average of the weights, such as 0.999; 0 keeps the last")
-    bf16: bool = _option(False, "reckon in bfloat16 (pays on a GPU and on a CPU with AVX512-BF16 or AMX)")
+    bf16: bool = _option(
+        False,
+        "reckon in bfloat16 (pays on a GPU and on a CPU with AVX512-BF16 or AMX); a CPU without AVX-512 has none and "
+        "takes float32, in about 1.5 times the time",
+    )
     patience: int = _option(5, "stop after so many epochs without a better one; 0 never stops early")
     seed: int = _option(0, "seed of weights, batches and dropout")
     finetune_encoder: str = _option(

@@ -102,7 +102,8 @@ class SelfCritic(Loop[RewardEpoch]):
         table = self.train_table
         train_reward = self._greedy_score(table, self._reward, min(len(table.names), len(self.validation_table.names)))
         seconds = round(time.perf_counter() - began, 3)
-        return RewardEpoch(number, mean, train_reward, self.validation_cider(), words, rate, seconds)
+        cider = self.validation_cider()
+        return RewardEpoch(number, mean, train_reward, cider, words, rate, seconds, precision=self.precision)
 
     def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
         """Takes one step up the gradient of the reward; returns this process's counts (4,) and the learning rate."""

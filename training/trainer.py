@@ -82,7 +82,8 @@ class Trainer(Loop[Epoch]):
                         watch(done + index + 1, loss, rate)
         validation_loss, validation_accuracy = self._means(self._validate(), number)
         seconds = round(time.perf_counter() - began, 3)
-        return Epoch(number, train_loss, train_accuracy, validation_loss, validation_accuracy, rate, seconds)
+        measured = train_loss, train_accuracy, validation_loss, validation_accuracy
+        return Epoch(number, *measured, rate, seconds, precision=self.precision)
 
     def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
         """Takes one step down the global batch's loss; returns this process's counts and the learning rate.

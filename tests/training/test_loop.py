@@ -1,6 +1,7 @@
 """Laws of what every run has in common: averaged weights, rates, buckets of like length, words of the decoder's own."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.shapes import VOCABULARY, make_options, make_table, make_trainer
+from tests.training.shapes import ALONE, VOCABULARY, make_options, make_table, make_trainer
+from training import precision
 from training.batches import Batch
 from training.checkpoint import load_tensors
+from training.distributed import Processes
 from training.options import TrainingOptions
 from training.trainer import Trainer
 
@@ -160,8 +163,49 @@ def test_bfloat16_learns_the_same_with_weights_in_float32() -> None:
         trainer = make_trainer(make_options(bf16=bf16, epochs=1, batches=60, learning_rate=1e-2, dropout=0.0))
         history.append(trainer._epoch(1, None))
         assert {parameter.dtype for parameter in trainer.decoder.parameters()} == {torch.float32}
-    assert history[0].train_loss != history[1].train_loss
+    assert history[0].precision == "float32"
+    assert history[1].precision == ("bfloat16" if precision.has_bfloat16(torch.device("cpu")) else "float32")
+    assert (history[0].train_loss == history[1].train_loss) == (history[0].precision == history[1].precision)
     assert history[1].validation_loss == pytest.approx(history[0].validation_loss, rel=0.03)
+
+
+def test_where_there_is_no_bfloat16_a_run_is_one_in_float32_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
+    one, other = (make_trainer(make_options(bf16=bf16))._epoch(1, None) for bf16 in (True, False))
+    assert replace(one, seconds=0) == replace(other, seconds=0)
+    assert one.precision == "float32"
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert said.startswith("this processor has no bfloat16: reckoning in float32")
+
+
+def test_what_only_one_process_lacks_none_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+    for able, wanted in ((3.0, "bfloat16"), (2.0, "float32")):
+        monkeypatch.setattr(Processes, "sum", lambda self, values, able=able: values * 0 + able)
+        assert precision.agreed(Processes(1, 3, ALONE.device), bf16=True) == wanted
+
+
+def test_a_run_that_goes_on_in_another_precision_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
+    options = make_options(bf16=True)
+    for times in (1, 2):
+        trainer = make_trainer(options)
+        if times == 2:
+            monkeypatch.setattr(trainer, "precision", "bfloat16")
+            trainer.resume(tmp_path)
+            assert "reckoned in float32 and those to come are in bfloat16" in capsys.readouterr().out
+            monkeypatch.setattr(trainer, "precision", "float32")
+        next(trainer.train(tmp_path))
+    again = make_trainer(options)
+    capsys.readouterr()
+    again.resume(tmp_path)
+    assert capsys.readouterr().out == ""
+    assert [epoch.precision for epoch in again.history] == ["float32", "float32"]
 
 
 def test_an_option_that_an_earlier_run_did_not_know_had_its_default() -> None:

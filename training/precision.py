@@ -1,0 +1,43 @@
+"""What training reckons in: bfloat16 where it is wanted and the device has it, else float32. Knows no loop."""
+
+import torch
+from torch import nn
+
+from training.distributed import Processes
+
+BFLOAT16, FLOAT32 = "bfloat16", "float32"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Tries a tiny LSTM forwards and backwards: PyTorch's has no bfloat16 on a CPU without AVX-512, where all else has.
+
+    No public name of PyTorch tells.
+    """
+    with torch.random.fork_rng(devices=[]):
+        lstm = nn.LSTM(16, 16, batch_first=True).to(device)
+    try:
+        with torch.autocast(device.type, torch.bfloat16):
+            said, _ = lstm(torch.zeros(4, 3, 16, device=device))
+        said.float().sum().backward()
+    except RuntimeError:
+        return False
+    return True
+
+
+def agreed(processes: Processes, *, bf16: bool) -> str:
+    """Returns "bfloat16" where it is wanted and the device of every process has it, else "float32".
+
+    Where it is wanted and missing, the first process says so.
+    """
+    if not bf16:
+        return FLOAT32
+    able = torch.tensor(float(has_bfloat16(processes.device)), device=processes.device)
+    if processes.sum(able) == processes.size:
+        return BFLOAT16
+    if processes.first:
+        print(
+            "this processor has no bfloat16: reckoning in float32, which takes about 1.5 times as long and gives other "
+            "last digits",
+            flush=True,
+        )
+    return FLOAT32
