@@ -2,7 +2,7 @@
 
 A folder holds `features.npy`, one row per image, and `index.json` with the names of the rows and a fingerprint of all
 that the features depend on. While the work lasts `progress.json` stands in the index's place, so that a killed run
-goes on behind its last flushed batch, and `.lock` keeps a second process out.
+goes on behind its last flushed batch, in the same way to the last bit, and `.lock` keeps a second process out.
 """
 
 import contextlib
@@ -119,22 +119,26 @@ def _fill(
 ) -> dict[str, Any]:
     """Computes what is missing and returns the finished index."""
     names = [example.name for example in dataset.examples]
-    earlier = _read_json(folder / INDEX) or _read_json(folder / PROGRESS)
-    if progress and earlier and earlier.get("fingerprint") != fingerprint:
-        print(f"the features in {folder} are of other images or another encoder: computing them anew", flush=True)
-    state, matrix = _begin(folder, fingerprint, (len(names), *encoder.output_shape))
-    batches = _decoded(dataset, names[state["done"] :], encoder.image, batch_size, workers, view)
     device = encoder.mean.device
     run = eager(encoder, device)
-    compiling = device.type == "cpu" and len(names) - state["done"] >= WORTH_COMPILING
+    # By all images, not by those left: what goes on behind a kill must compute like what came before it.
+    compiling = device.type == "cpu" and len(names) >= WORTH_COMPILING
+    wanted = {"fingerprint": fingerprint, "method": f"{'compiled' if compiling else 'eager'} on {device.type}"}
+    earlier = _read_json(folder / INDEX) or _read_json(folder / PROGRESS)
+    if progress and earlier and not wanted.items() <= earlier.items():
+        same = earlier.get("fingerprint") == fingerprint
+        what = "were half computed in another way" if same else "are of other images or another encoder"
+        print(f"the features in {folder} {what}: computing them anew", flush=True)
+    state, matrix = _begin(folder, wanted, (len(names), *encoder.output_shape))
+    batches = _decoded(dataset, names[state["done"] :], encoder.image, batch_size, workers, view)
     hidden = None if progress else True  # None: where stderr is no terminal
     bar = tqdm(total=len(names), initial=state["done"], desc="features", unit="image", disable=hidden)
     with bar, contextlib.closing(batches):
         for results in batches:
             start = state["done"] - len(state["broken"])
             pixels = [result for result in results if isinstance(result, np.ndarray)]
-            if compiling and len(pixels) == batch_size:
-                run, compiling = compiled(encoder, np.stack(pixels)), False
+            if compiling and pixels:  # some of the batch may be broken, so it is made whole again by repeating
+                run, compiling = compiled(encoder, np.resize(pixels, (batch_size, *pixels[0].shape))), False
             if pixels:
                 matrix[start : start + len(pixels)] = _encode(run, encoder.name, np.stack(pixels))
                 matrix.flush()
@@ -151,16 +155,16 @@ def _fill(
     return state
 
 
-def _begin(folder: Path, fingerprint: str, shape: tuple[int, ...]) -> tuple[dict[str, Any], np.memmap]:
+def _begin(folder: Path, wanted: dict[str, Any], shape: tuple[int, ...]) -> tuple[dict[str, Any], np.memmap]:
     """Returns where the work stands and the matrix to fill: what an interrupted run left if it fits, or new ones."""
     (folder / INDEX).unlink(missing_ok=True)  # before the first row changes: an index vouches for its matrix
     state = _read_json(folder / PROGRESS)
-    if state.get("fingerprint") == fingerprint and (folder / MATRIX).is_file():
+    if wanted.items() <= state.items() and (folder / MATRIX).is_file():
         return state, np.lib.format.open_memmap(folder / MATRIX, mode="r+")
     (folder / PROGRESS).unlink(missing_ok=True)
     (folder / MATRIX).unlink(missing_ok=True)  # a new file: whoever has the old one mapped keeps it whole
     matrix = np.lib.format.open_memmap(folder / MATRIX, mode="w+", dtype=np.float16, shape=shape)
-    state = {"format": FORMAT_VERSION, "fingerprint": fingerprint, "done": 0, "broken": {}}
+    state = {"format": FORMAT_VERSION, **wanted, "done": 0, "broken": {}}
     _write_json(folder / PROGRESS, state)
     return state, matrix
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.test_features import IMAGE, Drawings, make
+from tests.training.test_features import IMAGE, Drawings, files, make, run
 from training import compiled as compiling
 from training import features
 from training.compiled import compiled, eager
@@ -72,3 +72,38 @@ def test_many_images_are_computed_by_onnx_runtime_and_few_are_not(
     compute_features(Drawings(broken=(1,)), make(image=IMAGE)[0], tmp_path / "many", batch_size=3, progress=False)
     assert sizes == [3]  # once, at the first whole batch
     assert (tmp_path / "few" / "features.npy").read_bytes() == (tmp_path / "many" / "features.npy").read_bytes()
+
+
+def off_by_a_hair(network: torch.nn.Module, pixels: np.ndarray) -> compiling.Function:
+    """What ONNX Runtime is to PyTorch, but so that float16 shows it."""
+    return lambda some: eager(network, CPU)(some) * 1.01
+
+
+@pytest.mark.parametrize("dies_at", [1, 3])
+def test_features_that_were_begun_compiled_are_gone_on_with_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
+) -> None:
+    monkeypatch.setattr(features, "compiled", off_by_a_hair)
+    monkeypatch.setattr(features, "WORTH_COMPILING", 10)  # of 11, in batches of 3 with broken ones here and there
+    broken = (1, 4, 9)
+    run(tmp_path / "whole", make()[0], Drawings(broken))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", make(dies_at)[0], Drawings(broken))
+    run(tmp_path / "cut", make()[0], Drawings(broken))
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_features_half_made_in_another_way_are_made_anew_and_finished_ones_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "compiled", off_by_a_hair)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "store", make(2)[0])
+    monkeypatch.setattr(features, "WORTH_COMPILING", 11)
+    run(tmp_path / "store", make()[0])
+    run(tmp_path / "whole", make()[0])
+    assert files(tmp_path / "store") == files(tmp_path / "whole")
+    monkeypatch.setattr(features, "WORTH_COMPILING", 12)
+    encoder, network = make()
+    run(tmp_path / "store", encoder)
+    assert network.batches == 0
