@@ -164,17 +164,17 @@ class CaptionTable:
     def drawn_whole(self, generator: np.random.Generator, batches: int, batch_size: int) -> Iterator[Batch]:
         """Yields training batches of whole images, in shuffled rounds: every caption of each, in any one view.
 
-        So many images that `batch_size` captions come together on average; none comes twice in a batch.
+        A round shows every image once, in as few batches as `batch_size` captions each on average allow, which then
+        differ by one image at most.
         """
         images = len(self.names)
-        size = min(images, max(1, round(batch_size * images / len(self.tokens))))
-        order = np.empty(0, np.int64)
+        size = max(1, round(batch_size * images / len(self.tokens)))  # images that make as many captions
+        ahead: list[np.ndarray] = []
         for _ in range(batches):
-            if len(order) < size:
-                order = generator.permutation(images)  # what is left of the last round is not worth a batch
-            chosen, order = np.sort(order[:size]), order[size:]
+            ahead = ahead or np.array_split(generator.permutation(images), -(-images // size))
+            chosen = np.sort(ahead.pop(0))
             captions = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen])
-            yield self.gather_shared(captions, generator.integers(0, len(self.features), size=size))
+            yield self.gather_shared(captions, generator.integers(0, len(self.features), size=len(chosen)))
 
     def sampled(
         self, generator: np.random.Generator, batches: int, batch_size: int, *, whole: bool = False
