@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ how, folder, *more = sys.argv[1:]
 folder = pathlib.Path(folder)
 with (folder.parent / "calls").open("a") as calls:
     calls.write(" ".join([folder.name, *more]) + "\\n")
+if how == "refuse":
+    sys.exit("wrong flags")
 if how == "fail" and not (folder.parent / "mended").exists():
     folder.mkdir(exist_ok=True)
     (folder / "half").touch()
@@ -57,9 +60,9 @@ def stage(output: Path, name: str, how: str = "do") -> Stage:
     return Stage(name, (Command("step", (how, str(output / name)), output / name, "--again"),))
 
 
-def cook(output: Path, *how: tuple[str, str], made_of: object = 1) -> RecipeFolder:
+def cook(output: Path, *how: tuple[str, str], made_of: object = 1, threads: int = 1) -> RecipeFolder:
     place = RecipeFolder(output, {output: "OUTPUT"})
-    with place.opened({"made_of": made_of}, {}):
+    with place.opened({"made_of": made_of}, {"machine": {"threads": threads}}):
         place.run([stage(output, name, do) for name, do in how], lambda _: None)
     return place
 
@@ -188,8 +191,54 @@ def test_other_ingredients_never_mix_with_those_there(tmp_path: Path) -> None:
     output = tmp_path / "out"
     cook(output, ("one", "do"), made_of={"sugar": (1, 2), "salt": 3})
     cook(output, ("one", "do"), made_of={"sugar": (1, 2), "salt": 3})
-    with pytest.raises(RecipeError, match=r"other ingredients \(made_of\.salt was 3 and is 4\): name another folder"):
+    refused = r"other ingredients \(made_of\.salt was 3 and is 4\): name another folder, or delete one in this one"
+    with pytest.raises(RecipeError, match=refused):
         cook(output, ("one", "do"), made_of={"sugar": (1, 2), "salt": 4})
+    shutil.rmtree(output / "one")
+    cook(output, ("one", "do"), made_of={"sugar": (1, 2), "salt": 4})
+    assert calls(output) == ["one", "one"]
+
+
+def test_ingredients_may_change_until_a_stage_has_made_something(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    first = ("one", "refuse")  # before it wrote anything
+    with pytest.raises(RecipeError, match="status 1"):
+        cook(output, first, made_of={"salt": 3})
+    cook(output, ("one", "do"), made_of={"salt": 4})
+    record = json.loads((output / "recipe.json").read_text())
+    assert record["made_of"] == {"salt": 4}
+    assert record["stages"]["one"]["begun"] == 1
+
+
+def test_each_stage_notes_what_it_was_made_on_and_later_starts_change_nothing_of_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    cook(output, ("one", "do"), threads=1)
+    with pytest.raises(RecipeError):
+        cook(output, ("one", "do"), ("two", "fail"), threads=2)
+    assert "other means" not in capfd.readouterr().out
+    (output / "mended").touch()
+    cook(output, ("one", "do"), ("two", "fail"), threads=3)
+    said = capfd.readouterr().out
+    assert "goes on with other means (machine.threads was 2 and is 3): its last digits may differ\n" in said
+    cook(output, ("one", "do"), ("two", "fail"), threads=4)
+    stages = json.loads((output / "recipe.json").read_text())["stages"]
+    made_on = {name: [each["machine"]["threads"] for each in noted["made_on"]] for name, noted in stages.items()}
+    assert made_on == {"one": [1], "two": [2, 3]}
+
+
+def test_a_record_from_before_stages_noted_machines_is_gone_on_with(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    cook(output, ("one", "do"))
+    record = json.loads((output / "recipe.json").read_text())
+    del record["stages"]["one"]["made_on"]
+    (output / "recipe.json").write_text(json.dumps(record | {"machine": {"threads": 7}}))
+    cook(output, ("one", "do"), ("two", "do"), threads=8)
+    record = json.loads((output / "recipe.json").read_text())
+    assert record["machine"] == {"threads": 7}
+    assert "made_on" not in record["stages"]["one"]
+    assert record["stages"]["two"]["made_on"] == [{"machine": {"threads": 8}}]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import hashlib
 import importlib
 import io
 import json
@@ -17,6 +18,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -24,12 +26,16 @@ from PIL import Image
 from engine import Captioner
 from engine.bundle import Bundle
 from engine.manifest import Defaults
+from engine.vocabulary import Vocabulary
 from export import measure, to_onnx, verify
 from tests.drawn import write_drawn_data
 from tests.training import small_recipe
 from training import calibrate, evaluate_options, scst, train
+from training.batches import CaptionTable
 from training.checkpoint import load_tensors
 from training.command import read_options
+from training.examples import Example
+from training.features import FeatureStore
 from training.options import ScstOptions, TrainingOptions
 from training.recipes import coco2014, command, flickr8k, stages
 from training.recipes.curves import draw_stages
@@ -134,7 +140,26 @@ def test_the_coco_recipe_has_the_sizes_of_the_seed() -> None:
 def test_fine_tuning_in_the_shipped_recipe_shows_every_image_once_an_epoch() -> None:
     training = flickr8k.RECIPE.fine_tuning
     assert training is not None
-    assert 6000 <= training.batches * training.batch_size / 5 < 6000 + training.batch_size / 5
+    names = tuple(map(str, range(6000)))
+    examples = [Example(name, ("a dog",) * 5) for name in names]
+    vocabulary = Vocabulary.build(["a dog"], min_count=1)
+    table = CaptionTable.build(
+        examples, [FeatureStore(names, np.zeros((6000, 1), np.float16))], vocabulary, training.max_words
+    )
+    batches = list(table.drawn_whole(np.random.default_rng(0), training.batches, training.batch_size))
+    seen = np.concatenate([batch.images for batch in batches])
+    np.testing.assert_array_equal(np.bincount(seen), np.full(6000, 5))  # with each of its captions
+    assert {len(batch.features) for batch in batches} == {31, 32}
+
+
+def test_what_ships_was_made_by_the_recipe_as_it_stands() -> None:
+    noted = json.loads((ROOT / "docs" / "recipe" / "recipe.json").read_text(encoding="utf-8"))["ingredients"]
+    made = json.loads(json.dumps(flickr8k.RECIPE.ingredients()))
+    # decoding's defaults were changed in the finished bundle, which needed no training
+    assert noted | {"defaults": None} == made | {"defaults": None}
+    manifest = Bundle.load(ROOT / "engine" / "models" / "flickr8k").manifest
+    assert manifest.defaults == flickr8k.RECIPE.defaults
+    assert manifest.name == flickr8k.RECIPE.bundle
 
 
 def test_a_page_on_training_names_only_commands_that_there_are() -> None:
@@ -194,7 +219,12 @@ def test_a_record_tells_what_was_done_and_no_place(whole: Path, data: Path) -> N
     assert record["data"]["train"]["images"] == 48
     assert [*record["stages"]] == ["cross-entropy", "fine-tuning", "self-critical", "bundle", "confidence", "scores"]
     assert all(stage["seconds"] > 0 and stage["finished"] for stage in record["stages"].values())
-    assert {"torch", "onnxruntime"} < record["versions"].keys()
+    for stage in record["stages"].values():
+        (made_on,) = stage["made_on"]
+        assert {"torch", "onnxruntime"} < made_on["versions"].keys()
+        assert made_on["machine"]["threads"] == 1
+    for name in ("cross-entropy", "fine-tuning", "self-critical"):
+        assert record["stages"][name]["precision"] == ["float32"]
     log = (whole / "log.txt").read_text()
     assert "epoch   2  loss" in log
     for text in (log, json.dumps(record), (whole / "cross-entropy" / "config.json").read_text()):
@@ -219,6 +249,36 @@ def test_other_options_or_data_are_refused(
     assert "data.train.images was 48 and is 8" in capsys.readouterr().err
     assert cook(small_recipe.RECIPE, tmp_path / "nowhere", whole) == 1
     assert "nowhere cannot be opened" in capsys.readouterr().err
+
+
+def test_wrong_options_are_refused_before_a_folder_is_begun(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        cook(small_recipe.RECIPE, data, output, "--threads", "-1")
+    assert stop.value.code == 2
+    assert "--threads must be at least 0" in capsys.readouterr().err
+    assert cook(small_recipe.RECIPE, data, output, "--encoder-weights", "/nope.pth") == 1
+    assert "the encoder weights /nope.pth are not a file" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_encoder_weights_are_known_by_what_is_in_them(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Recipe, "stages", lambda *_, **__: ())
+    output, weights, link = tmp_path / "out", tmp_path / "encoder.pth", tmp_path / "elsewhere" / "encoder.pth"
+    torch.save({"a": torch.zeros(1)}, weights)
+    assert cook(small_recipe.RECIPE, data, output, "--encoder-weights", str(weights)) == 0
+    record = json.loads((output / "recipe.json").read_text())
+    assert record["encoder_weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    link.parent.mkdir()
+    torch.save({"a": torch.ones(1)}, link)
+    (output / "recipe.json").write_text(json.dumps(record | {"stages": {"cross-entropy": {"finished": True}}}))
+    (output / "cross-entropy").mkdir()
+    assert cook(small_recipe.RECIPE, data, output, "--encoder-weights", str(link)) == 1
+    assert "encoder_weights_sha256 was" in capsys.readouterr().err
 
 
 def test_a_recipe_that_was_killed_comes_to_the_same_weights(
@@ -304,8 +364,10 @@ def test_a_smaller_recipe_is_the_same_one_with_less_work() -> None:
     for recipe in RECIPES[:2]:
         small = recipe.smaller()
         assert small.cross_entropy.epochs * small.cross_entropy.batches <= 40
+        for less in filter(None, (small.cross_entropy, small.fine_tuning, small.self_critical)):
+            assert less.warmup <= less.epochs * less.batches / 4  # or nothing is learnt at all
         for option in fields(TrainingOptions):
-            if option.name not in ("epochs", "batches", "batch_size", "jitter"):
+            if option.name not in ("epochs", "batches", "batch_size", "jitter", "warmup"):
                 assert getattr(small.cross_entropy, option.name) == getattr(recipe.cross_entropy, option.name)
         assert asdict(small.defaults) == asdict(recipe.defaults)
 

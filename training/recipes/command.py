@@ -1,6 +1,7 @@
 """The command that both recipes share: its options, its messages, what is written besides the stages' own folders."""
 
 import argparse
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from training.checkpoint import write_atomically, write_json
 from training.data import DataError
+from training.encoder_weights import EncoderError
 from training.outcome import outcome
 from training.recipes import recipe, record
 from training.recipes.curves import PANELS, draw_stages
@@ -21,9 +23,12 @@ GO_ON = "start the same command again, which goes on where this one stopped"
 
 
 def main(chosen: Recipe, arguments: Sequence[str] | None = None) -> int:
-    """Runs a recipe's command; returns 0, 1 for a named error, 130 after Ctrl-C."""
-    given = _parser(chosen).parse_args(arguments)
-    return outcome(lambda: _run(chosen, given), DataError, RecipeError, interrupted=lambda: GO_ON)
+    """Runs a recipe's command; returns 0, 1 for a named error, 2 for unusable options, 130 after Ctrl-C."""
+    parser = _parser(chosen)
+    given = parser.parse_args(arguments)
+    if given.threads < 0:
+        parser.error(f"--threads must be at least 0 (PyTorch's default), but it is {given.threads}")
+    return outcome(lambda: _run(chosen, given), DataError, EncoderError, RecipeError, interrupted=lambda: GO_ON)
 
 
 def _parser(chosen: Recipe) -> argparse.ArgumentParser:
@@ -43,7 +48,7 @@ def _parser(chosen: Recipe) -> argparse.ArgumentParser:
         "--threads", type=int, default=2, help="CPU threads; others give other last digits (default: 2)"
     )
     parser.add_argument(
-        "--smoke", action="store_true", help="a few photographs and batches: does everything run here? Minutes"
+        "--smoke", action="store_true", help="a few photographs and batches: does everything run here? Some minutes"
     )
     return parser
 
@@ -59,6 +64,7 @@ def _run(chosen: Recipe, given: argparse.Namespace) -> None:
         "smoke": given.smoke,
         "ingredients": (chosen.smaller() if given.smoke else chosen).ingredients(),
         "data": record.describe_data(given.data),
+        **record.describe_weights(given.encoder_weights),
     }
     about = {
         "machine": record.describe_machine(given.device, given.threads),
@@ -68,15 +74,18 @@ def _run(chosen: Recipe, given: argparse.Namespace) -> None:
         data = given.data
         if given.smoke:
             chosen, data = chosen.smaller(), output / "data"
+            if not place.record["stages"]:  # of other ingredients, if it is there
+                shutil.rmtree(data, ignore_errors=True)
             write_subset(given.data, data, SMOKE)
         write_json(output / recipe.PROVENANCE, chosen.provenance)
 
-        def draw(stage: Stage) -> None:
+        def finish(stage: Stage) -> None:
             if stage.name in PANELS:
                 write_atomically(output / CURVES, draw_stages(output))
+                place.record["stages"][stage.name]["precision"] = record.precisions(output / stage.name)
 
         began = time.perf_counter()
-        place.run(chosen.stages(data, output, device=given.device, threads=given.threads), draw)
+        place.run(chosen.stages(data, output, device=given.device, threads=given.threads), finish)
         hours = sum(stage["seconds"] for stage in place.record["stages"].values()) / 3600
         place.say(
             chosen.name,

@@ -52,7 +52,7 @@ class Recipe:
         """
         training = _smaller(self.cross_entropy)
         tuning = self.fine_tuning and _smaller(self.fine_tuning)
-        critical = self.self_critical and replace(self.self_critical, epochs=1, batches=3, batch_size=8)
+        critical = self.self_critical and replace(self.self_critical, epochs=1, batches=3, batch_size=8, warmup=0)
         return replace(
             self,
             cross_entropy=training,
@@ -116,7 +116,8 @@ class Recipe:
 
 
 def _smaller(training: TrainingOptions) -> TrainingOptions:
-    return replace(training, epochs=2, batches=20, batch_size=20, jitter=min(1, training.jitter))
+    warmup = min(5, training.warmup)  # or what there is to learn in were over before the rate has risen
+    return replace(training, epochs=2, batches=20, batch_size=20, warmup=warmup, jitter=min(1, training.jitter))
 
 
 def _training(run: Path, module: str, arguments: tuple[str, ...]) -> Stage:

@@ -1,4 +1,7 @@
-"""What a recipe's record says of data, versions and machine: no paths, no names of hosts. Runs nothing."""
+"""What a recipe's record says of data, weights, machine, versions, precision: no paths, no names of hosts.
+
+Runs nothing.
+"""
 
 import hashlib
 import json
@@ -10,6 +13,7 @@ from typing import Any
 
 from engine.machine import processor
 from training.data import SPLITS, open_dataset
+from training.encoder_weights import read_weights
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pycocoevalcap", "timm", "torch", "torchvision")
 
@@ -26,6 +30,20 @@ def describe_data(data: Path) -> dict[str, Any]:
             "sha256": hashlib.sha256(content.encode()).hexdigest(),
         }
     return described
+
+
+def describe_weights(weights: str) -> dict[str, str]:
+    """Returns the SHA-256 of a file of encoder weights, nothing for "pretrained" and "random". Raises EncoderError."""
+    if weights in ("pretrained", "random"):
+        return {}
+    read_weights(Path(weights))
+    return {"encoder_weights_sha256": hashlib.sha256(Path(weights).read_bytes()).hexdigest()}
+
+
+def precisions(run: Path) -> list[str]:
+    """Returns what the epochs of a run were reckoned in, each once: more than one where it went on elsewhere."""
+    history = json.loads((run / "history.json").read_text(encoding="utf-8"))
+    return list(dict.fromkeys(epoch["precision"] for epoch in history))
 
 
 def describe_machine(device: str, threads: int) -> dict[str, Any]:

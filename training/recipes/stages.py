@@ -1,7 +1,7 @@
 """Stages that are run once each, in order: skipped when finished, gone on with when interrupted. Knows no models.
 
-A recipe's folder holds recipe.json (what it is made of, and how far it came) and log.txt (what was printed, with the
-time and the stage); each stage keeps what it makes in a folder of its own.
+A recipe's folder holds recipe.json (what it is made of, how far it came, and on what) and log.txt (what was printed,
+with the time and the stage); each stage keeps what it makes in a folder of its own, which has its name.
 """
 
 import contextlib
@@ -61,24 +61,29 @@ class RecipeFolder:
         self._hidden = {str(path.resolve()): word for path, word in hidden.items()}
         self._lock = -1
         self.record: dict[str, Any] = {}
+        self._about: dict[str, Any] = {}
 
     @contextlib.contextmanager
     def opened(self, made_of: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[None]:
         """Keeps other processes out of the folder, and begins or goes on with its record.
 
-        made_of: what makes the bundle, which must be what it was; about: what is noted beside. Raises RecipeError.
+        made_of: what makes the bundle, which must be what it was from the moment on when a stage made something; about:
+        what each stage is made on, noted when it begins. Raises RecipeError.
         """
         self._check_folder()
         self.output.mkdir(parents=True, exist_ok=True)
         with _locked(self.output) as self._lock:
             earlier = self._read()
-            wanted = json.loads(json.dumps(made_of))
+            wanted, self._about = (json.loads(json.dumps(each)) for each in (made_of, about))
+            stages = earlier.get("stages", {})
             if earlier and (differences := list(_differences(earlier, wanted))):
-                raise RecipeError(
-                    f"{self.output} was begun with other ingredients ({'; '.join(differences)}): name another folder, "
-                    "or delete it to begin anew"
-                )
-            self.record = {**wanted, **about, "stages": earlier.get("stages", {})}
+                if made := [name for name in stages if (self.output / name).exists()]:
+                    raise RecipeError(
+                        f"{self.output} was begun with other ingredients ({'; '.join(differences)}): name another "
+                        f"folder, or delete {', '.join(made)} in this one to begin anew"
+                    )
+                earlier, stages = {}, {}
+            self.record = {**earlier, **wanted, "stages": stages}
             self._save()
             yield
 
@@ -91,8 +96,9 @@ class RecipeFolder:
                 self.say(stage.name, f"{title}: finished before, in {noted['seconds']:.0f} s")
                 continue
             noted["begun"] += 1
-            self._save()
             self.say(stage.name, f"{title}: {'begins' if noted['begun'] == 1 else 'goes on'}")
+            self._note_means(stage.name, noted.setdefault("made_on", []))
+            self._save()
             began = time.perf_counter()
             if stage.folder is not None:
                 stage.folder.mkdir(exist_ok=True)
@@ -106,6 +112,14 @@ class RecipeFolder:
                 self._save()
                 how = "finished" if noted["finished"] else "stopped"
                 self.say(stage.name, f"{title}: {how} after {noted['seconds']:.0f} s")
+
+    def _note_means(self, stage: str, made_on: list[dict[str, Any]]) -> None:
+        """Notes what a stage begins or goes on with; says so where that is not what it was."""
+        changed = list(_differences(made_on[-1], self._about)) if made_on else []
+        if changed or not made_on:
+            made_on.append(self._about)
+        if changed:
+            self.say(stage, f"goes on with other means ({'; '.join(changed)}): its last digits may differ")
 
     def say(self, stage: str, line: str) -> None:
         """Prints a line and logs it."""
