@@ -277,24 +277,51 @@ def test_a_run_begins_with_the_decoder_and_the_encoder_of_another(
     ]
 
 
-def test_an_encoder_learns_from_rewards_too(run: Path, data: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def reward(data: Path, run: Path) -> Callable[..., int]:
+    """Calls the command of self-critical training, which goes on from the run."""
+
+    def call(output: Path, *more: str) -> int:
+        files = ["--data", str(data), "--features", str(run.parent / "features"), "--output", str(output)]
+        rates = "--learning-rate 0.01 --encoder-learning-rate 0.003 --threads 1 --ema 0.5"
+        options = f"--finetune-encoder 1 --batches 4 --batch-size 6 --max-words 5 {rates}".split()
+        return scst.main([*files, "--from", str(run), *options, *more])
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def rewarded(reward: Callable[..., int], run: Path) -> Path:
+    folder = run.parent / "rewarded"
+    assert reward(folder, "--epochs", "2") == 0
+    return folder
+
+
+def test_a_resumed_run_of_rewards_equals_an_uninterrupted_one(
+    reward: Callable[..., int], rewarded: Path, tmp_path: Path
+) -> None:
+    assert reward(tmp_path / "run", "--epochs", "1") == 0
+    assert reward(tmp_path / "run", "--epochs", "2", "--resume") == 0
+    for file in (checkpoint.BEST, checkpoint.LAST, checkpoint.ENCODER):
+        these, those = load_tensors(tmp_path / "run" / file)[0], load_tensors(rewarded / file)[0]
+        assert these.keys() == those.keys()
+        assert [name for name in these if not torch.equal(these[name], those[name])] == []
+
+
+def test_an_encoder_learns_from_rewards_too(run: Path, rewarded: Path, data: Path, tmp_path: Path) -> None:
     """And the decoder on features of what it became scores what the run said of its best epoch."""
-    files = ["--data", str(data), "--features", str(run.parent / "features"), "--output", str(tmp_path / "run")]
-    rates = "--learning-rate 0.01 --encoder-learning-rate 0.003 --threads 1 --ema 0.5"
-    options = f"--finetune-encoder 1 --epochs 2 --batches 4 --batch-size 6 --max-words 5 {rates}".split()
-    assert scst.main([*files, "--from", str(run), *options]) == 0
-    before, after = (read_weights(folder / checkpoint.ENCODER) for folder in (run, tmp_path / "run"))
+    before, after = (read_weights(folder / checkpoint.ENCODER) for folder in (run, rewarded))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.startswith(("blocks.4.", "conv_head.", "bn2.")) for name in changed)
-    loaded = load_checkpoint(tmp_path / "run")
+    loaded = load_checkpoint(rewarded)
     encoder = load_encoder(loaded.encoder_name, loaded.encoder_weights)
     assert encoder.fingerprint == loaded.config["encoder"]["fingerprint"]
     dataset = open_dataset(data, "val")
     store = compute_features(dataset, encoder, tmp_path / "features", progress=False)
     table = CaptionTable.build(dataset.examples, [store], loaded.vocabulary, max_words=5)
     found = SelfCritic(loaded.decoder, ScstOptions(max_words=5), table, table, ALONE).validation_cider()
-    noted = json.loads((tmp_path / "run" / "history.json").read_text())
+    noted = json.loads((rewarded / "history.json").read_text())
     assert found == pytest.approx(max(epoch["validation_cider"] for epoch in noted), abs=1e-3)
 
 

@@ -106,6 +106,47 @@ def test_the_learning_rate_rises_over_the_warm_up_and_then_follows_the_schedule(
     assert warm._learning_rate(0) == plain._learning_rate(0) / 4
 
 
+# One step
+
+
+def grounds(trainer: Trainer) -> torch.Tensor:
+    """A loss without a slope."""
+    return torch.stack([(parameter * 0).sum() for parameter in trainer.decoder.parameters()]).sum()
+
+
+def test_a_step_on_level_ground_shrinks_every_weight_by_rate_times_decay() -> None:
+    trainer = make_trainer(make_options(weight_decay=0.2, learning_rate=0.5))
+    before = [parameter.detach().clone() for parameter in trainer.decoder.parameters()]
+    trainer._descend(grounds(trainer), 0)
+    for was, now in zip(before, trainer.decoder.parameters(), strict=True):
+        torch.testing.assert_close(now.detach(), was * (1 - 0.5 * 0.2))
+    plain = make_trainer(make_options(learning_rate=0.5))
+    plain._descend(grounds(plain), 0)
+    assert all(torch.equal(was, now) for was, now in zip(before, plain.decoder.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("clip", [0.25, 0.0])
+def test_the_gradient_is_at_most_as_long_as_the_clip(clip: float) -> None:
+    trainer = make_trainer(make_options(gradient_clip=clip))
+    batch = trainer.train_table.gather(np.arange(8))
+    trainer._descend(100 * trainer._counts(trainer.decoder, batch)[0], 0)
+    slopes = [parameter.grad for parameter in trainer.decoder.parameters() if parameter.grad is not None]
+    length = float(torch.stack([slope.norm() for slope in slopes]).norm())
+    assert length == pytest.approx(clip, rel=1e-3) if clip else length > 10
+
+
+def test_label_smoothing_spreads_a_share_of_the_loss_over_all_words() -> None:
+    trainer = make_trainer(make_options(label_smoothing=0.3, dropout=0.0))
+    batch = trainer.train_table.gather(np.arange(20))
+    tokens = torch.from_numpy(batch.tokens)
+    logs = trainer.decoder(torch.from_numpy(batch.features), tokens[:, :-1]).log_softmax(dim=-1)
+    kept = tokens[:, 1:] != VOCABULARY.pad_id
+    true = -logs.gather(2, tokens[:, 1:, None])[..., 0][kept].sum()
+    spread = -logs.mean(dim=-1)[kept].sum()
+    torch.testing.assert_close(trainer._counts(trainer.decoder, batch, 0)[0], 0.7 * true + 0.3 * spread)
+    torch.testing.assert_close(trainer._counts(trainer.decoder, batch)[0], true)  # what is measured has none
+
+
 # Words of the decoder's own
 
 
@@ -152,6 +193,22 @@ def test_a_share_of_the_words_read_is_the_decoders_own_and_never_an_end() -> Non
     changed = float((mixed != read)[:, 1:][inner].double().mean())
     assert 0.2 < changed < 0.6
     assert not set(mixed[:, 1:][inner].tolist()) & {VOCABULARY.end_id, VOCABULARY.start_id, VOCABULARY.pad_id}
+
+
+def test_the_loss_at_the_end_of_a_run_is_that_of_reading_the_words_drawn() -> None:
+    trainer = make_trainer(make_options(scheduled_sampling=1.0, dropout=0.0))
+    said = VOCABULARY.ids["red"]
+    with torch.no_grad():
+        trainer.decoder.output.bias[said] = 100.0
+    batch = trainer.train_table.gather(np.arange(20))
+    tokens = torch.from_numpy(batch.tokens)
+    keep = tokens[:, 1:] != VOCABULARY.pad_id
+    read = torch.cat([tokens[:, :1], torch.full_like(tokens[:, 1:-1], said)], dim=1)
+    logits = trainer.decoder(torch.from_numpy(batch.features), read, keep)
+    expected = torch.nn.functional.cross_entropy(logits, tokens[:, 1:][keep], reduction="sum")
+    torch.testing.assert_close(trainer._counts(trainer.decoder, batch, 24)[0], expected)
+    at_first = trainer._counts(trainer.decoder, batch, 0)[0]
+    assert float(at_first.detach()) != pytest.approx(float(expected.detach()), rel=1e-4)
 
 
 # Precision and options

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engine.vocabulary import Vocabulary
-from tests.training.shapes import ALONE, VOCABULARY, draw_data, make_table
+from tests.training.shapes import ALONE, VOCABULARY, draw_data, make_store, make_table
 from training import scst
 from training import train as cross_entropy
 from training.batches import CaptionTable
@@ -27,6 +27,7 @@ from training.model import CaptionDecoder, DecoderConfig
 from training.options import ScstOptions
 from training.sampler import Sampler, draw
 from training.selfcritic import RewardEpoch, SelfCritic
+from training.views import training_views
 
 SHORT = Vocabulary.build(["a b"], min_count=1)
 NEVER = [SHORT.pad_id, SHORT.unk_id, SHORT.start_id]
@@ -189,15 +190,28 @@ def test_the_loss_of_true_captions_is_their_cross_entropy() -> None:
     torch.testing.assert_close(loss, -logs[tokens[:, 1:] != SHORT.pad_id].sum())
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_a_step_weighs_the_cross_entropy_of_true_captions_beside_the_reward(weight: float) -> None:
+    critic = short_critic(cross_entropy=weight)
+    with torch.no_grad():
+        critic.decoder.output.bias[SHORT.end_id] = 30.0  # every sentence is empty, so that no reward moves anything
+    batch = critic.train_table.gather(critic.train_table.offsets[:3])
+    true = critic.loss(torch.from_numpy(batch.features), torch.from_numpy(batch.tokens), torch.ones(3), drawn=False)
+    before = critic.decoder.output.weight.detach().clone()
+    counts, _ = critic._step(batch, 0)
+    assert float(counts[0]) == pytest.approx(weight * float(true.detach()) / 3, abs=1e-6)
+    assert torch.equal(critic.decoder.output.weight, before) == (weight == 0)
+
+
 # The run
 
 
-def make_critic(**changes: Any) -> SelfCritic:
+def make_critic(validation: CaptionTable | None = None, **changes: Any) -> SelfCritic:
     options = {"epochs": 3, "batches": 5, "batch_size": 8, "max_words": 5, "learning_rate": 1e-2}
     torch.manual_seed(0)
     config = DecoderConfig(6, len(VOCABULARY), VOCABULARY.pad_id, bottleneck=8, units=16, embedding=8, logit_hidden=8)
     made = ScstOptions(**(options | changes))
-    return SelfCritic(CaptionDecoder(config), made, make_table(20), make_table(9, seed=1), ALONE)
+    return SelfCritic(CaptionDecoder(config), made, make_table(20), validation or make_table(9, seed=1), ALONE)
 
 
 def run(critic: SelfCritic, folder: Path) -> SelfCritic:
@@ -219,6 +233,21 @@ def test_the_expected_reward_rises(tmp_path: Path) -> None:
     assert rewards[-1] > rewards[0] + 0.5
     assert critic.history[-1].validation_cider > before + 0.5
     assert critic.history[-1].train_reward > rewards[0]
+
+
+def test_nothing_learnt_hangs_on_what_people_say_of_validation_images() -> None:
+    examples = [Example(f"{i:02}.jpg", ("a red circle", "a red red square")) for i in range(9)]
+    other = CaptionTable.build(examples, [make_store(9, seed=1)], VOCABULARY, max_words=5)
+    critics = [make_critic(), make_critic(validation=other)]
+    images = np.arange(20)
+    said = torch.from_numpy(critics[0].train_table.tokens[critics[0].train_table.offsets[:20]])
+    rewards = [critic._reward(images, said) for critic in critics]
+    np.testing.assert_array_equal(*rewards)
+    epochs = [critic._epoch(1, None) for critic in critics]
+    assert epochs[0].validation_cider != epochs[1].validation_cider
+    assert epochs[0].train_reward == epochs[1].train_reward
+    for these, those in zip(*(critic.decoder.parameters() for critic in critics), strict=True):
+        assert torch.equal(these, those)
 
 
 @pytest.mark.parametrize(
@@ -382,6 +411,15 @@ def test_options_that_make_no_sense_are_named(
         command(*more)
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_plain_views_are_those_that_are_neither_mirrored_nor_jittered(start: Path) -> None:
+    before = load_checkpoint(start / "run")
+    before.config["training"] |= {"flip": True, "jitter": 2}
+    for views, count in (("same", 4), ("plain", 1)):
+        options = scst._encoder_options(before, ScstOptions(views=views))
+        assert len(training_views(flip=options.flip, jitter=options.jitter)) == count
+        assert options.encoder == "test_vit"
 
 
 def test_an_encoder_that_is_another_now_is_refused(

@@ -1,6 +1,7 @@
 """Laws of training: the same run however it is interrupted, honest errors, and everything a person wants to see."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -373,6 +374,24 @@ def test_the_command_resumes_only_the_same_run(
     assert command("--overwrite", "--epochs", "3") == 0
     whole = load_tensors(tmp_path / "run" / "last.safetensors")[0]
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_nothing_learnt_hangs_on_what_people_say_of_validation_images(
+    command: Callable[..., int], data: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(data, tmp_path / "other")
+    held_out = set((data / "val.txt").read_text().split())
+    rows = [line.split(",", 1) for line in (data / "captions.csv").read_text().splitlines()]
+    said = [f"{name},some unheard words" if name in held_out else f"{name},{text}" for name, text in rows]
+    (other / "captions.csv").write_text("\n".join(said) + "\n")
+    runs = tmp_path / "one", tmp_path / "two"
+    for run, folder in zip(runs, (data, other), strict=True):
+        assert command("--epochs", "1", "--photographs", "0", "--data", str(folder), "--output", str(run)) == 0
+    assert runs[0].joinpath("vocabulary.json").read_bytes() == runs[1].joinpath("vocabulary.json").read_bytes()
+    these, those = (load_tensors(run / "last.safetensors")[0] for run in runs)
+    assert all(torch.equal(these[name], those[name]) for name in these)
+    losses = [json.loads((run / "history.json").read_text())[0]["validation_loss"] for run in runs]
+    assert losses[0] != losses[1]
 
 
 def test_ctrl_c_ends_the_command_cleanly_and_it_can_be_resumed(
