@@ -163,7 +163,7 @@ def _trusted(caption: Caption, least: float | None) -> list[Hypothesis]:
 
 def _text_lines(path: str, kept: Sequence[Hypothesis], *, with_alternatives: bool) -> str:
     others = kept if with_alternatives else ()
-    return "\n".join([f"{_one_line(path)}\t{kept[0].text}", *(f"\t{one.score:.3f}\t{one.text}" for one in others)])
+    return "\n".join([f"{_one_line(path)}\t{kept[0].text}", *(f"\t{one.score:.3g}\t{one.text}" for one in others)])
 
 
 def _json_line(path: str, result: Caption | ImageError, kept: Sequence[Hypothesis]) -> str:

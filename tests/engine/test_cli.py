@@ -186,7 +186,7 @@ def test_alternatives_are_indented_below_with_their_scores(
     photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(fake, "caption", "b.jpg", "--alternatives", "2") == 0
-    assert capsys.readouterr().out == "b.jpg\ta dog runs\n\t-0.250\ta dog runs\n\t-0.750\ta dog is running\n"
+    assert capsys.readouterr().out == "b.jpg\ta dog runs\n\t-0.25\ta dog runs\n\t-0.75\ta dog is running\n"
     assert run(fake, "caption", "b.jpg", "--alternatives", "3", "--json") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert [other["text"] for other in json.loads(line)["alternatives"]] == list(SENTENCES)
@@ -238,8 +238,8 @@ def test_doubted_alternatives_are_left_out_and_all_of_a_doubted_caption(
     photos: Path, doubting: FakeCaptioner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(doubting, "caption", "b.jpg", "A.PNG", "sub", "--alternatives", "3", "--min-confidence", "0.5") == 0
-    every = "A.PNG\ta dog runs\n\t-0.250\ta dog runs\n\t-0.750\ta dog is running\n\t-1.250\tthe dog\n"
-    assert capsys.readouterr().out == "b.jpg\ta dog runs\n\t-0.250\ta dog runs\n\t-1.250\tthe dog\n" + every
+    every = "A.PNG\ta dog runs\n\t-0.25\ta dog runs\n\t-0.75\ta dog is running\n\t-1.25\tthe dog\n"
+    assert capsys.readouterr().out == "b.jpg\ta dog runs\n\t-0.25\ta dog runs\n\t-1.25\tthe dog\n" + every
 
 
 def test_a_caption_of_unknown_confidence_is_doubted(
