@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -25,33 +25,9 @@ from engine import (
     Scheduler,
 )
 from engine.decoding.ask import Ask
+from tests.engine.gate import TIMEOUT, Gate, closed_before
 
-TIMEOUT = 60  # seconds that no answer takes
 LONG = Greedy(min_length=15, max_length=16)
-
-
-class Gate:
-    """Holds whoever calls a method until it is opened, or lets him fail."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Semaphore(0)
-        self.open = threading.Event()
-        self.error: Exception | None = None
-
-    def around(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            self.reached.release()
-            assert self.open.wait(TIMEOUT)
-            if self.error is not None:
-                error, self.error = self.error, None
-                raise error
-            return method(*args, **kwargs)
-
-        return guarded
-
-    def wait(self) -> None:
-        """Waits until somebody stands at it."""
-        assert self.reached.acquire(timeout=TIMEOUT)
 
 
 @pytest.fixture
@@ -62,19 +38,15 @@ def captioner(tiny_bundle: Path) -> Captioner:
 @pytest.fixture
 def encoder(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A closed gate before every run of the encoder."""
-    gate = Gate()
-    monkeypatch.setattr(captioner._pipeline, "encode", gate.around(captioner._pipeline.encode))
-    yield gate
-    gate.open.set()
+    with closed_before(monkeypatch, captioner._pipeline, "encode") as gate:
+        yield gate
 
 
 @pytest.fixture
 def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A closed gate before every step."""
-    gate = Gate()
-    monkeypatch.setattr(Ask, "put", gate.around(Ask.put))
-    yield gate
-    gate.open.set()
+    with closed_before(monkeypatch, Ask, "put") as gate:
+        yield gate
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +150,23 @@ def test_a_failed_step_fails_those_in_it_and_the_next_ones_go_on(
         assert scheduler.stats().failed == 1
 
 
+def test_after_a_failed_step_the_next_ones_get_new_state(
+    captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, first = Ask.put, []
+
+    def put(ask: Ask, model: Any) -> Any:
+        first.append(model)
+        if model is first[0]:
+            raise RuntimeError("this state is lost for good")
+        return real(ask, model)
+
+    monkeypatch.setattr(Ask, "put", put)
+    with Scheduler(captioner) as scheduler:
+        assert isinstance(scheduler.submit(image).exception(TIMEOUT), DeviceError)
+        assert scheduler.submit(image).result(TIMEOUT)
+
+
 def test_a_run_of_one_kind_that_fails_leaves_the_others_alone(
     captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +189,7 @@ def test_rows_of_what_is_cancelled_are_free_at_the_next_step(
     captioner: Captioner, step: Gate, image: np.ndarray
 ) -> None:
     with Scheduler(captioner, max_rows=4) as scheduler:
-        running = scheduler.submit(image, Beam(beam_size=4, min_length=15, max_length=16))
+        running = scheduler.submit(image, Beam(beam_size=4, min_length=900, max_length=1000))
         step.wait()
         waiting = scheduler.submit(image, LONG)
         assert scheduler.stats().rows_in_use == 4
@@ -210,6 +199,7 @@ def test_rows_of_what_is_cancelled_are_free_at_the_next_step(
         waiting.result(TIMEOUT)
         stats = scheduler.stats()
         assert (stats.rows_in_use, stats.cancelled, stats.finished) == (0, 1, 1)
+        assert sum(stats.step_rows.counts) < 30  # nobody waited for it to end by itself
 
 
 def test_what_is_cancelled_while_it_is_encoded_is_not_decoded(
@@ -219,10 +209,12 @@ def test_what_is_cancelled_while_it_is_encoded_is_not_decoded(
         future = scheduler.submit(image)
         encoder.wait()
         assert future.cancel()
+        waiting = scheduler.submit(image, Greedy(max_length=1))
         encoder.open.set()
-        scheduler.submit(image).result(TIMEOUT)
+        waiting.result(TIMEOUT)
         stats = scheduler.stats()
         assert (stats.finished, stats.cancelled, stats.rows_in_use) == (1, 1, 0)
+        assert stats.step_rows.total == 1
 
 
 def test_a_deadline_ends_what_waits(captioner: Captioner, encoder: Gate, image: np.ndarray) -> None:

@@ -1,0 +1,148 @@
+"""Who gets rows, in which order, and who is counted as what: gates hold runs at a known place."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import Beam, Caption, Captioner, ClosedError, DeadlineError, Greedy, Sample, Scheduler
+from engine.decoding.ask import Ask
+from engine.scheduling.decoder import Decoder, rules_of
+from engine.scheduling.future import CaptionFuture
+from engine.scheduling.line import Line
+from engine.scheduling.request import Request
+from tests.engine.gate import TIMEOUT, Gate, closed_before
+
+LONG = Greedy(min_length=15, max_length=16)
+
+
+@pytest.fixture
+def captioner(tiny_bundle: Path) -> Captioner:
+    return Captioner(tiny_bundle, provider="cpu", batch_size=3)
+
+
+@pytest.fixture
+def encoder(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A closed gate before every run of the encoder."""
+    with closed_before(monkeypatch, captioner._pipeline, "encode") as gate:
+        yield gate
+
+
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A closed gate before every step."""
+    with closed_before(monkeypatch, Ask, "put") as gate:
+        yield gate
+
+
+@pytest.fixture(scope="module")
+def image(drawn_data: Path) -> np.ndarray:
+    return np.asarray(Image.open(sorted((drawn_data / "images").iterdir())[-1]))
+
+
+def decoded(captioner: Captioner, image: np.ndarray, ways: list[Sample]) -> list[Caption]:
+    """Returns captions of requests that are admitted in one call."""
+    decoder, features = Decoder(captioner, 16, partial(rules_of, captioner)), captioner.encode([image])
+    requests = [Request(b"", way, 1, CaptionFuture(lambda: True)) for way in ways]
+    answers: dict[Request, Any] = dict(decoder.admit([(request, features) for request in requests]))
+    while len(decoder):
+        answers |= dict(decoder.step()[0])
+    return [answers[request] for request in requests]
+
+
+def test_samples_that_share_a_search_have_each_the_words_of_its_own_seed(
+    captioner: Captioner, image: np.ndarray
+) -> None:
+    ways = [Sample(seed=seed, temperature=3.0, min_length=12) for seed in (1, 2, 3)]
+    captions = decoded(captioner, image, ways)
+    assert len({caption.text for caption in captions}) == 3
+    for way, caption in zip(ways, captions, strict=True):
+        assert repr(caption) == repr(captioner.caption([image], way)[0])
+
+
+def test_samples_without_a_seed_share_no_numbers(captioner: Captioner, image: np.ndarray) -> None:
+    first, second = decoded(captioner, image, [Sample(temperature=3.0, min_length=12)] * 2)
+    assert first.text != second.text
+
+
+def test_no_step_has_more_rows_than_there_are(captioner: Captioner, image: np.ndarray) -> None:
+    with Scheduler(captioner, max_rows=4) as scheduler:
+        futures = [scheduler.submit(image, Beam(beam_size=3, min_length=15, max_length=16)) for _ in range(12)]
+        assert all(future.result(TIMEOUT) for future in futures)
+        rows = scheduler.stats().step_rows
+    assert not sum(count for bound, count in zip(rows.bounds, rows.counts[1:], strict=True) if bound >= 4)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "late"])
+def test_who_waits_behind_the_first_of_the_queue_is_woken_when_that_one_goes(
+    captioner: Captioner, encoder: Gate, image: np.ndarray, how: str
+) -> None:
+    captioner._graphs.encoder.lanes = 2
+    with Scheduler(captioner, max_rows=5) as scheduler:
+        scheduler.submit(image, Beam(beam_size=3))
+        encoder.wait()  # it holds three rows for as long as the gate is closed
+        first = scheduler.submit(image, Beam(beam_size=5), timeout=None if how == "cancelled" else 0.2)
+        scheduler.submit(image)
+        if how == "cancelled":
+            assert first.cancel()
+        else:
+            assert isinstance(first.exception(TIMEOUT), DeadlineError)
+        assert encoder.reached.acquire(timeout=TIMEOUT / 4)  # long before the gate gives up
+        encoder.open.set()
+
+
+def test_before_a_device_images_wait_for_company(captioner: Captioner, encoder: Gate, image: np.ndarray) -> None:
+    captioner._graphs.encoder.lanes = 0
+    with Scheduler(captioner, max_wait_ms=1000 * TIMEOUT) as scheduler:
+        futures = [scheduler.submit(image)]
+        assert not encoder.reached.acquire(timeout=0.2)
+        futures += [scheduler.submit(image) for _ in range(2)]
+        encoder.open.set()
+        assert all(future.result(TIMEOUT) for future in futures)
+        sizes = scheduler.stats().batch_sizes
+    assert (sizes.total, sum(sizes.counts)) == (3, 1)
+
+
+def test_a_caption_that_comes_after_a_cancel_is_not_counted(
+    captioner: Captioner, step: Gate, image: np.ndarray
+) -> None:
+    with Scheduler(captioner) as scheduler:
+        future = scheduler.submit(image, Greedy(max_length=1))
+        step.wait()
+        assert future.cancel()
+        step.open.set()
+    stats = scheduler.stats()
+    assert (stats.finished, stats.cancelled, sum(stats.waits.counts)) == (0, 1, 0)
+
+
+def test_closing_can_give_up_what_is_in_a_step(captioner: Captioner, step: Gate, image: np.ndarray) -> None:
+    scheduler = Scheduler(captioner)
+    future = scheduler.submit(image, LONG)
+    step.wait()
+    scheduler.close(cancel=True, timeout=0)
+    assert isinstance(future.exception(0), ClosedError)
+    step.open.set()
+    scheduler.close()
+    stats = scheduler.stats()
+    assert (stats.finished, stats.cancelled, stats.rows_in_use) == (0, 1, 0)
+
+
+def test_who_comes_while_another_bundle_does_goes_to_that(
+    captioner: Captioner, tiny_bundle: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lines = Line.put, []
+    with Scheduler(captioner) as scheduler:
+
+        def put(line: Line, request: Request) -> None:
+            lines.append(line)
+            if len(lines) == 1:
+                scheduler.swap(tiny_bundle)
+            real(line, request)
+
+        monkeypatch.setattr(Line, "put", put)
+        assert scheduler.submit(image).result(TIMEOUT)
+        assert lines[1:] == [scheduler._line] != lines[:1]
