@@ -1,6 +1,5 @@
 """The Scheduler: requests of one image each, from any thread or event loop, captioned together."""
 
-import _thread
 import asyncio
 import threading
 import time
@@ -21,6 +20,7 @@ from engine.process import Process
 from engine.result import Caption
 from engine.scheduling.counters import SchedulerStats
 from engine.scheduling.decoder import shared
+from engine.scheduling.ending import end_at_exit, end_elsewhere, end_when_dropped
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.line import Line
 from engine.scheduling.request import Ledger, Request
@@ -29,6 +29,8 @@ from engine.scheduling.stream import CaptionStream, Words
 
 class Scheduler:
     """Captions single images, each with its own options, for many callers at once. Threads and event loops share it.
+
+    Finalizers and signal handlers, which can interrupt it anywhere, may ask for `stats` and cancel; see `close`.
 
     max_rows: most sentences that grow at once; max_queue: most requests that wait, more are refused; max_wait_ms:
     longest time that the encoder waits for more images than one.
@@ -44,12 +46,12 @@ class Scheduler:
         self._max_rows, self._max_queue, self._max_wait = max_rows, max_queue, max_wait_ms / 1000
         self._process = Process("Scheduler")
         self._ledger = Ledger()
-        self._swapping = threading.Lock()
+        self._swapping = threading.RLock()
         self._line = self._open(captioner)  # takes new requests
         self._lines = weakref.WeakSet([self._line])  # and those that are running out, which their threads keep
         self._threads = self._line.threads
         self._closed = False
-        weakref.finalize(self, _abandon, self._process, self._lines).atexit = False
+        end_when_dropped(self, self._lines, self._process)
 
     @property
     def captioner(self) -> Captioner:
@@ -68,7 +70,8 @@ class Scheduler:
         timeout: seconds from now, after which the request fails with a DeadlineError. An image that cannot be read is
         an ImageError of its own request, a run that failed a DeviceError. Files and PIL images must not be used
         elsewhere until the future is done; of one that was cancelled, or late, a file may be read a little longer.
-        Raises OptionsError, OverloadedError, ClosedError.
+        Raises OptionsError, OverloadedError, ClosedError; EngineError to a finalizer or signal handler that has
+        interrupted this thread inside the scheduler.
         """
         return self._submit(image, decoding, timeout, None)
 
@@ -109,6 +112,7 @@ class Scheduler:
         when the first is done. Raises as Captioner does, and ClosedError.
         """
         self._process.require()
+        self._ledger.require_outside("swap")
         with self._swapping:
             old, captioner = self._line.captioner, bundle
             if not isinstance(captioner, Captioner):
@@ -139,7 +143,9 @@ class Scheduler:
         """Takes no more requests, finishes those accepted (cancel: gives them up), and ends its threads.
 
         Waits for that, but no longer than so many seconds; what was not done by then goes on. A callback of a caption
-        may close, too, but does not wait: it would for itself. In a fork of the process nothing is there to be closed.
+        may close, too, but does not wait: it would for itself. Nor does a finalizer or signal handler that has
+        interrupted this thread inside the scheduler; elsewhere it should not ask to wait (timeout=0), as the thread may
+        hold what a future needs. In a fork of the process nothing is there to be closed.
         """
         fits = timeout is None or (is_number(timeout) and timeout >= 0)
         require(fits, "Scheduler.close", "timeout", timeout, "a number of seconds from 0, or None")
@@ -148,6 +154,9 @@ class Scheduler:
         until = None if timeout is None else time.monotonic() + timeout
         with self._ledger.lock:
             self._closed, lines, threads = True, list(self._lines), self._threads
+        if self._ledger.interrupted:
+            end_elsewhere(lines, cancel=cancel)
+            return
         for line in lines:
             line.end(cancel=cancel)
         if threading.current_thread() not in threads:
@@ -177,6 +186,7 @@ class Scheduler:
         if not isinstance(decoding, Greedy | Beam | Sample):
             raise OptionsError(f"decoding={decoding!r}: decoding must be a Greedy(), Beam() or Sample()")
         self._process.require()
+        self._ledger.require_outside("submit")
         fits = timeout is None or (is_number(timeout) and timeout >= 0)
         require(fits, "Scheduler.submit", "timeout", timeout, "a number of seconds from 0, or None")
         while True:
@@ -206,6 +216,9 @@ class Scheduler:
         ledger = self._ledger  # a future does not keep the scheduler
 
         def withdraw() -> bool:
+            if ledger.interrupted:
+                ledger.dropped.put(future)
+                return False
             withdrawn = ledger.withdraw(request)
             if withdrawn:
                 line.forget(request)
@@ -218,7 +231,9 @@ class Scheduler:
 
     def _open(self, captioner: Captioner) -> Line:
         sizes = {"max_rows": self._max_rows, "max_queue": self._max_queue}
-        return Line(captioner, self._ledger, max_wait=self._max_wait, **sizes)
+        line = Line(captioner, self._ledger, max_wait=self._max_wait, **sizes)
+        end_at_exit(line, self._process)
+        return line
 
 
 def _widest(decoding: Decoding, rows: int) -> str:
@@ -227,10 +242,3 @@ def _widest(decoding: Decoding, rows: int) -> str:
         return f"num_samples={rows}"
     more = isinstance(decoding, Beam) and decoding.beam_size is None and decoding.num_hypotheses == rows
     return f"num_hypotheses={rows}" if more else f"beam_size={rows}"
-
-
-def _abandon(process: Process, lines: "weakref.WeakSet[Line]") -> None:
-    """Ends the threads of a scheduler that nobody has any more: in another thread, this one may hold the lock."""
-    if process.here:
-        for line in list(lines):
-            _thread.start_new_thread(line.end, (), {"cancel": True})

@@ -23,7 +23,8 @@ class Histogram:
 class SchedulerStats:
     """A scheduler at one moment, and what it did since its start.
 
-    queue_depth: requests that wait for the encoder. rows_in_use: rows taken by those that are decoded, of max_rows.
+    queue_depth: requests that wait for the encoder. rows_in_use: rows, of max_rows, held by those that are
+    encoded or decoded.
     Each accepted request is finished, failed, cancelled or expired at the end; refused ones were never accepted.
     waits, encodes, decodes: seconds that finished requests spent in each stage. batch_sizes: images of each run of the
     encoder. step_rows: rows of each step.

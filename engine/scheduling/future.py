@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from engine.result import Caption
 
+CALLBACK_FAILED = "a callback of a caption failed; the scheduler goes on"
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -18,27 +20,41 @@ class Timings:
 
 
 class CaptionFuture(Future[Caption]):
-    """A caption to come. Unlike others of its kind it can be cancelled until it is done, running or not.
+    """A caption to come. Unlike others of its kind it can be cancelled until it is done, and running() is never True.
 
     model: the name of the bundle that the request went to, which a `swap` does not change. timings: how long each stage
     took, once there is a caption; None before, and for a request that failed.
     """
 
     def __init__(self, withdraw: Callable[[], bool], model: str = "") -> None:
-        """withdraw() takes the request back, and says whether it came before the answer."""
+        """withdraw() takes the request back, and says whether this call did: it sets _withdrawn then."""
         super().__init__()
         self.model = model
         self.timings: Timings | None = None
         self._withdraw: Callable[[], bool] | None = withdraw
+        self._withdrawn = False  # guarded by the lock of who withdraws
 
     def cancel(self) -> bool:
-        """Takes the request back; its rows are free at the next step. False where the answer came first."""
+        """Takes the request back; its rows are free at the next step. False where the answer came first.
+
+        False, too, for a finalizer or a signal handler that has interrupted this thread inside the scheduler: then the
+        request is taken back a moment later, unless its answer comes first.
+        """
         withdraw = self._withdraw
         if withdraw is not None and withdraw():
             self._withdraw = None
-            super().cancel()
-            self.set_running_or_notify_cancel()
-        return self.cancelled()
+            try:
+                super().cancel()
+            finally:  # whatever a callback raised: others wait for this
+                self.set_running_or_notify_cancel()
+        return self._withdrawn
+
+    def _drop(self) -> None:
+        """Cancels on behalf of somebody else, who is to hear what callbacks raise no more than whoever calls this."""
+        try:
+            self.cancel()
+        except BaseException:
+            logging.getLogger(__name__).exception(CALLBACK_FAILED)
 
     def _answer(self, answer: Caption | Exception) -> None:
         """Sets the result, or the exception: the scheduler calls it."""
@@ -51,4 +67,4 @@ class CaptionFuture(Future[Caption]):
         except InvalidStateError:  # somebody else has set it
             pass
         except BaseException:  # SystemExit of a callback, too: it would end the thread that answers all others
-            logging.getLogger(__name__).exception("a callback of a caption failed; the scheduler goes on")
+            logging.getLogger(__name__).exception(CALLBACK_FAILED)

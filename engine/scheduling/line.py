@@ -54,12 +54,21 @@ class Line:
             for target, name in zip(targets, names, strict=True)
         ]
         self._ready = threading.Event()
-        for thread in self.threads:
-            thread.start()
-        self._ready.wait()
+        try:
+            for thread in self.threads:
+                thread.start()
+            self._ready.wait()
+        except BaseException:  # no thread can be started, or Ctrl+C: those that were would wait for ever
+            self.end()
+            for thread in self.threads:
+                if thread.ident is not None:
+                    thread.join()
+            raise
 
     def put(self, request: Request) -> None:
         """Queues a request. Raises OverloadedError, ClosedError."""
+        if len(self._queue) >= self._max_queue:
+            self._ledger.cancel_dropped()  # they may hold a place
         with self._ledger.lock:
             if self._closed:
                 raise ClosedError("the scheduler is closed and takes no more requests")

@@ -1,12 +1,13 @@
 """A request from its arrival to its answer, and the ledger of them all. Knows nothing of threads, models or images."""
 
+import contextlib
 import queue
 import threading
 import time
 from dataclasses import dataclass, field
 from math import inf
 
-from engine.errors import DeadlineError
+from engine.errors import DeadlineError, EngineError
 from engine.images import ImageInput
 from engine.options import Decoding
 from engine.result import Caption
@@ -34,16 +35,29 @@ class Request:
 class Ledger:
     """Counts, and sees to it that each request is answered once.
 
-    No image is let go while the lock is held: what its owner does then may be to ask the scheduler. dropped: futures
-    that nobody waits for any more; a garbage collection, which may come under the lock, can put one there.
+    No image is let go while the lock is held: what its owner does then may be to ask the scheduler. dropped: futures to
+    be cancelled a moment later, put there by code that may not wait for the lock.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.dropped: queue.SimpleQueue[CaptionFuture] = queue.SimpleQueue()
         self._counts = dict.fromkeys(("accepted", "finished", "failed", "cancelled", "expired", "refused"), 0)
         self._waits, self._encodes, self._decodes = Tally(SECONDS), Tally(SECONDS), Tally(SECONDS)
         self._batch_sizes, self._step_rows = Tally(SIZES), Tally(SIZES)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether this thread holds the lock: a finalizer or a signal handler, which come anywhere, is what asks."""
+        return bool(self.lock._is_owned())  # type: ignore[attr-defined]
+
+    def require_outside(self, call: str) -> None:
+        """Raises EngineError where a finalizer or a signal handler has interrupted the scheduler itself."""
+        if self.interrupted:
+            raise EngineError(
+                f"{call} was called by a finalizer or signal handler that has interrupted the scheduler itself: "
+                "let the handler set a flag, and call from the program or another thread"
+            )
 
     def count(self, what: str) -> None:
         """Counts an event; the caller holds the lock."""
@@ -60,22 +74,20 @@ class Ledger:
             self._step_rows.add(rows)
 
     def withdraw(self, request: Request) -> bool:
-        """Takes a request back; False where its answer came first."""
+        """Takes a request back; False where it was answered, or taken back, before."""
         with self.lock:
             if request.settled:
                 return False
-            request.settled = True
+            request.settled = request.future._withdrawn = True
             self.count("cancelled")
         request.image = b""  # which is freed now, whoever keeps the future
         return True
 
     def cancel_dropped(self) -> None:
         """Cancels what was dropped; called without the lock."""
-        try:
-            while True:
-                self.dropped.get_nowait().cancel()
-        except queue.Empty:
-            pass
+        while not self.dropped.empty():
+            with contextlib.suppress(queue.Empty):  # two threads may look at once
+                self.dropped.get_nowait()._drop()
 
     def settle(self, request: Request, answer: Caption | Exception, *, given_up: bool = False) -> None:
         """Answers a request, unless it has been; given_up: it counts as cancelled."""

@@ -1,8 +1,8 @@
 """A caption word by word, for asyncio. Owns the way of words from the decoding thread into an event loop."""
 
 import asyncio
+import contextlib
 import queue
-import threading
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
@@ -12,13 +12,15 @@ from engine.scheduling.future import CaptionFuture, Timings
 
 
 class Words:
-    """Words on their way: a thread puts them in, a task of any event loop takes them out."""
+    """Words on their way: a thread puts them in, a task of any event loop takes them out.
+
+    No lock: a finalizer or a signal handler that closes would wait for the thread that it has interrupted.
+    """
 
     def __init__(self) -> None:
         self._words: deque[str] = deque()
         self._sent = 0
-        self._lock = threading.Lock()
-        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
         self.closed = False
 
     @property
@@ -28,38 +30,35 @@ class Words:
 
     def put(self, words: Sequence[str]) -> None:
         """Adds words."""
-        with self._lock:
-            self._words.extend(words)
-            self._sent += len(words)
+        self._words.extend(words)
+        self._sent += len(words)
         self._wake()
 
     def close(self) -> None:
         """Says that no more will come."""
-        with self._lock:
-            self.closed = True
+        self.closed = True
         self._wake()
 
     async def take(self) -> str | None:
         """Returns the next word; None after the last."""
+        loop = asyncio.get_running_loop()
         while True:
-            with self._lock:
-                if self._words:
-                    return self._words.popleft()
-                if self.closed:
-                    return None
-                loop = asyncio.get_running_loop()
-                ready = loop.create_future()
-                self._waiting.append((loop, ready))
-            await ready
+            closed = self.closed  # before the words: none comes after it
+            with contextlib.suppress(IndexError):
+                return self._words.popleft()
+            if closed:
+                return None
+            ready = loop.create_future()
+            self._waiting.append((loop, ready))
+            if not self._words and not self.closed:  # what came before that has woken nobody
+                await ready
 
     def _wake(self) -> None:
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-        for loop, ready in waiting:
-            try:
-                loop.call_soon_threadsafe(_resolve, ready)
-            except RuntimeError:  # its event loop is closed: nobody waits there any more
-                continue
+        with contextlib.suppress(IndexError):
+            while True:
+                loop, ready = self._waiting.popleft()
+                with contextlib.suppress(RuntimeError):  # its event loop is closed: nobody waits there any more
+                    loop.call_soon_threadsafe(_resolve, ready)
 
 
 class CaptionStream:

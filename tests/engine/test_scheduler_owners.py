@@ -3,10 +3,6 @@
 import asyncio
 import gc
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 import weakref
@@ -26,6 +22,7 @@ from engine.scheduling.decoder import Decoder, rules_of
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.line import Line
 from engine.scheduling.request import Request
+from tests.engine.script import run_script
 
 TIMEOUT = 60  # seconds that no answer takes
 LONG = Greedy(min_length=15, max_length=16)
@@ -417,16 +414,5 @@ def test_a_fork_with_requests_in_flight_neither_waits_nor_answers(tiny_bundle: P
         print(status, len([future.result(60) for future in futures]))
         scheduler.close()
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # the child, too
-        raise
-    assert out.split() == ["0", "100"], err
+    done = run_script(code)
+    assert done.stdout.split() == ["0", "100"], done.stderr

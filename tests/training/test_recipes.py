@@ -30,7 +30,7 @@ from engine.vocabulary import Vocabulary
 from export import measure, to_onnx, verify
 from tests.drawn import write_drawn_data
 from tests.training import small_recipe
-from training import calibrate, evaluate_options, scst, train
+from training import calibrate, compare_scores, evaluate_options, scst, train
 from training.batches import CaptionTable
 from training.checkpoint import load_tensors
 from training.command import read_options
@@ -49,6 +49,7 @@ PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "training.scst": scst._parser,
     "training.calibrate": calibrate._parser,
     "training.evaluate": evaluate_options._parser,
+    "training.compare_scores": compare_scores._parser,
     "export.to_onnx": to_onnx._parser,
     "training.recipes.flickr8k": lambda: command._parser(flickr8k.RECIPE),
     "training.recipes.coco2014": lambda: command._parser(coco2014.RECIPE),
