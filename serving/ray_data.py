@@ -5,6 +5,7 @@ captioned and written stands in ray_parts, ray_worker and ray_output, which know
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -19,8 +20,9 @@ try:
     from ray.exceptions import RayError, RayTaskError
 
     from serving.http.options import OPTIONS, WAYS, read_decoding
-    from serving.ray_output import ENDINGS, SCHEMA, Output, same_place
-    from serving.ray_parts import Folder, Tables, one_line, shown, usual_size
+    from serving.ray_output import ENDINGS, SCHEMA, Output
+    from serving.ray_parts import Folder, Tables, usual_size
+    from serving.ray_places import inside, one_line, shown
     from serving.ray_pool import captioned, cluster, opened_by_a_worker, room
     from serving.ray_worker import Job, Opened
 except ModuleNotFoundError as missing:
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     job = _job(arguments)
-    found = Tables.find(job.input, [job.column, *job.keep]) if job.column else Folder.find(job.input)
+    found = _found(job)
     begun = job.output.record() or {}
     size = arguments.part_size or begun.get("part size") or usual_size(len(found))
     needs = {"num_cpus": arguments.num_cpus, "num_gpus": arguments.num_gpus}
@@ -84,21 +86,33 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if progress.errors else 0
 
 
+def _found(job: Job) -> Folder | Tables:
+    """Lists INPUT, and tells what is left out of it. Raises OptionsError."""
+    if job.column:
+        return Tables.find(job.input, [job.column, *job.keep])
+    folder = Folder.find(job.input, inside(job.input, job.output.place) or "")
+    if others := folder.others:
+        files = "1 file" if len(others) == 1 else f"{len(others):,} files"
+        print(f"{files} left out: not named like an image, such as {others[0]}", file=sys.stderr)
+    return folder
+
+
 def _job(arguments: argparse.Namespace) -> Job:
     """Returns what the arguments ask for. Raises OptionsError."""
     for name, least in (("batch_size", 1), ("part_size", 1), ("concurrency", 1), ("num_cpus", 1), ("num_gpus", 0)):
         value = getattr(arguments, name)
-        if value is not None and value < least:
+        if value is not None and not least <= value < math.inf:
             raise OptionsError(f"--{name.replace('_', '-')} must be a number from {least}, not {value}")
     texts = [("decoding", arguments.decoding)]
     texts += [(name, text) for name in OPTIONS for text in getattr(arguments, name) or ()]
-    keep = tuple(filter(None, arguments.keep.split(",")))
+    keep = tuple(dict.fromkeys(filter(None, arguments.keep.split(","))))
     if keep and not arguments.column:
         raise OptionsError("--keep takes columns of Parquet files, and without --column INPUT is a folder of images")
-    if taken := [name for name in keep if name in SCHEMA.names or "." in name]:
-        raise OptionsError(f"--keep {taken[0]}: OUTPUT has a column of that name, or it is a part of one")
-    source, place = _absolute(arguments.input), _absolute(arguments.output)
-    if same_place(source, place) and (arguments.column or same_place(place, source)):
+    if taken := [name for name in keep if name in SCHEMA.names]:
+        raise OptionsError(f"--keep {taken[0]}: OUTPUT has a column of that name")
+    source, place = _absolute("INPUT", arguments.input), _absolute("OUTPUT", arguments.output)
+    path = inside(source, place)
+    if path == "" or (path is not None and arguments.column):
         raise OptionsError(f"OUTPUT {shown(place)} lies in INPUT: it would be read as input itself")
     return Job(
         input=source,
@@ -115,8 +129,12 @@ def _job(arguments: argparse.Namespace) -> Job:
     )
 
 
-def _absolute(place: str) -> str:
-    """Returns a path from the root on, as workers stand elsewhere; a URI as it is."""
+def _absolute(name: str, place: str) -> str:
+    """Returns a path from the root on, as workers stand elsewhere; a URI as it is. Raises OptionsError."""
+    if not place:
+        raise OptionsError(f"{name} is empty: name a folder")
+    if place.encode(errors="ignore").decode() != place:
+        raise OptionsError(f"{name} {place!a} is not UTF-8, which paths have to be: rename it")
     return place.rstrip("/") if "://" in place else os.path.abspath(place)  # noqa: PTH100 - Path resolves nothing here
 
 
@@ -131,6 +149,7 @@ def _record(job: Job, opened: Opened, arguments: argparse.Namespace, size: int) 
         "part size": size,
         "model": opened.model,
         "precision": opened.precision,
+        "max pixels": job.max_pixels,
         "decoding": {"decoding": arguments.decoding, **decoding},
     }
 

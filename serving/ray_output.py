@@ -1,5 +1,6 @@
 """The output folder of a bulk run: its record, its finished parts. A file that is there is whole. Knows no Ray."""
 
+import base64
 import contextlib
 import io
 import json
@@ -11,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyarrow.fs import FileSelector, FileType
 
 from engine import OptionsError
-from serving.ray_parts import locate, one_line, shown
+from serving.ray_places import locate, one_line, shown
 
 RECORD = "_captions.json"  # what the run is; readers of Parquet pass over names with _
 UNFINISHED = "_unfinished"
@@ -114,7 +115,7 @@ class Output:
             for kept in extra.schema:
                 table = table.append_column(kept, extra.column(kept.name))
         if self.format == "jsonl":
-            lines = (json.dumps(_without_nan(row), ensure_ascii=False) + "\n" for row in table.to_pylist())
+            lines = (json.dumps(_as_json(row), ensure_ascii=False) + "\n" for row in table.to_pylist())
             data = "".join(lines).encode(errors="backslashreplace")
         else:
             buffer = io.BytesIO()
@@ -169,21 +170,14 @@ class Output:
         return path
 
 
-def same_place(first: str, second: str) -> bool:
-    """Says whether the second place is the first or lies in it."""
-    (system, root), (other, path) = locate(first), locate(second)
-    equal: bool = _kind(system) == _kind(other)
-    return equal and (path == root or path.startswith(f"{root}/"))
-
-
-def _kind(system: FileSystem) -> str:
-    return str(system.type_name)
-
-
 def _plain(record: dict[str, Any]) -> str:
     return ", ".join(f"{name} {json.dumps(value)}" for name, value in record.items())
 
 
-def _without_nan(row: dict[str, Any]) -> Any:
-    """Returns the values that JSON has for a row's: null for NaN and infinite numbers, however deep."""
-    return json.loads(json.dumps(row, default=str), parse_constant=lambda _: None)
+def _as_json(row: dict[str, Any]) -> Any:
+    """Returns a row in values that JSON has: null for NaN and infinite numbers, base64 for bytes, however deep."""
+    return json.loads(json.dumps(row, default=_text), parse_constant=lambda _: None)
+
+
+def _text(value: object) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)

@@ -5,27 +5,22 @@ A part's name follows from what is in it, so that any run over the same input ma
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem
 
 from engine import OptionsError
+from serving.ray_places import files_in, locate, one_line, shown
 
 SUFFIXES = re.compile(
     r"apng|avifs?|bmp|dib|gif|hei[cf]|j2k|jfif|jp2|jpe?g?|jp[fx]|mpo|p[bgnp]m|pcx|png|psd|qoi|tga|tiff?|webp",
     re.IGNORECASE,
 )
-KEYS = re.compile(r"(?<=://)(?:[^/?#]*|[^/?#:]*:(?!\d+/)[^?#]*)@|\?[^#]*|#.*", re.DOTALL)
-"""Where a URI may hold a key, also one whose slashes should have been written as %2F."""
 LEAST, MOST, PARTS = 32, 4096, 256
 """Images of a part where nobody said how many: enough for this many parts, within these bounds."""
 FOOTERS = 16  # Parquet files that are looked into at once
@@ -45,55 +40,27 @@ class Part:
         return len(self.files) or self.stop - self.start
 
 
-def locate(place: str) -> tuple[FileSystem, str]:
-    """Returns the file system of a URI or of a path, and the path in it. Raises OptionsError."""
-    if "://" not in place:
-        return LocalFileSystem(), str(Path(place).absolute())
-    try:
-        uri = urlsplit(place)
-        system, root = _connected(uri._replace(path="/", fragment="").geturl())
-    except (pa.ArrowException, OSError, ValueError) as error:
-        why = one_line(error)
-        if shown(place) != place:
-            why = re.split("[:'\"]", why)[0]  # what follows quotes it
-        raise OptionsError(f"{shown(place)} cannot be reached: {why}") from error
-    return system, f"{root.rstrip('/')}{unquote(uri.path)}".rstrip("/")
-
-
-@lru_cache(64)
-def _connected(uri: str) -> tuple[FileSystem, str]:
-    """Connects once to each bucket: a table may name millions of images in it."""
-    system, path = FileSystem.from_uri(uri)
-    return system, str(path)
-
-
-def shown(place: str) -> str:
-    """Returns a place as messages and records have it: a URI without user, password and query, which may be keys."""
-    return KEYS.sub("", place) if "://" in place else place
-
-
-def one_line(error: BaseException) -> str:
-    """Returns what an error says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Image files in a folder and its subfolders, by their paths in it; hidden ones are left out."""
+    """Image files in a folder and its subfolders, by their paths in it. others: those not named like an image."""
 
     files: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
 
     @classmethod
-    def find(cls, place: str) -> "Folder":
-        """Lists a folder. Raises OptionsError."""
-        found = (path for path, _ in _listed(place) if SUFFIXES.fullmatch(path.rpartition(".")[2]))
-        files = tuple(sorted(found))
+    def find(cls, place: str, besides: str = "") -> "Folder":
+        """Lists a folder, its hidden files and what lies in its subfolder `besides` left out. Raises OptionsError."""
+        files: list[str] = []
+        others: list[str] = []
+        for path in files_in(place, hidden="."):
+            if not (besides and path.startswith(f"{besides}/")):
+                (files if SUFFIXES.fullmatch(path.rpartition(".")[2]) else others).append(path)
         if not files:
             raise OptionsError(f"there is no image file in {shown(place)}; images in Parquet files need --column")
-        return cls(files)
+        return cls(tuple(sorted(files)), tuple(sorted(others)))
 
     def parts(self, size: int) -> list[Part]:
         """Returns parts of at most `size` images."""
@@ -129,7 +96,8 @@ class Tables:
     @classmethod
     def find(cls, place: str, columns: Sequence[str]) -> "Tables":
         """Lists Parquet files that have the columns, the first of bytes or of text. Raises OptionsError."""
-        files = sorted(path for path, _ in _listed(place) if not path or path.lower().endswith((".parquet", ".pq")))
+        paths = files_in(place, hidden="._")  # readers of Parquet pass over both
+        files = sorted(path for path in paths if not path or path.lower().endswith((".parquet", ".pq")))
         if not files:
             raise OptionsError(f"there is no Parquet file (*.parquet) in {shown(place)}")
         system, root = locate(place)
@@ -176,9 +144,14 @@ def usual_size(images: int) -> int:
     return min(MOST, max(LEAST, -(-images // PARTS)))
 
 
+def steps(schema: pa.Schema, column: str) -> list[str]:
+    """Returns the names that lead to a column: its own, or where there is none, those of "struct.field"."""
+    return [column] if schema.get_field_index(column) >= 0 else column.split(".")
+
+
 def image_type(schema: pa.Schema, column: str) -> pa.DataType:
     """Returns the type of a column, "struct.field" for a field of one. Raises KeyError."""
-    name, *fields = column.split(".")
+    name, *fields = steps(schema, column)
     if schema.get_field_index(name) < 0:
         raise KeyError(name)
     kind = schema.field(name).type
@@ -196,35 +169,18 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 def _check_columns(schema: pa.Schema, columns: Sequence[str], file: str) -> None:
     there = ", ".join(schema.names)
-    for column in columns:
-        try:
-            kind = image_type(schema, column)
-        except KeyError:
-            raise OptionsError(f"{file} has no column {column!r}: its columns are {there}") from None
-        if column == columns[0] and not (
-            is_bytes(kind)
-            or pa.types.is_string(kind)
-            or pa.types.is_large_string(kind)
-            or pa.types.is_string_view(kind)
-        ):
-            hint = f"; try {column}.bytes" if pa.types.is_struct(kind) else ""
-            raise OptionsError(f"column {column!r} of {file} is {kind}: images are bytes, or their paths as text{hint}")
-
-
-def _listed(place: str) -> Iterable[tuple[str, FileInfo]]:
-    """Returns the files in a folder, by their paths in it; one file has the path ""."""
-    system, root = locate(place)
+    image, *kept = columns
+    for column in kept:
+        if schema.get_field_index(column) < 0:  # a field of a struct is no column
+            raise OptionsError(f"{file} has no column {column!r}: its columns are {there}")
     try:
-        there = system.get_file_info(root)
-        if there.type == FileType.NotFound:
-            raise OptionsError(f"there is no {shown(place)}")
-        if there.type == FileType.File:
-            return [("", there)]
-        infos = system.get_file_info(FileSelector(root, recursive=True))
-    except (pa.ArrowException, OSError, UnicodeError) as error:
-        raise OptionsError(f"{shown(place)} cannot be listed: {one_line(error)}") from error
-    inside = ((info.path[len(root) + 1 :], info) for info in infos if info.type == FileType.File)
-    return [(path, info) for path, info in inside if not any(name[0] in "._" for name in path.split("/"))]
+        kind = image_type(schema, image)
+    except KeyError:
+        raise OptionsError(f"{file} has no column {image!r}: its columns are {there}") from None
+    texts = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
+    if not is_bytes(kind) and not any(is_text(kind) for is_text in texts):
+        hint = f"; try {image}.bytes" if pa.types.is_struct(kind) else ""
+        raise OptionsError(f"column {image!r} of {file} is {kind}: images are bytes, or their paths as text{hint}")
 
 
 def _hash(text: str) -> str:

@@ -2,16 +2,19 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError
 
 from engine import OptionsError
-from serving.ray_parts import Part, one_line
+from serving.ray_parts import Part
+from serving.ray_places import one_line
 from serving.ray_worker import Job, Opened, Worker, try_out
 
 STARTS = 600.0  # seconds that a cluster may take to find or start a machine for the first worker
@@ -25,9 +28,10 @@ QUIET = {
 
 @contextmanager
 def cluster(address: str | None, needs: dict[str, Any]) -> Iterator[None]:
-    """Connects to a cluster, or starts Ray on this machine; leaves nothing behind.
+    """Connects to a cluster, or starts Ray on this machine; leaves nothing behind. For the main thread.
 
-    Raises OptionsError, also where this machine alone has not what a worker needs; a cluster may grow.
+    Raises OptionsError, also where this machine alone has not what a worker needs; a cluster may grow. A SIGTERM
+    meanwhile does what it did before, or, while Ray starts, raises KeyboardInterrupt.
     """
     if address is None:
         address = os.environ.get("RAY_ADDRESS") or "local"
@@ -37,14 +41,19 @@ def cluster(address: str | None, needs: dict[str, Any]) -> Iterator[None]:
     if address == "local":
         quiet["include_dashboard"] = False
     started = not ray.is_initialized()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if started:
             ray.init(address=address, **quiet)
+    except SystemExit as error:  # what Ray makes of a SIGTERM
+        raise KeyboardInterrupt from error
     except Exception as error:  # Ray raises bare ones too
         what = (
             "Ray cannot be started on this machine" if address == "local" else f"no Ray cluster is found at {address}"
         )
-        raise OptionsError(f"{what}: {one_line(error)}") from error
+        raise OptionsError(f"{what}: {one_line(error)}{_token_hint(address)}") from error
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own, set as it starts, would abort this process
     try:
         if address == "local" and not room(needs):
             raise OptionsError(f"a worker needs {_plain(needs)}, and this machine has less")
@@ -107,6 +116,14 @@ def captioned(
     )
     for row in dataset.iter_rows():
         yield row["images"], row["errors"]
+
+
+def _token_hint(address: str) -> str:
+    """Returns what to do where a cluster may want the token that Ray left here when it first started."""
+    token = Path.home() / ".ray" / "auth_token"
+    if address == "local" or "RAY_AUTH_MODE" in os.environ or not token.exists():
+        return ""
+    return f"; if the cluster asks for a token, as {token} suggests, set RAY_AUTH_MODE=token"
 
 
 def _plain(needs: dict[str, Any]) -> str:

@@ -19,7 +19,8 @@ from pyarrow.fs import FileSystem, FileType
 
 from engine import Beam, Caption, Captioner, EngineError, Greedy, ImageError, RuntimeOptions, Sample
 from serving.ray_output import Output
-from serving.ray_parts import Part, image_type, is_bytes, locate, one_line, shown
+from serving.ray_parts import Part, image_type, is_bytes, steps
+from serving.ray_places import ESCAPED, locate, one_line, shown
 from serving.sentence import sentence
 
 FETCHES = 16  # images that are fetched at once, so that an object store's latency is not waited for
@@ -138,7 +139,7 @@ class Worker:
                     names += [f"{part.table}#{row + i}" for i in range(len(values))]
                     yield from (_Unread("the value is null") if value is None else value for value in values)
                 else:
-                    names += ["" if value is None else value for value in values]
+                    names += [value or f"{part.table}#{row + i}" for i, value in enumerate(values)]
                     folder = path.rpartition("/")[0]
                     yield from self._fetched((self._system, _joined(folder, value)) for value in values)
 
@@ -174,7 +175,9 @@ class _Unread:
     """An image that could not be fetched: the captioner, who reads it as a file, is told why."""
 
     def __init__(self, why: str | Exception) -> None:
-        self._why = why if isinstance(why, Exception) else OSError(errno.EINVAL, why)
+        if not isinstance(why, OSError) or why.errno is None:  # without a number it would be called a fault of decoding
+            why = OSError(errno.EIO, why if isinstance(why, str) else one_line(why))
+        self._why = why
 
     def read(self) -> bytes:
         """Raises what fetching raised."""
@@ -190,7 +193,8 @@ def _fetch(system: FileSystem, path: str | None) -> bytes | _Unread:
         with system.open_input_stream(path) as stream:
             content: bytes = stream.read(MAX_BYTES + 1)
     except Exception as error:  # whatever it is, it concerns this image only
-        return _Unread(error)
+        unnamed = isinstance(error, FileNotFoundError) and path is not None and ESCAPED.search(path)
+        return _Unread("its name is not UTF-8: rename it" if unnamed else error)
     return _Unread(f"it has more than {MAX_BYTES:,} bytes") if len(content) > MAX_BYTES else content
 
 
@@ -220,6 +224,6 @@ def _batches(table: pq.ParquetFile, part: Part, columns: list[str]) -> Iterator[
 
 
 def _values(batch: pa.RecordBatch, column: str) -> list[Any]:
-    name, *fields = column.split(".")
+    name, *fields = steps(batch.schema, column)
     values = batch.column(name)
     return list((pc.struct_field(values, fields) if fields else values).to_pylist())

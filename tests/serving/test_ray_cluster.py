@@ -29,6 +29,7 @@ from engine import Beam, Captioner, Greedy
 from serving import ray_data
 from serving.ray_pool import captioned
 from tests.drawn import COLOURS, SHAPES, draw
+from tests.serving.calls import events
 from tests.serving.ray_nodes import DOOMED, HangsOnDoomedNode
 
 pytestmark = [
@@ -43,6 +44,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 IMAGES, PART = 300, 10
 OPTIONS = f"--format jsonl --part-size {PART} --provider cpu --precision int8 --decoding greedy --concurrency 4".split()
+TOKEN = "secret"
 WAIT = 180  # seconds: for a machine on which others work
 SLOW = ("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S")
 
@@ -147,7 +149,32 @@ def test_faults_of_a_worker_are_one_sentence(cluster: Any, photos: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_ray_serve_answers_as_the_engine_does(cluster: Any, photos: Path) -> None:
+def test_a_driver_that_is_asked_to_end_says_how_to_go_on(cluster: Any, photos: Path, tmp_path: Path) -> None:
+    """Ray replaces whoever handles SIGTERM by one that aborts."""
+    output = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "serving.ray_data",
+        str(photos),
+        str(output),
+        *OPTIONS,
+        "--address",
+        cluster.address,
+    ]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            wait_for(lambda: finished(output) or running.poll() is not None, "finished part")
+            running.terminate()
+            told = running.communicate(timeout=WAIT)[1]
+        finally:
+            running.kill()
+    assert running.returncode == 130, told
+    assert told.splitlines()[-1] == "interrupted: what is finished stays, and the same command goes on from there"
+    assert len(finished(output)) < IMAGES / PART
+
+
+def test_ray_serve_answers_as_the_engine_does(cluster: Any, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray import serve
 
     from serving.ray_serve import Options, app
@@ -159,15 +186,20 @@ def test_ray_serve_answers_as_the_engine_does(cluster: Any, photos: Path) -> Non
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
         options = Options.model_validate({"provider": "cpu", "precision": "int8", "max_replicas": "2"})
+        monkeypatch.setenv("CAPTIONING_TOKEN", TOKEN)
         serve.run(app(options), name="captions", route_prefix="/")
         url, image = f"http://127.0.0.1:{port}", (photos / "007.jpg").read_bytes()
         status, answer = _post(f"{url}/v1/captions?decoding=beam&beam_size=3", image)
         assert status == 200, answer
         expected = Captioner(provider="cpu", precision="int8").caption([io.BytesIO(image)], Beam(beam_size=3))[0]
-        assert answer["captions"][0]["caption"] == expected.text
+        assert json.loads(answer)["captions"][0]["caption"] == expected.text
+        streamed = events(_post(f"{url}/v1/captions/stream?decoding=beam&beam_size=3", image)[1])
+        assert streamed[-1][1]["caption"] == expected.text
         status, answer = _post(f"{url}/v1/captions", b"no image")
         assert 400 <= status < 500
-        assert "detail" in answer
+        assert "detail" in json.loads(answer)
+        status, answer = _post(f"{url}/v1/captions", image, token="another")
+        assert status == 401
         with urllib.request.urlopen(f"{url}/readyz", timeout=WAIT) as ready:
             assert ready.status == 200
     finally:
@@ -175,11 +207,12 @@ def test_ray_serve_answers_as_the_engine_does(cluster: Any, photos: Path) -> Non
         ray.shutdown()
 
 
-def _post(url: str, image: bytes) -> tuple[int, Any]:
-    request = urllib.request.Request(url, image, {"Content-Type": "application/octet-stream"}, method="POST")
+def _post(url: str, image: bytes, token: str = TOKEN) -> tuple[int, str]:
+    headers = {"Content-Type": "application/octet-stream", "Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(url, image, headers, method="POST")
     try:
         with urllib.request.urlopen(request, timeout=WAIT) as answer:
-            return answer.status, json.load(answer)
+            return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, json.load(error)
+            return error.code, error.read().decode()

@@ -1,9 +1,11 @@
 """Bulk captioning without Ray: parts, the output folder, what a worker writes, and faults told before anything runs."""
 
+import base64
 import contextlib
 import json
 import os
 import re
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,9 @@ from pyarrow.fs import LocalFileSystem
 from engine import Captioner, Greedy, OptionsError
 from serving import ray_data
 from serving.ray_output import UNFINISHED, Output
-from serving.ray_parts import Folder, Part, Tables, locate, shown, usual_size
+from serving.ray_parts import Folder, Part, Tables, usual_size
+from serving.ray_places import locate, shown
+from serving.ray_pool import cluster
 from serving.ray_worker import ATTEMPTS, Job, Worker, try_out
 from tests.drawn import draw
 
@@ -85,12 +89,37 @@ def as_table(folder: Path, file: Path, **columns: pa.Array) -> None:
 def test_parts_hold_every_image_once_and_are_the_same_whenever_they_are_made(folder: Path) -> None:
     (folder / ".hidden").mkdir()
     (folder / ".hidden" / "x.jpg").touch()
-    for other in ("notes.txt", "favicon.ico"):  # the engine refuses icons
+    for other in ("notes.txt", "favicon.ico", "IMG_0001"):  # the engine refuses icons
         (folder / other).touch()
-    parts = Folder.find(str(folder)).parts(6)
-    assert [len(part) for part in parts] == [6, 6, 6, 2]
-    assert sorted(file for part in parts for file in part.files) == sorted(NAMES)
+    (folder / "_raw").mkdir()
+    for image in ("_DSC0001.JPG", "_raw/x.jpg"):  # as cameras name them
+        (folder / image).touch()
+    found = Folder.find(str(folder))
+    assert found.others == ("IMG_0001", "favicon.ico", "notes.txt")
+    parts = found.parts(6)
+    assert [len(part) for part in parts] == [6, 6, 6, 4]
+    assert sorted(file for part in parts for file in part.files) == sorted([*NAMES, "_DSC0001.JPG", "_raw/x.jpg"])
     assert Folder.find(folder.as_uri()).parts(6) == parts
+
+
+def test_links_make_no_image_twice_and_one_that_leads_nowhere_is_told(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "deep" / "a.jpg").touch()
+    before = Folder.find(str(folder))
+    for link, target in (("loop", "."), ("deep/up", ".."), ("again", "deep"), ("a.jpg", "gone"), ("b.jpg", "b.jpg")):
+        (folder / link).symlink_to(target)
+    assert Folder.find(str(folder)).files == tuple(sorted([*before.files, "a.jpg", "b.jpg"]))
+    for link, target in (("one", "elsewhere/deep"), ("two", "elsewhere")):
+        (folder / link).symlink_to(tmp_path / target)
+    os.mkfifo(folder / "pipe.jpg")  # reading it would never end
+    assert set(Folder.find(str(folder)).files) - set(before.files) == {"a.jpg", "b.jpg", "one/a.jpg"}
+
+
+def test_readers_of_tables_pass_over_names_with_an_underscore(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    for name in ("a.parquet", "_metadata.parquet"):
+        as_table(folder, tmp_path / "tables" / name)
+    assert Tables.find(str(tmp_path / "tables"), ["path"]).rows == (("a.parquet", 20),)
 
 
 def test_a_uri_and_a_path_lead_to_the_same_place(tmp_path: Path) -> None:
@@ -234,22 +263,85 @@ def test_no_key_is_shown_where_a_uri_leads_nowhere(place: str) -> None:
 @pytest.fixture
 def keyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A URI with keys that leads to a folder in this test's own, for format(folder)."""
-    monkeypatch.setattr("serving.ray_parts._connected", lambda _: (LocalFileSystem(), str(tmp_path)))
+    monkeypatch.setattr("serving.ray_places._connected", lambda _: (LocalFileSystem(), str(tmp_path)))
     return "s3://KEY:SECRET@bucket/{}?secret_key=SECRET"
 
 
-def test_no_key_comes_into_a_run_s_words_or_files(
-    folder: Path, tmp_path: Path, keyed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (folder / "broken.jpg").touch()
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command as it is, but for its workers, who are one in this process."""
 
-    def without_ray(job: Job, parts: list[Part], *_: object) -> list[tuple[int, int]]:
+    def captioned(job: Job, parts: list[Part], *_: object) -> list[tuple[int, int]]:
         return [Worker(job).caption(part) for part in parts]
 
     monkeypatch.setattr(ray_data, "cluster", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(ray_data, "opened_by_a_worker", lambda job, _: try_out(job))
     monkeypatch.setattr(ray_data, "room", lambda _: 1)
-    monkeypatch.setattr(ray_data, "captioned", without_ray)
+    monkeypatch.setattr(ray_data, "captioned", captioned)
+
+
+def command(source: Path, output: Path, *options: str) -> list[str]:
+    return [str(source), str(output), "--format=jsonl", "--provider=cpu", "--precision=int8", *options]
+
+
+def captioned_in(output: Path) -> dict[str, dict[str, Any]]:
+    """Returns the rows of a run in JSON lines by their images, of which none may be there twice."""
+    lines = [line for file in output.glob("part-*") for line in file.read_text(encoding="utf-8").split("\n") if line]
+    found = {row["image"]: row for row in map(json.loads, lines)}
+    assert len(found) == len(lines)
+    return found
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_what_is_left_out_of_a_folder_is_told_and_output_in_it_is_no_input(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "_DSC0001.JPG").write_bytes((folder / NAMES[0]).read_bytes())
+    for other in ("notes.txt", "movie.mp4"):
+        (folder / other).touch()
+    for left in (21, 0):
+        assert ray_data.main(command(folder, folder / "out")) == 0
+        told = capsys.readouterr().err.splitlines()
+        assert told[0] == "2 files left out: not named like an image, such as movie.mp4"
+        assert told[1].startswith(f"{left} of 21 images to do")
+    assert captioned_in(folder / "out").keys() == {*NAMES, "_DSC0001.JPG"}
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_file_whose_name_is_not_utf_8_is_a_row_with_an_error(folder: Path, tmp_path: Path) -> None:
+    named = os.fsencode(folder / "caf") + b"\xe9.jpg"
+    with open(named, "wb") as file:  # noqa: PTH123 - Path takes no bytes
+        file.write((folder / NAMES[0]).read_bytes())
+    assert ray_data.main(command(folder, tmp_path / "out")) == 1
+    errors = {image: row["error"] for image, row in captioned_in(tmp_path / "out").items() if row["error"]}
+    assert errors == {"caf\\xe9.jpg": "cannot be read: its name is not UTF-8: rename it"}
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_run_goes_on_only_with_the_same_limit_on_pixels(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ray_data.main(command(folder, tmp_path / "out", "--max-pixels", "100000000")) == 0
+    assert ray_data.main(command(folder, tmp_path / "out")) == 2
+    assert "begun with max pixels 100000000, and this run has max pixels null" in capsys.readouterr().err
+    assert ray_data.main(command(folder, tmp_path / "out", "--max-pixels", "100000000")) == 0
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_column_is_named_as_it_is_and_kept_once(folder: Path, tmp_path: Path) -> None:
+    dotted = pa.array([(folder / name).read_bytes() for name in NAMES])
+    as_table(folder, tmp_path / "t.parquet", id=pa.array(range(20)), **{"flat.bytes": dotted, "a.b": pa.array(NAMES)})
+    options = ["--column", "flat.bytes", "--keep", "id,a.b,id"]
+    assert ray_data.main(command(tmp_path / "t.parquet", tmp_path / "out", *options)) == 0
+    rows = captioned_in(tmp_path / "out").values()
+    assert sorted((row["id"], row["a.b"]) for row in rows) == list(enumerate(NAMES))
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_no_key_comes_into_a_run_s_words_or_files(
+    folder: Path, tmp_path: Path, keyed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "broken.jpg").touch()
     command = [keyed.format("photos"), keyed.format("out"), "--format", "jsonl", "--provider", "cpu"]
     assert ray_data.main(command) == 1
     said = capsys.readouterr().err
@@ -308,12 +400,14 @@ def test_json_lines_are_json_whatever_they_hold(tmp_path: Path) -> None:
     numbers = [[float("nan"), 1.0], [float("-inf"), None]]
     extra = pa.table({"number": [float("nan"), 2.0], "nested": pa.array([{"deep": deep} for deep in numbers])})
     names = ["a\u2028b.jpg", "a\x85\x0b.jpg"]
+    extra = extra.append_column("bytes", [[b"\xff\x00", None]])
     output.write("part-1", [{"image": name, "caption": "x"} for name in names], extra)
     assert output.images(["part-1"]) == set(names)
     assert output.count("part-1") == (2, 0)
     lines = (tmp_path / "out" / "part-1.jsonl").read_bytes().removesuffix(b"\n").split(b"\n")
     written = [json.loads(line, parse_constant=pytest.fail) for line in lines]
     assert [row["number"] for row in written] == [None, 2.0]
+    assert [row["bytes"] for row in written] == [base64.b64encode(b"\xff\x00").decode(), None]
     assert [row["nested"]["deep"] for row in written] == [[None, 1.0], [None, None]]
 
 
@@ -399,6 +493,9 @@ def test_a_null_in_parquet_is_a_row_with_an_error(folder: Path, tmp_path: Path, 
         part = replace(part, name=f"part-{column}")
         assert Worker(of_table).caption(part) == (3, errors)
     assert "null" in rows(job.output, "part-a")[0]["error"]
+    of_paths = rows(job.output, "part-b")
+    assert [row["image"] for row in of_paths] == ["x.jpg", "#1", "http://x/y"]
+    assert of_paths[2]["error"].startswith("cannot be read: http://x/y cannot be reached: ")
 
 
 def test_a_worker_that_does_not_see_input_or_output_refuses(job: Job, tmp_path: Path) -> None:
@@ -426,6 +523,13 @@ def test_trying_out_tells_what_is_wrong(job: Job) -> None:
         ("{table} {out} --column x", "has no column 'x': its columns are picture, path, n"),
         ("{table} {out} --column n", "column 'n' of .* is int64: images are bytes"),
         ("{table} {out} --column path --keep image", "OUTPUT has a column of that name"),
+        ("{table} {out} --column path --keep n,struct.n", "has no column 'struct.n': its columns are picture, path, n"),
+        ("'' {out}", "INPUT is empty"),
+        ("{photos} ''", "OUTPUT is empty"),
+        ("{photos}/\udcff {out}", "is not UTF-8"),
+        ("{photos} {out} --num-cpus nan", "--num-cpus must be a number from 1, not nan"),
+        ("{photos} {out} --num-cpus inf", "--num-cpus must be a number from 1, not inf"),
+        ("{photos} {out} --num-gpus inf", "--num-gpus must be a number from 0, not inf"),
         ("{photos} {out} --keep n", "without --column"),
         ("{photos} {photos}/00.jpg/x --column x", "lies in INPUT"),
         ("{photos} {photos}/deep/er/00.jpg", "is a file"),
@@ -440,12 +544,37 @@ def test_a_fault_is_one_sentence_before_ray_starts(
     arguments: str, said: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    as_table(folder, tmp_path / "t.parquet", n=pa.array(range(20)))
+    as_table(folder, tmp_path / "t.parquet", n=pa.array(range(20)), struct=pa.array([{"n": 1}] * 20))
     places = {name: tmp_path / name for name in ("gone", "empty", "out", "photos")} | {"table": tmp_path / "t.parquet"}
     began = time.monotonic()
-    assert ray_data.main(arguments.format(**places).split()) == 2
+    assert ray_data.main(shlex.split(arguments.format(**places))) == 2
     assert time.monotonic() - began < 5
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert re.search(said, line), line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_token_that_ray_left_here_is_named_where_joining_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise ConnectionError("unreachable")
+
+    monkeypatch.setattr("ray.init", fail)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    token = tmp_path / ".ray" / "auth_token"
+
+    def said(address: str) -> str:
+        with pytest.raises(OptionsError) as caught, cluster(address, {}):
+            pass
+        return str(caught.value)
+
+    assert said("host:6379") == "no Ray cluster is found at host:6379: unreachable"
+    token.parent.mkdir()
+    token.touch()
+    assert said("host:6379").endswith(f"if the cluster asks for a token, as {token} suggests, set RAY_AUTH_MODE=token")
+    assert said("local") == "Ray cannot be started on this machine: unreachable"
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert said("host:6379") == "no Ray cluster is found at host:6379: unreachable"

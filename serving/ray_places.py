@@ -1,0 +1,113 @@
+"""Places that a bulk run reads and writes: where a path or a URI leads, how it is told, which files lie there.
+
+Knows no images, no captions and no Ray.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+
+from engine import OptionsError
+
+KEYS = re.compile(r"(?<=://)(?:[^/?#]*|[^/?#:]*:(?!\d+/)[^?#]*)@|\?[^#]*|#.*", re.DOTALL)
+"""Where a URI may hold a key, also one whose slashes should have been written as %2F."""
+ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
+"""What stands in a path, as `files_in` returns it, for a byte that is not UTF-8."""
+
+
+def locate(place: str) -> tuple[FileSystem, str]:
+    """Returns the file system of a URI or of a path, and the path in it. Raises OptionsError."""
+    if "://" not in place:
+        return LocalFileSystem(), str(Path(place).absolute())
+    try:
+        uri = urlsplit(place)
+        system, root = _connected(uri._replace(path="/", fragment="").geturl())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        why = one_line(error)
+        if shown(place) != place:
+            why = re.split("[:'\"]", why)[0]  # what follows quotes it
+        raise OptionsError(f"{shown(place)} cannot be reached: {why}") from error
+    return system, f"{root.rstrip('/')}{unquote(uri.path)}".rstrip("/")
+
+
+@lru_cache(64)
+def _connected(uri: str) -> tuple[FileSystem, str]:
+    """Connects once to each bucket: a table may name millions of images in it."""
+    system, path = FileSystem.from_uri(uri)
+    return system, str(path)
+
+
+def shown(place: str) -> str:
+    """Returns a place as messages and records have it: a URI without user, password and query, which may be keys."""
+    return KEYS.sub("", place) if "://" in place else place
+
+
+def one_line(error: BaseException) -> str:
+    """Returns what an error says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def inside(outer: str, inner: str) -> str | None:
+    """Returns the path of a place in another, "" where both are the same, None where it lies elsewhere."""
+    (system, root), (other, path) = locate(outer), locate(inner)
+    if system.type_name != other.type_name or not f"{path}/".startswith(f"{root.rstrip('/')}/"):
+        return None
+    return path[len(root) :].strip("/")
+
+
+def files_in(place: str, hidden: str) -> list[str]:
+    """Returns the files in a folder and its subfolders by their paths in it, in any order; of one file, "".
+
+    hidden: names that begin with one of these characters are left out. On this machine's own file system a folder to
+    which links lead as well is entered once, a link that leads nowhere counts as a file, as whoever reads it will
+    tell, and a byte of a name that is not UTF-8 becomes \\xE9 in letters. Raises OptionsError.
+    """
+    system, root = locate(place)
+    try:
+        there = system.get_file_info(root)
+        if there.type == FileType.NotFound:
+            raise OptionsError(f"there is no {shown(place)}")
+        if there.type == FileType.File:
+            return [""]
+        if isinstance(system, LocalFileSystem):
+            return [os.fsencode(path).decode(errors="backslashreplace") for path in _walk(root, tuple(hidden))]
+        infos = system.get_file_info(FileSelector(root, recursive=True))
+        paths = [info.path[len(root) + 1 :] for info in infos if info.type == FileType.File]
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise OptionsError(f"{shown(place)} cannot be listed: {one_line(error)}") from error
+    return [path for path in paths if not any(name.startswith(tuple(hidden)) for name in path.split("/"))]
+
+
+def _walk(root: str, hidden: tuple[str, ...]) -> Iterator[str]:
+    """Yields the files. Links are followed last and in order, so that a folder has the same path in every run."""
+    seen: set[tuple[int, int]] = set()
+    folders = [""]
+    links: list[str] = []
+    while folders or links:
+        links.sort(reverse=True)
+        folder = (folders or links).pop()
+        found = Path(root, folder).stat()
+        if (found.st_dev, found.st_ino) in seen:
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        with os.scandir(f"{root}/{folder}") as entries:
+            for entry in entries:
+                path = f"{folder}{entry.name}"
+                if entry.name.startswith(hidden):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{path}/")
+                elif entry.is_file(follow_symlinks=False):
+                    yield path
+                elif entry.is_symlink():
+                    target = Path(entry.path)
+                    if target.is_dir():
+                        links.append(f"{path}/")
+                    elif target.is_file() or not target.exists():
+                        yield path
