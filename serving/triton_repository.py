@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from PIL import Image
 
@@ -34,7 +35,7 @@ HELP = {
     "max_in_flight": "most images under way in an instance; what comes beyond waits in Triton's queue",
     "max_pixels": "most pixels of an image",
     "max_queue": "most requests of a priority that wait there",
-    "timeout": "seconds that a request waits there, unless it says otherwise",
+    "timeout": "seconds that a request waits there, and then seconds to caption it, unless it says otherwise",
     "versions": "newest versions that are served",
 }
 
@@ -42,8 +43,9 @@ HELP = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Writes a repository, prints the new version's folder, and returns 0; 2 and one sentence where it could not."""
     arguments = vars(_parser().parse_args(argv))
+    given = {field.name: arguments[field.name] for field in fields(Settings) if field.name in arguments}
     try:
-        settings = Settings(**{field.name: arguments[field.name] for field in fields(Settings)})
+        settings = _settings_of(arguments["output"], given) if arguments["add_version"] else Settings(**given)
         source = _bundle(arguments["bundle"], arguments["bundle_path"], settings)
         if arguments["add_version"]:
             print(add_version(arguments["output"], settings.name, source))
@@ -89,13 +91,30 @@ def write(output: Path, settings: Settings, bundle: Path | str, *, overwrite: bo
 def add_version(output: Path, name: str, bundle: Path | str) -> Path:
     """Writes the next version of a model, all of it or nothing, and returns its folder. Raises as `write`."""
     target = output / name
-    if not (target / "config.pbtxt").is_file():
-        raise OptionsError(f"{target} is no model: leave --add-version out to write one")
+    _config(target)
     newest = max((int(each.name) for each in target.iterdir() if each.is_dir() and each.name.isdecimal()), default=0)
     with _beside(output) as staged:
         _write_version(staged / "version", bundle)
         (staged / "version").rename(target / str(newest + 1))
     return target / str(newest + 1)
+
+
+def _config(model: Path) -> str:
+    if not (model / "config.pbtxt").is_file():
+        raise OptionsError(f"{model} is no model: leave --add-version out to write one")
+    return (model / "config.pbtxt").read_text(encoding="utf-8")
+
+
+def _settings_of(output: Path, given: dict[str, Any]) -> Settings:
+    """Returns the settings of a model that gets a version, where no others are given. Raises OptionsError."""
+    for name in given.keys() - {"name"}:
+        option = f"--{name.replace('_', '-')}"
+        raise OptionsError(
+            f"{option} beside --add-version: a version has the settings of its model, so leave {option} out, or write "
+            "the model again with --overwrite"
+        )
+    name = Settings(**given).name
+    return Settings.read(name, _config(output / name))
 
 
 @contextmanager
@@ -144,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving.triton_repository",
         description="Writes a model repository for NVIDIA Triton, with a model that captions photographs.",
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("output", type=Path, metavar="OUTPUT", help="the repository; made where it is missing")
@@ -154,8 +174,8 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--overwrite", action="store_true", help="replace the model with all its versions")
     how.add_argument("--add-version", action="store_true", help="add the bundle as the next version; settings stay")
     for field in fields(Settings):
-        default = field.default
-        add(f"--{field.name.replace('_', '-')}", type=type(default), default=default, help=HELP[field.name])
+        text = f"{HELP[field.name]}; {field.default} is the default"
+        add(f"--{field.name.replace('_', '-')}", type=type(field.default), default=argparse.SUPPRESS, help=text)
     return parser
 
 

@@ -2,14 +2,18 @@
 
 import json
 import re
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, fields
 from typing import Any
 
 from engine import OptionsError
 
 PROVIDERS = {"cpu": ("auto", "cpu", "openvino"), "gpu": ("auto", "cuda", "tensorrt", "tensorrt-rtx")}
+MOST_THREADS = 4096
 WARMUP = "photograph"  # the file in the folder warmup/ that Triton sends before a version is ready
+ENGINE = "provider", "precision", "threads", "max_rows", "max_in_flight", "max_pixels", "timeout"
+"""The settings that the model's parameters say."""
+PARAMETER = re.compile(r'key:\s*"(\w+)"\s*value:?\s*\{\s*string_value:\s*"([^"]*)"')
+NUMBERED = re.compile(r"\b(max_batch_size|kind):\s*(?:KIND_)?(\w+)")
 TEMPLATE = """\
 # Written by `python -m serving.triton_repository`; what each line means is told in docs/triton.md.
 backend: "python"
@@ -51,8 +55,8 @@ class Settings:
     is "gpu". max_batch_size: most images of a request, and of an encoder's run. max_wait_ms: longest time that Triton
     waits for more requests. max_rows: most sentences that grow at once. max_in_flight: most images under way in an
     instance; what comes beyond waits in Triton's queue. max_pixels: most of an image. max_queue:
-    most requests of a priority that wait in Triton's queue, timeout: seconds that one waits there unless it says
-    otherwise. versions: newest versions that are served.
+    most requests of a priority that wait in Triton's queue, timeout: seconds that one may wait there, and again seconds
+    in which it has to be captioned, unless it says otherwise. versions: newest versions that are served.
     """
 
     name: str = "captions"
@@ -75,10 +79,10 @@ class Settings:
         self._require("name", named, "letters, digits, '_', '-' and '.', not starting with '-' or '.'")
         self._require("kind", self.kind in PROVIDERS, "cpu or gpu")
         for name in ("instances", "max_batch_size", "max_rows", "max_in_flight", "max_pixels", "max_queue", "versions"):
-            self._require(name, 1 <= getattr(self, name) < 2**31, "a whole number from 1")
-        self._require("threads", self.threads >= 0, "a whole number from 0")
+            self._require(name, 1 <= getattr(self, name) < 2**31, f"a whole number from 1 to {2**31 - 1:,}")
+        self._require("threads", 0 <= self.threads <= MOST_THREADS, f"a whole number from 0 to {MOST_THREADS:,}")
         self._require("max_wait_ms", 0 <= self.max_wait_ms <= 60_000, "a number from 0 to 60,000")
-        self._require("timeout", isfinite(self.timeout) and 0 < self.timeout <= 86_400, "seconds above 0, up to a day")
+        self._require("timeout", 0.001 <= self.timeout <= 86_400, "seconds from 0.001, up to a day")
         enough = self.max_in_flight >= self.max_batch_size
         self._require("max_in_flight", enough, f"at least max_batch_size ({self.max_batch_size})")
         fitting = PROVIDERS[self.kind]
@@ -96,20 +100,29 @@ class Settings:
             max_queue=self.max_queue,
             warmup=WARMUP,
         )
-        provider = "cuda" if (self.kind, self.provider) == ("gpu", "auto") else self.provider
-        model: dict[str, Any] = {
-            "provider": provider,
-            "precision": self.precision,
-            "threads": self.threads,
-            "max_rows": self.max_rows,
-            "max_in_flight": self.max_in_flight,
-            "max_pixels": self.max_pixels,
-        }
+        model: dict[str, Any] = {name: getattr(self, name) for name in ENGINE}
+        if (self.kind, self.provider) == ("gpu", "auto"):
+            model["provider"] = "cuda"
         lines = (
             f"parameters {{ key: {json.dumps(key)} value {{ string_value: {json.dumps(str(value))} }} }}\n"
             for key, value in model.items()
         )
         return body + "".join(lines)
+
+    @classmethod
+    def read(cls, name: str, text: str) -> "Settings":
+        """Returns what a config.pbtxt says of the engine; the other settings are defaults. Raises OptionsError."""
+        said = dict(PARAMETER.findall(text)) | {key: value.lower() for key, value in NUMBERED.findall(text)}
+        if missing := [key for key in ("kind", "max_batch_size", *ENGINE) if key not in said]:
+            raise OptionsError(
+                f"config.pbtxt of the model {name} does not say {', '.join(missing)}, as an earlier release wrote it: "
+                "write the model again with --overwrite"
+            )
+        kinds = {field.name: type(field.default) for field in fields(cls)}
+        try:
+            return cls(name=name, **{key: kinds[key](value) for key, value in said.items() if key in kinds})
+        except ValueError as error:
+            raise OptionsError(f"config.pbtxt of the model {name} cannot be read: {error}") from error
 
     def _require(self, name: str, condition: bool, what: str) -> None:
         if not condition:

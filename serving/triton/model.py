@@ -9,9 +9,10 @@ requests, which join those under way. It waits while `max_in_flight` images are 
 import json
 import math
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,26 @@ from engine import (
 Decoding = Greedy | Beam | Sample
 WAYS: dict[str, type[Decoding]] = {"greedy": Greedy, "beam": Beam, "sample": Sample}
 WORDS = "suppress", "bad_endings"  # options that hold words, as a parameter one text with spaces
-LOOK = 0.05  # seconds after which a request under way is asked again whether its client has gone
+LOOK = 0.05  # seconds between two looks whether a request that waits, or is under way, still has its client
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A request as it came. until: when its time is over, by the monotonic clock."""
+
+    sender: Any
+    images: list[bytes]
+    parameters: str
+    until: float
+
+    def left(self) -> float:
+        """Returns its seconds. Raises DeadlineError where there are none, CancelledError where its client has gone."""
+        if self.sender.is_cancelled():
+            raise CancelledError("the client has cancelled this request")
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise DeadlineError("the request's time was over before it was captioned")
+        return left
 
 
 class TritonPythonModel:
@@ -60,53 +80,68 @@ class TritonPythonModel:
         )
         captioner.warmup()
         most = int(given["max_in_flight"])
-        self._places = threading.Semaphore(most)
+        self._timeout = float(given["timeout"])
+        self._free, self._freed = most, threading.Condition()
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="request")
         # Triton's batcher has waited for more images already
         self._scheduler = Scheduler(captioner, max_rows=int(given["max_rows"]), max_queue=most, max_wait_ms=0)
 
     def execute(self, requests: Sequence[Any]) -> None:
-        """Takes requests on; each is answered by its own sender when it is done."""
-        for request in requests:
-            sender = request.get_response_sender()
-            try:
-                images = list(triton.get_input_tensor_by_name(request, "image").as_numpy()[:, 0])
-                parameters, timeout = request.parameters(), request.timeout() / 1e6 or None
-            except Exception as error:  # left to Triton, it would be the answer of its neighbours too
-                _send(sender, _failure(error))
-                continue
-            for _ in images:
-                self._places.acquire()
-            self._threads.submit(self._answer, sender, images, parameters, timeout)
+        """Takes requests on, in order and as there is room; each is answered by its own sender when it is done."""
+        waiting = [asked for request in requests if (asked := self._read(request))]
+        while waiting:
+            if self._takes(len(waiting[0].images)):
+                self._threads.submit(self._answer, waiting.pop(0))
+            else:
+                waiting = [asked for asked in waiting if _lives(asked)]
+
+    def _read(self, request: Any) -> Asked | None:
+        """Returns a request, whose time counts from now; None where it cannot be read, which is answered at once."""
+        sender = request.get_response_sender()
+        try:
+            images = list(triton.get_input_tensor_by_name(request, "image").as_numpy()[:, 0])
+            timeout = request.timeout() / 1e6 or self._timeout
+            return Asked(sender, images, request.parameters(), time.monotonic() + timeout)
+        except Exception as error:  # left to Triton, it would be the answer of its neighbours too
+            _send(sender, _failure(error))
+            return None
+
+    def _takes(self, images: int) -> bool:
+        """Says whether there is room for so many images, or there was before it was time to look; then it is taken."""
+        with self._freed:
+            room = self._freed.wait_for(lambda: self._free >= images, LOOK)
+            self._free -= images if room else 0
+        return room
 
     def finalize(self) -> None:
         """Finishes what was taken on, and ends every thread."""
         self._threads.shutdown()
         self._scheduler.close()
 
-    def _answer(self, sender: Any, images: list[bytes], parameters: str, timeout: float | None) -> None:
+    def _answer(self, asked: Asked) -> None:
         """Sends the captions of a request's images, or the one error that it fails with."""
         try:
-            response = _response(self._captions(sender, images, read_decoding(json.loads(parameters)), timeout))
-        except (EngineError, CancelledError) as error:
-            response = _refusal(str(error), error)
+            response = _response(self._captions(asked, read_decoding(json.loads(asked.parameters))))
         except Exception as error:  # whatever it is, a request that is never answered would hang its client
             response = _failure(error)
         finally:
-            self._places.release(len(images))
-        _send(sender, response)
+            with self._freed:
+                self._free += len(asked.images)
+                self._freed.notify()
+        _send(asked.sender, response)
 
-    def _captions(self, sender: Any, images: list[bytes], decoding: Decoding, timeout: float | None) -> list[Caption]:
+    def _captions(self, asked: Asked, decoding: Decoding) -> list[Caption]:
         """Returns the images' captions. Raises the first image's error, and gives up the other images."""
         futures: list[CaptionFuture] = []
         try:
-            futures.extend(self._scheduler.submit(image, decoding, timeout=timeout) for image in images)
+            timeout = asked.left()
+            futures.extend(self._scheduler.submit(image, decoding, timeout=timeout) for image in asked.images)
             for entry, future in enumerate(futures):
                 while wait([future], LOOK).not_done:
-                    if sender.is_cancelled():
+                    if asked.sender.is_cancelled():
                         raise CancelledError("the client has cancelled this request")
                 error = future.exception()
-                if isinstance(error, ImageError) and len(images) > 1:
+                if isinstance(error, ImageError) and len(futures) > 1:
                     raise error.at(entry)
             return [future.result() for future in futures]
         finally:
@@ -160,13 +195,19 @@ def _send(sender: Any, response: Any) -> None:
         triton.Logger.log_error(f"an answer could not be sent: {error!r}")
 
 
+def _lives(asked: Asked) -> bool:
+    """Says whether a request has time and a client; one that has not is answered."""
+    try:
+        asked.left()
+    except Exception as error:
+        _send(asked.sender, _failure(error))
+        return False
+    return True
+
+
 def _failure(error: Exception) -> Any:
-    triton.Logger.log_error(f"a request failed: {error!r}")
-    return _refusal("the model failed on this request: its server's log says why", error)
-
-
-def _refusal(sentence: str, error: Exception) -> Any:
-    codes = triton.TritonError
+    """Returns the answer of a request that ended with an error, which it tells where it is the engine's own."""
+    codes, sentence = triton.TritonError, str(error)
     code = codes.INTERNAL
     if isinstance(error, ImageError | OptionsError):
         code = codes.INVALID_ARG
@@ -174,4 +215,7 @@ def _refusal(sentence: str, error: Exception) -> Any:
         code = codes.UNAVAILABLE
     elif isinstance(error, CancelledError):
         code = codes.CANCELLED
+    elif not isinstance(error, EngineError):
+        triton.Logger.log_error(f"a request failed: {error!r}")
+        sentence = "the model failed on this request: its server's log says why"
     return triton.InferenceResponse(error=triton.TritonError(sentence, code))

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -109,9 +110,9 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield loaded
 
 
-def started(module: Any, max_in_flight: int) -> Any:
+def started(module: Any, max_in_flight: int, timeout: float = PATIENCE) -> Any:
     settings = {"provider": "cpu", "precision": "auto", "threads": 0, "max_rows": 64, "max_in_flight": max_in_flight}
-    settings["max_pixels"] = 1_000_000
+    settings |= {"max_pixels": 1_000_000, "timeout": timeout}
     parameters = {name: {"string_value": str(value)} for name, value in settings.items()}
     config = json.dumps({"parameters": parameters, "max_batch_size": 4})
     instance = module.TritonPythonModel()
@@ -219,6 +220,64 @@ def test_execute_waits_for_room_and_takes_the_next_request_when_there_is_some(
     assert len(beyond.outputs()["caption"]) == 1
 
 
+@pytest.fixture
+def full(model: Any, photos: list[bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Request]:
+    """A request that takes all the places there are, and is done when the test is."""
+    doors, submit = threading.Event(), model._scheduler.submit
+
+    def held(*given: Any, **named: Any) -> Any:
+        assert doors.wait(PATIENCE)
+        return submit(*given, **named)
+
+    request = Request([photos[0]] * 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(model._scheduler, "submit", held)
+        model.execute([request])
+        yield request
+        assert not request.answered.is_set()
+        doors.set()
+        assert len(request.outputs()["caption"]) == 4
+
+
+@pytest.mark.usefixtures("full")
+def test_the_time_of_a_request_counts_while_it_waits_for_room(model: Any, photos: list[bytes]) -> None:
+    first, behind = Request(photos[:1], timeout=300_000), Request(photos[:1], timeout=100_000)
+    began = time.monotonic()
+    model.execute([first, behind])
+    for request in (first, behind):
+        error = request.error()
+        assert error.code == Error.UNAVAILABLE
+        assert "time was over" in str(error)
+    assert 0.3 <= time.monotonic() - began < PATIENCE / 2
+
+
+@pytest.mark.usefixtures("full")
+def test_a_request_that_is_cancelled_while_it_waits_for_room_waits_no_longer(model: Any, photos: list[bytes]) -> None:
+    first, behind = Request(photos[:1]), Request(photos[:1])
+    waiting = threading.Thread(target=model.execute, args=([first, behind],))
+    waiting.start()
+    behind.gone = True
+    assert behind.error().code == Error.CANCELLED
+    assert not first.answered.is_set()
+    first.gone = True
+    assert first.error().code == Error.CANCELLED
+    waiting.join(PATIENCE)
+    assert not waiting.is_alive()
+
+
+def test_a_request_that_names_no_time_has_that_of_the_settings(module: Any, photos: list[bytes]) -> None:
+    instance = started(module, 4, timeout=0.2)
+    try:
+        long = {"max_length": 1000, "min_length": 999, "decoding": "beam", "beam_size": 20}
+        short, patient = Request(photos[:1] * 4, long), Request(photos[:1], timeout=int(PATIENCE * 1e6))
+        instance.execute([short])
+        assert short.error().code == Error.UNAVAILABLE
+        instance.execute([patient])
+        assert patient.outputs()["caption"].shape == (1, 1)
+    finally:
+        instance.finalize()
+
+
 def failing(error: Exception) -> Callable[..., Any]:
     def submit(*_: Any, **__: Any) -> Any:
         raise error
@@ -297,16 +356,20 @@ def test_a_cancelled_request_gives_its_images_up(
     model: Any, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     futures: list[Any] = []
+    submitted = threading.Semaphore(0)
 
     def never(*_: Any, **__: Any) -> Any:
         from concurrent.futures import Future
 
         futures.append(Future())
+        submitted.release()
         return futures[-1]
 
     monkeypatch.setattr(model._scheduler, "submit", never)
     request = Request(photos[:2])
     model.execute([request])
+    for _ in range(2):
+        assert submitted.acquire(timeout=PATIENCE)
     request.gone = True
     assert request.error().code == Error.CANCELLED
     assert [future.cancelled() for future in futures] == [True, True]

@@ -1,6 +1,7 @@
 """The repository that is written for Triton: what Triton's own schema says of it, and how writing it can fail."""
 
 import io
+import json
 import re
 import shutil
 import struct
@@ -54,7 +55,17 @@ def test_the_config_says_what_the_settings_say() -> None:
         "max_rows": "99",
         "max_in_flight": "128",
         "max_pixels": "50000000",
+        "timeout": "30.0",
     }
+
+
+def test_a_config_is_read_as_it_was_written() -> None:
+    settings = Settings(kind="gpu", provider="tensorrt", precision="fp16", max_batch_size=9, timeout=1.5, threads=2)
+    assert Settings.read("captions", settings.text()) == settings
+    written = parsed(Settings(precision="int8", max_pixels=7).text())
+    text_format = pytest.importorskip("google.protobuf.text_format")
+    again = Settings.read("captions", text_format.MessageToString(written))  # as other tools lay it out
+    assert again == Settings(precision="int8", max_pixels=7)
 
 
 def test_the_queue_has_a_limit_a_timeout_and_two_priorities() -> None:
@@ -121,6 +132,31 @@ def test_a_version_is_added_after_the_newest(repository: Path) -> None:
     assert (repository / "captions" / "config.pbtxt").read_bytes() == before
 
 
+def test_a_version_is_tried_as_its_model_runs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "repository")
+    assert main([output, "--precision", "int8", "--provider", "cpu"]) == 0
+    exact = tmp_path / "bundle"
+    shutil.copytree(SHIPPED, exact)
+    manifest = json.loads((exact / "manifest.json").read_text(encoding="utf-8"))
+    manifest["graphs"] = [graph for graph in manifest["graphs"] if graph["precision"] == "fp32"]
+    manifest["variants"] = {name: each for name, each in manifest["variants"].items() if name == "fp32"}
+    (exact / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    Captioner(exact, provider="cpu")
+    before = files(tmp_path)
+    capsys.readouterr()
+    assert main([output, "--add-version", "--bundle", str(exact)]) == 2
+    assert "has no precision 'int8'" in capsys.readouterr().err
+    assert main([output, "--add-version", "--precision", "fp32", "--bundle", str(exact)]) == 2
+    assert "--precision beside --add-version: a version has the settings of its model" in capsys.readouterr().err
+    config = tmp_path / "repository" / "captions" / "config.pbtxt"
+    config.write_bytes(re.sub(rb'parameters { key: "timeout".*\n', b"", config.read_bytes()))
+    assert main([output, "--add-version"]) == 2
+    assert "does not say timeout, as an earlier release wrote it: write the model again" in capsys.readouterr().err
+    config.write_bytes(before["repository/captions/config.pbtxt"])
+    assert files(tmp_path) == before
+    assert main([output, "--add-version", "--name", "captions"]) == 0
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_fails_halfway_leaves_everything_as_it_was(
     repository: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
@@ -165,10 +201,13 @@ def test_a_model_that_cannot_be_moved_into_place_gives_the_old_one_back(
         ("--max-batch-size 0", "--max-batch-size 0: must be a whole number from 1"),
         ("--max-in-flight 8", "--max-in-flight 8: must be at least max_batch_size (32)"),
         ("--max-pixels 0", "--max-pixels 0: must be a whole number from 1"),
-        ("--timeout 0", "--timeout 0.0: must be seconds above 0"),
-        ("--timeout nan", "--timeout nan: must be seconds above 0"),
+        ("--max-batch-size 2147483648", "--max-batch-size 2147483648: must be a whole number from 1 to 2,147,483,647"),
+        ("--timeout 0", "--timeout 0.0: must be seconds from 0.001, up to a day"),
+        ("--timeout 1e-9", "--timeout 1e-09: must be seconds from 0.001"),
+        ("--timeout nan", "--timeout nan: must be seconds from 0.001"),
         ("--max-wait-ms -1", "--max-wait-ms -1.0: must be a number from 0"),
         ("--threads -1", "--threads -1: must be a whole number from 0"),
+        ("--threads 5000", "--threads 5000: must be a whole number from 0 to 4,096"),
         ("--provider cuda", "--provider cuda: must be one of auto, cpu, openvino, as kind is cpu"),
         ("--provider cpu --kind gpu", "--provider cpu: must be one of auto, cuda"),
         ("--provider abacus", "--provider abacus: must be one of"),
@@ -189,6 +228,11 @@ def test_whatever_is_wrong_is_one_sentence_and_nothing_is_written(
     assert errors[0].startswith("error: ")
     assert sentence in errors[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_is_written_in_full(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "repository"), "--max-row", "3"])
 
 
 def test_an_output_that_is_a_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
