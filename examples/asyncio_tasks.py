@@ -1,4 +1,7 @@
-"""asyncio: as many tasks as there are photographs, of which the scheduler never sees more than it lets wait."""
+"""asyncio: as many tasks as there are photographs, of which the scheduler never sees more than it lets wait.
+
+python examples/asyncio_tasks.py IMAGE…
+"""
 
 import asyncio
 import sys
@@ -26,5 +29,7 @@ async def main(paths: Sequence[str]) -> None:
     print()
 
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 with Scheduler(Captioner()) as scheduler:
     asyncio.run(main(sys.argv[1:]))

@@ -37,7 +37,7 @@ async def describe(request: Request) -> dict[str, str]:
 @app.exception_handler(EngineError)
 async def refuse(request: Request, error: EngineError) -> JSONResponse:
     """Answers a request that got no caption, by the kind of its error."""
-    status = STATUS.get(type(error), 503)
+    status = next((STATUS[kind] for kind in STATUS if isinstance(error, kind)), 503)
     return JSONResponse({"error": type(error).__name__}, status, {"Retry-After": "1"} if status == 429 else None)
 
 

@@ -31,7 +31,8 @@ class Captions(litserve.LitAPI):  # type: ignore[misc]  # litserve has no types
         try:
             return await self.scheduler.caption(image, timeout=10)
         except EngineError as error:
-            raise HTTPException(STATUS.get(type(error), 503), type(error).__name__) from error
+            status = next((STATUS[kind] for kind in STATUS if isinstance(error, kind)), 503)
+            raise HTTPException(status, type(error).__name__) from error
 
     async def encode_response(self, caption: Caption) -> dict[str, str]:
         """Returns what is answered as JSON."""

@@ -1,10 +1,16 @@
-"""Processes: each opens a captioner of its own as it starts, with its share of the cores."""
+"""Processes: each opens a captioner of its own as it starts, with its share of the cores.
+
+python examples/process_pool.py IMAGE…
+"""
 
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
 from engine import Captioner, RuntimeOptions
+
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 
 WORKERS = 2
 captioner: Captioner  # each process has its own

@@ -4,6 +4,8 @@ import sys
 
 from engine import Captioner, Scheduler
 
+if len(sys.argv) < 4:
+    sys.exit(__doc__)
 old, new, *paths = sys.argv[1:]
 with Scheduler(Captioner(old)) as scheduler:
     before = [scheduler.submit(path) for path in paths]

@@ -1,9 +1,15 @@
-"""Threads: each waits for a caption of its own, and the scheduler runs together what waits at once."""
+"""Threads: each waits for a caption of its own, and the scheduler runs together what waits at once.
+
+python examples/thread_pool.py IMAGE…
+"""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from engine import Captioner, Scheduler
+
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 
 
 def describe(path: str) -> str:

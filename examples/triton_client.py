@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import tritonclient.http as triton
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 address, *paths = sys.argv[1:]
 files = np.array([[Path(path).read_bytes()] for path in paths], np.object_)  # (images, 1)
 image = triton.InferInput("image", list(files.shape), "BYTES")

@@ -84,6 +84,27 @@ def test_an_example_prints_the_captions(name: str, greedy: list[str]) -> None:
     assert run(name, *PHOTOS) == lines(PHOTOS, greedy)
 
 
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        (
+            path.stem,
+            re.findall(r"^(?:import|from) (ray|tritonclient)", path.read_text(encoding="utf-8"), re.MULTILINE)[:1],
+        )
+        for path in sorted(EXAMPLES.glob("*.py"))
+        if "IMAGE…" in path.read_text(encoding="utf-8")
+    ],
+)
+def test_an_example_without_photographs_says_how_it_is_run(name: str, needs: list[str]) -> None:
+    for module in needs:
+        pytest.importorskip(module)
+    command = [sys.executable, str(EXAMPLES / f"{name}.py")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=PATIENCE)
+    assert done.returncode == 1
+    assert f"python examples/{name}.py" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_tasks_of_asyncio_get_captions_and_words(captioner: Captioner, greedy: list[str]) -> None:
     beams = [captioner.caption([path], Beam(beam_size=3))[0].text for path in PHOTOS]
     *captions, words = run("asyncio_tasks", *PHOTOS).splitlines(keepends=True)
