@@ -118,7 +118,7 @@ class Settings:
                 f"config.pbtxt of the model {name} does not say {', '.join(missing)}, as an earlier release wrote it: "
                 "write the model again with --overwrite"
             )
-        kinds = {field.name: type(field.default) for field in fields(cls)}
+        kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(cls)}
         try:
             return cls(name=name, **{key: kinds[key](value) for key, value in said.items() if key in kinds})
         except ValueError as error:

@@ -113,7 +113,7 @@ def test_a_busy_replica_is_well_and_one_whose_device_fails_is_not(
 def test_a_replica_that_ends_finishes_what_it_accepted(photos: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Captioner, "warmup", lambda *_, **__: None)  # seconds, and no matter here
     ends = Replica(QUICK)
-    decodings = (Greedy(), Beam(beam_size=5), Sample(seed=1)) * 4
+    decodings: tuple[Greedy | Beam | Sample, ...] = (Greedy(), Beam(beam_size=5), Sample(seed=1)) * 4
     accepted = [ends._scheduler.submit(photos[i % 3], decoding) for i, decoding in enumerate(decodings)]
     scheduler = ends._scheduler
     del ends
