@@ -11,6 +11,9 @@ import ray.data
 
 from engine import Captioner, RuntimeOptions
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
+
 
 class Captions:
     """What each process of the pool does."""
@@ -24,8 +27,6 @@ class Captions:
         return {**batch, "caption": [getattr(caption, "text", "") for caption in captions]}
 
 
-if len(sys.argv) < 3:
-    sys.exit(__doc__)
 address, *paths = sys.argv[1:]
 ray.init(address)  # without an address Ray joins any cluster that it finds on this machine
 images = ray.data.from_items([{"path": path} for path in paths])
