@@ -57,7 +57,8 @@ class Replica:
             runtime=RuntimeOptions(threads=options.num_cpus),
         )
         captioner.warmup(decodings=WARM)
-        self._limits = Limits(timeout=options.timeout)
+        most = min(Limits().max_images, options.max_queue)  # a request is accepted whole or not at all
+        self._limits = Limits(max_images=most, timeout=options.timeout)
         self._tokens = tokens
         self._scheduler = Scheduler(
             captioner, max_rows=options.max_rows, max_queue=options.max_queue, max_wait_ms=options.max_wait_ms
