@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks.http_load import share, table
-from benchmarks.soak import judge
+from benchmarks.soak import judge, slope
 
 SERVER = {f"caption_{name}_total": 5.0 for name in ("finished", "failed", "cancelled", "expired")}
 
@@ -43,6 +43,7 @@ def test_a_good_run_passes() -> None:
         {"waiting": 1.0},
         {"lines": Counter("a")},
         {"lines": Counter("aab")},
+        {"lines": Counter("abcc")},  # c's caller went away
         {"exit_code": 1},
         {"memory": [(float(second), 300e6 + 50e3 * second, 20.0, 9.0) for second in range(600)]},
         {"open_files": 200.0},
@@ -50,6 +51,13 @@ def test_a_good_run_passes() -> None:
 )
 def test_each_fault_fails_one_check(bad: dict[str, Any]) -> None:
     assert list(judge(found(**bad)).values()).count(False) == 1
+
+
+def test_the_slope_of_memory_is_that_after_the_warm_up() -> None:
+    rising = [(float(second), 300e6 + 1e6 * (second < 100) + 1e3 * second, 20.0, 9.0) for second in range(600)]
+    rises, error = slope(rising)
+    assert rises == pytest.approx(3.6e6, rel=1e-3)
+    assert error < 1e3
 
 
 def test_the_share_of_times_is_that_of_all_requests() -> None:
