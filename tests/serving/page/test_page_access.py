@@ -152,7 +152,10 @@ def test_every_control_can_be_reached_in_the_low_window_of_a_laptop(
     assert box is not None
     page.mouse.move(box["x"] + 50, 300)
     page.mouse.wheel(0, 100)  # over the controls, these are what moves
-    page.wait_for_function("document.querySelector('.side').scrollTop > 0")
+    until = time.monotonic() + 5
+    while not page.locator(".side").evaluate("side => side.scrollTop"):  # the page allows no predicate of a string
+        assert time.monotonic() < until
+        page.wait_for_timeout(20)
     page.locator(".side").evaluate("side => side.scrollTo(0, side.scrollHeight)")
     page.evaluate("scrollTo(0, 300)")  # where the controls stand still beside the captions
     again = page.get_by_role("button", name="Caption all again").bounding_box()
