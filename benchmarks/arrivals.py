@@ -10,7 +10,6 @@ that fails ends the run, and so does, on a CPU, a caption in other words than th
 
 import argparse
 import json
-import queue
 import sys
 import threading
 import time
@@ -19,105 +18,25 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import matplotlib
 import numpy as np
 
+from benchmarks.arrival_sides import WINDOW, Batches, Scheduled, Side
 from benchmarks.photographs import photographs
-from engine import Beam, Caption, Captioner, Greedy, Sample, Scheduler
+from engine import Beam, Caption, Captioner, Greedy, Sample
 from engine.machine import fingerprint
 from engine.options import Decoding
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-WINDOW = 0.002  # seconds that static batches and, on a device, the Scheduler wait for company
 LOADS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0)
 TURNS = 3  # of each rate and side; percentiles are the medians of theirs
 BOUND = 5.0  # of the time that a lone request takes
 HOPELESS = 400  # requests under way at which a rate is given up
 SCHEDULER, ONE, STATIC = "scheduler", "one at a time", "static batches"
-
-
-class Side(Protocol):
-    """A way to serve requests."""
-
-    def submit(self, image: bytes, way: Decoding) -> Future[Caption]:
-        """Returns the caption to come."""
-        ...
-
-    def close(self) -> None:
-        """Ends its threads; what waits is given up."""
-        ...
-
-
-class Batches:
-    """A thread that captions what has come within a window, as a batch: all are answered when the last is done."""
-
-    def __init__(self, captioner: Captioner, *, most: int, window: float) -> None:
-        self._captioner, self._most, self._window = captioner, most, window
-        self._queue: queue.SimpleQueue[tuple[bytes, Decoding, Future[Caption]] | None] = queue.SimpleQueue()
-        self._given_up = False
-        self._thread = threading.Thread(target=self._work)
-        self._thread.start()
-
-    def submit(self, image: bytes, way: Decoding) -> Future[Caption]:
-        """Returns the caption to come."""
-        future: Future[Caption] = Future()
-        self._queue.put((image, way, future))
-        return future
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._given_up = True
-        self._queue.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (first := self._queue.get()) is not None and not self._given_up:
-            batch, until = [first], time.perf_counter() + self._window
-            while len(batch) < self._most:
-                try:
-                    more = self._queue.get(timeout=max(0.0, until - time.perf_counter()))
-                except queue.Empty:
-                    break
-                if more is None:
-                    return
-                batch.append(more)
-            try:
-                captions = self._caption([image for image, _, _ in batch], [way for _, way, _ in batch])
-            except Exception as error:
-                for _, _, future in batch:
-                    future.set_exception(error)
-            else:
-                for (_, _, future), caption in zip(batch, captions, strict=True):
-                    future.set_result(caption)
-
-    def _caption(self, images: Sequence[bytes], ways: Sequence[Decoding]) -> list[Caption]:
-        features = self._captioner.encode(images)
-        places: dict[Decoding, list[int]] = {}
-        for i, way in enumerate(ways):
-            places.setdefault(way, []).append(i)
-        answers: dict[int, Caption] = {}
-        for way, here in places.items():
-            answers |= zip(here, self._captioner.caption_features(features[here], way), strict=True)
-        return [answers[i] for i in range(len(images))]
-
-
-class Scheduled:
-    """The Scheduler."""
-
-    def __init__(self, captioner: Captioner) -> None:
-        self._scheduler = Scheduler(captioner, max_queue=10 * HOPELESS, max_wait_ms=1000 * WINDOW)
-
-    def submit(self, image: bytes, way: Decoding) -> Future[Caption]:
-        """Returns the caption to come."""
-        return self._scheduler.submit(image, way)
-
-    def close(self) -> None:
-        """Ends its threads."""
-        self._scheduler.close(cancel=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +143,7 @@ def measure(
     opens: Mapping[str, Callable[[], Side]] = {
         ONE: lambda: Batches(captioner, most=1, window=0.0),
         STATIC: lambda: Batches(captioner, most=captioner.batch_size, window=WINDOW),
-        SCHEDULER: lambda: Scheduled(captioner),
+        SCHEDULER: lambda: Scheduled(captioner, max_queue=10 * HOPELESS),
     }
     warm = mixed(images, 40, np.random.default_rng(1))
     for open_side in opens.values():

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.arrivals import ONE, SCHEDULER, STATIC, Answers, Batches, Scheduled, Work, held, latencies, summary
+from benchmarks.arrival_sides import Batches, Scheduled
+from benchmarks.arrivals import HOPELESS, ONE, SCHEDULER, STATIC, Answers, Work, held, latencies, summary
 from benchmarks.photographs import photographs
 from engine import Caption, Captioner, Greedy
 from engine.options import Decoding
@@ -70,7 +71,11 @@ def test_a_batch_that_fails_answers_its_requests() -> None:
 def test_all_sides_say_what_the_captioner_says(name: str) -> None:
     captioner, images = Captioner(provider="cpu"), photographs(2)
     work = Work.draw(images, 100.0, 0.2, 0)
-    side = Scheduled(captioner) if name == SCHEDULER else Batches(captioner, most=1 if name == ONE else 8, window=0.01)
+    side = (
+        Scheduled(captioner, max_queue=HOPELESS)
+        if name == SCHEDULER
+        else Batches(captioner, most=1 if name == ONE else 8, window=0.01)
+    )
     try:
         assert latencies(side, work, Answers(captioner, images).to(work))
     finally:

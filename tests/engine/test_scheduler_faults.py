@@ -3,14 +3,12 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from engine import (
     Beam,
@@ -25,7 +23,7 @@ from engine import (
     Scheduler,
 )
 from engine.decoding.ask import Ask
-from tests.engine.gate import TIMEOUT, Gate, closed_before
+from tests.engine.gate import TIMEOUT, Gate
 
 LONG = Greedy(min_length=15, max_length=16)
 
@@ -33,25 +31,6 @@ LONG = Greedy(min_length=15, max_length=16)
 @pytest.fixture
 def captioner(tiny_bundle: Path) -> Captioner:
     return Captioner(tiny_bundle, provider="cpu", batch_size=8)
-
-
-@pytest.fixture
-def encoder(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """A closed gate before every run of the encoder."""
-    with closed_before(monkeypatch, captioner._pipeline, "encode") as gate:
-        yield gate
-
-
-@pytest.fixture
-def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """A closed gate before every step."""
-    with closed_before(monkeypatch, Ask, "put") as gate:
-        yield gate
-
-
-@pytest.fixture(scope="module")
-def image(drawn_data: Path) -> np.ndarray:
-    return np.asarray(Image.open(sorted((drawn_data / "images").iterdir())[-1]))
 
 
 def test_a_full_queue_refuses_at_once_and_takes_again_later(

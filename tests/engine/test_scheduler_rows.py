@@ -1,21 +1,18 @@
 """Who gets rows, in which order, and who is counted as what: gates hold runs at a known place."""
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from engine import Beam, Caption, Captioner, ClosedError, DeadlineError, Greedy, Sample, Scheduler
-from engine.decoding.ask import Ask
 from engine.scheduling.decoder import Decoder, rules_of
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.line import Line
 from engine.scheduling.request import Request
-from tests.engine.gate import TIMEOUT, Gate, closed_before
+from tests.engine.gate import TIMEOUT, Gate
 
 LONG = Greedy(min_length=15, max_length=16)
 
@@ -23,25 +20,6 @@ LONG = Greedy(min_length=15, max_length=16)
 @pytest.fixture
 def captioner(tiny_bundle: Path) -> Captioner:
     return Captioner(tiny_bundle, provider="cpu", batch_size=3)
-
-
-@pytest.fixture
-def encoder(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """A closed gate before every run of the encoder."""
-    with closed_before(monkeypatch, captioner._pipeline, "encode") as gate:
-        yield gate
-
-
-@pytest.fixture
-def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """A closed gate before every step."""
-    with closed_before(monkeypatch, Ask, "put") as gate:
-        yield gate
-
-
-@pytest.fixture(scope="module")
-def image(drawn_data: Path) -> np.ndarray:
-    return np.asarray(Image.open(sorted((drawn_data / "images").iterdir())[-1]))
 
 
 def decoded(captioner: Captioner, image: np.ndarray, ways: list[Sample]) -> list[Caption]:

@@ -1,0 +1,31 @@
+"""Gates of the scheduler's tests, which have a `captioner` of their own, and a photograph."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import Captioner
+from engine.decoding.ask import Ask
+from tests.engine.gate import Gate, closed_before
+
+
+@pytest.fixture
+def encoder(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A closed gate before every run of the encoder."""
+    with closed_before(monkeypatch, captioner._pipeline, "encode") as gate:
+        yield gate
+
+
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A closed gate before every step."""
+    with closed_before(monkeypatch, Ask, "put") as gate:
+        yield gate
+
+
+@pytest.fixture(scope="session")
+def image(drawn_data: Path) -> np.ndarray:
+    return np.asarray(Image.open(sorted((drawn_data / "images").iterdir())[-1]))
