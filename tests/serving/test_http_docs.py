@@ -1,4 +1,4 @@
-"""docs/http.md is executed: its commands run, and what it shows has the shape of what they print."""
+"""docs/http.md is executed: its commands run, and what it shows has the shape and the words of what they print."""
 
 import json
 import os
@@ -29,6 +29,11 @@ def transcripts() -> list[tuple[str, str]]:
     """Returns (command, shown output)."""
     parts = [part for block in blocks("console") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
     return [(part.partition("\n")[0], part.partition("\n")[2]) for part in parts]
+
+
+def said(output: str) -> list[str]:
+    """Returns what is the same whenever it is asked: sentences, words, details, and the model's defaults."""
+    return re.findall(r'"(?:caption|word|detail)": ?"[^"]*"|"defaults":{[^}]*}', output)
 
 
 ASKING = [(command, shown) for command, shown in transcripts() if command.startswith("curl")]
@@ -69,6 +74,7 @@ def test_commands_print_what_the_page_shows(service: Service, command: str, show
     command = command.replace("http://127.0.0.1:8000", service.url)
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
     assert shapes(done.stdout) == shapes(shown)
+    assert said(done.stdout) == said(shown)
 
 
 @pytest.mark.parametrize("code", blocks("python"))
