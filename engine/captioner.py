@@ -3,7 +3,6 @@
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -23,7 +22,9 @@ from engine.result import Caption
 from engine.runtime.device import DeviceFeatures
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
+from engine.runtime.placement import Placement
 from engine.selection import Choice, Request, open_first, select
+from engine.selfcheck import require_shown
 from engine.warmup import warm_up
 
 MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
@@ -189,10 +190,12 @@ class Captioner:
         warm_up(self, batch_sizes, decodings)
 
     def _open(self, choice: Choice) -> Graphs:
-        if choice.provider in ("tensorrt", "tensorrt-rtx"):
-            runtime = choice.runtime.for_batches(self.batch_size, self.bundle.manifest.defaults.beam_size, MAX_ROWS)
-            choice = replace(choice, runtime=runtime)
-        return Graphs.open(self.bundle, choice)
+        placement, runtime = Placement.of(choice.provider), choice.runtime
+        if placement.encoder.cache is not None:
+            runtime = runtime.for_batches(self.batch_size)
+        graphs = Graphs.open(self.bundle, placement, choice.precision, runtime)
+        require_shown(graphs)
+        return graphs
 
 
 def _read(options: dict[str, Any], entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:

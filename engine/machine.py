@@ -1,8 +1,10 @@
 """What this machine is, as far as speed depends on it: processor, cores, GPUs, versions. Reads; measures nothing."""
 
+import hashlib
 import importlib.util
 import os
 import platform
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import numpy as np
 import PIL
 
 from engine.bundle import MANIFEST_FILE, Bundle, sha256
+from engine.runtime.nvidia import driver_version, gpu_name
 from engine.runtime.options import cores
-from engine.runtime.providers import PROVIDERS, onnxruntime
+from engine.runtime.providers import PROVIDERS, Provider, built_in_providers, onnxruntime, plug_in_version
 
 CPUINFO = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia/gpus")
+NVIDIA_PROVIDERS = ("cuda", "tensorrt", "tensorrt-rtx")
 
 
 def fingerprint(bundle: Bundle) -> dict[str, Any]:
@@ -29,6 +33,7 @@ def fingerprint(bundle: Bundle) -> dict[str, Any]:
         "providers": installed_providers(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "processor": processor(),
+        "instructions": instructions(),
         "cores": cores(),
         "gpus": gpus(),
     }
@@ -65,12 +70,30 @@ def optional_packages() -> dict[str, str]:
 def installed_providers() -> list[str]:
     """Returns ONNX Runtime's providers and the plug-ins beside it, whether or not they find a device; loads none."""
     plug_ins = [p.plug_in for p in PROVIDERS.values() if p.plug_in and importlib.util.find_spec(p.plug_in)]
-    return [*onnxruntime().get_available_providers(), *plug_ins]
+    return [*built_in_providers(), *plug_ins]
 
 
 def processor() -> str:
     """Returns the processor's model."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def instructions() -> str:
+    """Returns a digest of what the processor can do: hosts of virtual machines give many models one name."""
+    return hashlib.sha256(_cpuinfo().get("flags", "").encode()).hexdigest()[:16]
+
+
+def runtime_facts(used: Iterable[Provider], device_id: int) -> dict[str, Any]:
+    """Returns what decides the numbers that some providers compute, as plain JSON values; costs a few milliseconds."""
+    listed = list(used)
+    return {
+        "onnxruntime": onnxruntime().__version__,
+        "plug_ins": {provider.name: plug_in_version(provider) for provider in listed if provider.plug_in},
+        "processor": processor(),
+        "instructions": instructions(),
+        "gpu": gpu_name(device_id) if any(provider.name in NVIDIA_PROVIDERS for provider in listed) else None,
+        "driver": driver_version() if any(provider.name in NVIDIA_PROVIDERS for provider in listed) else None,
+    }
 
 
 def has_vnni() -> bool | None:
@@ -88,7 +111,7 @@ def has_vnni() -> bool | None:
 def gpus() -> list[str]:
     """Returns the names of the GPUs that ONNX Runtime or the NVIDIA driver tells of."""
     ort = onnxruntime()
-    own = ort.get_available_providers()  # a plug-in's devices are there only once it was loaded
+    own = built_in_providers()  # a plug-in's devices are there only once it was loaded
     devices = [each.device for each in ort.get_ep_devices() if each.ep_name in own]
     found = [f"{device.vendor} {device.device_id:#x}" for device in devices if device.type.name != "CPU"]
     with suppress(OSError):

@@ -15,6 +15,7 @@ from engine.errors import ProviderError
 from engine.machine import has_vnni
 from engine.manifest import Manifest
 from engine.runtime.options import RuntimeOptions
+from engine.runtime.placement import canonical
 from engine.runtime.providers import AUTO_ORDER, PROVIDERS, is_available
 
 CIDER_LOSS = 0.005  # most that a precision may cost for "auto" to take it
@@ -68,6 +69,8 @@ def select(bundle: Bundle, request: Request, machine: Machine | None = None) -> 
     """
     if request.precision != "auto":
         bundle.graph("encoder", request.precision)
+    if request.provider != "auto":
+        request = replace(request, provider=canonical(request.provider))
     if "auto" not in (request.provider, request.precision):
         return (Choice(request.provider, request.precision, request.runtime, "asked for"),)
     machine = machine or Machine.here(bundle)

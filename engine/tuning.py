@@ -1,15 +1,14 @@
 """Measures which way of running is the fastest here: provider x precision x threads, for one image and for many.
 
-On real work, from JPEG bytes to sentences, within a budget of seconds. Every way is first compared with fp32 on the
-CPU: one that computes something else is left out, and named. Owns the measurement; stores, prints and chooses nothing.
+On real work, from JPEG bytes to sentences, within a budget of seconds. A way that was not shown to compute what the CPU
+computes does not start (see `selfcheck`): it is left out, and named. Owns the measurement; stores, prints and chooses
+nothing.
 """
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from engine.answers import Timing
 from engine.bundle import Bundle
@@ -18,22 +17,20 @@ from engine.machine import has_vnni
 from engine.options import Beam, Decoding, Greedy
 from engine.photographs import draw_photographs
 from engine.runtime.options import cores
+from engine.runtime.placement import canonical
 from engine.runtime.providers import PROVIDERS, available_providers
 from engine.selection import refused
 
 BUILDERS = ("tensorrt", "tensorrt-rtx")  # take minutes to start, unless what they built before lies ready
 DECODINGS: tuple[Decoding, ...] = (Greedy(), Beam())
 PHOTOGRAPHS = 8  # different ones
-FEW = 4  # of them that are compared, and captioned one by one in a round
+FEW = 4  # of them that are captioned one by one in a round
 MANY, FEWER = 32, 8  # images of a batch; fewer where many would take longer than BATCH_SECONDS
 BATCH_SECONDS = 2.0
 CLOSE = 1.3  # ways this much slower than the best of the first round run in no other
 ROUNDS = 9
 NO_TIME = "no time was left: give it more --seconds"
 FIRST_ROUND = 0.75  # of the budget; the rest is for repeating what came first
-# least cosine of the features, and most that sentences may lose of their score, beside fp32 on the CPU
-TOLERANCES = {"fp32": (0.9999, 0.05), "fp16": (0.999, 0.1), "bf16": (0.99, 0.2)}
-COARSE = (0.9, 1.0)  # integers: drawn photographs are not what they were calibrated on
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +98,18 @@ class Budget:
 def ways(bundle: Bundle, providers: Sequence[str] = ()) -> list[Way]:
     """Returns what is worth measuring, the likely first: fp32 on the CPU, then each provider in each precision.
 
-    providers: those to try; all that run here if left out, but for those that build for minutes before they start.
-    Threads are tried by halves of the cores; a GPU has no use for them.
+    providers: those to try, as Captioner takes them; left out, all that run here but for those that build for minutes
+    before they start, a GPU's also with the decoder on the CPU. Threads are tried by halves of the cores; a GPU has no
+    use for them.
     """
-    names = providers or [name for name in available_providers() if name not in BUILDERS]
+    here = [name for name in available_providers() if name not in BUILDERS]
+    names = dict.fromkeys(map(canonical, providers or [*here, *(f"{name}+cpu" for name in here)]))
     halves = [count for i in range(1, 4) if (count := cores() >> i)]
     found = [Way("cpu", "fp32", 0)]
     for threads in (0, *halves):
         for name in names:
-            if threads and (PROVIDERS[name].device != "cpu" or PROVIDERS[name].cache is not None):
+            encoder = PROVIDERS[name.partition("+")[0]]
+            if threads and (encoder.device != "cpu" or encoder.cache is not None):
                 continue
             found += [Way(name, precision, threads) for precision in bundle.precisions]
     return list(dict.fromkeys(found))
@@ -118,9 +118,8 @@ def ways(bundle: Bundle, providers: Sequence[str] = ()) -> list[Way]:
 def tune(bundle: Bundle, candidates: Sequence[Way], budget: Budget) -> Tuning:
     """Measures the ways, the first of which is what the others have to equal; returns within the budget.
 
-    A first round starts each, compares it and times it once; those that came close to the best then run in turns until
-    the rounds or the seconds are over. One that cannot start, or computes something else, is no error: its entry says
-    so. Raises what the first way raises.
+    A first round starts each and times it once; those that came close to the best then run in turns until the rounds or
+    the seconds are over. One that does not start is no error: its entry says why. Raises what the first way raises.
     """
     race = _Race(bundle, candidates[0], budget)
     for way in candidates[1:]:
@@ -135,15 +134,13 @@ class _Race:
     def __init__(self, bundle: Bundle, first: Way, budget: Budget) -> None:
         self._bundle, self._budget, self._began = bundle, budget, budget.clock()
         self._photographs = draw_photographs(PHOTOGRAPHS)
-        self._compared = self._photographs[:FEW]
-        self._exact = budget.start(first)
-        self._features = self._exact.encode(self._compared)
-        self._likelihoods = self._likelihood(self._exact)
-        self.images = MANY if self._time(self._exact, 1, DECODINGS[-1]) * MANY <= BATCH_SECONDS else FEWER
+        captioner = budget.start(first)
+        self._time(captioner, 1, DECODINGS[-1])  # opens what is opened when it is first needed
+        self.images = MANY if self._time(captioner, 1, DECODINGS[-1]) * MANY <= BATCH_SECONDS else FEWER
         self.entries = [Entry(first)]
-        self._running = [(self.entries[0], self._exact)]
+        self._running = [(self.entries[0], captioner)]
         self._measure(*self._running[0])
-        self._longest = self.spent()  # to start, compare and time one way
+        self._longest = self.spent()  # to start and time one way
 
     def spent(self) -> float:
         """Returns the seconds since the beginning, and shows them."""
@@ -152,7 +149,7 @@ class _Race:
         return spent
 
     def enter(self, way: Way) -> None:
-        """Starts a way, compares it with the first and times it once; it stays if it is close to the best."""
+        """Starts a way and times it once; it stays if it is close to the best."""
         entry, began = Entry(way), self.spent()
         self.entries.append(entry)
         if began + self._longest > FIRST_ROUND * self._budget.seconds:
@@ -161,11 +158,9 @@ class _Race:
         try:
             captioner = self._budget.start(way)
             entry.refused = refused(self._bundle.manifest, way.precision, has_vnni(), measured=True)
-            entry.fault = self._difference(captioner, way.precision)
-            if not entry.fault:
-                ready = way.provider == "cpu" or self._measure(Entry(way), captioner)  # others prepare for each size
-                if not (ready and self._measure(entry, captioner)):
-                    entry.fault = "it is too slow to be measured in time"
+            ready = way.provider == "cpu" or self._measure(Entry(way), captioner)  # others prepare for each size
+            if not (ready and self._measure(entry, captioner)):
+                entry.fault = "it is too slow to be measured in time"
         except Exception as error:  # whatever a provider raises, the other ways are measured
             entry.fault = " ".join(str(error).split()) or type(error).__name__
         if not entry.fault:
@@ -212,30 +207,3 @@ class _Race:
         return any(
             entry.mean(images) <= CLOSE * min(rival.mean(images) for rival in rivals) for images in (1, self.images)
         )
-
-    def _difference(self, captioner: Captioner, precision: str) -> str:
-        """Returns how the features or sentences differ from the first way's by more than the precision may."""
-        cosine, loss = TOLERANCES.get(precision, COARSE)
-        features = captioner.encode(self._compared)
-        found = float(np.min(np.sum(_unit(features) * _unit(self._features), axis=1)))
-        if not found >= cosine:  # NaN too
-            return f"its features differ from fp32 on the cpu: cosine {found:.5f}, and {cosine} is demanded"
-        lost = float(np.max(np.mean(self._likelihoods - self._likelihood(captioner), axis=1)))
-        if not lost <= loss:
-            return f"its sentences differ from fp32 on the cpu: {lost:.2f} less likely, and {loss} is allowed"
-        return ""
-
-    def _likelihood(self, captioner: Captioner) -> np.ndarray:
-        """Returns how likely the first way holds the captioner's sentences, as beam search scores them."""
-        texts = [[caption.text for caption in captioner.caption(self._compared, way)] for way in DECODINGS]
-        penalty = self._bundle.manifest.defaults.length_penalty
-        likelihoods = []
-        for sentences in texts:
-            lengths = np.array([len(sentence.split()) + 1 for sentence in sentences])  # (images,), words and the end
-            likelihoods.append(self._exact.score(self._compared, sentences) / lengths**penalty)
-        return np.stack(likelihoods)  # (decodings, images)
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = features.astype(np.float64) / np.linalg.norm(features, axis=1, keepdims=True)
-    return unit

@@ -43,7 +43,7 @@ def warm_up(
     batch_sizes: None is 1 and the captioner's batch_size and, on a GPU, every bucket below it. ONNX Runtime keeps CUDA
     graphs for each thread: where they are on, a thread that is to find them has to warm up itself. Raises OptionsError.
     """
-    on_device = captioner._graphs.device[0] != "cpu"
+    on_device = captioner._graphs.on_device
     most = captioner.batch_size
     if batch_sizes is None:
         batch_sizes = sorted({1, most, *(size for size in BUCKETS if on_device and size < most)})
@@ -78,13 +78,13 @@ def save_engines(captioner: "Captioner") -> list[Path]:
     Returns the files; none where the provider builds nothing. Sessions load them from then on where bundle, options,
     versions and GPU are the same. Raises ProviderError and OSError.
     """
-    graphs = captioner._graphs
+    graphs, bundle = captioner._graphs, captioner.bundle
+    names = {graph.graph for graph in bundle.manifest.graphs} - {"decoder_step"}  # which the engine does not run
     saved = (
         save_engine(
-            captioner.bundle.path, captioner.bundle.graph(name, captioner.precision), graphs.provider, graphs.options
+            bundle.path, bundle.graph(name, captioner.precision), graphs.placement.provider(name), graphs.options
         )
-        for name in sorted({graph.graph for graph in captioner.bundle.manifest.graphs})
-        if name != "decoder_step"  # the engine does not run it
+        for name in sorted(names)
     )
     return [path for path in saved if path is not None]
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from engine import answers
+from engine import answers, selfcheck
 from engine.bundle import Bundle
 from engine.captioner import Captioner
 from engine.checks import is_number
@@ -15,7 +15,8 @@ from engine.commands.arguments import add_json
 from engine.errors import EngineError, OptionsError
 from engine.progress import Progress
 from engine.runtime.options import RuntimeOptions
-from engine.runtime.providers import available_providers, find_provider
+from engine.runtime.placement import Placement
+from engine.runtime.providers import available_providers
 from engine.tuning import BUILDERS, DECODINGS, NO_TIME, Budget, Entry, Tuning, Way, tune, ways
 
 HEAD = ("provider", "precision", "threads", "one image", "speed-up", "a batch of {}", "speed-up", "")
@@ -50,11 +51,11 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         raise OptionsError(f"--seconds must be a number above 0, not {arguments.seconds}")
     bundle = Bundle.load(arguments.bundle)
     if arguments.clear:
-        count = answers.forget(bundle)
+        count = answers.forget(bundle) + selfcheck.forget(bundle)
         print(json.dumps({"forgotten": count}) if arguments.json else "forgotten" if count else "nothing was measured")
         return 0
     for name in arguments.provider or ():
-        find_provider(name)
+        Placement.of(name)
     tuning = _tune(bundle, arguments, captioner_factory)
     date = datetime.date.today().isoformat()
     path, fault = None, None

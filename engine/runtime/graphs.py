@@ -14,40 +14,44 @@ from engine.runtime.device_encoder import DeviceEncoder
 from engine.runtime.device_steps import DeviceDecoder
 from engine.runtime.encoder import Encoder
 from engine.runtime.options import RuntimeOptions, cores
-from engine.runtime.providers import Provider, find_provider
+from engine.runtime.placement import Placement
 from engine.runtime.sessions import open_session
 from engine.runtime.steps import Steps
-from engine.selection import Choice
 
 
 class Graphs:
-    """The sessions of one bundle on one provider; each is opened when it is first needed, and shared by threads."""
+    """The sessions of one bundle in one placement; each is opened when it is first needed, and shared by threads."""
 
-    def __init__(self, bundle: Bundle, provider: Provider, precision: str, options: RuntimeOptions) -> None:
+    def __init__(self, bundle: Bundle, placement: Placement, precision: str, options: RuntimeOptions) -> None:
         self.bundle = bundle
-        self.provider = provider
+        self.placement = placement
         self.precision = precision
         self.options = options
-        self.device = (provider.device, options.device_id if provider.device != "cpu" else 0)
-        self.session = _Sessions(bundle, provider, precision, options)
+        self.session = _Sessions(bundle, placement, precision, options)
         sizes, image = bundle.manifest, bundle.manifest.image
+        device = Device(self.session, placement.name, options.device_id, options.cuda_graphs)
         self.encoder: Encoder | DeviceEncoder
         self._decoder: DeviceDecoder | None = None
-        if provider.device == "cuda":
-            device = Device(self.session, provider.name, options.device_id, options.cuda_graphs)
+        if placement.encoder.device == "cuda":
             self.encoder = DeviceEncoder(device, (image.height, image.width, 3), sizes.feature_size)
+        else:
+            lanes = (options.threads or cores()) if placement.encoder.name == "cpu" else 0
+            self.encoder = Encoder(partial(self.session, "encoder"), sizes.feature_size, lanes=lanes)
+        if placement.decoder.device == "cuda":
             held = {graph.graph for graph in sizes.graphs}
             self._decoder = DeviceDecoder(device, sizes.units, sizes.vocabulary_size, held)
-        else:
-            lanes = (options.threads or cores()) if provider.name == "cpu" else 0
-            self.encoder = Encoder(partial(self.session, "encoder"), sizes.feature_size, lanes=lanes)
 
     @classmethod
-    def open(cls, bundle: Bundle, choice: Choice) -> "Graphs":
-        """Opens the encoder on a provider, which says now if it cannot run. Raises ProviderError."""
-        graphs = cls(bundle, find_provider(choice.provider), choice.precision, choice.runtime)
+    def open(cls, bundle: Bundle, placement: Placement, precision: str, options: RuntimeOptions) -> "Graphs":
+        """Opens the encoder on its provider, which says now if it cannot run. Raises ProviderError."""
+        graphs = cls(bundle, placement, precision, options)
         graphs.session("encoder")
         return graphs
+
+    @property
+    def on_device(self) -> bool:
+        """Whether a half of the model runs on a GPU that keeps what it computes."""
+        return any(provider.device != "cpu" for provider in self.placement.providers)
 
     def start(self, features: np.ndarray | DeviceFeatures) -> StepModel:
         """Begins the decode of a batch: features float32 (batch, feature_size)."""
@@ -71,9 +75,9 @@ class Graphs:
 class _Sessions:
     """Opens sessions once; refers to nothing that refers to it, so that what is dropped is freed at once."""
 
-    def __init__(self, bundle: Bundle, provider: Provider, precision: str, options: RuntimeOptions) -> None:
+    def __init__(self, bundle: Bundle, placement: Placement, precision: str, options: RuntimeOptions) -> None:
         self._bundle = bundle
-        self._provider = provider
+        self._placement = placement
         self._precision = precision
         self._options = options
         self._opened: dict[tuple[str, int], Any] = {}
@@ -85,5 +89,5 @@ class _Sessions:
         with self._opening:
             if key not in self._opened:
                 graph, options = self._bundle.graph(name, self._precision), replace(self._options, threads=key[1])
-                self._opened[key] = open_session(self._bundle.path, graph, self._provider, options)
+                self._opened[key] = open_session(self._bundle.path, graph, self._placement.provider(name), options)
         return self._opened[key]

@@ -29,8 +29,8 @@ class RuntimeOptions:
     nothing else in the process may use the device, PyTorch among it; the engine's own threads take turns. (cuda)
     fp16: lets TensorRT compute in half precision. (tensorrt)
     engine_cache: folder in which TensorRT keeps what it built; None is one in the user's cache. (tensorrt*)
-    profile_images, profile_rows: least, usual and most images and rows (images x beams) that TensorRT builds
-    for; None is what the Captioner's batch_size asks for, see `for_batches`. (tensorrt*)
+    profile_images: least, usual and most images that TensorRT builds the encoder for; None is what the Captioner's
+    batch_size asks for, see `for_batches`. (tensorrt*)
     """
 
     threads: int = 0
@@ -42,7 +42,6 @@ class RuntimeOptions:
     fp16: bool = False
     engine_cache: str | Path | None = None
     profile_images: tuple[int, int, int] | None = None
-    profile_rows: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("threads", "device_id"):
@@ -55,28 +54,21 @@ class RuntimeOptions:
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
         cache = self.engine_cache
         self._require("engine_cache", cache is None or isinstance(cache, str | os.PathLike), "a folder, or None")
-        for name in ("profile_images", "profile_rows"):
-            profile = getattr(self, name)
-            whole = isinstance(profile, tuple) and len(profile) == 3 and all(is_int(size, 1) for size in profile)
-            fits = profile is None or (whole and list(profile) == sorted(profile))
-            self._require(name, fits, "three rising whole numbers from 1, or None")
+        profile = self.profile_images
+        whole = isinstance(profile, tuple) and len(profile) == 3 and all(is_int(size, 1) for size in profile)
+        fits = profile is None or (whole and list(profile) == sorted(profile))
+        self._require("profile_images", fits, "three rising whole numbers from 1, or None")
 
-    def for_batches(self, batch_size: int, beam_size: int, most_rows: int) -> "RuntimeOptions":
-        """Returns the same with profiles for batches up to batch_size where none are given.
+    def for_batches(self, batch_size: int) -> "RuntimeOptions":
+        """Returns the same with a profile for batches up to batch_size where none is given.
 
-        A batch is filled up to a bucket before it runs, and no decode has more rows than most_rows unless a single
-        image needs them. Raises OptionsError where the profile given is for smaller batches.
+        A batch is filled up to a bucket before it runs. Raises OptionsError where the profile given is for smaller
+        batches.
         """
-        given = self.profile_images
-        what = f"at least {bucket(batch_size)} at most, for batch_size={batch_size}"
-        self._require("profile_images", given is None or given[2] >= bucket(batch_size), what)
-        images, rows = bucket(batch_size), bucket(max(most_rows, beam_size))
-        usual = min(bucket(batch_size * beam_size), rows)
-        return replace(
-            self,
-            profile_images=self.profile_images or (1, images, images),
-            profile_rows=self.profile_rows or (1, usual, rows),
-        )
+        given, images = self.profile_images, bucket(batch_size)
+        what = f"at least {images} at most, for batch_size={batch_size}"
+        self._require("profile_images", given is None or given[2] >= images, what)
+        return replace(self, profile_images=given or (1, images, images))
 
     def _require(self, name: str, condition: bool, what: str) -> None:
         require(condition, type(self).__name__, name, getattr(self, name), what)

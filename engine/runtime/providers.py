@@ -18,24 +18,26 @@ from engine.manifest import GraphFile
 from engine.runtime.options import RuntimeOptions
 
 ProviderOptions = dict[str, str]
+CPU = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
     """One way of running graphs.
 
-    device is where state lives between steps, in ONNX Runtime's words. extra is the install extra that brings the
-    provider; plug_in the module whose library has to be registered where ONNX Runtime does not hold the provider.
+    device is where its inputs and outputs lie, in ONNX Runtime's words. decoder is the name of the provider that runs
+    the decoder's graphs where this one runs the encoder. extra is the install extra that brings the provider; plug_in
+    the module whose library has to be registered where ONNX Runtime does not hold the provider.
     """
 
     name: str
     ort_name: str
     device: str
+    decoder: str
     extra: str
     options: Callable[[RuntimeOptions, GraphFile], ProviderOptions]
     plug_in: str | None = None
     behind: str | None = None  # name of the provider that runs the nodes this one refuses; None is ONNX Runtime's CPU
-    decoder: str | None = None  # name of the provider that runs the decoder's graphs; None is this one
     cache: Callable[[str, str], ProviderOptions] | None = None  # of a provider that builds engines: folders to options
 
 
@@ -79,11 +81,7 @@ def _tensorrt_cache(engines: str, timings: str) -> ProviderOptions:
 
 
 def _tensorrt_rtx(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
-    return {
-        "device_id": str(options.device_id),
-        "nv_op_types_to_exclude": "TopK",  # TensorRT wants k when it builds
-        **_profiles("nv_", options, graph),
-    }
+    return {"device_id": str(options.device_id), **_profiles("nv_", options, graph)}
 
 
 def _tensorrt_rtx_cache(engines: str, timings: str) -> ProviderOptions:
@@ -99,45 +97,40 @@ def _openvino(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
 
 
 def _profiles(prefix: str, options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
-    """Returns TensorRT's optimisation profile: the least, usual and most extent of each dynamic input."""
-    images, rows = options.profile_images or (1, 32, 32), options.profile_rows or (1, 96, 512)
-    named: ProviderOptions = {}
-    for place, kind in enumerate(("min", "opt", "max")):
-        sizes = {
-            "batch": images[place],
-            "rows": rows[place],
-            "state_rows": rows[place],
-            "bias_rows": 1 if kind != "max" else rows[place],
-        }
-        shapes = [
-            f"{tensor.name}:" + "x".join(str(sizes.get(str(extent), extent)) for extent in tensor.shape)
+    """Returns TensorRT's optimisation profile of an encoder: least, usual and most images."""
+    images = options.profile_images or (1, 32, 32)
+    return {
+        f"{prefix}profile_{kind}_shapes": ",".join(
+            f"{tensor.name}:" + "x".join(str(size if isinstance(extent, str) else extent) for extent in tensor.shape)
             for tensor in graph.inputs
-            if any(isinstance(extent, str) for extent in tensor.shape)
-        ]
-        named[f"{prefix}profile_{kind}_shapes"] = ",".join(shapes)
-    return named
+        )
+        for kind, size in zip(("min", "opt", "max"), images, strict=True)
+    }
 
 
 PROVIDERS = {
     provider.name: provider
     for provider in (
-        Provider("cpu", "CPUExecutionProvider", "cpu", "cpu", _cpu),
-        Provider("cuda", "CUDAExecutionProvider", "cuda", "gpu", _cuda),
+        Provider("cpu", CPU, "cpu", "cpu", "cpu", _cpu),
+        Provider("cuda", "CUDAExecutionProvider", "cuda", "cuda", "gpu", _cuda),
         Provider(
             "tensorrt",
             "TensorrtExecutionProvider",
             "cuda",
+            "cuda",  # rows change with every step and k is known only then: no work for a built engine
             "gpu",
             _tensorrt,
             behind="cuda",
-            decoder="cuda",  # its rows change with every step and k is known only then: no work for a built engine
             cache=_tensorrt_cache,
         ),
-        Provider("openvino", "OpenVINOExecutionProvider", "cpu", "openvino", _openvino, "onnxruntime_ep_openvino"),
+        Provider(
+            "openvino", "OpenVINOExecutionProvider", "cpu", "cpu", "openvino", _openvino, "onnxruntime_ep_openvino"
+        ),
         Provider(
             "tensorrt-rtx",
             "NvTensorRTRTXExecutionProvider",
-            "cpu",  # TopK runs on the host there: the state may as well come along
+            "cpu",
+            "cpu",  # its TopK would run on the host anyway
             "tensorrt-rtx",
             _tensorrt_rtx,
             "onnxruntime_ep_nv_tensorrt_rtx",
@@ -145,6 +138,9 @@ PROVIDERS = {
         ),
     )
 }
+DECODERS = ("cpu", "cuda")
+"""What may run the decoder. Its inputs are bound once and filled anew for every step, and a plug-in of ONNX Runtime has
+memory of its own, into which they are copied when they are bound: it would go on with the first step's."""
 AUTO_ORDER = ("cuda", "cpu")  # what "auto" tries; the others round differently or build for minutes
 
 
@@ -186,34 +182,51 @@ def available_providers() -> list[str]:
 
 def is_available(provider: Provider) -> bool:
     """Says whether ONNX Runtime holds the provider, or its plug-in finds a device it can use."""
-    return provider.ort_name in onnxruntime().get_available_providers() or bool(plug_in_devices(provider))
+    return is_built_in(provider) or bool(plug_in_devices(provider))
+
+
+def is_built_in(provider: Provider) -> bool:
+    """Says whether ONNX Runtime itself holds the provider."""
+    return provider.ort_name in built_in_providers()
+
+
+def built_in_providers() -> list[str]:
+    """Returns ONNX Runtime's names of the providers that are part of it.
+
+    It lists those first, its own CPU provider last among them, and behind it every plug-in that anybody registered,
+    whether or not it finds a device.
+    """
+    names: list[str] = onnxruntime().get_available_providers()
+    return names[: names.index(CPU) + 1] if CPU in names else names
 
 
 def plug_in_devices(provider: Provider) -> tuple[Any, ...]:
     """Registers a provider's plug-in library, once in a process, and returns the devices it offers."""
     with _registering:
-        return _register(provider)
+        _register(provider)
+    wanted = "CPU" if provider.name == "openvino" else "GPU"  # an Intel machine may offer its GPU and NPU too
+    return tuple(device for device in _devices(provider) if device.device.type.name == wanted)
 
 
 _registering = threading.Lock()
 
 
 @functools.cache  # ONNX Runtime refuses to register a library twice
-def _register(provider: Provider) -> tuple[Any, ...]:
-    if provider.plug_in is None:
-        return ()
+def _register(provider: Provider) -> None:
+    if provider.plug_in is None or _devices(provider):  # somebody else in this process may have registered it
+        return
     try:
         plug_in = importlib.import_module(provider.plug_in)
     except ImportError:
-        return ()
-    ort = onnxruntime()
+        return
     try:
-        ort.register_execution_provider_library(provider.ort_name, plug_in.get_library_path())
+        onnxruntime().register_execution_provider_library(provider.ort_name, plug_in.get_library_path())
     except (AttributeError, RuntimeError, OSError) as error:
         raise ProviderError(f"the plug-in of provider {provider.name!r} cannot be loaded: {error}") from error
-    devices = (device for device in ort.get_ep_devices() if device.ep_name == provider.ort_name)
-    wanted = "CPU" if provider.name == "openvino" else "GPU"  # an Intel machine may offer its GPU and NPU too
-    return tuple(device for device in devices if device.device.type.name == wanted)
+
+
+def _devices(provider: Provider) -> list[Any]:
+    return [device for device in onnxruntime().get_ep_devices() if device.ep_name == provider.ort_name]
 
 
 def plug_in_version(provider: Provider) -> str | None:

@@ -12,9 +12,16 @@ from engine.manifest import GraphFile
 from engine.runtime.engines import Engines
 from engine.runtime.nvidia import load_tensorrt
 from engine.runtime.options import RuntimeOptions
-from engine.runtime.providers import PROVIDERS, Provider, ProviderOptions, onnxruntime, plug_in_devices
+from engine.runtime.providers import (
+    CPU,
+    PROVIDERS,
+    Provider,
+    ProviderOptions,
+    is_built_in,
+    onnxruntime,
+    plug_in_devices,
+)
 
-CPU = "CPUExecutionProvider"
 SPIN_US = 200
 """Longer than the gaps between layers and between steps, shorter than the pause between two calls."""
 SHAPE_OPS = frozenset(("Shape", "Size", "Constant", "ConstantOfShape"))
@@ -27,8 +34,6 @@ def open_session(folder: Path, graph: GraphFile, provider: Provider, options: Ru
     Where the provider builds engines, one that was saved for this very graph, GPU and options is loaded instead.
     Raises ProviderError where ONNX Runtime cannot build it or would quietly run it elsewhere.
     """
-    if graph.graph != "encoder" and provider.decoder is not None:
-        provider = PROVIDERS[provider.decoder]
     engines, chosen, path = Engines.of(folder, graph, provider, options), {}, folder / graph.file
     if engines is not None:
         chosen = engines.cache_options(provider)
@@ -46,7 +51,7 @@ def save_engine(folder: Path, graph: GraphFile, provider: Provider, options: Run
     Returns the file; None for a provider that builds nothing, or not this graph. Raises ProviderError where the
     provider saves nothing, and OSError where it cannot be kept.
     """
-    if provider.cache is None or (graph.graph != "encoder" and provider.decoder is not None):
+    if provider.cache is None:
         return None
     engines = Engines.of(folder, graph, provider, options)
     if engines is None:
@@ -98,7 +103,7 @@ def _open(
         settings.add_session_config_entry(key, value)
     chosen = {**provider.options(options, graph), **more}
     try:
-        if provider.ort_name in ort.get_available_providers():
+        if is_built_in(provider):
             if provider.device == "cuda" and hasattr(ort, "preload_dlls"):
                 with contextlib.redirect_stdout(sys.stderr):  # it prints what it misses
                     ort.preload_dlls()  # finds the CUDA libraries that other packages installed

@@ -21,7 +21,7 @@ TEMPERATURES = 1e-30, 1e30
 
 
 class Steps(StepModel):
-    """A StepModel whose hidden and cell never leave the provider's device.
+    """A StepModel in the host's memory, which only providers without memory of their own read as it is: see DECODERS.
 
     Two slots of state take turns, so that no run reads and writes the same memory. A run reads its slot whole and
     gathers its rows, so the shape that it reads stays the same when rows leave. Each shape is bound once.
@@ -36,7 +36,7 @@ class Steps(StepModel):
         self._graphs = graphs
         self._threads = threads
         units = graphs.bundle.manifest.units
-        self._slots = _Slot(units, graphs.device), _Slot(units, graphs.device)
+        self._slots = _Slot(units), _Slot(units)
         self._current = 0  # the slot that holds the state
         self._held = 0  # rows of it that are in use
         self._bound: dict[tuple[str, int, int, int, int], _Bound] = {}
@@ -142,11 +142,10 @@ class _Bound:
 
 
 class _Slot:
-    """Hidden and cell of some rows in device memory; grows, but never shrinks."""
+    """Hidden and cell of some rows; grows, but never shrinks."""
 
-    def __init__(self, units: int, device: tuple[str, int]) -> None:
+    def __init__(self, units: int) -> None:
         self._units = units
-        self._device = device
         self.capacity = 0
         self._memory: tuple[Any, ...] = ()  # hidden, cell as onnxruntime.OrtValue
 
@@ -155,15 +154,15 @@ class _Slot:
         if rows <= self.capacity:
             return False
         allocate = onnxruntime().OrtValue.ortvalue_from_shape_and_type
-        self._memory = tuple(allocate([rows, self._units], np.float32, *self._device) for _ in range(2))
+        self._memory = tuple(allocate([rows, self._units], np.float32, "cpu", 0) for _ in range(2))
         self.capacity = rows
         return True
 
     def bind_inputs(self, binding: Any) -> None:
         for name, memory in zip(("hidden", "cell"), self._memory, strict=True):
-            binding.bind_input(name, *self._device, np.float32, [self.capacity, self._units], memory.data_ptr())
+            binding.bind_input(name, "cpu", 0, np.float32, [self.capacity, self._units], memory.data_ptr())
 
     def bind_outputs(self, binding: Any, names: tuple[str, str], rows: int, first: int = 0) -> None:
         for name, memory in zip(names, self._memory, strict=True):
             address = memory.data_ptr() + 4 * first * self._units
-            binding.bind_output(name, *self._device, np.float32, [rows, self._units], address)
+            binding.bind_output(name, "cpu", 0, np.float32, [rows, self._units], address)

@@ -10,7 +10,7 @@ import pytest
 from engine import Beam, Captioner, Greedy, RuntimeOptions, Sample
 from engine.manifest import GraphFile
 from engine.options import Decoding
-from engine.runtime import device, graphs
+from engine.runtime import device, graphs, placement
 from engine.runtime.options import RuntimeOptions as Options
 from engine.runtime.providers import CAPTURED, PROVIDERS, Provider
 from engine.runtime.sessions import open_session as open_real_session
@@ -28,7 +28,7 @@ def captioner(request: pytest.FixtureRequest, tiny_bundle: Path, monkeypatch: py
         return FakeSession(cuda, real, graphs=options.cuda_graphs and graph.graph in CAPTURED)
 
     monkeypatch.setattr(graphs, "open_session", open_session)
-    monkeypatch.setattr(graphs, "find_provider", lambda name: PROVIDERS[name])
+    monkeypatch.setattr(placement, "find_provider", lambda name: PROVIDERS[name])
     monkeypatch.setattr(device, "onnxruntime", lambda: cuda)
     runtime = RuntimeOptions(cuda_graphs=request.param)
     return Captioner(tiny_bundle, provider="cuda", precision="fp32", batch_size=8, runtime=runtime)

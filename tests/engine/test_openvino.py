@@ -1,5 +1,8 @@
 """OpenVINO for real: equal to the CPU where it finds a device, a reason where it does not.
 
+It runs encoders only. The plug-in has memory of its own, into which inputs are copied when they are bound, so that a
+step whose inputs are bound once goes on with the first step's; and a step takes 1.5 to 14 times as long there.
+
 The plug-in of the development extra offers devices on Intel machines only; ONNX Runtime with OpenVINO built in
 (extra openvino-x86) runs on every x86 processor.
 """
@@ -10,8 +13,10 @@ import numpy as np
 import pytest
 
 from engine import Beam, Captioner, Greedy, ProviderError, RuntimeOptions, Sample
+from engine.bundle import Bundle
 from engine.options import Decoding
-from engine.runtime.providers import PROVIDERS, is_available
+from engine.runtime.providers import PROVIDERS, is_available, plug_in_devices
+from engine.runtime.sessions import open_session
 
 DECODINGS: tuple[Decoding, ...] = (
     Greedy(),
@@ -46,10 +51,32 @@ def test_where_openvino_finds_no_device_the_error_says_why_and_what_is_there(tin
 def test_features_and_given_captions_score_as_on_the_cpu(
     openvino: Captioner, tiny_captioner: Captioner, images: list[Path]
 ) -> None:
-    assert openvino.provider == "openvino"
+    assert openvino.provider == "openvino+cpu"
     np.testing.assert_allclose(openvino.encode(images), tiny_captioner.encode(images), atol=1e-4)
     captions = ["a red circle"] * len(images)
     np.testing.assert_allclose(openvino.score(images, captions), tiny_captioner.score(images, captions), atol=1e-4)
+
+
+def test_the_plug_in_copies_what_is_bound_when_it_is_bound(openvino: Captioner, tiny_bundle: Path) -> None:
+    """The smallest case of what made sentences wrong: once it fails, DECODERS may be thought over."""
+    provider = PROVIDERS["openvino"]
+    if not plug_in_devices(provider):
+        pytest.skip("OpenVINO is built in here, and reads what is bound where it lies")
+    bundle = Bundle.load(tiny_bundle)
+    session = open_session(tiny_bundle, bundle.graph("decoder_init"), provider, RuntimeOptions())
+    features = np.zeros((1, bundle.manifest.feature_size), np.float32)
+    binding = session.io_binding()
+    binding.bind_cpu_input("features", features)
+    for name in ("hidden", "cell"):
+        binding.bind_output(name)
+    found = []
+    for value in (0, 1):
+        features[:] = value
+        session.run_with_iobinding(binding)
+        found.append(binding.copy_outputs_to_cpu()[0])
+    np.testing.assert_array_equal(*found)
+    ones = session.run(["hidden"], {"features": np.ones_like(features)})[0]
+    assert np.abs(ones - found[1]).max() > 1e-3
 
 
 @pytest.mark.parametrize("decoding", DECODINGS, ids=str)

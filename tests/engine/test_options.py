@@ -191,7 +191,6 @@ def test_the_first_word_of_a_vocabulary_can_be_suppressed_too() -> None:
         ("cudnn_conv_algo_search", None),
         ("profile_images", (0, 1, 2)),
         ("profile_images", (4, 2, 8)),
-        ("profile_rows", (1, 9, 8)),
     ],
 )
 def test_a_bad_value_of_the_runtime_is_refused_with_its_field_and_value(name: str, value: Any) -> None:
@@ -213,7 +212,7 @@ def test_a_bad_value_of_the_runtime_is_refused_with_its_field_and_value(name: st
         ("fp16", 1),
         ("profile_images", (1, 2)),
         ("profile_images", 8),
-        ("profile_rows", (1, 1.5, 2)),
+        ("profile_images", (1, 1.5, 2)),
         ("engine_cache", 5),
     ],
 )

@@ -16,14 +16,26 @@ import pytest
 
 from engine import Captioner, EngineError, OptionsError, ProviderError, RuntimeOptions
 from engine.bundle import Bundle
+from engine.faults import GRAPHS
+from engine.machine import gpus, installed_providers
 from engine.manifest import GraphFile, Tensor
 from engine.runtime import providers
 from engine.runtime.graphs import Graphs
-from engine.runtime.providers import PROVIDERS, available_providers, find_provider, is_available, plug_in_devices
+from engine.runtime.placement import Placement, canonical
+from engine.runtime.providers import (
+    DECODERS,
+    PROVIDERS,
+    available_providers,
+    built_in_providers,
+    find_provider,
+    is_available,
+    plug_in_devices,
+)
 from engine.runtime.sessions import open_session
 
 ROOT = Path(__file__).parents[2]
 CPU = "CPUExecutionProvider"
+OPENVINO = PROVIDERS["openvino"]
 TENSORRT = ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)
 ENCODER = GraphFile(
     "encoder",
@@ -65,11 +77,12 @@ class FakeRuntime:
 
     @staticmethod
     def device(name: str, number: int) -> Any:
-        kind = types.SimpleNamespace(name="CPU" if name == PROVIDERS["openvino"].ort_name else "GPU")
-        return types.SimpleNamespace(ep_name=name, number=number, device=types.SimpleNamespace(type=kind))
+        kind = types.SimpleNamespace(name="CPU" if name in (CPU, PROVIDERS["openvino"].ort_name) else "GPU")
+        hardware = types.SimpleNamespace(type=kind, vendor="maker", device_id=number)
+        return types.SimpleNamespace(ep_name=name, number=number, device=hardware)
 
     def get_available_providers(self) -> list[str]:
-        return list(self.built_in)
+        return [*self.built_in, *(name for name, _ in self.registered)]
 
     def register_execution_provider_library(self, name: str, path: str) -> None:
         if self.fault:
@@ -78,7 +91,8 @@ class FakeRuntime:
         self.registered.append((name, path))
 
     def get_ep_devices(self) -> list[Any]:
-        return self.devices
+        there = {*self.built_in, *(name for name, _ in self.registered)}
+        return [device for device in self.devices if device.ep_name in there]
 
     def SessionOptions(self) -> Any:  # noqa: N802
         made = types.SimpleNamespace(added=[], entries={})
@@ -204,18 +218,15 @@ def test_tensorrt_gets_device_precision_and_profiles() -> None:
     assert modes == [("1", "0"), ("1", "0"), ("0", "1")]
 
 
-def test_profiles_without_a_word_are_those_of_the_batches() -> None:
-    options = RuntimeOptions().for_batches(40, 3, 512)
-    assert (options.profile_images, options.profile_rows) == ((1, 48, 48), (1, 128, 512))
-    chosen = RuntimeOptions(profile_images=(1, 2, 4), profile_rows=(4, 5, 6))
-    assert chosen.for_batches(2, 3, 512) == chosen
-    assert RuntimeOptions().for_batches(1, 600, 512).profile_rows == (1, 1024, 1024)
+def test_a_profile_without_a_word_is_that_of_the_batches() -> None:
+    assert RuntimeOptions().for_batches(40).profile_images == (1, 48, 48)
+    assert RuntimeOptions(profile_images=(1, 2, 4)).for_batches(2).profile_images == (1, 2, 4)
 
 
 def test_a_profile_for_smaller_batches_is_refused() -> None:
-    assert RuntimeOptions(profile_images=(1, 24, 24)).for_batches(20, 3, 512).profile_images == (1, 24, 24)
+    assert RuntimeOptions(profile_images=(1, 24, 24)).for_batches(20).profile_images == (1, 24, 24)
     with pytest.raises(OptionsError, match=r"profile_images must be at least 24 at most, for batch_size=20"):
-        RuntimeOptions(profile_images=(1, 20, 20)).for_batches(20, 3, 512)
+        RuntimeOptions(profile_images=(1, 20, 20)).for_batches(20)
 
 
 def test_profiles_follow_the_images_for_the_encoder() -> None:
@@ -225,23 +236,12 @@ def test_profiles_follow_the_images_for_the_encoder() -> None:
         assert shapes == ["pixels:1x8x8x3", "pixels:16x8x8x3", "pixels:64x8x8x3"]
 
 
-def test_every_dynamic_input_of_a_real_bundle_has_its_extent_in_the_profiles(tiny_bundle: Path) -> None:
-    for graph in Bundle.load(tiny_bundle).manifest.graphs:
-        options = PROVIDERS["tensorrt-rtx"].options(RuntimeOptions(), graph)
-        for kind in ("min", "opt", "max"):
-            shapes = dict(shape.split(":") for shape in options[f"nv_profile_{kind}_shapes"].split(","))
-            dynamic = {t.name for t in graph.inputs if any(isinstance(extent, str) for extent in t.shape)}
-            assert shapes.keys() == dynamic
-            assert all(extent.isdigit() for shape in shapes.values() for extent in shape.split("x"))
-
-
-def test_tensorrt_rtx_gets_device_profiles_and_no_top_k() -> None:
-    assert PROVIDERS["tensorrt-rtx"].options(RuntimeOptions(device_id=3, profile_rows=(2, 4, 8)), STEP) == {
+def test_tensorrt_rtx_gets_device_and_profiles() -> None:
+    assert PROVIDERS["tensorrt-rtx"].options(RuntimeOptions(device_id=3, profile_images=(2, 4, 8)), ENCODER) == {
         "device_id": "3",
-        "nv_op_types_to_exclude": "TopK",
-        "nv_profile_min_shapes": "token_ids:2,hidden:2x5,bias:1x9",
-        "nv_profile_opt_shapes": "token_ids:4,hidden:4x5,bias:1x9",
-        "nv_profile_max_shapes": "token_ids:8,hidden:8x5,bias:8x9",
+        "nv_profile_min_shapes": "pixels:2x8x8x3",
+        "nv_profile_opt_shapes": "pixels:4x8x8x3",
+        "nv_profile_max_shapes": "pixels:8x8x8x3",
     }
 
 
@@ -253,19 +253,56 @@ def test_openvino_computes_in_f32_on_the_threads_given() -> None:
     assert json.loads(three["load_config"])["CPU"]["INFERENCE_NUM_THREADS"] == 3
 
 
+# --- two halves
+
+
 @pytest.mark.parametrize(
-    ("name", "device"),
+    ("name", "encoder", "decoder", "shown"),
     [
-        ("cpu", ("cpu", 0)),
-        ("cuda", ("cuda", 2)),
-        ("tensorrt", ("cuda", 2)),
-        ("tensorrt-rtx", ("cpu", 0)),
-        ("openvino", ("cpu", 0)),
+        ("cpu", "cpu", "cpu", "cpu"),
+        ("cpu+cpu", "cpu", "cpu", "cpu"),
+        ("cuda", "cuda", "cuda", "cuda"),
+        ("cuda+cpu", "cuda", "cpu", "cuda+cpu"),
+        ("tensorrt", "tensorrt", "cuda", "tensorrt+cuda"),
+        ("tensorrt+cpu", "tensorrt", "cpu", "tensorrt+cpu"),
+        ("openvino", "openvino", "cpu", "openvino+cpu"),
     ],
 )
-def test_state_lives_where_the_provider_computes(tiny_bundle: Path, name: str, device: tuple[str, int]) -> None:
-    graphs = Graphs(Bundle.load(tiny_bundle), PROVIDERS[name], "fp32", RuntimeOptions(device_id=2))
-    assert graphs.device == device
+def test_each_half_of_a_model_has_its_provider(
+    monkeypatch: pytest.MonkeyPatch, name: str, encoder: str, decoder: str, shown: str
+) -> None:
+    install(monkeypatch, FakeRuntime((*TENSORRT[:2], OPENVINO.ort_name, CPU)))
+    placement = Placement.of(name)
+    assert placement.name == canonical(name) == canonical(shown) == shown
+    assert placement.provider("encoder").name == encoder
+    assert {placement.provider(graph).name for graph in GRAPHS if graph != "encoder"} == {decoder}
+    assert [provider.name for provider in placement.providers] == list(dict.fromkeys((encoder, decoder)))
+
+
+def test_no_provider_leaves_its_decoder_to_one_with_memory_of_its_own() -> None:
+    assert {PROVIDERS[provider.decoder].name for provider in PROVIDERS.values()} <= set(DECODERS)
+    assert all(PROVIDERS[name].plug_in is None for name in DECODERS)
+
+
+@pytest.mark.parametrize("name", ["cpu+openvino", "openvino+openvino", "cuda+tensorrt"])
+def test_a_decoder_on_a_provider_of_encoders_is_refused_with_what_may_run_it(name: str) -> None:
+    encoder, decoder = name.split("+")
+    with pytest.raises(ProviderError, match=rf"{decoder}, which runs encoders only: choose {encoder}\+cpu or"):
+        canonical(name)
+
+
+@pytest.mark.parametrize("name", ["cpu+", "cpu+gpu", "+cpu", "cpu+cuda+cpu"])
+def test_a_half_that_is_unknown_is_named(name: str) -> None:
+    with pytest.raises(
+        ProviderError, match=r"provider '(|gpu|cuda\+cpu)' is unknown: choose auto, .* encoder\+decoder"
+    ):
+        canonical(name)
+
+
+def test_both_halves_have_to_be_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeRuntime())
+    with pytest.raises(ProviderError, match="provider 'cuda' is not available here"):
+        Placement.of("cpu+cuda")
 
 
 # --- asking for one
@@ -315,6 +352,7 @@ def test_auto_tries_cuda_first_and_takes_the_cpu_where_cuda_does_not_start(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = install(monkeypatch, FakeRuntime(("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)))
+    monkeypatch.setattr("engine.captioner.require_shown", lambda graphs: None)  # nothing runs here
     assert Captioner(tiny_bundle).provider == "cuda"
     runtime.runs_on = [CPU]  # no driver: ONNX Runtime drops the provider
     with pytest.warns(RuntimeWarning, match="'cuda' could not be started .* going on to the next provider") as warned:
@@ -358,7 +396,7 @@ def test_a_session_gets_its_provider_alone_with_its_options(monkeypatch: pytest.
 
 
 def test_threads_reach_the_real_sessions(tiny_bundle: Path) -> None:
-    graphs = Graphs(Bundle.load(tiny_bundle), PROVIDERS["cpu"], "fp32", RuntimeOptions(threads=1))
+    graphs = Graphs(Bundle.load(tiny_bundle), Placement.of("cpu"), "fp32", RuntimeOptions(threads=1))
     assert graphs.session("search_step").get_session_options().intra_op_num_threads == 1
     assert graphs.session("search_step") is graphs.session("search_step")
 
@@ -368,13 +406,6 @@ def test_what_tensorrt_refuses_runs_on_cuda(bundle: Path, monkeypatch: pytest.Mo
     session = open_session(bundle, ENCODER, PROVIDERS["tensorrt"], RuntimeOptions(device_id=1))
     assert [name for name, _ in session.providers] == ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
     assert [options["device_id"] for _, options in session.providers] == ["1", "1"]
-
-
-def test_with_tensorrt_the_decoder_runs_on_cuda(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, FakeRuntime(TENSORRT))
-    runtime = RuntimeOptions(cuda_graphs=True)
-    session = open_session(bundle, STEP, PROVIDERS["tensorrt"], runtime)
-    assert session.providers == [("CUDAExecutionProvider", PROVIDERS["cuda"].options(runtime, STEP))]
 
 
 def test_nodes_that_a_device_leaves_to_the_host_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,8 +440,6 @@ def test_threads_do_not_spin_on_when_a_run_is_over(
 
 # --- plug-ins
 
-OPENVINO = PROVIDERS["openvino"]
-
 
 def with_openvino(monkeypatch: pytest.MonkeyPatch, *devices: str) -> FakeRuntime:
     return install(monkeypatch, FakeRuntime(devices=devices), OPENVINO.plug_in)
@@ -430,6 +459,37 @@ def test_a_plug_in_is_registered_once_in_a_process_even_by_many_threads(monkeypa
     assert {tuple(device.number for device in devices) for devices in answers} == {(1,)}
     assert available_providers() == ["cpu", "openvino"]
     assert len(runtime.registered) == 1
+
+
+def test_a_plug_in_is_no_built_in_provider_once_it_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_openvino(monkeypatch, CPU, OPENVINO.ort_name)
+    for _ in range(2):  # ONNX Runtime lists what was registered among what it holds
+        assert is_available(OPENVINO)
+        assert built_in_providers() == [CPU]
+    session = open_session(Path("bundle"), ENCODER, find_provider("openvino"), RuntimeOptions())
+    assert session.providers is None
+    assert session.settings.added
+
+
+def test_a_plug_in_that_finds_no_device_is_still_not_here_once_it_is_registered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_openvino(monkeypatch, CPU)
+    assert [is_available(OPENVINO) for _ in range(3)] == [False] * 3
+
+
+def test_a_plug_in_that_somebody_else_registered_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = with_openvino(monkeypatch, CPU, OPENVINO.ort_name)
+    runtime.register_execution_provider_library(OPENVINO.ort_name, "/elsewhere.so")
+    assert is_available(OPENVINO)
+    assert runtime.registered == [(OPENVINO.ort_name, "/elsewhere.so")]
+
+
+def test_what_a_machine_is_called_does_not_change_when_a_plug_in_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_openvino(monkeypatch, CPU, OPENVINO.ort_name)
+    before = installed_providers(), gpus()
+    assert is_available(OPENVINO)
+    assert (installed_providers(), gpus()) == before
 
 
 def test_a_plug_in_session_runs_on_the_plug_ins_devices(monkeypatch: pytest.MonkeyPatch) -> None:

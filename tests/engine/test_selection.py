@@ -148,7 +148,7 @@ def test_what_is_asked_for_by_name_wins_over_what_was_measured() -> None:
     assert tried(TWO, machine, provider="cpu") == [("cpu", "int8", 1)]
     assert tried(TWO, machine, precision="fp32") == [("cpu", "fp32", 0), ("cuda", "fp32", 0)]
     assert tried(TWO, machine, provider="cuda") == [("cuda", "fp32", 0)]
-    assert tried(TWO, machine, provider="openvino", precision="fp32") == [("openvino", "fp32", 0)]
+    assert tried(TWO, machine, provider="openvino", precision="fp32") == [("openvino+cpu", "fp32", 0)]
     assert tried(TWO, machine, provider="cpu", runtime=RuntimeOptions(threads=3)) == [("cpu", "int8", 3)]
     assert select(TWO, Request(provider="cpu", precision="fp32"), machine)[0].why == "asked for"
 

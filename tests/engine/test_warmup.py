@@ -38,7 +38,7 @@ class Recorder:
 
     def __init__(self, graphs: Any) -> None:
         self.graphs = graphs
-        self.device = ("cuda", 0)
+        self.on_device = True
         self.kinds: list[tuple[int, int, bool]] = []
 
     def __getattr__(self, name: str) -> Any:

@@ -1,0 +1,54 @@
+"""Where the two halves of a model run: the encoder's provider and the decoder's. Opens nothing."""
+
+from dataclasses import dataclass
+
+from engine.errors import ProviderError
+from engine.runtime.providers import DECODERS, PROVIDERS, Provider, find_provider
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The providers of one captioner. Users write it as "cuda", with the decoder that suits, or as "cuda+cpu"."""
+
+    encoder: Provider
+    decoder: Provider
+
+    @classmethod
+    def of(cls, name: str) -> "Placement":
+        """Returns what a name stands for. Raises ProviderError for a provider that is unknown or not here."""
+        encoder, _, decoder = canonical(name).partition("+")
+        return cls(find_provider(encoder), find_provider(decoder or encoder))
+
+    @property
+    def name(self) -> str:
+        """The name that `of` takes: both providers where they differ."""
+        return canonical(f"{self.encoder.name}+{self.decoder.name}")
+
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """The providers, each once."""
+        return tuple(dict.fromkeys((self.encoder, self.decoder)))
+
+    def provider(self, graph: str) -> Provider:
+        """Returns the provider that runs a graph."""
+        return self.encoder if graph == "encoder" else self.decoder
+
+
+def canonical(name: str) -> str:
+    """Returns the one name of a placement: "openvino" is "openvino+cpu", and "cpu+cpu" is "cpu".
+
+    Raises ProviderError for an unknown provider, and for a decoder's that runs encoders only.
+    """
+    encoder, plus, decoder = name.partition("+") if isinstance(name, str) else (name, "", "")
+    for part in (encoder, decoder) if plus else (encoder,):
+        if part not in PROVIDERS:
+            raise ProviderError(
+                f"provider {part!r} is unknown: choose auto, {', '.join(PROVIDERS)}, or two of them as encoder+decoder"
+            )
+    decoder = decoder or PROVIDERS[encoder].decoder
+    if decoder not in DECODERS:
+        raise ProviderError(
+            f"provider {name!r} would run the decoder on {decoder}, which runs encoders only: "
+            f"choose {' or '.join(f'{encoder}+{other}' for other in DECODERS)}"
+        )
+    return encoder if encoder == decoder else f"{encoder}+{decoder}"
