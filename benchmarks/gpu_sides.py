@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.conformance import LAWS, judge
 from engine import Beam, Captioner, Greedy, RuntimeOptions
 from engine.bundle import Bundle
 from engine.decoding.decode import decode
@@ -258,10 +259,16 @@ def check(side: Side, precision: str, task: Task) -> dict[str, Any]:
 
 
 def work(kind: Kind, task: Task) -> Iterator[dict[str, Any]]:
-    """Checks a side, then times it: yields {"check": ...}, then {"batch", "work", "ms"} for each figure."""
+    """Checks a side, then times it: yields {"check": ...}, then {"batch", "work", "ms"} for each figure.
+
+    The engine has to keep every law of `conformance` too.
+    """
     start = time.perf_counter()
     side = kind.make(task.bundle, max(task.batches))
     checked = check(side, kind.precision, task)
+    if checked["fault"] is None and isinstance(side, Engine):
+        checked["laws"] = len(LAWS)
+        checked["fault"] = "; ".join(f"{v.law}: {v.fault}" for v in judge(side.captioner) if v.fault) or None
     yield {"check": checked, "seconds_to_start": time.perf_counter() - start}
     if checked["fault"]:
         return
