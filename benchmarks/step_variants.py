@@ -175,7 +175,7 @@ class Timed:
             "bias": np.zeros((1, words), np.float32),
             "k": np.array([k]),
             "uniforms": 1 - random.random(rows, dtype=np.float32),
-            "temperature": np.ones(1, np.float32),
+            "temperature": np.ones(rows, np.float32),
         }
         self._binding = self._session.io_binding()
         for value in self._session.get_inputs():

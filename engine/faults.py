@@ -13,6 +13,9 @@ from engine.vocabulary import SPECIAL_WORDS, Vocabulary, split
 
 VOCABULARY_FILE = "vocabulary.json"
 
+ROWS_OR_ONE = "rows or 1"
+"""An extent of a tensor that was the same for all rows in bundles exported before."""
+
 # inputs and outputs of each graph: dtype, then extents; a name that is no size of the manifest is a dynamic extent
 _FEATURES = {"features": ("float32", "batch", "feature_size")}
 _STATE = dict.fromkeys(("hidden", "cell"), ("float32", "rows", "units"))
@@ -36,7 +39,7 @@ _TENSORS: dict[str, tuple[dict[str, tuple[str | int, ...]], dict[str, tuple[str 
     ),
     "greedy_step": ({**_FED}, {"ids": ("int64", "rows"), "logits": ("float32", "rows"), **_NEXT}),
     "sample_step": (
-        {**_FED, "uniforms": ("float32", "rows"), "temperature": ("float32", 1)},
+        {**_FED, "uniforms": ("float32", "rows"), "temperature": ("float32", ROWS_OR_ONE)},
         {"ids": ("int64", "rows"), "log_probs": ("float32", "rows"), **_NEXT},
     ),
 }
@@ -174,9 +177,10 @@ def _tensor_fault(file: str, tensor: Tensor, expected: tuple[str | int, ...], ma
         return [f"{file}: {tensor.name} is {there} and must be {dtype} with {len(extents)}"]
     faults = []
     for found, wanted in zip(tensor.shape, extents, strict=True):
+        dynamic = isinstance(found, str) or (found, wanted) == (1, ROWS_OR_ONE)
         if wanted in sizes:
             if found != sizes[wanted]:
                 faults.append(f"{file}: {tensor.name} has the extent {found} where {wanted} is {sizes[wanted]}")
-        elif isinstance(found, str) != isinstance(wanted, str):
+        elif not dynamic if isinstance(wanted, str) else found != wanted:
             faults.append(f"{file}: {tensor.name} has the extent {found!r} where it must be {wanted!r}")
     return faults

@@ -128,14 +128,14 @@ class _Spy(StepModel):
         token_ids: np.ndarray,
         parent_rows: np.ndarray,
         bias: np.ndarray,
-        temperature: float,
+        temperatures: np.ndarray,
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         def again(model: StepModel, zeros: np.ndarray, mask: np.ndarray) -> object:
-            return model.draw(zeros, zeros, mask, temperature, np.ones(len(zeros), np.float32))
+            return model.draw(zeros, zeros, mask, np.ones(len(zeros)), np.ones(len(zeros), np.float32))
 
         self._note("draw", bias, again)
-        return self._model.draw(token_ids, parent_rows, bias, temperature, uniforms)
+        return self._model.draw(token_ids, parent_rows, bias, temperatures, uniforms)
 
     def _note(self, verb: str, bias: np.ndarray, run: Again, k: int = 0) -> None:
         self.kinds.setdefault((verb, k, len(bias) == 1), (bias, run))

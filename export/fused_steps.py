@@ -33,7 +33,7 @@ def fused_steps(decoder: CaptionDecoder, table_bytes: int = TABLE_BYTES) -> dict
 
     search_step: the k best; takes k int64 (1), gives ids int64 and log_probs (rows, candidates), best first.
     greedy_step: the best, without softmax; gives ids int64 and logits (rows).
-    sample_step: one drawn from p ** (1 / temperature); takes uniforms (rows) in (0, 1] and temperature (1), gives ids
+    sample_step: one drawn from p ** (1 / temperature); takes uniforms in (0, 1] and temperature (rows), gives ids
     int64 and log_probs (rows). Each row takes the first word, in order of id, with which the cumulative distribution
     over the words of finite bias reaches its number.
     """
@@ -148,12 +148,13 @@ def _greedy(graph: GraphBuilder, logits: str, vocabulary: int) -> None:
 
 def _sample(graph: GraphBuilder, logits: str, vocabulary: int) -> None:
     graph.input("uniforms", TensorProto.FLOAT, "rows")
-    graph.input("temperature", TensorProto.FLOAT, 1)
+    graph.input("temperature", TensorProto.FLOAT, "rows")
     one = graph.weight("one", [1])
     biased = graph.node("Add", graph.node("LogSoftmax", logits, axis=1), "bias")
     # where all words are forbidden the best is -inf, and -inf less -inf would be no number
     best = graph.node("Max", graph.node("ReduceMax", biased, one), graph.weight("lowest", LOWEST))
-    mass = graph.node("Exp", graph.node("Div", graph.node("Sub", biased, best), "temperature"))
+    heat = graph.node("Unsqueeze", "temperature", one)  # (rows, 1)
+    mass = graph.node("Exp", graph.node("Div", graph.node("Sub", biased, best), heat))
     # in two levels, first the block and then the word in it: a CumSum of all words takes longer than their logits
     axis, blocks = graph.weight("sum_axis", np.int64(1)), -(-vocabulary // BLOCK)
     padded = graph.node("Pad", mass, graph.weight("padding", [0, 0, 0, blocks * BLOCK - vocabulary]))

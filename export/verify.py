@@ -20,7 +20,7 @@ from training.model import CaptionDecoder
 
 BATCH_SIZES = (1, 2, 7, 32)
 CANDIDATES = 6
-TEMPERATURE = 0.8
+TEMPERATURES = 0.5, 2.0
 SEED = 0
 
 TOLERANCES = {"encoder": 1e-4, "decoder_init": 1e-5, "decoder_step": 1e-4, "search_step": 1e-4, "greedy decode": 1e-4}
@@ -163,10 +163,11 @@ class _Verification:
         """Returns by how much of the distribution the word drawn misses its number, or scores and states are off."""
         inputs, biased, expected_following = self._expect(decoder, rows, bias_rows=rows)
         uniforms = 1 - self.random.random(rows, dtype=np.float32)
-        inputs |= {"uniforms": uniforms, "temperature": np.array([TEMPERATURE], np.float32)}
+        temperature = self.random.uniform(*TEMPERATURES, rows).astype(np.float32)
+        inputs |= {"uniforms": uniforms, "temperature": temperature}
         outputs = ["ids", "log_probs", "next_hidden", "next_cell"]
         ids, log_probs, *following = self.sessions["sample_step"].run(outputs, inputs)
-        mass = np.exp(biased.astype(np.float64) / TEMPERATURE)
+        mass = np.exp(biased.astype(np.float64) / temperature[:, None])
         cumulative = (mass / mass.sum(axis=1, keepdims=True)).cumsum(axis=1)  # (rows, vocabulary)
         taken = np.arange(rows), ids
         below, above = cumulative[taken] - (mass / mass.sum(axis=1, keepdims=True))[taken], cumulative[taken]

@@ -12,34 +12,34 @@ from engine.errors import EngineError
 
 
 class Kind(NamedTuple):
-    """Asks of one kind can be put as one: which method of StepModel answers, and for `draw` at which temperature.
+    """Asks of one kind can be put as one: which method of StepModel answers.
 
     many: whether `step` is asked for so many candidates that it would cost the others too much.
     """
 
     verb: str
-    temperature: float = 1.0
     many: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One step of some rows: the arguments of StepModel's methods. k is 0 and uniforms None where they mean nothing."""
+    """One step of some rows: the arguments of StepModel's methods. k is 0, and what is drawn by None, where unused."""
 
     kind: Kind
     token_ids: np.ndarray  # (rows,)
     parent_rows: np.ndarray  # (rows,)
     bias: np.ndarray  # (1 or rows, vocabulary)
     k: int = 0
+    temperatures: np.ndarray | None = None  # (rows,)
     uniforms: np.ndarray | None = None  # (rows,)
 
     def put(self, model: StepModel) -> tuple[np.ndarray, np.ndarray]:
         """Returns the model's answer: ids and how good they are, (rows, k) or (rows,)."""
         if self.kind.verb == "step":
             return model.step(self.token_ids, self.parent_rows, self.bias, self.k)
-        if self.uniforms is None:
+        if self.temperatures is None or self.uniforms is None:
             return model.best(self.token_ids, self.parent_rows, self.bias)
-        return model.draw(self.token_ids, self.parent_rows, self.bias, self.kind.temperature, self.uniforms)
+        return model.draw(self.token_ids, self.parent_rows, self.bias, self.temperatures, self.uniforms)
 
 
 def together(asks: Sequence[Ask]) -> Ask:
@@ -54,6 +54,7 @@ def together(asks: Sequence[Ask]) -> Ask:
         at = 0
         for ask, count in zip(asks, rows, strict=True):
             bias[at : (at := at + count)] = ask.bias
+    temperatures = [ask.temperatures for ask in asks if ask.temperatures is not None]
     uniforms = [ask.uniforms for ask in asks if ask.uniforms is not None]
     return replace(
         first,
@@ -61,6 +62,7 @@ def together(asks: Sequence[Ask]) -> Ask:
         parent_rows=np.concatenate([ask.parent_rows for ask in asks]),
         bias=bias,
         k=max(ask.k for ask in asks),
+        temperatures=np.concatenate(temperatures) if temperatures else None,
         uniforms=np.concatenate(uniforms) if uniforms else None,
     )
 

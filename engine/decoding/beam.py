@@ -10,7 +10,7 @@ import numpy as np
 from engine.decoding.allowed import Allowed
 from engine.decoding.ask import Ask, Kind
 from engine.decoding.rules import Rules
-from engine.decoding.search import Search, common
+from engine.decoding.search import Draw, Search, common
 from engine.decoding.sentences import Growing, Sentence, divisors, ranked
 
 
@@ -62,7 +62,7 @@ class BeamSearch(Search):
         self._parents = np.empty(0, np.int64)  # (rows,) the model's rows to continue
         self._allowed: Allowed | None = None
 
-    def join(self, owners: Sequence[Any], state_rows: np.ndarray, seeds: Sequence[int | None] = ()) -> None:
+    def join(self, owners: Sequence[Any], state_rows: np.ndarray, draws: Sequence[Draw] = ()) -> None:
         """Takes images in: see Search."""
         images = len(owners)
         totals = np.full((images, self._width), -np.inf)

@@ -11,7 +11,7 @@ from engine.decoding.beam import BeamSearch
 from engine.decoding.independent import Choose, Drawn, DrawnFromBest, Likeliest, RowSearch, Unscored
 from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules
-from engine.decoding.search import Search
+from engine.decoding.search import Draw, Search
 from engine.decoding.sentences import Sentence
 from engine.manifest import Defaults
 from engine.options import Beam, Constraints, Decoding, Sample
@@ -31,8 +31,7 @@ def decode(
     calibration: the coefficients of `confidence`.
     """
     search = begin(decoding, Rules.of(decoding, vocabulary, defaults), defaults)
-    seeds = [decoding.seed] * model.images if isinstance(decoding, Sample) else ()
-    found = run(model, search, seeds)
+    found = run(model, search, draws_of([decoding] * model.images))
     return [caption(sentences, vocabulary, decoding, calibration) for sentences in found]
 
 
@@ -61,18 +60,23 @@ def begin(decoding: Decoding, rules: Rules, defaults: Defaults) -> Search:
             )
         case Sample() if decoding.top_k or decoding.top_p < 1:
             k = min(decoding.top_k or rules.vocabulary_size, rules.vocabulary_size)
-            choose = DrawnFromBest(decoding.temperature, k, decoding.top_p)
+            choose = DrawnFromBest(k, decoding.top_p)
         case Sample():
-            choose = Drawn(decoding.temperature)
+            choose = Drawn()
         case _:
             choose = Likeliest() if decoding.with_scores else Unscored(rules)
     return RowSearch(rules, choose, num_rows=num_rows, length_penalty=penalty)
 
 
-def run(model: StepModel, search: Search, seeds: Sequence[int | None] = ()) -> list[list[Sentence]]:
+def draws_of(decodings: Sequence[Decoding]) -> list[Draw]:
+    """Returns what images that share a search have of their own; nothing where nothing is drawn."""
+    return [Draw(decoding.seed, decoding.temperature) for decoding in decodings if isinstance(decoding, Sample)]
+
+
+def run(model: StepModel, search: Search, draws: Sequence[Draw] = ()) -> list[list[Sentence]]:
     """Decodes the images that a model holds; returns the sentences of each. Raises EngineError for NaN."""
     found: dict[int, list[Sentence]] = {}
-    search.join(range(model.images), np.arange(model.images), seeds)
+    search.join(range(model.images), np.arange(model.images), draws)
     while len(found) < model.images:
         ids, values = search.ask().put(model)
         if no_numbers(values) is not None:

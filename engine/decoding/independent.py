@@ -10,7 +10,7 @@ import numpy as np
 from engine.decoding.allowed import Allowed
 from engine.decoding.ask import Ask, Kind
 from engine.decoding.rules import Rules
-from engine.decoding.search import Search, common
+from engine.decoding.search import Draw, Search, common
 from engine.decoding.sentences import Growing, Sentence, divisors, ranked
 
 MANY = 64  # candidates of a step from which to find them takes longer than to compute what they are
@@ -26,11 +26,11 @@ class Choose(Protocol):
         ...
 
     def choose(
-        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, uniforms: np.ndarray
+        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, temperatures: np.ndarray, uniforms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids and log_probs, both (rows,), -inf where nothing may follow.
 
-        uniforms, float32 (rows,), are random numbers in (0, 1].
+        temperatures and uniforms, random numbers in (0, 1], are (rows,) where tokens are drawn.
         """
         ...
 
@@ -46,7 +46,8 @@ class RowSearch(Search):
         self._divisors = divisors(rules.max_length, length_penalty)
         self._growing = Growing(rules.max_length, rules.start_id)
         self._rows: list[tuple[_Image, int]] = []  # image and sample of each row
-        self._uniforms = np.empty((0, rules.max_length), np.float32)  # (rows, length)
+        self._temperatures = np.empty(0)  # (rows,), none where nothing is drawn
+        self._uniforms = np.empty((0, rules.max_length), np.float32)  # (rows, length), likewise
         self._last = np.empty(0, np.int64)  # (rows,) the tokens to feed
         self._parents = np.empty(0, np.int64)  # (rows,) the model's rows to continue
         self._allowed: Allowed | None = None
@@ -56,7 +57,7 @@ class RowSearch(Search):
         """Of the images that are not done: see Search."""
         return list(dict.fromkeys(image.owner for image, _ in self._rows))
 
-    def join(self, owners: Sequence[Any], state_rows: np.ndarray, seeds: Sequence[int | None] = ()) -> None:
+    def join(self, owners: Sequence[Any], state_rows: np.ndarray, draws: Sequence[Draw] = ()) -> None:
         """Takes images in: see Search. The same seed gives an image the same numbers wherever it stands."""
         rows = len(owners) * self._num_rows
         for owner in owners:
@@ -65,8 +66,10 @@ class RowSearch(Search):
         self._last = np.concatenate((self._last, np.full(rows, self._rules.start_id)))
         self._parents = np.concatenate((self._parents, np.repeat(state_rows, self._num_rows)))
         self._growing.join(rows)
-        if seeds:
-            self._uniforms = np.concatenate((self._uniforms, self._numbers(seeds)))
+        if draws:
+            heats = np.repeat([float(draw.temperature) for draw in draws], self._num_rows)
+            self._temperatures = np.concatenate((self._temperatures, heats))
+            self._uniforms = np.concatenate((self._uniforms, self._numbers([draw.seed for draw in draws])))
 
     def leave(self, owners: set[Any]) -> None:
         """Gives up images: see Search."""
@@ -79,13 +82,14 @@ class RowSearch(Search):
         growing = self._growing
         self._allowed = self._rules.allowed(growing.written(), growing.column - growing.begin)
         bias, k = self._choose.wants(self._allowed)
-        uniforms = self._drawn_from() if self.kind.verb == "draw" else None
-        return Ask(self.kind, self._last, self._parents, bias, k, uniforms)
+        if self.kind.verb != "draw":
+            return Ask(self.kind, self._last, self._parents, bias, k)
+        return Ask(self.kind, self._last, self._parents, bias, k, self._temperatures, self._drawn_from())
 
     def tell(self, ids: np.ndarray, values: np.ndarray, first_row: int) -> list[tuple[Any, list[Sentence]]]:
         """Takes the answer: see Search."""
         assert self._allowed is not None, "it asked before"
-        last, gained = self._choose.choose(self._allowed, ids, values, self._drawn_from())
+        last, gained = self._choose.choose(self._allowed, ids, values, self._temperatures, self._drawn_from())
         positions = self._growing.column - self._growing.begin
         stuck = gained == -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
         over = stuck | (last == self._rules.end_id) | (positions == self._rules.max_length - 1)
@@ -123,7 +127,7 @@ class RowSearch(Search):
         self._growing.take(rows)
         self._rows = [self._rows[row] for row in rows.tolist()]
         if len(self._uniforms):
-            self._uniforms = self._uniforms[rows]
+            self._temperatures, self._uniforms = self._temperatures[rows], self._uniforms[rows]
 
     def _sentence(self, tokens: np.ndarray, log_probs: np.ndarray) -> Sentence:
         padded = np.zeros(self._rules.max_length, np.float32)
@@ -165,7 +169,7 @@ class Likeliest(Choose):
         return allowed.bias, allowed.candidates(1)
 
     def choose(
-        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, uniforms: np.ndarray
+        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, temperatures: np.ndarray, uniforms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids and log_probs."""
         if allowed.banned is None:
@@ -187,26 +191,25 @@ class Unscored(Likeliest):
         return (allowed.bias, 0) if self._plain else super().wants(allowed)
 
     def choose(
-        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, uniforms: np.ndarray
+        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, temperatures: np.ndarray, uniforms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids and NaN."""
         if not self._plain:
-            ids, values = super().choose(allowed, ids, values, uniforms)
+            ids, values = super().choose(allowed, ids, values, temperatures, uniforms)
         return ids, np.where(values == -np.inf, values, np.float32(nan))
 
 
 class Drawn(Choose):
     """Draws from p ** (1 / temperature) over the whole vocabulary."""
 
-    def __init__(self, temperature: float) -> None:
-        self.kind = Kind("draw", temperature)
+    kind = Kind("draw")
 
     def wants(self, allowed: Allowed) -> tuple[np.ndarray, int]:
         """Returns bias and k of the question."""
         return allowed.mask(), 0
 
     def choose(
-        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, uniforms: np.ndarray
+        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, temperatures: np.ndarray, uniforms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns what the model drew."""
         return ids, values
@@ -219,9 +222,8 @@ class DrawnFromBest(Choose):
     cumulative distribution reaches its random number.
     """
 
-    def __init__(self, temperature: float, k: int, top_p: float) -> None:
+    def __init__(self, k: int, top_p: float) -> None:
         self.kind = Kind("step", many=k > MANY)
-        self._temperature = temperature
         self._k = k
         self._top_p = top_p
 
@@ -230,13 +232,13 @@ class DrawnFromBest(Choose):
         return allowed.mask(), self._k
 
     def choose(
-        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, uniforms: np.ndarray
+        self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, temperatures: np.ndarray, uniforms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids and log_probs."""
         # the best token always counts 1, so nothing overflows; where all are forbidden the first is as good as any
         best = np.maximum(values[:, :1], np.finfo(np.float32).min)
         with np.errstate(over="ignore"):  # a tiny temperature leaves the others no probability, as it should
-            cumulative = np.exp((values - best).astype(np.float64) / self._temperature).cumsum(axis=1)  # (rows, k)
+            cumulative = np.exp((values - best).astype(np.float64) / temperatures[:, None]).cumsum(axis=1)  # (rows, k)
         rows = np.arange(len(ids))
         nucleus = (cumulative < self._top_p * cumulative[:, -1:]).sum(axis=1)  # last token that takes part
         draws = uniforms * cumulative[rows, nucleus]

@@ -47,14 +47,14 @@ class StepModel(Protocol):
         token_ids: np.ndarray,
         parent_rows: np.ndarray,
         bias: np.ndarray,
-        temperature: float,
+        temperatures: np.ndarray,
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns a next token drawn from p ** (1 / temperature), p being the distribution over the allowed tokens.
 
-        uniforms, float32 (rows,) in (0, 1], say where: a row takes the first token, in order of id, with which the
-        cumulative distribution reaches its number. Returns ids int64 and log_probs float32, both (rows,), at
-        temperature 1; log_prob is -inf where bias forbids all tokens.
+        temperatures are above 0, (rows,). uniforms, float32 (rows,) in (0, 1], say where: a row takes the first token,
+        in order of id, with which the cumulative distribution reaches its number. Returns ids int64 and
+        log_probs float32, both (rows,), at temperature 1; log_prob is -inf where bias forbids all tokens.
         """
         words = bias.shape[1]
         ids, log_probs = self.step(token_ids, parent_rows, bias, words)  # (rows, words)
@@ -62,6 +62,6 @@ class StepModel(Protocol):
         np.put_along_axis(by_id, ids, log_probs, axis=1)
         best = np.maximum(log_probs[:, :1], np.finfo(np.float32).min)
         with np.errstate(over="ignore"):  # a tiny temperature leaves all but the best no probability, as it should
-            cumulative = np.exp((by_id - best) / temperature).cumsum(axis=1)
+            cumulative = np.exp((by_id - best) / temperatures[:, None]).cumsum(axis=1)
         chosen = (cumulative < uniforms[:, None] * cumulative[:, -1:]).sum(axis=1)
         return chosen, by_id[np.arange(len(ids)), chosen]

@@ -1,12 +1,19 @@
 """What every search can do: take images in at any step, ask, be told, and say which images are done."""
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from engine.decoding.ask import Ask, Kind
 from engine.decoding.sentences import Sentence
+
+
+class Draw(NamedTuple):
+    """What each image of a search has of its own where tokens are drawn."""
+
+    seed: int | None
+    temperature: float
 
 
 class Search(Protocol):
@@ -19,8 +26,11 @@ class Search(Protocol):
     owners: list[Any]
     """Of the images that are not done, in the order of their rows."""
 
-    def join(self, owners: Sequence[Any], state_rows: np.ndarray, seeds: Sequence[int | None]) -> None:
-        """Takes images in: state_rows, int64 (images,), are the rows of the model that hold their first states."""
+    def join(self, owners: Sequence[Any], state_rows: np.ndarray, draws: Sequence[Draw]) -> None:
+        """Takes images in: state_rows, int64 (images,), are the rows of the model that hold their first states.
+
+        draws: one for each image, where the search draws.
+        """
         ...
 
     def leave(self, owners: set[Any]) -> None:

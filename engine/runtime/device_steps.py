@@ -13,7 +13,7 @@ import numpy as np
 from engine.decoding.model import StepModel
 from engine.runtime.buckets import bucket
 from engine.runtime.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Lanes, Parcel
-from engine.runtime.steps import TEMPERATURES
+from engine.runtime.steps import TEMPERATURES, takes_one_temperature, too_few_temperatures
 
 ALIGNED_ROWS = ALIGNMENT // 4
 """States of admitted images begin at a multiple of it: aligned, however many units a row has."""
@@ -100,13 +100,15 @@ class DeviceSteps(StepModel):
         token_ids: np.ndarray,
         parent_rows: np.ndarray,
         bias: np.ndarray,
-        temperature: float,
+        temperatures: np.ndarray,
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns a next token drawn from the whole distribution: see StepModel."""
         if "sample_step" not in self._graphs:
-            return super().draw(token_ids, parent_rows, bias, temperature, uniforms)
-        heat = np.array([min(max(temperature, TEMPERATURES[0]), TEMPERATURES[1])], np.float32)
+            return super().draw(token_ids, parent_rows, bias, temperatures, uniforms)
+        if too_few_temperatures(self._device.session("sample_step"), temperatures):
+            return super().draw(token_ids, parent_rows, bias, temperatures, uniforms)
+        heat = temperatures.clip(*TEMPERATURES)
         given = {"token_ids": token_ids, "parent_rows": parent_rows, "uniforms": uniforms, "temperature": heat}
         return self._run("sample_step", bias, given)
 
@@ -117,8 +119,9 @@ class DeviceSteps(StepModel):
         with self._device.turn():
             run = self._lane.run(Kind(graph, self._slot, bucket(rows), k, len(bias) == 1))
             for name, array in inputs.items():
-                run.inputs.arrays[name][: len(array)] = array
-                run.inputs.arrays[name][len(array) :] = array[0]
+                place = run.inputs.arrays[name]
+                place[: len(array)] = array[: len(place)]  # of equal temperatures one, where the graph takes one
+                place[len(array) :] = array[0]
             run.inputs.send()
             self._lane.send_bias(run, bias)
             run.session.run_with_iobinding(run.binding, run.options)
@@ -192,8 +195,11 @@ class _StepLane:
 
     def _bind(self, kind: Kind) -> _Run:
         device, rows, session = self._device, (kind.rows,), self._device.session(kind.graph)
-        drawn: dict[str, Any] = {"uniforms": (np.float32, rows), "temperature": (np.float32, (1,))}
         shape = (kind.rows, kind.k) if kind.graph == "search_step" else rows
+        drawn: dict[str, Any] = {}
+        if kind.graph == "sample_step":
+            heats = (1,) if takes_one_temperature(session) else rows
+            drawn = {"uniforms": (np.float32, rows), "temperature": (np.float32, heats)}
         values = "logits" if kind.graph == "greedy_step" else "log_probs"
         run = _Run(
             session=session,
@@ -203,7 +209,7 @@ class _StepLane:
                 device,
                 token_ids=(np.int64, rows),
                 parent_rows=(np.int64, rows),
-                **(drawn if kind.graph == "sample_step" else {}),
+                **drawn,
             ),
             outputs=Parcel(device, ids=(np.int64, shape), **{values: (np.float32, shape)}),
             k=np.array([kind.k], np.int64),

@@ -20,6 +20,16 @@ TEMPERATURES = 1e-30, 1e30
 """Beyond these single precision knows only 0 and infinity; the distribution is as sharp or as flat as it can be."""
 
 
+def takes_one_temperature(sample_step: Any) -> bool:
+    """Says whether a session's graph has one temperature for all rows, as those exported before had."""
+    return any(value.name == "temperature" and value.shape == [1] for value in sample_step.get_inputs())
+
+
+def too_few_temperatures(sample_step: Any, temperatures: np.ndarray) -> bool:
+    """Says whether a session's graph has one temperature where those of the rows differ."""
+    return bool((temperatures != temperatures[0]).any()) and takes_one_temperature(sample_step)
+
+
 class Steps(StepModel):
     """A StepModel in the host's memory, which only providers without memory of their own read as it is: see DECODERS.
 
@@ -74,13 +84,16 @@ class Steps(StepModel):
         token_ids: np.ndarray,
         parent_rows: np.ndarray,
         bias: np.ndarray,
-        temperature: float,
+        temperatures: np.ndarray,
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns a next token drawn from the whole distribution: see StepModel."""
+        if too_few_temperatures(self._graphs.session("sample_step", self._threads), temperatures):
+            return super().draw(token_ids, parent_rows, bias, temperatures, uniforms)
         bound = self._feed("sample_step", token_ids, parent_rows, bias)
+        heat = bound.inputs["temperature"]
+        heat[:] = temperatures[: len(heat)].clip(*TEMPERATURES)
         bound.inputs["uniforms"][:] = uniforms
-        bound.inputs["temperature"][0] = min(max(temperature, TEMPERATURES[0]), TEMPERATURES[1])
         return self._run(bound)
 
     def _feed(
@@ -116,7 +129,8 @@ class Steps(StepModel):
         if graph == "search_step":
             inputs["k"] = np.array([k], np.int64)
         elif graph == "sample_step":
-            inputs |= {"uniforms": np.empty(rows, np.float32), "temperature": np.empty(1, np.float32)}
+            heats = 1 if takes_one_temperature(session) else rows
+            inputs |= {"uniforms": np.empty(rows, np.float32), "temperature": np.empty(heats, np.float32)}
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         shape = (rows, k) if graph == "search_step" else (rows,)

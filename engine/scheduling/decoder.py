@@ -12,7 +12,7 @@ import numpy as np
 from engine.captioner import Captioner
 from engine.decoding.allowed import STRIDE
 from engine.decoding.ask import Kind, no_numbers, no_numbers_error, together
-from engine.decoding.decode import begin, caption
+from engine.decoding.decode import begin, caption, draws_of
 from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules
 from engine.decoding.search import Search
@@ -21,8 +21,6 @@ from engine.errors import DeviceError, EngineError
 from engine.options import Decoding, Sample
 from engine.result import Caption
 from engine.scheduling.request import Request
-
-MOST_LANES = 8  # kept while nobody uses them: one for each kind of question
 
 
 @dataclass(slots=True)
@@ -60,7 +58,7 @@ class Decoder:
             state = model.admit(np.zeros((1, manifest.feature_size), np.float32))
             bias = np.zeros((1, manifest.vocabulary_size), np.float32)
             model.step(row, state, bias, STRIDE)
-            model.draw(row, row, bias, 1.0, np.ones(1, np.float32))
+            model.draw(row, row, bias, np.ones(1), np.ones(1, np.float32))
 
     def admit(self, arrivals: Sequence[tuple[Request, np.ndarray]]) -> list[Answer]:
         """Takes requests into the next step, each with its features (1, feature_size); returns those that failed."""
@@ -148,8 +146,6 @@ class Decoder:
     def _join(self, kind: Kind, several: list[tuple[Request, np.ndarray, Decoding, Search]]) -> None:
         lane = self._lanes.get(kind)
         if lane is None:
-            if len(self._lanes) >= MOST_LANES:
-                self._lanes = {kind: lane for kind, lane in self._lanes.items() if lane.searches}
             lane = self._lanes[kind] = _Lane(self._captioner._graphs.begin(self._capacity))
         state_rows = lane.model.admit(np.concatenate([np.asarray(features) for _, features, _, _ in several]))
         groups: dict[Decoding, list[int]] = {}
@@ -157,9 +153,7 @@ class Decoder:
             groups.setdefault(key, []).append(i)
         for key, places in groups.items():
             requests, search = [several[i][0] for i in places], several[places[0]][3]
-            decodings = [request.decoding for request in requests]
-            seeds = [decoding.seed for decoding in decodings if isinstance(decoding, Sample)]
-            search.join(requests, state_rows[places], seeds)
+            search.join(requests, state_rows[places], draws_of([request.decoding for request in requests]))
             lane.searches[key] = search
             for request in requests:
                 self._where[request] = lane, search
@@ -205,7 +199,7 @@ def rules_of(captioner: Captioner, decoding: Decoding) -> Rules:
 def shared(decoding: Decoding) -> Decoding:
     """Returns the options without what each request of a search may have of its own."""
     if isinstance(decoding, Sample):
-        return replace(decoding, style="plain", seed=None)
+        return replace(decoding, style="plain", seed=None, temperature=1.0)
     return decoding if decoding.style == "plain" else replace(decoding, style="plain")
 
 

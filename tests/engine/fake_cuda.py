@@ -143,6 +143,7 @@ class FakeSession:
         self.host = host
         self.captured: dict[tuple[int, int], tuple[dict[str, Bound], dict[str, Bound]]] = {}
         self.names = [value.name for value in real.get_outputs()]
+        self.get_inputs = real.get_inputs
 
     def io_binding(self) -> Any:
         made = types.SimpleNamespace(session=self, inputs={}, outputs={})

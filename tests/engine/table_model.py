@@ -9,7 +9,7 @@ import numpy as np
 from engine.decoding.decode import run
 from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules
-from engine.decoding.search import Search
+from engine.decoding.search import Draw, Search
 
 START, END, AND = 0, 1, 3
 
@@ -128,9 +128,9 @@ class Hypotheses:
         return self.tokens, self.token_log_probs, self.lengths, self.scores, self.finished
 
 
-def searched(model: TableModel, search: Search, limits: Rules, width: int, *, seed: int | None = None) -> Hypotheses:
+def searched(model: TableModel, search: Search, limits: Rules, width: int, *draws: Draw) -> Hypotheses:
     """Runs a search over all images of a model."""
-    every = run(model, search, [seed] * model.images)
+    every = run(model, search, draws)
     shape = model.images, width
     found = Hypotheses(
         np.zeros((*shape, limits.max_length), np.int64),

@@ -338,6 +338,24 @@ def test_a_graph_of_another_width_than_the_manifest_says_is_refused(
     assert f"{name}.onnx: {tensor} has the extent 7 where {field} is {size}" in fault(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "tensor", "shape", "told"),
+    [
+        ("sample_step", "temperature", [2], "has the extent 2 where it must be 'rows or 1'"),
+        ("sample_step", "uniforms", [1], "has the extent 1 where it must be 'rows'"),
+        ("search_step", "k", [2], "has the extent 2 where it must be 1"),
+    ],
+)
+def test_a_graph_with_a_fixed_extent_that_does_not_fit_is_refused(
+    folder: Path, name: str, tensor: str, shape: list[int], told: str
+) -> None:
+    def change(data: dict[str, Any]) -> None:
+        next(entry for entry in graph(data, name)["inputs"] if entry["name"] == tensor)["shape"] = shape
+
+    edit(folder, change)
+    assert f"{name}.onnx: {tensor} {told}" in fault(folder)
+
+
 def test_a_weight_file_that_the_manifest_does_not_list_is_refused(folder: Path) -> None:
     edit(folder, lambda data: graph(data, "encoder").update(data=["encoder.weights"]))
     assert "encoder.onnx needs encoder.weights, which the manifest does not list" in fault(folder)

@@ -21,6 +21,7 @@ from engine.runtime.device_encoder import DeviceEncoder
 from engine.runtime.device_steps import DeviceDecoder
 from engine.runtime.graphs import Graphs
 from engine.runtime.providers import CAPTURED
+from tests.bundles import write_bundle_of_one_temperature
 from tests.engine.fake_cuda import FakeCuda, FakeSession
 
 DECODINGS = [
@@ -155,6 +156,19 @@ def test_steps_that_choose_on_the_device_choose_the_same(
     chosen = {"Greedy": "greedy_step", "Sample": "sample_step"}[type(decoding).__name__]
     asked_for_best = isinstance(decoding, Greedy) and (decoding.with_scores or decoding.bad_endings)
     assert (chosen in machine.sessions) == (not asked_for_best and not getattr(decoding, "top_k", 0))
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_each_row_draws_at_its_own_temperature(machine: Machine, graphs: Graphs, tmp_path: Path, old: bool) -> None:
+    if old:
+        machine.bundle = Bundle.load(write_bundle_of_one_temperature(machine.bundle.path, tmp_path / "old"))
+    given, rows = features(graphs, 5), np.arange(5)
+    bias, uniforms = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32), np.full(5, 0.7, np.float32)
+    for temperatures in (np.array([0.1, 3.0, 1.0, 1e-300, 2.0]), np.full(5, 0.5)):
+        ids, log_probs = machine.decoder.start(given).draw(rows, rows, bias, temperatures, uniforms)
+        expected_ids, expected = graphs.start(given).draw(rows, rows, bias, temperatures, uniforms)
+        np.testing.assert_array_equal(ids, expected_ids)
+        np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-5)
 
 
 def test_images_that_join_a_running_decode_change_nothing(machine: Machine, graphs: Graphs) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine import Beam, Caption, Captioner, ClosedError, DeadlineError, Greedy, Sample, Scheduler
-from engine.scheduling.decoder import Decoder, rules_of
+from engine.scheduling.decoder import Decoder, rules_of, shared
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.line import Line
 from engine.scheduling.request import Request
@@ -25,19 +25,22 @@ def captioner(tiny_bundle: Path) -> Captioner:
 def decoded(captioner: Captioner, image: np.ndarray, ways: list[Sample]) -> list[Caption]:
     """Returns captions of requests that are admitted in one call."""
     decoder, features = Decoder(captioner, 16, partial(rules_of, captioner)), captioner.encode([image])
-    requests = [Request(b"", way, 1, CaptionFuture(lambda: True)) for way in ways]
+    requests = [Request(b"", way, way.num_samples, CaptionFuture(lambda: True)) for way in ways]
     answers: dict[Request, Any] = dict(decoder.admit([(request, features) for request in requests]))
     while len(decoder):
         answers |= dict(decoder.step()[0])
     return [answers[request] for request in requests]
 
 
-def test_samples_that_share_a_search_have_each_the_words_of_its_own_seed(
-    captioner: Captioner, image: np.ndarray
+@pytest.mark.parametrize("top_k", [0, 9])
+def test_samples_that_share_a_search_have_each_the_words_of_its_own_seed_and_temperature(
+    captioner: Captioner, image: np.ndarray, top_k: int
 ) -> None:
-    ways = [Sample(seed=seed, temperature=3.0, min_length=12) for seed in (1, 2, 3)]
+    hot = dict(enumerate((3.0, 3.0, 5.0, 4.0)))
+    ways = [Sample(seed=seed, temperature=hot[seed], min_length=12, top_k=top_k, num_samples=2) for seed in hot]
+    assert len(set(map(shared, ways))) == 1
     captions = decoded(captioner, image, ways)
-    assert len({caption.text for caption in captions}) == 3
+    assert len({caption.text for caption in captions}) == len(ways)
     for way, caption in zip(ways, captions, strict=True):
         assert repr(caption) == repr(captioner.caption([image], way)[0])
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from engine.decoding.beam import BeamSearch
 from engine.decoding.independent import Choose, Drawn, DrawnFromBest, Likeliest, RowSearch, Unscored
 from engine.decoding.rules import Rules
+from engine.decoding.search import Draw
 from tests.engine.table_model import (
     AND,
     END,
@@ -58,10 +59,11 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
 ) -> Hypotheses:
-    choose: Choose = Drawn(temperature)
+    choose: Choose = Drawn()
     if k or top_p < 1:
-        choose = DrawnFromBest(temperature, k or model.vocabulary_size, top_p)
-    return searched(model, RowSearch(limits, choose, num_rows=rows, length_penalty=0.0), limits, rows, seed=seed)
+        choose = DrawnFromBest(k or model.vocabulary_size, top_p)
+    search = RowSearch(limits, choose, num_rows=rows, length_penalty=0.0)
+    return searched(model, search, limits, rows, *[Draw(seed, temperature)] * model.images)
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,6 +1,7 @@
 """The steps of a decode on a session: fused is portable, no shape is bound twice, what is no number is an error."""
 
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from engine import Beam, Captioner, EngineError, Greedy, Sample
 from engine.decoding.model import StepModel
 from engine.options import Decoding
 from engine.runtime.steps import Steps
+from tests.bundles import write_bundle_of_one_temperature
 
 WAYS = (Greedy(), Greedy(with_scores=False), Beam(beam_size=3), Sample(seed=1), Sample(seed=1, top_k=5, num_samples=3))
 
@@ -38,6 +40,12 @@ def fed(captioner: Captioner, rows: int, seed: int) -> tuple[np.ndarray, np.ndar
     return random.integers(0, words, rows), random.integers(0, 4, rows), bias
 
 
+def heats_and_uniforms(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws temperatures and uniforms, (rows,) each."""
+    random = np.random.default_rng(seed)
+    return random.choice([1e-300, 0.3, 0.7, 1.0, 2.5], rows), 1 - random.random(rows, dtype=np.float32)
+
+
 def test_the_fused_steps_do_what_the_search_step_does_for_a_model_without_them(
     tiny_captioner: Captioner, steps: tuple[Steps, Steps]
 ) -> None:
@@ -45,13 +53,38 @@ def test_the_fused_steps_do_what_the_search_step_does_for_a_model_without_them(
     fused, portable = steps
     for seed, rows in enumerate((9, 12, 4, 4)):
         given = fed(tiny_captioner, rows, seed)
-        uniforms = 1 - np.random.default_rng(seed).random(rows, dtype=np.float32)
-        ids, log_probs = fused.draw(*given, 0.7, uniforms)
-        expected_ids, expected_log_probs = StepModel.draw(portable, *given, 0.7, uniforms)
+        drawn = heats_and_uniforms(rows, seed)
+        ids, log_probs = fused.draw(*given, *drawn)
+        expected_ids, expected_log_probs = StepModel.draw(portable, *given, *drawn)
         np.testing.assert_array_equal(ids, expected_ids)
         np.testing.assert_allclose(log_probs, expected_log_probs, atol=1e-5)
         given = fed(tiny_captioner, rows, seed + 10)
         np.testing.assert_array_equal(fused.best(*given)[0], StepModel.best(portable, *given)[0])
+
+
+def test_a_row_draws_the_same_whatever_the_temperatures_of_the_others(
+    tiny_captioner: Captioner, features: np.ndarray
+) -> None:
+    graphs, rows = tiny_captioner._graphs, len(features)
+    given, (temperatures, uniforms) = fed(tiny_captioner, rows, 0), heats_and_uniforms(rows, 0)
+    mixed = [each.copy() for each in graphs.start(features).draw(*given, temperatures, uniforms)]
+    for temperature in set(temperatures):
+        alike = graphs.start(features).draw(*given, np.full(rows, temperature), uniforms)
+        for found, expected in zip(mixed, alike, strict=True):
+            np.testing.assert_array_equal(found[temperatures == temperature], expected[temperatures == temperature])
+
+
+def test_a_graph_of_one_temperature_still_draws_each_row_at_its_own(
+    tiny_captioner: Captioner, features: np.ndarray, tmp_path: Path
+) -> None:
+    folder = write_bundle_of_one_temperature(tiny_captioner.bundle.path, tmp_path / "old")
+    rows, old = len(features), Captioner(folder, provider="cpu")._graphs
+    given, (temperatures, uniforms) = fed(tiny_captioner, rows, 1), heats_and_uniforms(rows, 1)
+    for heats in (temperatures, np.full(rows, 0.7), temperatures[::-1]):
+        ids, log_probs = old.start(features).draw(*given, heats, uniforms)
+        expected_ids, expected = tiny_captioner._graphs.start(features).draw(*given, heats, uniforms)
+        np.testing.assert_array_equal(ids, expected_ids)
+        np.testing.assert_allclose(log_probs, expected, atol=1e-5)
 
 
 def test_greedy_without_scores_says_the_same_and_no_scores(tiny_captioner: Captioner, features: np.ndarray) -> None:

@@ -44,7 +44,7 @@ def feed(graph: onnx.ModelProto, rows: int) -> dict[str, np.ndarray]:
         "bias": np.zeros((1, WORDS), np.float32),
         "k": np.array([WORDS]),
         "uniforms": 1 - random.random(rows, dtype=np.float32),
-        "temperature": np.ones(1, np.float32),
+        "temperature": np.ones(rows, np.float32),
     }
     return {value.name: values[value.name] for value in graph.graph.input}
 

@@ -104,9 +104,9 @@ def test_sample_step_is_the_inverse_of_the_cumulative_distribution(
 ) -> None:
     decoder, sessions = model
     step = Step(decoder, rows, seed)
-    temperature = np.random.default_rng(seed).choice([0.3, 1.0, 2.5]).astype(np.float32)
-    ids, log_probs = step.run(sessions["sample_step"], uniforms=step.uniforms, temperature=temperature[None])
-    p = np.exp(step.log_probs.astype(np.float64) / temperature)
+    temperature = np.random.default_rng(seed).choice([0.3, 1.0, 2.5], rows).astype(np.float32)  # (rows,)
+    ids, log_probs = step.run(sessions["sample_step"], uniforms=step.uniforms, temperature=temperature)
+    p = np.exp(step.log_probs.astype(np.float64) / temperature[:, None])
     cumulative = p.cumsum(axis=1) / p.sum(axis=1, keepdims=True)
     before = np.where(ids > 0, cumulative[step.places, ids - 1], 0)
     assert (before <= step.uniforms + 1e-5).all()
@@ -122,7 +122,7 @@ def test_sample_step_draws_from_the_tempered_distribution(model: tuple[CaptionDe
         np.repeat(step.feed[name], rows) for name in list(step.feed)[:2]
     )
     uniforms = 1 - np.random.default_rng(0).random(rows, dtype=np.float32)
-    drawn = {"uniforms": uniforms, "temperature": np.array([temperature], np.float32)}
+    drawn = {"uniforms": uniforms, "temperature": np.full(rows, temperature, np.float32)}
     ids = sessions["sample_step"].run(["ids"], {**step.feed, **drawn})[0]
     p = np.exp(step.log_probs[0].astype(np.float64) / temperature)
     expected, seen = rows * p / p.sum(), np.bincount(ids, minlength=WORDS)
@@ -137,7 +137,7 @@ def test_sample_step_draws_from_the_tempered_distribution(model: tuple[CaptionDe
 def test_sample_step_stays_within_what_is_allowed(model: tuple[CaptionDecoder, Sessions], temperature: float) -> None:
     decoder, sessions = model
     edges = np.array([1.0, 2.0**-24, 1 - 2.0**-24], np.float32)
-    heat = np.array([temperature], np.float32)
+    heat = np.full(3, temperature, np.float32)
     for seed in range(20):
         step = Step(decoder, 3, seed)
         ids, log_probs = step.run(sessions["sample_step"], uniforms=edges, temperature=heat)
@@ -155,7 +155,7 @@ def test_where_all_words_are_forbidden_nothing_is_likely_but_nothing_breaks(
     step.feed["bias"] = np.full((1, WORDS), -np.inf, np.float32)
     more = {
         "search_step": {"k": np.array([2])},
-        "sample_step": {"uniforms": step.uniforms, "temperature": np.ones(1, np.float32)},
+        "sample_step": {"uniforms": step.uniforms, "temperature": np.ones_like(step.uniforms)},
     }
     ids, values = step.run(sessions[name], **more.get(name, {}))
     assert (values == -np.inf).all()
@@ -169,7 +169,7 @@ def test_state_that_is_no_number_gives_none(model: tuple[CaptionDecoder, Session
     step.feed["hidden"] = np.full_like(step.feed["hidden"], np.nan)
     more = {
         "search_step": {"k": np.array([2])},
-        "sample_step": {"uniforms": step.uniforms, "temperature": np.ones(1, np.float32)},
+        "sample_step": {"uniforms": step.uniforms, "temperature": np.ones_like(step.uniforms)},
     }
     values = sessions[name].run(None, {**step.feed, **more.get(name, {})})[1]
     assert np.isnan(values).all()

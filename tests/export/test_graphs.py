@@ -127,7 +127,7 @@ def test_dimensions_have_the_agreed_names(exported: Bundle) -> None:
         "sample_step": {
             **fused,
             "uniforms": ("float32", ("rows",)),
-            "temperature": ("float32", (1,)),
+            "temperature": ("float32", ("rows",)),
             "ids": ("int64", ("rows",)),
             "log_probs": ("float32", ("rows",)),
         },
