@@ -1,5 +1,6 @@
 """What a search needs of a model. Knows no runtime: the engine's decoder and the tests' tables both fit."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +18,8 @@ class StepModel(Protocol):
     images: int
     """Number of images that came with the model."""
 
-    def admit(self, features: np.ndarray) -> np.ndarray:
-        """Takes more images in before the next step: float32 (images, feature_size).
+    def admit(self, features: Sequence[np.ndarray]) -> np.ndarray:
+        """Takes more images in before the next step: arrays of float32 (any, feature_size), one behind the other.
 
         Returns the rows that hold their states, int64 (images,): parent_rows of the next step may name them, which is
         the only step that still finds them there.

@@ -7,7 +7,7 @@ how a search chooses.
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -180,3 +180,21 @@ class DeviceFeatures:
         with self._device.turn():
             host = self._memory.numpy()
         return np.array(host[self._first : self._first + self._images], dtype=dtype)
+
+    def followed_by(self, other: "DeviceFeatures") -> "DeviceFeatures | None":
+        """Returns both as one where the other lies right behind in the same memory."""
+        if other._memory is not self._memory or other._first != self._first + self._images:
+            return None
+        return DeviceFeatures(self._device, self._memory, self._images + other._images, self._first, self.owner)
+
+
+def joined(features: Iterable[np.ndarray | DeviceFeatures]) -> list[np.ndarray | DeviceFeatures]:
+    """Returns the same features, in their order, as one where neighbours lie side by side on the device."""
+    pieces: list[np.ndarray | DeviceFeatures] = []
+    for part in features:
+        last = pieces[-1] if pieces else None
+        if isinstance(last, DeviceFeatures) and isinstance(part, DeviceFeatures) and (both := last.followed_by(part)):
+            pieces[-1] = both
+        else:
+            pieces.append(part)
+    return pieces

@@ -4,19 +4,17 @@ Each step copies its inputs up in one piece, runs, waits for the run, and copies
 nothing of how a search chooses.
 """
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from engine.decoding.model import StepModel
 from engine.runtime.buckets import bucket
-from engine.runtime.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Lanes, Parcel
+from engine.runtime.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Lanes, Parcel, joined
 from engine.runtime.steps import TEMPERATURES, takes_one_temperature, too_few_temperatures
-
-ALIGNED_ROWS = ALIGNMENT // 4
-"""States of admitted images begin at a multiple of it: aligned, however many units a row has."""
 
 
 class Kind(NamedTuple):
@@ -32,26 +30,22 @@ class Kind(NamedTuple):
 class DeviceDecoder:
     """Begins decodes on a device; threads may share it."""
 
-    def __init__(
-        self, device: Device, units: int, vocabulary_size: int, graphs: Collection[str] = ("search_step",)
-    ) -> None:
-        """Graphs are those that the bundle holds."""
+    def __init__(self, device: Device, units: int, vocabulary_size: int) -> None:
         ids = GraphIds()
         self._device = device
-        self._graphs = frozenset(graphs)
         self._lanes = Lanes(lambda: _StepLane(device, units, vocabulary_size, ids))
 
     def start(self, features: np.ndarray | DeviceFeatures) -> "DeviceSteps":
         """Begins the decode of a batch: features float32 (images, feature_size), here or on the device."""
         with self._device.turn():
-            steps = DeviceSteps(self._device, self._graphs, self._lanes, len(features))
-            steps.admit(features)
+            steps = DeviceSteps(self._device, self._lanes, len(features))
+            steps.admit([features])
             return steps
 
     def begin(self, capacity: int) -> "DeviceSteps":
         """Begins a decode without images, which are admitted later; capacity: most rows and images at a time."""
         with self._device.turn():
-            return DeviceSteps(self._device, self._graphs, self._lanes, 0, capacity)
+            return DeviceSteps(self._device, self._lanes, 0, capacity)
 
 
 class DeviceSteps(StepModel):
@@ -59,29 +53,24 @@ class DeviceSteps(StepModel):
 
     images = 0
 
-    def __init__(
-        self,
-        device: Device,
-        graphs: frozenset[str],
-        lanes: "Lanes[_StepLane]",
-        images: int,
-        capacity: int = 0,
-    ) -> None:
+    def __init__(self, device: Device, lanes: "Lanes[_StepLane]", images: int, capacity: int = 0) -> None:
         self.images = images
         self._device = device
-        self._graphs = graphs
         self._slot = 0  # that holds the state
         self._held = 0  # rows of it that are in use
         self._lane = lanes.lend(self)
-        self._lane.reserve(capacity and capacity + ALIGNED_ROWS)
+        self._lane.reserve(capacity)
 
-    def admit(self, features: np.ndarray | DeviceFeatures) -> np.ndarray:
+    def admit(self, features: Sequence[np.ndarray | DeviceFeatures]) -> np.ndarray:
         """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
-        first, images = -(-self._held // ALIGNED_ROWS) * ALIGNED_ROWS, len(features)
+        rows = []
         with self._device.turn():
-            self._lane.admit(features, self._slot, first)
-        self._held = first + images
-        return np.arange(first, self._held)
+            for part in joined(features):  # what lies on the device stays there: a run for each piece of memory
+                first = -(-self._held // self._lane.aligned) * self._lane.aligned
+                self._lane.admit(part, self._slot, first)
+                self._held = first + len(part)
+                rows.append(np.arange(first, self._held))
+        return np.concatenate(rows)
 
     def step(
         self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int
@@ -91,8 +80,6 @@ class DeviceSteps(StepModel):
 
     def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the best next token: see StepModel."""
-        if "greedy_step" not in self._graphs:
-            return super().best(token_ids, parent_rows, bias)
         return self._run("greedy_step", bias, {"token_ids": token_ids, "parent_rows": parent_rows})
 
     def draw(
@@ -104,8 +91,6 @@ class DeviceSteps(StepModel):
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns a next token drawn from the whole distribution: see StepModel."""
-        if "sample_step" not in self._graphs:
-            return super().draw(token_ids, parent_rows, bias, temperatures, uniforms)
         if too_few_temperatures(self._device.session("sample_step"), temperatures):
             return super().draw(token_ids, parent_rows, bias, temperatures, uniforms)
         heat = temperatures.clip(*TEMPERATURES)
@@ -149,6 +134,7 @@ class _StepLane:
     def __init__(self, device: Device, units: int, vocabulary_size: int, ids: GraphIds) -> None:
         self._device = device
         self._units = units
+        self.aligned = ALIGNMENT // gcd(ALIGNMENT, 4 * units)  # states are written from a multiple of so many rows on
         self._vocabulary = vocabulary_size
         self._ids = ids
         self._slots: list[tuple[Any, Any] | None] = [None, None]  # hidden, cell of each
@@ -158,21 +144,23 @@ class _StepLane:
         self._sent: np.ndarray | None = None  # the mask that _shared_bias holds, kept so that it stays itself
 
     def reserve(self, rows: int) -> None:
-        """Makes room in both slots."""
+        """Makes room in both slots, even if each of the rows is admitted alone."""
         if rows:
             for slot in (0, 1):
-                self._reserve(slot, rows)
+                self._reserve(slot, (rows + 1) * self.aligned)
 
     def admit(self, features: np.ndarray | DeviceFeatures, slot: int, first: int) -> None:
         """Writes the first states of images to rows of a slot from `first` on, which has room where it is not 0."""
         images, size = features.shape
-        if not isinstance(features, DeviceFeatures):
-            memory = self._device.upload(features.astype(np.float32, copy=False))
+        if not isinstance(features, DeviceFeatures) or features.address % ALIGNMENT:  # as few sizes of features bring
+            memory = self._device.upload(np.asarray(features, np.float32))
             features = DeviceFeatures(self._device, memory, images)
         session = self._device.session("decoder_init")
         binding = session.io_binding()
         self._device.bind_input(binding, "features", np.float32, (images, size), features.address)
-        self._reserve(slot, first + images)
+        if not first:
+            self._reserve(slot, images)
+        assert first + images <= self._memory(slot)[0].shape()[0], "the scheduler keeps within what it asked for"
         self._bind_state(binding, ("hidden", "cell"), slot, images, first)
         session.run_with_iobinding(binding)
 

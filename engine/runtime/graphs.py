@@ -38,8 +38,7 @@ class Graphs:
             lanes = (options.threads or cores()) if placement.encoder.name == "cpu" else 0
             self.encoder = Encoder(partial(self.session, "encoder"), sizes.feature_size, lanes=lanes)
         if placement.decoder.device == "cuda":
-            held = {graph.graph for graph in sizes.graphs}
-            self._decoder = DeviceDecoder(device, sizes.units, sizes.vocabulary_size, held)
+            self._decoder = DeviceDecoder(device, sizes.units, sizes.vocabulary_size)
 
     @classmethod
     def open(cls, bundle: Bundle, placement: Placement, precision: str, options: RuntimeOptions) -> "Graphs":

@@ -4,6 +4,7 @@ Owns no session and shares nothing: threads run a session side by side, each wit
 the search chooses.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,16 +54,16 @@ class Steps(StepModel):
         for slot in self._slots:
             slot.reserve(capacity or self.images)
         if self.images:
-            self.admit(features)
+            self.admit([features])
 
-    def admit(self, features: np.ndarray) -> np.ndarray:
+    def admit(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
-        images, slot = len(features), self._slots[self._current]
+        given = np.ascontiguousarray(np.concatenate(features), np.float32)  # (images, feature_size)
+        images, slot = len(given), self._slots[self._current]
         assert self._held + images <= slot.capacity, "the scheduler keeps within the capacity it asked for"
         session = self._graphs.session("decoder_init", self._threads)
         binding = session.io_binding()
-        features = np.ascontiguousarray(features, np.float32)
-        binding.bind_cpu_input("features", features)
+        binding.bind_cpu_input("features", given)
         slot.bind_outputs(binding, ("hidden", "cell"), images, self._held)
         session.run_with_iobinding(binding)
         rows = np.arange(self._held, self._held + images)

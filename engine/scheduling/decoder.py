@@ -55,7 +55,7 @@ class Decoder:
         with contextlib.suppress(Exception):  # whoever needs what does not run is told then
             manifest, row = self._captioner.bundle.manifest, np.zeros(1, np.int64)
             model = self._captioner._graphs.begin(self._capacity)
-            state = model.admit(np.zeros((1, manifest.feature_size), np.float32))
+            state = model.admit([np.zeros((1, manifest.feature_size), np.float32)])
             bias = np.zeros((1, manifest.vocabulary_size), np.float32)
             model.step(row, state, bias, STRIDE)
             model.draw(row, row, bias, np.ones(1), np.ones(1, np.float32))
@@ -147,7 +147,7 @@ class Decoder:
         lane = self._lanes.get(kind)
         if lane is None:
             lane = self._lanes[kind] = _Lane(self._captioner._graphs.begin(self._capacity))
-        state_rows = lane.model.admit(np.concatenate([np.asarray(features) for _, features, _, _ in several]))
+        state_rows = lane.model.admit([features for _, features, _, _ in several])
         groups: dict[Decoding, list[int]] = {}
         for i, (_, _, key, _) in enumerate(several):
             groups.setdefault(key, []).append(i)

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.runtime.device import ALIGNMENT
+
 GAP = 4096
 BASE = 1 << 40
 
@@ -152,6 +154,7 @@ class FakeSession:
             def bind_side(name: str, device: str, number: int, dtype: Any, shape: list[int], address: int) -> None:
                 assert (device, number) == ("cuda", self.cuda.device_id)
                 assert all(isinstance(extent, int) for extent in shape)
+                assert address % ALIGNMENT == 0, f"kernels read several numbers at once, but {name} is not aligned"
                 side[name] = Bound(dtype, tuple(shape), address)
 
             return bind_side

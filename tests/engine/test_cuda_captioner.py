@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from engine import Beam, Captioner, Greedy, RuntimeOptions, Sample
+from engine import Beam, Captioner, Greedy, RuntimeOptions, Sample, Scheduler
 from engine.manifest import GraphFile
 from engine.options import Decoding
 from engine.runtime import device, graphs, placement
@@ -48,6 +48,22 @@ def test_captions_are_those_of_the_cpu(
         ours, theirs = (each.caption(images, decoding) for each in (captioner, tiny_captioner))
         assert [caption.text for caption in ours] == [caption.text for caption in theirs]
         np.testing.assert_allclose([c.score for c in ours], [c.score for c in theirs], rtol=0, atol=1e-4)
+
+
+def test_the_scheduler_leaves_features_on_the_device(
+    captioner: Captioner, tiny_captioner: Captioner, photographs: list[np.ndarray]
+) -> None:
+    ways: list[Decoding] = [Greedy(), Beam(beam_size=2), Sample(seed=1, top_k=5, temperature=0.7), Greedy(min_length=4)]
+    asked = [(image, ways[i % len(ways)]) for i, image in enumerate(photographs)]
+    with Scheduler(captioner, max_wait_ms=20.0) as scheduler:
+        cuda = captioner._graphs.session("encoder").cuda
+        cuda.downloads.clear()  # of warming up
+        ours = [future.result() for future in [scheduler.submit(image, way) for image, way in asked]]
+        steps = sum(scheduler.stats().step_rows.counts)  # all of one kind: a run each
+    assert len(cuda.downloads) == steps
+    theirs = [tiny_captioner.caption([image], way)[0] for image, way in asked]
+    assert [caption.text for caption in ours] == [caption.text for caption in theirs]
+    np.testing.assert_allclose([c.score for c in ours], [c.score for c in theirs], rtol=0, atol=1e-4)
 
 
 def test_features_and_scores_are_those_of_the_cpu(

@@ -18,7 +18,7 @@ from engine.runtime import device
 from engine.runtime.buckets import BUCKETS, bucket
 from engine.runtime.device import MOST_GRAPHS, Device, GraphIds
 from engine.runtime.device_encoder import DeviceEncoder
-from engine.runtime.device_steps import DeviceDecoder
+from engine.runtime.device_steps import DeviceDecoder, _StepLane
 from engine.runtime.graphs import Graphs
 from engine.runtime.providers import CAPTURED
 from tests.bundles import write_bundle_of_one_temperature
@@ -44,8 +44,7 @@ DECODINGS = [
 class Machine:
     """A fake CUDA machine that holds the tiny bundle."""
 
-    def __init__(self, bundle: Bundle, *, graphs: bool, models: dict[str, bytes] | None = None) -> None:
-        self.models = models or {}
+    def __init__(self, bundle: Bundle, *, graphs: bool) -> None:
         self.cuda = FakeCuda(device_id=2)
         self.bundle = bundle
         self.graphs = graphs
@@ -54,16 +53,11 @@ class Machine:
         fake = Device(self.session, "cuda", 2, cuda_graphs=graphs)
         image = manifest.image.height, manifest.image.width, 3
         self.encoder = DeviceEncoder(fake, image, manifest.feature_size)
-        self.decoder = DeviceDecoder(
-            fake,
-            manifest.units,
-            manifest.vocabulary_size,
-            {graph.graph for graph in manifest.graphs} | self.models.keys(),
-        )
+        self.decoder = DeviceDecoder(fake, manifest.units, manifest.vocabulary_size)
 
     def session(self, name: str) -> FakeSession:
         if name not in self.sessions:
-            model = self.models.get(name) or str(self.bundle.path / self.bundle.graph(name).file)
+            model = str(self.bundle.path / self.bundle.graph(name).file)
             real = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
             self.sessions[name] = FakeSession(self.cuda, real, graphs=self.graphs and name in CAPTURED)
         return self.sessions[name]
@@ -75,16 +69,6 @@ def machine(request: pytest.FixtureRequest, tiny_bundle: Path, monkeypatch: pyte
     monkeypatch.setattr(device, "onnxruntime", lambda: made.cuda)
     yield made
     gc.collect()
-
-
-@pytest.fixture(scope="module")
-def fused(tiny_run: Path) -> dict[str, bytes]:
-    """The steps of the tiny model that choose on the device."""
-    from training.checkpoint import load_checkpoint
-
-    steps = pytest.importorskip("export.fused_steps")
-    models = steps.fused_steps(load_checkpoint(tiny_run).decoder)
-    return {name: models[name].SerializeToString() for name in ("greedy_step", "sample_step")}
 
 
 @pytest.fixture(scope="module")
@@ -138,21 +122,9 @@ def test_a_decode_on_the_device_is_the_decode_on_the_host(
         assert any(run.startswith("replay") for run in machine.cuda.runs)
 
 
-@pytest.mark.parametrize("cuda_graphs", [False, True])
 @pytest.mark.parametrize("decoding", [d for d in DECODINGS if not isinstance(d, Beam)], ids=repr)
-def test_steps_that_choose_on_the_device_choose_the_same(
-    tiny_bundle: Path,
-    fused: dict[str, bytes],
-    graphs: Graphs,
-    decoding: Any,
-    cuda_graphs: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    machine = Machine(Bundle.load(tiny_bundle), graphs=cuda_graphs, models=fused)
-    monkeypatch.setattr(device, "onnxruntime", lambda: machine.cuda)
-    given = features(graphs, 5)
-    for _ in range(2):
-        same(decoded(machine.decoder.start(given), decoding, graphs), decoded(graphs.start(given), decoding, graphs))
+def test_where_nobody_asks_for_several_the_device_chooses(machine: Machine, graphs: Graphs, decoding: Any) -> None:
+    decoded(machine.decoder.start(features(graphs, 5)), decoding, graphs)
     chosen = {"Greedy": "greedy_step", "Sample": "sample_step"}[type(decoding).__name__]
     asked_for_best = isinstance(decoding, Greedy) and (decoding.with_scores or decoding.bad_endings)
     assert (chosen in machine.sessions) == (not asked_for_best and not getattr(decoding, "top_k", 0))
@@ -179,7 +151,7 @@ def test_images_that_join_a_running_decode_change_nothing(machine: Machine, grap
     for model in (ours, host):
         tokens, parents, found = np.empty(0, np.int64), np.empty(0, np.int64), []
         for i in range(0, 6, 2):
-            places = model.admit(given[i : i + 2])
+            places = model.admit([given[i : i + 2]])
             tokens = np.concatenate((tokens, np.full(2, graphs.bundle.vocabulary.start_id)))
             ids, log_probs = model.step(tokens, np.concatenate((parents, places)), bias, 3)
             tokens, parents = ids[:, 0].copy(), np.arange(len(ids))
@@ -338,6 +310,45 @@ def test_slices_of_features_are_decoded_alone(machine: Machine, graphs: Graphs) 
     np.testing.assert_array_equal(np.asarray(part[1:]), np.asarray(part)[1:])
     with pytest.raises(IndexError, match="steps of 1"):
         part[::2]
+
+
+def test_features_that_lie_side_by_side_join_a_decode_in_one_run(machine: Machine, graphs: Graphs) -> None:
+    given = [pixels(graphs.bundle, 6, seed) for seed in (0, 1)]
+    one, other = map(machine.encoder.encode, given)
+    host = [graphs.encoder.encode(part) for part in given]
+    slices = [(0, 1, 2), (0, 2, 3), (0, 3, 4), (1, 1, 2), (0, 5, 6), (1, 2, 3), (1, 0, 1)]  # of which, from, to
+    bias, count = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32), len(slices)
+    model = machine.decoder.begin(2 * count)
+    rows = model.admit([(one, other)[which][a:b] for which, a, b in slices[:3]])
+    tokens = np.full(count, graphs.bundle.vocabulary.start_id)
+    ids, _ = model.step(tokens[:3], rows, bias, 2)
+    machine.cuda.runs.clear()
+    machine.cuda.downloads.clear()
+    machine.cuda.uploads.clear()
+    rows = model.admit([(one, other)[which][a:b] for which, a, b in slices])
+    assert machine.cuda.runs == ["run"] * 5
+    assert machine.cuda.downloads == machine.cuda.uploads == []
+    ids, log_probs = model.step(tokens, rows, bias, 2)
+    expected_ids, expected = graphs.start(np.concatenate([host[which][a:b] for which, a, b in slices])).step(
+        tokens, np.arange(count), bias, 2
+    )
+    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("units", [1, 48, 300, 512])
+def test_there_is_room_for_images_that_are_all_admitted_alone(
+    machine: Machine, units: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane = _StepLane(machine.encoder._device, units, 9, GraphIds())
+    monkeypatch.setattr(lane, "_reserve", lambda slot, rows: room.append(rows))
+    room: list[int] = []
+    for half in (1, 2, 16, 128):
+        lane.reserve(2 * half)
+        first = half  # rows of the last step
+        for _ in range(half):
+            first = -(-first // lane.aligned) * lane.aligned + 1
+        assert first <= room.pop()
 
 
 def test_threads_may_read_features_while_others_capture(machine: Machine, graphs: Graphs) -> None:
