@@ -83,9 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-OF_SINGLE_IMAGES = ("captions", "refused", "per_image", "counts", "confidences")  # half a megabyte of scores.json
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code, 1 with a sentence on standard error when nothing was written."""
     parser = _parser()

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,15 @@ def imported_modules(file: Path) -> Iterator[str]:
             assert node.level == 0, f"{file}: imports are absolute"
             assert node.module is not None
             yield node.module
+
+
+def given_names(file: Path) -> Iterator[str]:
+    """Yields the names that a module gives outside of all blocks, each as often as it does."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
 
 
 def sources(package: str) -> list[Path]:
@@ -120,3 +130,9 @@ def test_every_public_name_says_what_it_is() -> None:
     # a dataclass without a docstring gets its own signature for one
     said = {name: getattr(engine, name).__doc__ or "" for name in engine.__all__}
     assert [name for name, text in said.items() if not text or text.startswith(f"{name}(")] == []
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_no_module_gives_a_name_twice(package: str) -> None:
+    twice = {file: [name for name, n in Counter(given_names(file)).items() if n > 1] for file in sources(package)}
+    assert not any(twice.values())
