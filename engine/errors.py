@@ -8,21 +8,25 @@ class EngineError(Exception):
 
 
 class ImageError(EngineError, ValueError):
-    """An image that cannot be read. `source` names it; `entry` is its position in the batch, if it was in one."""
+    """An image that cannot be read. `source` names it; `entry` is its position in the batch, if it was in one.
 
-    def __init__(self, reason: str, *, source: str, entry: int | None = None) -> None:
+    reason: what is wrong with it. advice: what the program that reads it can do about that; mostly "".
+    """
+
+    def __init__(self, reason: str, *, source: str, entry: int | None = None, advice: str = "") -> None:
         self.reason = reason
         self.source = source
         self.entry = entry
+        self.advice = advice
         where = source if entry is None else f"entry {entry} ({source})"
-        super().__init__(f"{where}: {reason}")
+        super().__init__("; ".join(filter(None, (f"{where}: {reason}", advice))))
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return partial(ImageError, source=self.source, entry=self.entry), (self.reason,)  # keyword arguments pickle so
+    def __reduce__(self) -> tuple[object, ...]:  # keyword arguments pickle so
+        return partial(ImageError, source=self.source, entry=self.entry, advice=self.advice), (self.reason,)
 
-    def at(self, entry: int) -> "ImageError":
+    def at(self, entry: int | None) -> "ImageError":
         """Returns this error, naming the batch entry it belongs to."""
-        placed = ImageError(self.reason, source=self.source, entry=entry)
+        placed = ImageError(self.reason, source=self.source, entry=entry, advice=self.advice)
         placed.__cause__ = self.__cause__
         return placed
 

@@ -77,7 +77,8 @@ def load_pixels(
         out[:] = pixels
         return out
     except Exception as error:  # on hostile input Pillow raises nearly anything
-        raise ImageError(_reason(error), source=describe(source)) from error
+        advice = error.advice if isinstance(error, _RefusedError) else ""
+        raise ImageError(_reason(error), source=describe(source), advice=advice) from error
 
 
 def describe(source: object) -> str:
@@ -137,7 +138,11 @@ def _fitted(image: Image.Image, aim: _Aim) -> np.ndarray:
 
 
 class _RefusedError(Exception):
-    """A reason of ours for refusing an image, already in plain words."""
+    """A reason of ours for refusing an image, already in plain words, and advice to programs."""
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason)
+        self.advice = advice
 
 
 def _reason(error: Exception) -> str:
@@ -196,7 +201,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise _RefusedError(f"has no pixels ({width} x {height})")
     if width * height > max_pixels:
         pixels = f"{width * height:,} pixels ({width:,} x {height:,})"
-        raise _RefusedError(f"has {pixels}, more than the limit of {max_pixels:,}; raise max_pixels if you trust it")
+        raise _RefusedError(f"has {pixels}, more than the limit of {max_pixels:,}", "raise max_pixels if you trust it")
 
 
 def _upright_rgb(image: Image.Image, max_pixels: int) -> Image.Image:

@@ -11,7 +11,7 @@ from math import inf
 import numpy as np
 
 from engine.captioner import Captioner
-from engine.errors import ClosedError, DeadlineError, ImageError, OverloadedError
+from engine.errors import ClosedError, DeadlineError, OverloadedError
 from engine.pipeline import Encoded
 from engine.runtime.encoder import LANE_IMAGES
 from engine.scheduling.deadlines import Deadlines
@@ -196,7 +196,7 @@ class Line:
             for i, request in enumerate(good):
                 self._encoded.append((request, encoded.features[i : i + 1]))  # type: ignore[arg-type]
             self._to_decode.notify()
-        self._answer((request, _of_its_own(fault)) for request, fault in faults)
+        self._answer((request, fault.at(None)) for request, fault in faults)  # no entry of any batch
 
     # --- decoding
 
@@ -272,10 +272,3 @@ class Line:
             self._to_encode.notify_all()
             if self._closed:
                 self._to_decode.notify_all()
-
-
-def _of_its_own(fault: ImageError) -> ImageError:
-    """Returns what is wrong with an image that is no entry of any batch."""
-    told = ImageError(fault.reason, source=fault.source)
-    told.__cause__ = fault.__cause__
-    return told

@@ -211,6 +211,8 @@ def _failure(error: Exception) -> Any:
     code = codes.INTERNAL
     if isinstance(error, ImageError | OptionsError):
         code = codes.INVALID_ARG
+        if isinstance(error, ImageError):  # without advice to programs, which no client can follow
+            sentence = str(ImageError(error.reason, source=error.source, entry=error.entry))
     elif isinstance(error, OverloadedError | DeadlineError | ClosedError):
         code = codes.UNAVAILABLE
     elif isinstance(error, CancelledError):

@@ -242,9 +242,10 @@ def test_a_batch_of_broken_images_only_is_a_list_of_errors(tiny_captioner: Capti
 
 
 def test_an_image_error_reaches_another_process_whole() -> None:
-    error = ImageError("is empty", source="a.jpg", entry=3)
+    error = ImageError("is empty", source="a.jpg", entry=3, advice="fill it")
     copied = pickle.loads(pickle.dumps(error))
-    assert (str(copied), copied.reason, copied.source, copied.entry) == (str(error), "is empty", "a.jpg", 3)
+    assert str(copied) == str(error) == "entry 3 (a.jpg): is empty; fill it"
+    assert vars(copied) == vars(error)
 
 
 def test_images_above_the_limit_of_the_captioner_are_refused(tiny_bundle: Path) -> None:
