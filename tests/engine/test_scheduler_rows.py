@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engine import Beam, Caption, Captioner, ClosedError, DeadlineError, Greedy, Sample, Scheduler
+from engine.runtime.steps import Steps
 from engine.scheduling.decoder import Decoder, rules_of, shared
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.line import Line
@@ -43,6 +44,21 @@ def test_samples_that_share_a_search_have_each_the_words_of_its_own_seed_and_tem
     assert len({caption.text for caption in captions}) == len(ways)
     for way, caption in zip(ways, captions, strict=True):
         assert repr(caption) == repr(captioner.caption([image], way)[0])
+
+
+def test_samples_of_any_temperatures_are_one_run_a_step(
+    captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, rows = Steps.draw, []
+
+    def draw(self: Steps, token_ids: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows.append(len(token_ids))
+        return real(self, token_ids, *others)
+
+    monkeypatch.setattr(Steps, "draw", draw)
+    decoded(captioner, image, [Sample(seed=i, temperature=1 + i / 9, min_length=8, max_length=9) for i in range(9)])
+    assert rows[:8] == [9] * 8
+    assert len(rows) == 9
 
 
 def test_samples_without_a_seed_share_no_numbers(captioner: Captioner, image: np.ndarray) -> None:
