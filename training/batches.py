@@ -1,4 +1,7 @@
-"""Captions as one padded matrix beside their images' features; batches are gathers from it. Knows nothing of models."""
+"""Captions as one padded matrix beside their images' features; batches are gathers from it. Knows nothing of models.
+
+Every process draws the same plan of all batches and gathers nothing but its own share of each.
+"""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -9,6 +12,7 @@ import numpy as np
 
 from engine.vocabulary import Vocabulary, pad_matrix
 from training.examples import DataError
+from training.share import ALL, Share
 
 
 class Features(Protocol):
@@ -46,13 +50,6 @@ class Batch:
     features: np.ndarray  # float32 (examples, feature_size), or (images, ...) with owners
     tokens: np.ndarray  # int64 (examples, longest): START, words, END, padding
     owners: np.ndarray | None = None  # int64 (examples,): each one's row in features, where images share them
-
-    def part(self, start: int, stop: int) -> "Batch":
-        """Returns the examples of the features from start to stop, padded as the whole batch."""
-        if self.owners is None:
-            return Batch(self.images[start:stop], self.features[start:stop], self.tokens[start:stop])
-        mine = (self.owners >= start) & (self.owners < stop)
-        return Batch(self.images[mine], self.features[start:stop], self.tokens[mine], self.owners[mine] - start)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,23 +98,30 @@ class CaptionTable:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def gather(self, captions: np.ndarray, views: np.ndarray | None = None) -> Batch:
-        """Returns the batch of the given captions, int64 (examples,), padded to the longest of them.
+    def gather(self, captions: np.ndarray, views: np.ndarray | None = None, share: Share = ALL) -> Batch:
+        """Returns a share of the batch of the given captions, int64 (examples,), padded to the longest of them all.
 
         `views`, int64 (examples,), says which view of each image to take; without it the first.
         """
+        longest, mine = self.lengths[captions].max(), share.of(len(captions))
+        captions = captions[mine]
         images = self.images_of(captions)
-        return Batch(images, self.features_of(images, views), self.tokens[captions, : self.lengths[captions].max()])
+        features = self.features_of(images, None if views is None else views[mine])
+        return Batch(images, features, self.tokens[captions, :longest])
 
-    def gather_shared(self, captions: np.ndarray, views: np.ndarray | None = None) -> Batch:
+    def gather_shared(self, captions: np.ndarray, views: np.ndarray | None = None, share: Share = ALL) -> Batch:
         """As `gather`, the captions sorted by length, with the features of each image once, and owners.
 
-        `views`, int64 (images,), of the images in ascending order.
+        Its share is one of images. `views`, int64 (images,), of all the images in ascending order.
         """
         captions = captions[np.argsort(self.lengths[captions], kind="stable")]
-        images = self.images_of(captions)
-        kept, owners = np.unique(images, return_inverse=True)
-        return Batch(images, self.features_of(kept, views), self.tokens[captions, : self.lengths[captions[-1]]], owners)
+        longest = self.lengths[captions[-1]]
+        kept, owners, counts = np.unique(self.images_of(captions), return_inverse=True, return_counts=True)
+        mine = share.of_images(counts)
+        own = (owners >= mine.start) & (owners < mine.stop)
+        captions, owners, kept = captions[own], owners[own] - mine.start, kept[mine]
+        features = self.features_of(kept, None if views is None else views[mine])
+        return Batch(kept[owners], features, self.tokens[captions, :longest], owners)
 
     def images_of(self, captions: np.ndarray) -> np.ndarray:
         """Returns the positions of the images that captions are of, both int64 (examples,)."""
@@ -128,7 +132,7 @@ class CaptionTable:
 
         `views`, int64 (images,), says which view of each to take; without it the first.
         """
-        if views is None:
+        if views is None or not len(views):
             return np.asarray(self.features[0][self.rows[0, images]], dtype=np.float32)
         found: np.ndarray | None = None
         for view in np.unique(views):
@@ -140,12 +144,14 @@ class CaptionTable:
         assert found is not None
         return found
 
-    def drawn(self, generator: np.random.Generator, batches: int, batch_size: int, bucket: int = 1) -> Iterator[Batch]:
-        """Yields training batches: the images in shuffled rounds, each time with its next caption and any view.
+    def drawn(
+        self, generator: np.random.Generator, batches: int, batch_size: int, bucket: int = 1, *, share: Share = ALL
+    ) -> Iterator[Batch]:
+        """Yields training batches, a share of each.
 
-        An image's captions take turns in an order drawn anew, so that none comes twice before all came once. Every
-        `bucket` batches in a row are sorted by length before they are cut and shuffled again: the same captions,
-        less padding.
+        They show the images in shuffled rounds, each time with its next caption and any view. An image's captions take
+        turns in an order drawn anew, so that none comes twice before all came once. Every `bucket` batches in a row
+        are sorted by length before they are cut and shuffled again: the same captions, less padding.
         """
         examples, images = batches * batch_size, len(self.names)
         rounds = np.tile(np.arange(images), (-(-examples // images), 1))
@@ -159,33 +165,46 @@ class CaptionTable:
         captions = captions.reshape(batches, batch_size)[shuffled]
         views = generator.integers(0, len(self.features), size=captions.shape)
         for chosen, seen in zip(captions, views, strict=True):
-            yield self.gather(chosen, seen)
+            yield self.gather(chosen, seen, share)
 
-    def drawn_whole(self, generator: np.random.Generator, batches: int, batch_size: int) -> Iterator[Batch]:
-        """Yields training batches of whole images, in shuffled rounds: every caption of each, in any one view.
-
-        A round shows every image once, in as few batches as `batch_size` captions each on average allow, which then
-        differ by one image at most.
-        """
+    def whole_batches(self, batch_size: int) -> int:
+        """Returns the batches that show every image once, with all its captions: `batch_size` of them on average."""
         images = len(self.names)
         size = max(1, round(batch_size * images / len(self.tokens)))  # images that make as many captions
+        return -(-images // size)
+
+    def drawn_whole(
+        self, generator: np.random.Generator, batches: int, batch_size: int, *, share: Share = ALL
+    ) -> Iterator[Batch]:
+        """Yields training batches of whole images, a share of each, in shuffled rounds: all captions, in any one view.
+
+        A round shows every image once, in `whole_batches`, which differ by one image at most.
+        """
+        images, parts = len(self.names), self.whole_batches(batch_size)
         ahead: list[np.ndarray] = []
         for _ in range(batches):
-            ahead = ahead or np.array_split(generator.permutation(images), -(-images // size))
+            ahead = ahead or np.array_split(generator.permutation(images), parts)
             chosen = np.sort(ahead.pop(0))
             captions = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen])
-            yield self.gather_shared(captions, generator.integers(0, len(self.features), size=len(chosen)))
+            yield self.gather_shared(captions, generator.integers(0, len(self.features), size=len(chosen)), share)
 
     def sampled(
-        self, generator: np.random.Generator, batches: int, batch_size: int, *, whole: bool = False
+        self,
+        generator: np.random.Generator,
+        batches: int,
+        batch_size: int,
+        *,
+        whole: bool = False,
+        share: Share = ALL,
     ) -> Iterator[Batch]:
-        """Yields validation batches: different captions in shuffled order, each once; the last batch may be small.
+        """Yields validation batches, a share of each: different captions in shuffled order, each once.
 
-        whole: in the order of the table, with the features of each image once.
+        The last batch may be small, and a share of it nothing. whole: in the order of the table, with the features of
+        each image once.
         """
         chosen = generator.permutation(len(self.tokens))[: batches * batch_size]
         if whole:
             chosen.sort()
         for start in range(0, len(chosen), batch_size):
             captions = chosen[start : start + batch_size]
-            yield self.gather_shared(captions) if whole else self.gather(captions)
+            yield self.gather_shared(captions, share=share) if whole else self.gather(captions, share=share)

@@ -1,4 +1,4 @@
-"""One process or many: who am I, which slice is mine, and sums over all. Knows nothing of models or batches."""
+"""One process or many: who am I, which share is mine, and sums over all. Knows nothing of models or batches."""
 
 import os
 from collections.abc import Iterator
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
+
+from training.share import Share
 
 
 class DeviceError(RuntimeError):
@@ -29,9 +31,10 @@ class Processes:
         """Whether this is the one process that writes and prints."""
         return self.rank == 0
 
-    def slice(self, examples: int) -> tuple[int, int]:
-        """Returns start and stop of this process's share of a global batch; shares differ by one at most."""
-        return self.rank * examples // self.size, (self.rank + 1) * examples // self.size
+    @property
+    def share(self) -> Share:
+        """What of a global batch this process reads and learns from."""
+        return Share(self.rank, self.size)
 
     def wrap(self, module: Module) -> Module:
         """Returns the module so that its gradients are averaged over the processes."""

@@ -31,11 +31,14 @@ class TrainingError(RuntimeError):
     """A run that cannot go on; the message says why and what to do."""
 
 
-def check_shared(batch_size: int, processes: Processes) -> None:
-    """Raises TrainingError for batches too small to give each process a part."""
-    if batch_size < processes.size:
+def check_shared(least: int, batch: str, processes: Processes) -> None:
+    """Raises TrainingError for a batch too small to give each process a part.
+
+    `batch` says what it holds, of which `least` things at least can be given to one process or another.
+    """
+    if least < processes.size:
         raise TrainingError(
-            f"a batch of {batch_size} cannot be shared by {processes.size} processes: raise batch_size or start fewer"
+            f"a batch of {batch} cannot be shared by {processes.size} processes: raise batch_size or start fewer"
         )
 
 
@@ -49,7 +52,7 @@ class Record:
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
-Watcher = Callable[[int, float, float], None]  # batches done in all, what the bar shows, learning rate
+Watcher = Callable[[int, float, float], None]  # batches done in all, the last one's loss or reward, learning rate
 
 
 class Loop(ABC, Generic[R]):

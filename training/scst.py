@@ -90,6 +90,8 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     critic = SelfCritic(decoder, options, train, validation, together)
     if resuming:
         critic.resume(output)
+    # by all processes together, though one alone prints it
+    earlier = "" if resuming else f", validation CIDEr {critic.validation_cider():.4f} before"
     together.wait()  # nobody reads the folder any more
     if not together.first:
         for _ in critic.train(output):
@@ -100,8 +102,7 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
         shutil.copyfile(given.source / checkpoint.ENCODER, output / checkpoint.ENCODER)
     print(
         f"{len(train.names):,} training and {len(validation.names):,} validation images, {options.samples} sentences "
-        f"each, {together.size} process(es) on {together.device}, epochs done: {len(critic.history)}"
-        + ("" if resuming else f", validation CIDEr {critic.validation_cider():.4f} before")
+        f"each, {together.size} process(es) on {together.device}, epochs done: {len(critic.history)}{earlier}"
     )
     _train_and_write(critic, output)
     best = critic.best

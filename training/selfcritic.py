@@ -54,7 +54,7 @@ class SelfCritic(Loop[RewardEpoch]):
         validation: CaptionTable,
         processes: Processes,
     ) -> None:
-        check_shared(options.batch_size, processes)
+        check_shared(options.batch_size, f"{options.batch_size} images", processes)
         batches = options.batches or max(1, len(train.names) // options.batch_size)
         decoder.dropout.p = options.dropout
         super().__init__(decoder, options, batches, processes)
@@ -89,16 +89,17 @@ class SelfCritic(Loop[RewardEpoch]):
         rate = options.learning_rate
         totals = torch.zeros(4, dtype=torch.float64)  # loss, rewards, words, sentences
         mean = words = math.nan
-        batches = self.train_table.drawn(generator, self.batches, options.batch_size)
+        batches = self.train_table.drawn(generator, self.batches, options.batch_size, share=self.processes.share)
         with self._bar(batches, self.batches, f"epoch {number}/{options.epochs}") as bar:
             for index, batch in enumerate(bar):
                 counts, rate = self._step(batch, done + index)
                 totals += counts
                 if index % 20 == 19 or index + 1 == self.batches:
+                    shown = self.processes.sum(counts.to(self.processes.device))
                     mean, words = self._means(totals.clone(), number)
                     bar.set_postfix(reward=f"{mean:.3f}")
                     if watch is not None:
-                        watch(done + index + 1, float(counts[1] / counts[3]), rate)
+                        watch(done + index + 1, float(shown[1] / shown[3]), rate)
         table = self.train_table
         train_reward = self._greedy_score(table, self._reward, min(len(table.names), len(self.validation_table.names)))
         seconds = round(time.perf_counter() - began, 3)
@@ -106,15 +107,18 @@ class SelfCritic(Loop[RewardEpoch]):
         return RewardEpoch(number, mean, train_reward, cider, words, rate, seconds, precision=self.precision)
 
     def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
-        """Takes one step up the gradient of the reward; returns this process's counts (4,) and the learning rate."""
-        part = batch.part(*self.processes.slice(len(batch.tokens)))
-        features = torch.from_numpy(part.features).to(self.processes.device)
-        said, rewards, advantages = self.draw(features, part.images)
-        scale = self.processes.size / (len(batch.tokens) * self.options.samples)
+        """Takes one step up the gradient of the reward, of which `batch` is this process's share.
+
+        Returns this process's counts (4,) and the learning rate.
+        """
+        features = torch.from_numpy(batch.features).to(self.processes.device)
+        said, rewards, advantages = self.draw(features, batch.images)
+        # DistributedDataParallel divides the summed gradients by the processes; this undoes it.
+        scale = self.processes.size / (self.options.batch_size * self.options.samples)
         loss = self.loss(features, said, advantages * scale, drawn=True)
         if self.options.cross_entropy:
-            true = torch.from_numpy(part.tokens).to(self.processes.device)
-            weight = self.options.cross_entropy * self.processes.size / len(batch.tokens)
+            true = torch.from_numpy(batch.tokens).to(self.processes.device)
+            weight = self.options.cross_entropy * self.processes.size / self.options.batch_size
             loss = loss + self.loss(features, true, torch.full((len(true),), weight, device=true.device), drawn=False)
         # The mean number of words a caption makes one learning rate and one clip fit this and cross-entropy alike.
         rate = self._descend(loss / float(self.train_table.lengths.mean() - 1), step)
@@ -190,14 +194,19 @@ class SelfCritic(Loop[RewardEpoch]):
         return np.repeat(images, len(words) // len(images)), words, counted.sum(axis=1)
 
     def _greedy_score(self, table: CaptionTable, judge: Reward, count: int) -> float:
-        """Returns the mean score of the averaged weights' greedy sentences for `count` images over the table."""
+        """Returns the mean score of the averaged weights' greedy sentences for `count` images over the table.
+
+        Every process says those of its share and has to call this: the mean is of all.
+        """
         self.averaged.eval()
-        images = np.linspace(0, len(table.names) - 1, count).astype(np.int64)
-        scores = []
-        for some in np.array_split(images, -(-count // 256)):
-            said = self._greedy.say(self.averaged, torch.from_numpy(table.features_of(some)).to(self.processes.device))
-            scores.append(judge(some, said))
-        return float(np.concatenate(scores).mean())
+        device = self.processes.device
+        images = np.linspace(0, len(table.names) - 1, count).astype(np.int64)[self.processes.share.of(count)]
+        scores = np.zeros(len(images))
+        for some in np.array_split(np.arange(len(images)), -(-len(images) // 256) or 1):
+            if len(some):  # there may be fewer images than processes
+                said = self._greedy.say(self.averaged, torch.from_numpy(table.features_of(images[some])).to(device))
+                scores[some] = judge(images[some], said)
+        return float(self.processes.sum(torch.tensor(scores.sum(), device=device))) / count
 
     def _means(self, totals: Tensor, epoch: int) -> tuple[float, float]:
         """Returns mean reward and words a sentence, of all processes. Raises TrainingError for a loss like nan."""

@@ -42,7 +42,10 @@ class Trainer(Loop[Epoch]):
         validation: CaptionTable,
         processes: Processes,
     ) -> None:
-        check_shared(options.batch_size, processes)
+        check_shared(options.batch_size, f"{options.batch_size} captions", processes)
+        if options.finetune_encoder:
+            images = len(train.names) // train.whole_batches(options.batch_size)
+            check_shared(images, f"{options.batch_size} captions, which may be only {images} whole images,", processes)
         self.options = options
         super().__init__(decoder, options, options.batches, processes)
         self.train_table = train
@@ -58,7 +61,7 @@ class Trainer(Loop[Epoch]):
 
     def _epoch(self, number: int, watch: Watcher | None) -> Epoch:
         began = time.perf_counter()
-        options = self.options
+        options, share = self.options, self.processes.share
         generator = self._seed(number)
         done = (number - 1) * options.batches
         rate = options.learning_rate
@@ -66,39 +69,40 @@ class Trainer(Loop[Epoch]):
         totals = torch.zeros(3, dtype=torch.float64, device=self.processes.device)  # loss, right words, tokens
         self._module.train()
         if options.finetune_encoder:
-            batches = self.train_table.drawn_whole(generator, options.batches, options.batch_size)
+            batches = self.train_table.drawn_whole(generator, options.batches, options.batch_size, share=share)
         else:
-            batches = self.train_table.drawn(generator, options.batches, options.batch_size, options.bucket)
+            batches = self.train_table.drawn(
+                generator, options.batches, options.batch_size, options.bucket, share=share
+            )
         with self._bar(batches, options.batches, f"epoch {number}/{options.epochs}") as bar:
             for index, batch in enumerate(bar):
                 counts, rate = self._step(batch, done + index)
                 totals += counts
                 if index % 20 == 19 or index + 1 == options.batches:  # reading a loss waits for the device
-                    loss = float(counts[0] / counts[2].clamp(min=1))
                     # Of all processes, so that none goes on alone when the loss is no number.
+                    shown = self.processes.sum(counts.clone())
                     train_loss, train_accuracy = self._means(totals.clone(), number)
                     bar.set_postfix(loss=f"{train_loss:.3f}")
                     if watch is not None:
-                        watch(done + index + 1, loss, rate)
+                        watch(done + index + 1, float(shown[0] / shown[2]), rate)
         validation_loss, validation_accuracy = self._means(self._validate(), number)
         seconds = round(time.perf_counter() - began, 3)
         measured = train_loss, train_accuracy, validation_loss, validation_accuracy
         return Epoch(number, *measured, rate, seconds, precision=self.precision)
 
     def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
-        """Takes one step down the global batch's loss; returns this process's counts and the learning rate.
+        """Takes one step down the global batch's loss, of which `batch` is this process's share.
+
+        Returns this process's counts and the learning rate.
 
         The sum over tokens is divided by the tokens that a batch has on average, not by this one's: a batch of short
         captions must not weigh each of its words more than a batch of long ones.
         """
-        counts = self._counts(self._module, self._part(batch), step)
+        counts = self._counts(self._module, batch, step)
         tokens = self.options.batch_size * (self.train_table.lengths.mean() - 1)
         # DistributedDataParallel divides the summed gradients by the processes; this undoes it.
         rate = self._descend(counts[0] * (self.processes.size / tokens), step)
         return counts.detach(), rate
-
-    def _part(self, batch: Batch) -> Batch:
-        return batch.part(*self.processes.slice(len(batch.features)))
 
     def _counts(self, module: nn.Module, batch: Batch, step: int | None = None) -> Tensor:
         """Returns loss summed over tokens, next words guessed right, and tokens, as one tensor (3,).
@@ -149,11 +153,11 @@ class Trainer(Loop[Epoch]):
         self.averaged.eval()
         whole = bool(options.finetune_encoder)
         table = self.validation_table
-        batches = table.sampled(generator, options.validation_batches, options.batch_size, whole=whole)
+        share = self.processes.share
+        batches = table.sampled(generator, options.validation_batches, options.batch_size, whole=whole, share=share)
         for batch in self._bar(batches, options.validation_batches, "validation"):
-            part = self._part(batch)
-            if len(part.tokens):  # the last batch may be smaller than the number of processes
-                totals += self._counts(self.averaged, part)
+            if len(batch.tokens):  # the last batch may be smaller than the number of processes
+                totals += self._counts(self.averaged, batch)
         return totals
 
     def _means(self, totals: Tensor, epoch: int) -> tuple[float, float]:

@@ -6,24 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from tests.training.shapes import draw_data, make_options, make_trainer
+from tests.training.ranks import REFUSED, RUNS, SAMPLED
+from tests.training.shapes import draw_data, make_options, make_table, make_trainer
 from training.checkpoint import load_tensors
 from training.distributed import Processes, processes
 from training.loop import TrainingError
 from training.train import main
 
-CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(("examples", "size"), [(64, 1), (64, 2), (7, 3), (1, 2)])
-def test_slices_share_a_batch_evenly_and_leave_nothing_out(examples: int, size: int) -> None:
-    slices = [Processes(rank, size, CPU).slice(examples) for rank in range(size)]
-    assert [i for start, stop in slices for i in range(start, stop)] == list(range(examples))
-    shares = [stop - start for start, stop in slices]
-    assert max(shares) - min(shares) <= 1
+CPU, ROOT = torch.device("cpu"), Path(__file__).parents[2]
+ALIKE = sorted(RUNS.keys() - set(SAMPLED))
 
 
 def test_one_process_alone_needs_no_group() -> None:
@@ -34,9 +29,20 @@ def test_one_process_alone_needs_no_group() -> None:
     assert not torch.distributed.is_initialized()
 
 
-def test_more_processes_than_examples_are_refused() -> None:
-    with pytest.raises(TrainingError, match="a batch of 8 cannot be shared by 9 processes"):
+def test_more_processes_than_captions_are_refused() -> None:
+    with pytest.raises(TrainingError, match="a batch of 8 captions cannot be shared by 9 processes: raise batch_size"):
         make_trainer(make_options(batch_size=8), Processes(0, 9, CPU))
+
+
+def test_more_processes_than_whole_images_are_refused() -> None:
+    """20 images with 39 captions: 16 captions are 8 images, which make three batches of 7, 7 and 6."""
+    options = make_options(batch_size=16, finetune_encoder="1")
+    with pytest.raises(
+        TrainingError, match="captions, which may be only 6 whole images, cannot be shared by 7 processes"
+    ):
+        make_trainer(options, Processes(0, 7, CPU))
+    smallest = min(len(batch.features) for batch in make_table(20).drawn_whole(np.random.default_rng(0), 6, 16))
+    assert smallest == 6
 
 
 def test_two_processes_find_the_losses_of_one(tmp_path: Path) -> None:
@@ -50,7 +56,7 @@ def test_two_processes_find_the_losses_of_one(tmp_path: Path) -> None:
     finished = subprocess.run(
         [*launch, "-m", "training.train", *fixed, "--output", str(tmp_path / "two")],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=240,
@@ -65,3 +71,68 @@ def test_two_processes_find_the_losses_of_one(tmp_path: Path) -> None:
     these, those = (load_tensors(tmp_path / name / "last.safetensors")[0] for name in ("one", "two"))
     for name in these:
         torch.testing.assert_close(those[name], these[name], atol=1e-4, rtol=1e-3, msg=name)
+
+
+# Every way to train, alone and in two and four processes
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all runs, by the number of their processes; four of them have no image each of validation."""
+    folder = tmp_path_factory.mktemp("ranks")
+    data = draw_data(folder / "data", train=13, validation=3)
+    first, *lines = (data / "captions.csv").read_text().splitlines()
+    kept = [line for index, line in enumerate(lines) if index % 4 != 1]  # images with two and three captions
+    (data / "captions.csv").write_text("\n".join([first, *kept]) + "\n")
+    finished = subprocess.run(
+        [sys.executable, "-m", "tests.training.ranks", str(folder), "1", "2", "4"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+def noted(folder: Path, size: int) -> list[dict[str, str]]:
+    return [json.loads((folder / str(size) / f"{rank}.json").read_text()) for rank in range(size)]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("name", ALIKE)
+def test_processes_learn_what_one_alone_learns(trained: Path, name: str, size: int) -> None:
+    alone, together = (load_tensors(trained / str(n) / name / "last.safetensors")[0] for n in (1, size))
+    assert together.keys() == alone.keys()
+    for key in alone:
+        torch.testing.assert_close(together[key], alone[key], atol=5e-5, rtol=1e-5, msg=key)
+    alone_noted, noted_together = (
+        json.loads((trained / str(n) / name / "history.json").read_text()) for n in (1, size)
+    )
+    for single, shared in zip(alone_noted, noted_together, strict=True):
+        for key in single.keys() - {"seconds"}:
+            assert shared[key] == pytest.approx(single[key], abs=1e-5), key
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_all_processes_end_with_the_same_weights(trained: Path, size: int) -> None:
+    first, *others = noted(trained, size)
+    assert first.keys() == RUNS.keys() | REFUSED.keys()
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_as_many_processes_draw_the_same_sentences_again(trained: Path, size: int) -> None:
+    """Other numbers of processes draw others, so that runs of rewards differ by luck, as with another seed."""
+    first = noted(trained, size)[0]
+    assert first["sampled"] == first["again"]
+    assert size == 1 or first["sampled"] != noted(trained, 1)[0]["sampled"]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("name", REFUSED)
+def test_batches_that_cannot_be_shared_are_refused_before_the_run_begins(trained: Path, name: str, size: int) -> None:
+    assert not (trained / str(size) / name).exists()
+    for notes in noted(trained, size):
+        assert f"cannot be shared by {size} processes: raise batch_size or start fewer" in notes[name]

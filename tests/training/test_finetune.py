@@ -137,18 +137,6 @@ def test_batches_of_whole_images_hold_every_caption_of_each() -> None:
     assert sorted(rounds[:10]) == sorted(rounds[10:20]) == list(range(10))  # each once before the round is over
 
 
-def test_processes_share_a_batch_of_whole_images_without_loss(encoder: Encoder) -> None:
-    batch = next(make_table(10).drawn_whole(np.random.default_rng(0), 1, batch_size=12))
-    parts = [batch.part(0, 2), batch.part(2, len(batch.features))]
-    assert sum(len(part.tokens) for part in parts) == len(batch.tokens)
-    for part in parts:
-        assert part.owners is not None
-        for image, owner in zip(part.images, part.owners, strict=True):
-            whole = batch.images[np.flatnonzero(batch.images == image)[0]]
-            row = np.unique(batch.images).searchsorted(whole)
-            np.testing.assert_array_equal(part.features[owner], batch.features[row])
-
-
 # Whole runs
 
 

@@ -296,7 +296,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 
 def test_more_processes_than_images_are_refused() -> None:
     table = make_table(9)
-    with pytest.raises(TrainingError, match="a batch of 2 cannot be shared by 3 processes"):
+    with pytest.raises(TrainingError, match="a batch of 2 images cannot be shared by 3 processes"):
         SelfCritic(make_critic().decoder, ScstOptions(batch_size=2), table, table, replace(ALONE, size=3))
 
 
