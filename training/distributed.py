@@ -9,7 +9,6 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed
 from torch.nn import Module
-from torch.nn.parallel import DistributedDataParallel
 
 from training.share import Share
 
@@ -36,11 +35,27 @@ class Processes:
         """What of a global batch this process reads and learns from."""
         return Share(self.rank, self.size)
 
-    def wrap(self, module: Module) -> Module:
-        """Returns the module so that its gradients are averaged over the processes."""
+    def begin_alike(self, module: Module) -> None:
+        """Gives the module the first process's weights."""
         if self.size == 1:
-            return module
-        return DistributedDataParallel(module, device_ids=[self.device] if self.device.type == "cuda" else None)
+            return
+        for tensor in module.state_dict().values():
+            sent = tensor.contiguous()  # as images are laid out, weights need not be
+            distributed.broadcast(sent, 0)
+            tensor.copy_(sent)
+
+    def sum_gradients(self, module: Module) -> None:
+        """Puts the sum over all processes in the place of each one's own gradients.
+
+        In one message in the order of the parameters: PyTorch's DistributedDataParallel orders them anew after its
+        first step, and then a resumed run of three processes or more has other last digits than one without a stop.
+        """
+        if self.size == 1:
+            return
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        summed = self.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, total in zip(gradients, torch.split(summed, [one.numel() for one in gradients]), strict=True):
+            gradient.copy_(total.view(gradient.shape))
 
     def sum(self, values: Tensor) -> Tensor:
         """Returns the sum over all processes, the same everywhere."""

@@ -60,13 +60,13 @@ class Loop(ABC, Generic[R]):
 
     def __init__(self, decoder: CaptionDecoder, options: LoopOptions, batches: int, processes: Processes) -> None:
         self.decoder = decoder.to(processes.device)
+        processes.begin_alike(self.decoder)
         self.averaged = copy.deepcopy(self.decoder).requires_grad_(False) if options.ema else self.decoder
         self.processes = processes
         self.precision = agreed(processes, bf16=options.bf16)
         self.history: list[R] = []
         self._loop = options
         self.batches = batches  # in an epoch
-        self._module = processes.wrap(self.decoder)
         self._optimizer = torch.optim.AdamW(
             self._groups(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
@@ -187,7 +187,7 @@ class Loop(ABC, Generic[R]):
         return rate
 
     def _descend(self, loss: Tensor, step: int) -> float:
-        """Takes one step down the loss's gradient, averages the weights, returns the learning rate.
+        """Takes one step down the gradient of all processes' losses, averages the weights, returns the learning rate.
 
         The average is Polyak's with an exponential window: average += (1 - d) (weights - average), where
         d = min(ema, (1 + step) / (10 + step)), so that early averages forget the weights that training began with.
@@ -195,6 +195,7 @@ class Loop(ABC, Generic[R]):
         rate = self._learning_rate(step)
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        self.processes.sum_gradients(self.decoder)
         if self._loop.gradient_clip:
             clip_grad_norm_(self.decoder.parameters(), self._loop.gradient_clip)
         for group in self._optimizer.param_groups:

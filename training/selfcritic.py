@@ -113,12 +113,11 @@ class SelfCritic(Loop[RewardEpoch]):
         """
         features = torch.from_numpy(batch.features).to(self.processes.device)
         said, rewards, advantages = self.draw(features, batch.images)
-        # DistributedDataParallel divides the summed gradients by the processes; this undoes it.
-        scale = self.processes.size / (self.options.batch_size * self.options.samples)
+        scale = 1 / (self.options.batch_size * self.options.samples)
         loss = self.loss(features, said, advantages * scale, drawn=True)
         if self.options.cross_entropy:
             true = torch.from_numpy(batch.tokens).to(self.processes.device)
-            weight = self.options.cross_entropy * self.processes.size / self.options.batch_size
+            weight = self.options.cross_entropy / self.options.batch_size
             loss = loss + self.loss(features, true, torch.full((len(true),), weight, device=true.device), drawn=False)
         # The mean number of words a caption makes one learning rate and one clip fit this and cross-entropy alike.
         rate = self._descend(loss / float(self.train_table.lengths.mean() - 1), step)
@@ -164,9 +163,9 @@ class SelfCritic(Loop[RewardEpoch]):
                 keep = tokens[:, 1:] != words.pad_id
                 owners = images[rows]
                 if shared:
-                    logits = self._module(features, tokens[:, :-1], keep, owners).float()  # (kept, vocabulary)
+                    logits = self.decoder(features, tokens[:, :-1], keep, owners).float()  # (kept, vocabulary)
                 else:
-                    logits = self._module(features[owners], tokens[:, :-1], keep).float()
+                    logits = self.decoder(features[owners], tokens[:, :-1], keep).float()
                 if drawn:
                     logits[:, [words.pad_id, words.unk_id, words.start_id]] = -torch.inf
                     logits = logits / self.options.temperature

@@ -67,7 +67,7 @@ class Trainer(Loop[Epoch]):
         rate = options.learning_rate
         train_loss = train_accuracy = math.nan
         totals = torch.zeros(3, dtype=torch.float64, device=self.processes.device)  # loss, right words, tokens
-        self._module.train()
+        self.decoder.train()
         if options.finetune_encoder:
             batches = self.train_table.drawn_whole(generator, options.batches, options.batch_size, share=share)
         else:
@@ -98,10 +98,9 @@ class Trainer(Loop[Epoch]):
         The sum over tokens is divided by the tokens that a batch has on average, not by this one's: a batch of short
         captions must not weigh each of its words more than a batch of long ones.
         """
-        counts = self._counts(self._module, batch, step)
+        counts = self._counts(self.decoder, batch, step)
         tokens = self.options.batch_size * (self.train_table.lengths.mean() - 1)
-        # DistributedDataParallel divides the summed gradients by the processes; this undoes it.
-        rate = self._descend(counts[0] * (self.processes.size / tokens), step)
+        rate = self._descend(counts[0] * (1 / tokens), step)
         return counts.detach(), rate
 
     def _counts(self, module: nn.Module, batch: Batch, step: int | None = None) -> Tensor:

@@ -38,7 +38,7 @@ RUNS = {
     "captions": f"{SIZES} --batch-size 5 --bucket 2 --ema 0.5",  # of 7 captions of validation, 2 are left
     "blocks": f"{SIZES} --batch-size 11 --finetune-encoder 2 --flip --encoder-learning-rate 0.001",
     "photographs": f"{SIZES} --batch-size 11 --finetune-encoder all --epochs 1 --encoder-learning-rate 0.001",
-    # of 33 images two processes have 80 and 85 sentences, which are one and two calls of the decoder
+    # of 33 images two processes have 80 and 85 sentences, which are learnt from in one part and in two
     "rewards": f"--from captions {REWARDS} --batch-size 33 --bleu 0.5",
     "blocks-rewards": f"--from blocks --finetune-encoder 1 {REWARDS} --batch-size 7 --baseline greedy",
     "sampled": f"--from captions {REWARDS} --batch-size 9",
@@ -71,6 +71,12 @@ class Foretold(Sampler):
         return said
 
 
+def fingerprint(module: torch.nn.Module) -> str:
+    """Tells weights apart by their last bit."""
+    weights = b"".join(tensor.numpy().tobytes() for tensor in module.state_dict().values())
+    return hashlib.sha256(weights).hexdigest()
+
+
 def run(folder: Path, name: str, line: str, together: Processes) -> None:
     """Does what the command does once its processes are together."""
     command: Any = scst if line.startswith("--from") else train
@@ -83,14 +89,16 @@ def run(folder: Path, name: str, line: str, together: Processes) -> None:
 
 
 def work(folder: Path, together: Processes) -> None:
-    """Runs all, and if there are several processes what is refused, too. Runs that another begins with: one alone's."""
-    notes: dict[str, str] = {}
+    """Runs all, and in several processes what is refused too. What another run begins with is one alone's."""
+    torch.manual_seed(together.rank)
+    begun = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    together.begin_alike(begun)
+    notes = {"begun": fingerprint(begun)}
     original = Loop.train
 
     def watched(self: Loop[Any], output: Path, *more: Any) -> Iterator[Any]:
         yield from original(self, output, *more)
-        weights = b"".join(tensor.detach().numpy().tobytes() for tensor in self.decoder.parameters())
-        notes[output.name] = hashlib.sha256(weights).hexdigest()
+        notes[output.name] = fingerprint(self.decoder)
 
     charts = patch("training.charts._png", return_value=b"")  # two thirds of the time
     with patch.object(Loop, "train", watched), charts:
@@ -98,6 +106,8 @@ def work(folder: Path, together: Processes) -> None:
             sampler = Sampler if name in SAMPLED else Foretold
             with patch("training.selfcritic.Sampler", sampler):
                 run(folder, name, line.replace("--from ", "--from 1/"), together)
+        for more in ("--epochs 1", "--resume"):
+            run(folder, "resumed", f"{RUNS['captions']} {more}", together)
         for name, line in REFUSED.items() if together.size > 1 else ():
             try:
                 run(folder, name, line.replace("--from ", "--from 1/"), together)

@@ -118,8 +118,20 @@ def test_processes_learn_what_one_alone_learns(trained: Path, name: str, size: i
 @pytest.mark.parametrize("size", [2, 4])
 def test_all_processes_end_with_the_same_weights(trained: Path, size: int) -> None:
     first, *others = noted(trained, size)
-    assert first.keys() == RUNS.keys() | REFUSED.keys()
+    assert first.keys() == RUNS.keys() | REFUSED.keys() | {"resumed", "begun"}
     assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_all_processes_begin_with_the_weights_of_the_first(trained: Path, size: int) -> None:
+    (first,) = noted(trained, 1)
+    assert all(notes["begun"] == first["begun"] for notes in noted(trained, size))
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(trained: Path, size: int) -> None:
+    for notes in noted(trained, size):
+        assert notes["resumed"] == notes["captions"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
