@@ -20,6 +20,7 @@ from training import scst
 from training import train as cross_entropy
 from training.batches import CaptionTable
 from training.checkpoint import load_checkpoint, load_tensors
+from training.distributed import Processes
 from training.examples import Example
 from training.features import FeatureStore
 from training.loop import TrainingError
@@ -292,6 +293,27 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="the loss became nan in epoch 1"):
         next(critic.train(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [2, 7, 20])
+def test_processes_measure_an_image_each_once_and_mean_all(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    critic, measured = make_critic(), []
+
+    def judge(images: np.ndarray, said: Tensor) -> np.ndarray:
+        assert len(said) == len(images)
+        measured.extend(images.tolist())
+        return np.asarray(images + 0.5)
+
+    alone = critic._greedy_score(critic.train_table, judge, count)
+    images = [measured.pop(0) for _ in range(count)]
+    assert alone == pytest.approx(np.mean(images) + 0.5)
+    monkeypatch.setattr(Processes, "sum", lambda self, values: values)  # each process's own
+    parts = []
+    for rank in range(3):
+        critic.processes = replace(ALONE, rank=rank, size=3)
+        parts.append(critic._greedy_score(critic.train_table, judge, count))
+    assert measured == images
+    assert sum(parts) == pytest.approx(alone)
 
 
 def test_more_processes_than_images_are_refused() -> None:
