@@ -62,9 +62,8 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     output: Path = given.output
     if output.resolve() == given.source.resolve():
         raise CheckpointError(f"{output} is the run that this one begins from: name another folder")
-    if together.first:
-        check_output(output, resume=given.resume, overwrite=given.overwrite)
-    together.wait()
+    check_output(output, resume=given.resume, overwrite=given.overwrite)
+    together.wait()  # nobody writes before all have looked
     before = checkpoint.load_checkpoint(given.source)
     source = Source(given.data, given.features or output.parent / "features", given.strict)
     material = prepare(source, _encoder_options(before, options), together)

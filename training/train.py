@@ -63,9 +63,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace, options: TrainingOptions, together: Processes) -> None:
     output: Path = given.output
-    if together.first:
-        check_output(output, resume=given.resume, overwrite=given.overwrite)
-    together.wait()
+    check_output(output, resume=given.resume, overwrite=given.overwrite)
+    together.wait()  # nobody writes before all have looked
     source = Source(given.data, given.features or output.parent / "features", given.strict)
     material = prepare(source, options, together)
     vocabulary = Vocabulary.build(

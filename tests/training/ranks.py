@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from training import scst, train
+from training.checkpoint import CheckpointError
 from training.command import read_options
 from training.distributed import Processes, processes
 from training.loop import Loop, TrainingError
@@ -108,11 +109,11 @@ def work(folder: Path, together: Processes) -> None:
                 run(folder, name, line.replace("--from ", "--from 1/"), together)
         for more in ("--epochs 1", "--resume"):
             run(folder, "resumed", f"{RUNS['captions']} {more}", together)
-        for name, line in REFUSED.items() if together.size > 1 else ():
+        for name, line in (REFUSED | {"captions": RUNS["captions"]}).items() if together.size > 1 else ():
             try:
                 run(folder, name, line.replace("--from ", "--from 1/"), together)
-            except TrainingError as error:
-                notes[name] = str(error)
+            except (TrainingError, CheckpointError) as error:
+                notes[f"{name} refused"] = str(error)
     (folder / str(together.size) / f"{together.rank}.json").write_text(json.dumps(notes))
 
 
@@ -133,7 +134,7 @@ def start(folder: Path, size: int) -> None:
     for process in started:
         process.start()
     for process in started:
-        process.join(100)
+        process.join(150)
         process.kill()
         process.join()
     if any(process.exitcode for process in started):

@@ -118,7 +118,8 @@ def test_processes_learn_what_one_alone_learns(trained: Path, name: str, size: i
 @pytest.mark.parametrize("size", [2, 4])
 def test_all_processes_end_with_the_same_weights(trained: Path, size: int) -> None:
     first, *others = noted(trained, size)
-    assert first.keys() == RUNS.keys() | REFUSED.keys() | {"resumed", "begun"}
+    refused = {f"{name} refused" for name in (*REFUSED, "captions")}
+    assert first.keys() == RUNS.keys() | refused | {"resumed", "begun"}
     assert all(other == first for other in others)
 
 
@@ -147,4 +148,11 @@ def test_as_many_processes_draw_the_same_sentences_again(trained: Path, size: in
 def test_batches_that_cannot_be_shared_are_refused_before_the_run_begins(trained: Path, name: str, size: int) -> None:
     assert not (trained / str(size) / name).exists()
     for notes in noted(trained, size):
-        assert f"cannot be shared by {size} processes: raise batch_size or start fewer" in notes[name]
+        assert f"cannot be shared by {size} processes: raise batch_size or start fewer" in notes[f"{name} refused"]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_folder_that_is_taken_is_refused_by_every_process(trained: Path, size: int) -> None:
+    """Where only the first did so, the others would say that the connection broke."""
+    for notes in noted(trained, size):
+        assert "is not empty: go on with it by --resume" in notes["captions refused"]
