@@ -164,8 +164,8 @@ class _Walk:
         tokens = self._search(tokens[few], few, 2, self._some_words(2))
         for _ in range(6):  # state lies in two places by turns: each is read and written three times
             self._best(self._any_words(2))
-        for temperature in (0.5, 1.5, 1.0, 0.7, 5.0, 2.0):
-            self._draw(self._any_words(2), temperature)
+        for temperatures in ((0.5, 1.5), (1.5, 0.5), (1, 1), (0.7, 5), (2, 0.7), (1, 3)):
+            self._draw(self._any_words(2), np.array(temperatures, np.float32))
         self._models = tuple(graphs.begin(CAPACITY) for graphs in self._pair)  # type: ignore[assignment]
         tokens = self._search(np.full(2, self._start), self._admit(slice(0, 2)), 4, name=FIRST)
         parents = np.concatenate((np.broadcast_to(np.arange(2), (2, 2)), self._admit(slice(2, 3))), axis=1)
@@ -173,7 +173,7 @@ class _Walk:
 
     def _admit(self, images: slice) -> np.ndarray:
         """Returns the rows that hold the images' states, int64 (models, images): each model has rows of its own."""
-        return np.stack([model.admit(self._features[images]) for model in self._models])
+        return np.stack([model.admit([self._features[images]]) for model in self._models])
 
     def _search(
         self, tokens: np.ndarray, parents: np.ndarray, k: int, bias: np.ndarray | None = None, name: str = "search_step"
@@ -193,13 +193,13 @@ class _Walk:
         by_id = self._expected(tokens, rows, self._open)
         self._note("greedy_step", by_id[rows, ids], by_id.max(axis=1))
 
-    def _draw(self, tokens: np.ndarray, temperature: float) -> None:
+    def _draw(self, tokens: np.ndarray, temperatures: np.ndarray) -> None:
         rows, bias = np.arange(len(tokens)), self._some_words(len(tokens))
         uniforms = self._random.random(len(tokens), np.float32)
-        ids, log_probs = self._models[0].draw(tokens, rows, bias, temperature, uniforms)
+        ids, log_probs = self._models[0].draw(tokens, rows, bias, temperatures, uniforms)
         by_id = self._expected(tokens, rows, bias)
         self._note("sample_step", log_probs, by_id[rows, ids])
-        p = np.exp((by_id - by_id.max(axis=1, keepdims=True)) / temperature)
+        p = np.exp((by_id - by_id.max(axis=1, keepdims=True)) / temperatures[:, None])
         end = (p.cumsum(axis=1) / p.sum(axis=1, keepdims=True))[rows, ids]
         begin = end - (p / p.sum(axis=1, keepdims=True))[rows, ids]
         self._note("sample_step", np.clip(uniforms, begin, end), uniforms)  # the part of [0, 1] that is the word's

@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
             progress.clear()
             kept = [] if isinstance(result, ImageError) else _trusted(result, least)
             if isinstance(result, ImageError):
-                failed.append(f"  {_one_line(path)}: {result.reason}")
+                failed.append(f"  {_one_line(path)}: {'; '.join(filter(None, (result.reason, result.advice)))}")
             elif not kept:
                 doubted += 1
             if arguments.json:

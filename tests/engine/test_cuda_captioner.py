@@ -1,5 +1,6 @@
 """A Captioner on a fake CUDA machine: what it says is what it says on the CPU."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from engine.runtime.providers import CAPTURED, PROVIDERS, Provider
 from engine.runtime.sessions import open_session as open_real_session
 from tests.engine.fake_cuda import FakeCuda, FakeSession
 
+Open = Callable[..., Captioner]
 
-@pytest.fixture(params=[False, True], ids=["plain", "cuda graphs"])
-def captioner(request: pytest.FixtureRequest, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Captioner:
+
+@pytest.fixture
+def opened(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """opened(provider, cuda_graphs=...) is a captioner on a machine of its own."""
     cuda = FakeCuda()
 
     def open_session(folder: Path, graph: GraphFile, provider: Provider, options: Options) -> Any:
-        if provider.name == "cpu":  # the captioner to compare with
+        if provider.name == "cpu":  # a half that runs there, or the captioner to compare with
             return open_real_session(folder, graph, provider, options)
         real = onnxruntime.InferenceSession(str(folder / graph.file), providers=["CPUExecutionProvider"])
         return FakeSession(cuda, real, graphs=options.cuda_graphs and graph.graph in CAPTURED)
@@ -30,8 +34,17 @@ def captioner(request: pytest.FixtureRequest, tiny_bundle: Path, monkeypatch: py
     monkeypatch.setattr(graphs, "open_session", open_session)
     monkeypatch.setattr(placement, "find_provider", lambda name: PROVIDERS[name])
     monkeypatch.setattr(device, "onnxruntime", lambda: cuda)
-    runtime = RuntimeOptions(cuda_graphs=request.param)
-    return Captioner(tiny_bundle, provider="cuda", precision="fp32", batch_size=8, runtime=runtime)
+
+    def opened(provider: str, *, cuda_graphs: bool = False) -> Captioner:
+        runtime = RuntimeOptions(cuda_graphs=cuda_graphs)
+        return Captioner(tiny_bundle, provider=provider, precision="fp32", batch_size=8, runtime=runtime)
+
+    return opened
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "cuda graphs"])
+def captioner(request: pytest.FixtureRequest, opened: Open) -> Captioner:
+    return opened("cuda", cuda_graphs=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +61,21 @@ def test_captions_are_those_of_the_cpu(
         ours, theirs = (each.caption(images, decoding) for each in (captioner, tiny_captioner))
         assert [caption.text for caption in ours] == [caption.text for caption in theirs]
         np.testing.assert_allclose([c.score for c in ours], [c.score for c in theirs], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("provider", ["cuda+cpu", "cpu+cuda"])
+def test_halves_on_two_providers_say_what_the_cpu_says(
+    opened: Open, tiny_captioner: Captioner, photographs: list[np.ndarray], provider: str
+) -> None:
+    mixed = opened(provider)
+    assert mixed.provider == provider
+    mixed.warmup()
+    for decoding in (Greedy(), Beam(beam_size=3), Sample(num_samples=2, seed=3)):
+        ours, theirs = (each.caption(photographs, decoding) for each in (mixed, tiny_captioner))
+        assert [caption.tokens for caption in ours] == [caption.tokens for caption in theirs]
+    with Scheduler(mixed) as scheduler:
+        futures = [scheduler.submit(image) for image in photographs]
+        assert [future.result().text for future in futures] == [c.text for c in tiny_captioner.caption(photographs)]
 
 
 def test_the_scheduler_leaves_features_on_the_device(

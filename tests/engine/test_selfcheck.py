@@ -27,6 +27,9 @@ class Stale:
     def __init__(self, real: Any) -> None:
         self.real = real
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
     def io_binding(self) -> Any:
         return CopyingBinding(self.real.io_binding())
 
