@@ -22,15 +22,16 @@ from engine.vocabulary import Vocabulary, split
 def decode(
     model: StepModel,
     decoding: Decoding,
+    rules: Rules,
     vocabulary: Vocabulary,
     defaults: Defaults,
     calibration: Mapping[str, float] = UNCALIBRATED,
 ) -> list[Caption]:
-    """Returns a caption for each image of the batch that `model` holds. Raises OptionsError.
+    """Returns a caption for each image of the batch that `model` holds.
 
-    calibration: the coefficients of `confidence`.
+    rules: those of the options, as `Rules.of` translates them. calibration: the coefficients of `confidence`.
     """
-    search = begin(decoding, Rules.of(decoding, vocabulary, defaults), defaults)
+    search = begin(decoding, rules, defaults)
     seeds = [decoding.seed] * model.images if isinstance(decoding, Sample) else ()
     found = run(model, search, seeds)
     return [caption(sentences, vocabulary, decoding, calibration) for sentences in found]

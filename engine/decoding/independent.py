@@ -86,23 +86,28 @@ class RowSearch(Search):
         """Takes the answer: see Search."""
         assert self._allowed is not None, "it asked before"
         last, gained = self._choose.choose(self._allowed, ids, values, self._drawn_from())
-        positions = self._growing.column - self._growing.begin
+        growing = self._growing
         stuck = gained == -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
-        over = stuck | (last == self._rules.end_id) | (positions == self._rules.max_length - 1)
-        done, going = [], np.arange(len(last))
-        if over.any():
+        over = stuck | (last == self._rules.end_id)
+        if growing.longest == self._rules.max_length - 1:
+            over |= growing.begin == growing.column - growing.longest
+        done: list[tuple[Any, list[Sentence]]] = []
+        if np.count_nonzero(over):
             for row in np.nonzero(over)[0].tolist():
                 image, sample = self._rows[row]
                 word = [] if stuck[row] else [(int(last[row]), float(gained[row]))]
-                image.sentences[sample] = self._sentence(*self._growing.sentence(row, *word))
+                image.sentences[sample] = self._sentence(*growing.sentence(row, *word))
                 image.left -= 1
                 if not image.left:
                     done.append((image.owner, ranked(filter(None, image.sentences), self._num_rows)))
-            going = going[~over]
+            going = np.nonzero(~over)[0]
             last, gained = last[going], gained[going]
             self._go_on(going)
-        self._last, self._parents = last.copy(), going + first_row
-        self._growing.write(last, gained)
+            self._parents = going + first_row
+        else:
+            self._parents = np.arange(first_row, first_row + len(last))
+        self._last = last.copy()
+        growing.write(last, gained)
         return done
 
     def owners_of(self, rows: np.ndarray) -> list[Any]:
@@ -168,11 +173,7 @@ class Likeliest(Choose):
         self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, uniforms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids and log_probs."""
-        if allowed.banned is None:
-            return ids[:, 0], values[:, 0]
-        struck = allowed.strike(ids, values)
-        best = np.arange(len(ids)), struck.argmax(axis=1)
-        return ids[best], struck[best]
+        return allowed.best(ids, values)
 
 
 class Unscored(Likeliest):

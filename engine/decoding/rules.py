@@ -39,15 +39,15 @@ class Rules:
     _unended: np.ndarray = field(init=False, repr=False, compare=False)  # (1, vocabulary), END forbidden
     _last: np.ndarray = field(init=False, repr=False, compare=False)  # (1, vocabulary), bad endings forbidden
     _after: np.ndarray = field(init=False, repr=False, compare=False)  # (vocabulary,) END where it may not follow
+    _bans: bool = field(init=False, repr=False, compare=False)  # whether what was written bans tokens
 
     def __post_init__(self) -> None:
         size, forbidden = self.vocabulary_size, self.forbidden
         object.__setattr__(self, "_open", _forbid(size, forbidden))
         object.__setattr__(self, "_unended", _forbid(size, (*forbidden, self.end_id)))
         object.__setattr__(self, "_last", _forbid(size, (*forbidden, *self.bad_endings)))
-        after = np.full(self.vocabulary_size, self.start_id)
-        after[list(self.bad_endings)] = self.end_id
-        object.__setattr__(self, "_after", after)
+        object.__setattr__(self, "_after", _mark(size, self.bad_endings, self.end_id, self.start_id))
+        object.__setattr__(self, "_bans", bool(self.bad_endings or self.no_repeat_ngram_size))
 
     @classmethod
     def of(cls, constraints: Constraints, vocabulary: Vocabulary, defaults: Defaults) -> "Rules":
@@ -85,8 +85,9 @@ class Rules:
         Before its first word a row holds START; positions, int64 (rows,), says how many words it has. The bias is the
         same array, unchanged, wherever the same tokens may follow all rows.
         """
-        bias, longest = self._bias(positions), written.shape[1]
-        if not longest or not (self.bad_endings or self.no_repeat_ngram_size):
+        longest = written.shape[1]
+        bias = self._bias(positions, longest)
+        if not longest or not self._bans:
             return Allowed(bias)
         banned = [self._after[written[:, -1]]] if self.bad_endings else []
         banned += self._repeats(written)
@@ -94,10 +95,10 @@ class Rules:
             banned = [np.where(forced, self.start_id, tokens) for tokens in banned]
         return Allowed(bias, np.array(banned) if banned else None)
 
-    def _bias(self, positions: np.ndarray) -> np.ndarray:
+    def _bias(self, positions: np.ndarray, longest: int) -> np.ndarray:
         """Returns what any row may take at its position, whatever its words: float32 (1 or rows, vocabulary)."""
         begun, last = max(len(self.prefix), self.min_length), self.max_length - 1
-        if not begun and (self._last is self._open or positions.max() < last):
+        if not begun and (self._last is self._open or longest < last):
             return self._open
         present = set(positions.tolist())
         biases = {position: self._bias_at(position) for position in present}
@@ -123,11 +124,12 @@ class Rules:
             return
         last, none = tokens[:, -1], np.int64(self.start_id)
         yield last
-        if words > 1 and (joined := last == self.joint).any():
+        if words > 1 and np.count_nonzero(joined := last == self.joint):
             yield np.where(joined, tokens[:, -2], none)
-        stood = (tokens[:, :-2] == last[:, None]).any(axis=1) & (last != none)  # (rows,) the last word did before
-        if not stood.any():
-            return  # nor is any longer phrase repeated
+        equal = tokens[:, :-2] == tokens[:, -1:]  # (rows, words - 2)
+        if not np.count_nonzero(equal):
+            return  # the last word stood nowhere before, nor is any longer phrase repeated
+        stood = equal.any(axis=1) & (last != none)  # (rows,) the last word did before
         for length, gap in itertools.product(range(2, min(size, words // 2 + 2)), (0, 1)):
             lag = length + gap
             if words < lag + length - 1:
@@ -142,13 +144,14 @@ class Rules:
         windows, rows = words - size + 1, np.arange(len(tokens))
         if windows < 1:
             return
-        found = np.repeat(stood[:, None], windows, axis=1)
-        for i in range(size - 1):
+        found = tokens[:, :windows] == tokens[:, windows, None]  # (rows, windows) where the last size - 1 words stood
+        found &= stood[:, None]
+        for i in range(1, size - 1):
             found &= tokens[:, i : i + windows] == tokens[:, windows + i, None]
-        if found.any():
-            places = np.argsort(~found, axis=1, kind="stable")  # those that were found first
-            for place in places.T[: found.sum(axis=1).max()]:
-                yield np.where(found[rows, place], tokens[rows, place + size - 1], none)
+        while np.count_nonzero(found):
+            place = found.argmax(axis=1)  # (rows,) the first
+            yield np.where(found[rows, place], tokens[rows, place + size - 1], none)
+            found[rows, place] = False
 
 
 @lru_cache(maxsize=256)
@@ -157,3 +160,11 @@ def _forbid(vocabulary_size: int, forbidden: tuple[int, ...]) -> np.ndarray:
     bias = np.zeros((1, vocabulary_size), np.float32)
     bias[:, list(forbidden)] = -np.inf
     return bias
+
+
+@lru_cache(maxsize=256)
+def _mark(vocabulary_size: int, tokens: tuple[int, ...], mark: int, other: int) -> np.ndarray:
+    """Returns what stands for each token, int64 (vocabulary,): mark for these, other for the rest."""
+    marks = np.full(vocabulary_size, other)
+    marks[list(tokens)] = mark
+    return marks

@@ -12,7 +12,8 @@ import numpy as np
 
 from engine.decoding.model import StepModel
 from engine.runtime.buckets import bucket
-from engine.runtime.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Lanes, Parcel
+from engine.runtime.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Parcel
+from engine.runtime.lanes import Lanes
 from engine.runtime.steps import TEMPERATURES
 
 ALIGNED_ROWS = ALIGNMENT // 4

@@ -13,10 +13,11 @@ from engine.runtime.device import Device, DeviceFeatures
 from engine.runtime.device_encoder import DeviceEncoder
 from engine.runtime.device_steps import DeviceDecoder
 from engine.runtime.encoder import Encoder
+from engine.runtime.lanes import Lanes
 from engine.runtime.options import RuntimeOptions, cores
 from engine.runtime.providers import Provider, find_provider
 from engine.runtime.sessions import open_session
-from engine.runtime.steps import Steps
+from engine.runtime.steps import StepLane, Steps
 from engine.selection import Choice
 
 
@@ -31,6 +32,8 @@ class Graphs:
         self.device = (provider.device, options.device_id if provider.device != "cpu" else 0)
         self.session = _Sessions(bundle, provider, precision, options)
         sizes, image = bundle.manifest, bundle.manifest.image
+        self._lane = partial(StepLane, units=sizes.units, device=self.device)
+        self._lanes = Lanes(partial(self._lane, self.session))
         self.encoder: Encoder | DeviceEncoder
         self._decoder: DeviceDecoder | None = None
         if provider.device == "cuda":
@@ -53,7 +56,7 @@ class Graphs:
         """Begins the decode of a batch: features float32 (batch, feature_size)."""
         if self._decoder is not None:
             return self._decoder.start(features)
-        return Steps(self, np.ascontiguousarray(features, np.float32))
+        return Steps(self._lanes, np.ascontiguousarray(features, np.float32))
 
     def begin(self, capacity: int) -> StepModel:
         """Begins a decode without images, which are admitted later; capacity: most rows and images at a time.
@@ -65,7 +68,8 @@ class Graphs:
             return self._decoder.begin(capacity)
         none = np.empty((0, self.bundle.manifest.feature_size), np.float32)
         threads = max(1, self.encoder.lanes // 4) if self.encoder.lanes else 0
-        return Steps(self, none, capacity=capacity, threads=threads)
+        lane = partial(self._lane, partial(self.session, threads=threads))
+        return Steps(Lanes(lane), none, capacity=capacity)
 
 
 class _Sessions:
