@@ -90,7 +90,7 @@ def caption(
 ) -> Caption:
     """Turns the sentences of an image, best first, into a caption; equal ones are given once. asked: the options."""
     words, end = vocabulary.words, vocabulary.end_id
-    given = len(split(asked.prefix))
+    given = len(split(asked.prefix)) if asked.prefix else 0
     alternatives: dict[bytes, Hypothesis] = {}
     for sentence in sentences:
         key = sentence.tokens.tobytes()

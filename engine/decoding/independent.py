@@ -11,7 +11,7 @@ from engine.decoding.allowed import Allowed
 from engine.decoding.ask import Ask, Kind
 from engine.decoding.rules import Rules
 from engine.decoding.search import Search, common
-from engine.decoding.sentences import Growing, Sentence, divisors, ranked
+from engine.decoding.sentences import Growing, Sentence, divisors, joined, ranked
 
 MANY = 64  # candidates of a step from which to find them takes longer than to compute what they are
 
@@ -62,8 +62,8 @@ class RowSearch(Search):
         for owner in owners:
             image = _Image(owner, [None] * self._num_rows, self._num_rows)
             self._rows += [(image, sample) for sample in range(self._num_rows)]
-        self._last = np.concatenate((self._last, np.full(rows, self._rules.start_id)))
-        self._parents = np.concatenate((self._parents, np.repeat(state_rows, self._num_rows)))
+        self._last = joined(self._last, np.full(rows, self._rules.start_id))
+        self._parents = joined(self._parents, np.repeat(state_rows, self._num_rows))
         self._growing.join(rows)
         if seeds:
             self._uniforms = np.concatenate((self._uniforms, self._numbers(seeds)))
@@ -77,7 +77,7 @@ class RowSearch(Search):
     def ask(self) -> Ask:
         """Returns the next step: see Search."""
         growing = self._growing
-        self._allowed = self._rules.allowed(growing.written(), growing.column - growing.begin)
+        self._allowed = self._rules.allowed(growing.written(), growing.positions)
         bias, k = self._choose.wants(self._allowed)
         uniforms = self._drawn_from() if self.kind.verb == "draw" else None
         return Ask(self.kind, self._last, self._parents, bias, k, uniforms)
@@ -86,13 +86,14 @@ class RowSearch(Search):
         """Takes the answer: see Search."""
         assert self._allowed is not None, "it asked before"
         last, gained = self._choose.choose(self._allowed, ids, values, self._drawn_from())
-        growing = self._growing
-        stuck = gained == -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
-        over = stuck | (last == self._rules.end_id)
-        if growing.longest == self._rules.max_length - 1:
-            over |= growing.begin == growing.column - growing.longest
+        growing, end = self._growing, self._rules.end_id
+        full = growing.longest == self._rules.max_length - 1
         done: list[tuple[Any, list[Sentence]]] = []
-        if np.count_nonzero(over):
+        if full or end in last.tolist() or -np.inf in gained.tolist():
+            stuck = gained == -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
+            over = stuck | (last == end)
+            if full:
+                over |= growing.begin == growing.column - growing.longest
             for row in np.nonzero(over)[0].tolist():
                 image, sample = self._rows[row]
                 word = [] if stuck[row] else [(int(last[row]), float(gained[row]))]

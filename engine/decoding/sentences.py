@@ -31,6 +31,11 @@ def divisors(max_length: int, length_penalty: float) -> tuple[float, ...]:
     return tuple(float(np.power(max(length, 1), length_penalty)) for length in range(max_length + 1))
 
 
+def joined(array: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Returns both, one behind the other; most searches have no row yet when rows join."""
+    return np.concatenate((array, more)) if len(array) else more
+
+
 class Growing:
     """The words so far of the rows of a search. Rows may have begun at different steps and write side by side.
 
@@ -52,6 +57,11 @@ class Growing:
         """Words of the longest row."""
         return self.column - self._first
 
+    @property
+    def positions(self) -> np.ndarray | None:
+        """Words of each row, int64 (rows,); None where all have as many as the longest."""
+        return None if self._even else self.column - self.begin
+
     def join(self, rows: int) -> None:
         """Adds rows that begin now."""
         if not len(self.begin):
@@ -60,9 +70,9 @@ class Growing:
             self._shift()
         self._even = self._even and self.column == self._first
         length = self.tokens.shape[1]
-        self.tokens = np.concatenate((self.tokens, np.full((rows, length), self._start_id)))
-        self.token_log_probs = np.concatenate((self.token_log_probs, np.zeros((rows, length), np.float32)))
-        self.begin = np.concatenate((self.begin, np.full(rows, self.column)))
+        self.tokens = joined(self.tokens, np.full((rows, length), self._start_id))
+        self.token_log_probs = joined(self.token_log_probs, np.zeros((rows, length), np.float32))
+        self.begin = joined(self.begin, np.full(rows, self.column))
 
     def written(self) -> np.ndarray:
         """Returns the words of all rows, int64 (rows, longest), each row's last in the last column."""

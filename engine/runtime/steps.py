@@ -50,7 +50,7 @@ class Steps(StepModel):
         """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
         first, slot = self._held, self._lane.slots[self._current]
         assert first + len(features) <= slot.capacity, "the scheduler keeps within the capacity it asked for"
-        self._lane.admit(np.ascontiguousarray(features, np.float32), slot, first)
+        self._lane.admit(np.ascontiguousarray(features, np.float32), self._current, first)
         self._held += len(features)
         return np.arange(first, self._held)
 
@@ -127,6 +127,7 @@ class StepLane:
         """session(graph) returns the onnxruntime.InferenceSession of a graph."""
         self.slots = _Slot(units, device), _Slot(units, device)
         self.bound: dict[Key, _Bound] = {}
+        self._admissions: dict[tuple[int, int, int], Any] = {}  # by slot, first row and images: session and binding
         self._session = session
 
     def reserve(self, slot: "_Slot", rows: int) -> bool:
@@ -134,14 +135,21 @@ class StepLane:
         moved = slot.reserve(rows)
         if moved:
             self.bound.clear()
+            self._admissions.clear()
         return moved
 
-    def admit(self, features: np.ndarray, slot: "_Slot", first: int) -> None:
-        """Writes the first states of images to rows of a slot from `first` on."""
-        session = self._session("decoder_init")
-        binding = session.io_binding()
+    def admit(self, features: np.ndarray, current: int, first: int) -> None:
+        """Writes the first states of images to rows of the current slot from `first` on."""
+        key = current, first, len(features)
+        if key not in self._admissions:
+            if len(self._admissions) >= MOST_BOUND:
+                self._admissions.clear()
+            session = self._session("decoder_init")
+            binding = session.io_binding()
+            self.slots[current].bind_outputs(binding, ("hidden", "cell"), len(features), first)
+            self._admissions[key] = session, binding
+        session, binding = self._admissions[key]
         binding.bind_cpu_input("features", features)
-        slot.bind_outputs(binding, ("hidden", "cell"), len(features), first)
         session.run_with_iobinding(binding)
 
     def bind(self, key: Key) -> _Bound:
