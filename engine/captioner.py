@@ -24,7 +24,6 @@ from engine.runtime.device import DeviceFeatures
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
 from engine.selection import Choice, Request, open_first, select
-from engine.warmup import warm_up
 
 MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
 
@@ -187,6 +186,8 @@ class Captioner:
 
         batch_sizes: None is 1 and batch_size and, on a GPU, the sizes between. Raises OptionsError.
         """
+        from engine.warmup import warm_up
+
         warm_up(self, batch_sizes, decodings)
 
     def _open(self, choice: Choice) -> Graphs:

@@ -3,7 +3,7 @@
 import threading
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from engine.bundle import Bundle
 from engine.decoding.model import StepModel
 from engine.runtime.device import Device, DeviceFeatures
 from engine.runtime.device_encoder import DeviceEncoder
-from engine.runtime.device_steps import DeviceDecoder
 from engine.runtime.encoder import Encoder
 from engine.runtime.lanes import Lanes
 from engine.runtime.options import RuntimeOptions, cores
@@ -19,6 +18,9 @@ from engine.runtime.providers import Provider, find_provider
 from engine.runtime.sessions import open_session
 from engine.runtime.steps import StepLane, Steps
 from engine.selection import Choice
+
+if TYPE_CHECKING:
+    from engine.runtime.device_steps import DeviceDecoder
 
 
 class Graphs:
@@ -37,10 +39,12 @@ class Graphs:
         self.encoder: Encoder | DeviceEncoder
         self._decoder: DeviceDecoder | None = None
         if provider.device == "cuda":
+            from engine.runtime import device_steps
+
             device = Device(self.session, provider.name, options.device_id, options.cuda_graphs)
             self.encoder = DeviceEncoder(device, (image.height, image.width, 3), sizes.feature_size)
             held = {graph.graph for graph in sizes.graphs}
-            self._decoder = DeviceDecoder(device, sizes.units, sizes.vocabulary_size, held)
+            self._decoder = device_steps.DeviceDecoder(device, sizes.units, sizes.vocabulary_size, held)
         else:
             lanes = (options.threads or cores()) if provider.name == "cpu" else 0
             self.encoder = Encoder(partial(self.session, "encoder"), sizes.feature_size, lanes=lanes)
