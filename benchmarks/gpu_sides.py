@@ -20,6 +20,7 @@ from engine import Beam, Captioner, Greedy, RuntimeOptions
 from engine.bundle import Bundle
 from engine.decoding.decode import decode
 from engine.decoding.model import StepModel
+from engine.decoding.rules import Rules
 from engine.options import Decoding
 from engine.result import Caption
 from engine.runtime.buckets import bucket
@@ -125,7 +126,8 @@ class Torch:
     def caption(self, pixels: np.ndarray, decoding: Decoding) -> Sequence[Caption]:
         """See Side."""
         steps = TorchSteps(self, self.features(pixels))
-        return decode(steps, decoding, self.bundle.vocabulary, self.bundle.manifest.defaults)
+        vocabulary, defaults = self.bundle.vocabulary, self.bundle.manifest.defaults
+        return decode(steps, decoding, Rules.of(decoding, vocabulary, defaults), vocabulary, defaults)
 
 
 @dataclass(slots=True)

@@ -4,6 +4,9 @@ from engine import Captioner
 print(Captioner().caption(["photo.jpg"])[0].text)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from engine.captioner import Captioner
 from engine.errors import (
     BundleError,
@@ -19,10 +22,12 @@ from engine.errors import (
 from engine.options import Beam, Greedy, Sample
 from engine.result import Caption, Hypothesis
 from engine.runtime.options import RuntimeOptions
-from engine.scheduler import Scheduler
-from engine.scheduling.counters import Histogram, SchedulerStats
-from engine.scheduling.future import CaptionFuture, Timings
-from engine.scheduling.stream import CaptionStream
+
+if TYPE_CHECKING:
+    from engine.scheduler import Scheduler
+    from engine.scheduling.counters import Histogram, SchedulerStats
+    from engine.scheduling.future import CaptionFuture, Timings
+    from engine.scheduling.stream import CaptionStream
 
 __all__ = [
     "Beam",
@@ -48,3 +53,25 @@ __all__ = [
     "SchedulerStats",
     "Timings",
 ]
+
+_LATER = {
+    "CaptionFuture": "engine.scheduling.future",
+    "CaptionStream": "engine.scheduling.stream",
+    "Histogram": "engine.scheduling.counters",
+    "Scheduler": "engine.scheduler",
+    "SchedulerStats": "engine.scheduling.counters",
+    "Timings": "engine.scheduling.future",
+}
+"""Imported when they are first asked for: whoever schedules nothing does not wait for asyncio and all that it needs."""
+
+if not TYPE_CHECKING:  # a checker would take any name for one of these
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_LATER[name]), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -4,7 +4,6 @@ Each file answers for one bundle with one set of versions on one set of hardware
 where any of them has changed, the file is not found, and two environments of one user do not disturb each other.
 """
 
-import hashlib
 import json
 import warnings
 from contextlib import suppress
@@ -97,6 +96,8 @@ def forget(bundle: Bundle) -> int:
 
 
 def _path(bundle: Bundle, here: dict[str, Any]) -> Path | None:
+    import hashlib  # as it takes its time: `import engine` hashes nothing
+
     folder = cache_folder()
     digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()
     return folder and folder / "tuning" / f"{_prefix(bundle)}-{digest[:16]}.json"

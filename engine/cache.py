@@ -5,7 +5,6 @@ Whatever lies there may be deleted at any time: it is measured or built again.
 
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +33,8 @@ def cache_folder() -> Path | None:
 
 def store(path: Path, data: bytes) -> bool:
     """Writes a file whole or not at all, its folders too; says whether it could. A cache that is full is no error."""
+    import tempfile  # takes its time, and few store anything
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,9 +1,8 @@
 """The Captioner: images in, captions out. Owns batching and errors; the search and the runtime do the work."""
 
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -13,6 +12,7 @@ from PIL import Image
 from engine.bundle import Bundle
 from engine.checks import is_int, require
 from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
+from engine.decoding.rules import Rules
 from engine.errors import ImageError, OptionsError
 from engine.images import MAX_PIXELS, ImageInput, load_pixels
 from engine.options import Beam, Decoding, Greedy, Sample
@@ -25,7 +25,6 @@ from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
 from engine.selection import Choice, Request, open_first, select
 from engine.selfcheck import require_shown
-from engine.warmup import warm_up
 
 MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
 
@@ -58,6 +57,8 @@ class Captioner:
             provider=provider, precision=precision, batch_size=batch_size, runtime=runtime or RuntimeOptions()
         )
         self.batch_size = batch_size
+        words, defaults = self.bundle.vocabulary, self.bundle.manifest.defaults
+        self._rules = lru_cache(maxsize=256)(partial(Rules.of, vocabulary=words, defaults=defaults))
         self._process = Process("Captioner")
         self.choice, self._graphs = open_first(select(self.bundle, request), self._open)
         self.provider, self.precision = self.choice.provider, self.choice.precision
@@ -147,15 +148,14 @@ class Captioner:
             features = np.asarray(features)
         if features.ndim != 2 or features.shape[1] != size:
             raise OptionsError(f"features have shape {features.shape}; this bundle takes (images, {size})")
-        defaults, calibration = self.bundle.manifest.defaults, self.bundle.manifest.confidence
-        images = max(1, min(self.batch_size, MAX_ROWS // rows_per_image(decoding, defaults)))
-        parts = (
-            decode(
-                self._graphs.start(features[i : i + images]), decoding, self.bundle.vocabulary, defaults, calibration
-            )
-            for i in range(0, len(features), images)
-        )
-        return list(itertools.chain.from_iterable(parts))
+        manifest, vocabulary = self.bundle.manifest, self.bundle.vocabulary
+        images = max(1, min(self.batch_size, MAX_ROWS // rows_per_image(decoding, manifest.defaults)))
+        captions: list[Caption] = []
+        for i in range(0, len(features), images):
+            model, rules = self._graphs.start(features[i : i + images]), self._rules(decoding)
+            captions += decode(model, decoding, rules, vocabulary, manifest.defaults, manifest.confidence)
+            del model  # the next one takes over its memory
+        return captions
 
     def score(self, batch: Iterable[ImageInput], captions: Sequence[str]) -> np.ndarray:
         """Returns the log-probability of each caption, with its end, under its image: float64 (images,).
@@ -187,6 +187,8 @@ class Captioner:
 
         batch_sizes: None is 1 and batch_size and, on a GPU, the sizes between. Raises OptionsError.
         """
+        from engine.warmup import warm_up
+
         warm_up(self, batch_sizes, decodings)
 
     def _open(self, choice: Choice) -> Graphs:

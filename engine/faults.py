@@ -1,6 +1,5 @@
 """What can be wrong with a bundle. Owns the checks, each a list of sentences; raises nothing and runs nothing."""
 
-import hashlib
 from collections import Counter
 from math import inf, isfinite
 from pathlib import Path
@@ -48,6 +47,8 @@ GRAPHS = tuple(_TENSORS)
 
 def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal."""
+    import hashlib  # as it takes its time: `import engine` hashes nothing
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,6 +1,5 @@
 """What this machine is, as far as speed depends on it: processor, cores, GPUs, versions. Reads; measures nothing."""
 
-import hashlib
 import importlib.util
 import os
 import platform
@@ -80,6 +79,8 @@ def processor() -> str:
 
 def instructions() -> str:
     """Returns a digest of what the processor can do: hosts of virtual machines give many models one name."""
+    import hashlib  # takes its time, and the usual start needs none of it
+
     return hashlib.sha256(_cpuinfo().get("flags", "").encode()).hexdigest()[:16]
 
 

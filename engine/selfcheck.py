@@ -7,7 +7,6 @@ The CPU in the same precision is what they are compared with, and it itself is c
 in the user's cache, for this bundle with these versions on this hardware.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,7 +21,6 @@ from engine.decoding.model import StepModel
 from engine.errors import EngineError, ProviderError
 from engine.images import load_pixels
 from engine.machine import runtime_facts
-from engine.photographs import draw_photographs
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
@@ -123,6 +121,8 @@ def _reference(graphs: Graphs) -> Graphs | None:
 
 
 def _pixels(bundle: Bundle) -> np.ndarray:
+    from engine.photographs import draw_photographs  # the drawing takes a while to import, and is seldom needed
+
     image = bundle.manifest.image
     photographs = draw_photographs(PHOTOGRAPHS)
     size: dict[str, Any] = {"height": image.height, "width": image.width, "resample": image.resample}
@@ -259,6 +259,8 @@ def _keep(graphs: Graphs, differences: list[Difference]) -> None:
 
 
 def _path(graphs: Graphs) -> Path | None:
+    import hashlib  # likewise
+
     facts = json.dumps(_facts(graphs), sort_keys=True)
     folder = _folder()
     return folder and folder / f"{_prefix(graphs.bundle)}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.json"

@@ -94,7 +94,7 @@ def _warm_steps(captioner: "Captioner", batch_size: int, decoding: Decoding) -> 
     manifest = captioner.bundle.manifest
     model = captioner._graphs.start(np.zeros((batch_size, manifest.feature_size), np.float32))
     spy = _Spy(model)
-    decode(spy, decoding, captioner.bundle.vocabulary, manifest.defaults)
+    decode(spy, decoding, captioner._rules(decoding), captioner.bundle.vocabulary, manifest.defaults)
     most = bucket(batch_size * rows_per_image(decoding, manifest.defaults))
     for bias, run in spy.kinds.values():
         for rows in (most, *(size for size in BUCKETS[::-1] if size <= most)):  # at first both slots grow

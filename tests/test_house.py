@@ -94,6 +94,50 @@ def test_importing_the_engine_loads_neither_torch_nor_onnx_nor_onnxruntime() -> 
     assert done.stdout.strip() == "[]"
 
 
+LATER = {
+    "asyncio",
+    "cykooz_resizer",
+    "email",
+    "engine.cli",
+    "engine.runtime.device_steps",
+    "engine.scheduler",
+    "engine.tuning",
+    "engine.warmup",
+    "hashlib",
+    "http",
+    "importlib.metadata",
+    "multiprocessing",
+    "numpy.random",
+    "numpy.testing",
+    "ssl",
+    "tempfile",
+    "unittest",
+}
+"""What only some need, or nobody before the first caption."""
+
+
+def test_importing_the_engine_loads_nothing_that_can_wait() -> None:
+    code = f"""
+import sys, numpy, PIL.Image
+before = set(sys.modules)
+import engine
+print(sorted({LATER} & (sys.modules.keys() - before)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_names_that_are_imported_later_are_there_all_the_same() -> None:
+    code = """
+import engine
+assert set(engine.__all__) <= set(dir(engine))
+assert not hasattr(engine, "Schedule")
+from engine import *
+assert all(globals()[name] is getattr(engine, name) for name in engine.__all__)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_the_public_names_are_these() -> None:
     import engine
 

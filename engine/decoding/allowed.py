@@ -32,6 +32,17 @@ class Allowed:
         struck = (ids == self.banned[:, :, None]).any(axis=0)  # (rows, candidates)
         return np.where(struck, np.float32(-np.inf), log_probs)
 
+    def best(self, ids: np.ndarray, log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns id and log_prob, both (rows,), of the best candidate that is not banned; -inf where there is none.
+
+        Ids and log_probs are (rows, candidates), best first.
+        """
+        if self.banned is None or not np.count_nonzero(ids[:, 0] == self.banned):
+            return ids[:, 0], log_probs[:, 0]
+        struck = self.strike(ids, log_probs)
+        places = np.arange(len(ids)), struck.argmax(axis=1)
+        return ids[places], struck[places]
+
     def mask(self) -> np.ndarray:
         """Returns the same as a bias for StepModel: float32 (1 or rows, vocabulary)."""
         if self.banned is None:

@@ -70,7 +70,7 @@ def together(asks: Sequence[Ask]) -> Ask:
 def no_numbers(values: np.ndarray) -> np.ndarray | None:
     """Returns which rows of an answer are no numbers, bool (rows,); None where all are, as they should be."""
     best = values if values.ndim == 1 else values[:, 0]  # where the best is no number, none of its row is
-    return None if best.sum() < inf else np.isnan(best)
+    return None if sum(best.tolist()) < inf else np.isnan(best)
 
 
 def no_numbers_error() -> EngineError:

@@ -11,7 +11,7 @@ from engine.decoding.allowed import Allowed
 from engine.decoding.ask import Ask, Kind
 from engine.decoding.rules import Rules
 from engine.decoding.search import Draw, Search, common
-from engine.decoding.sentences import Growing, Sentence, divisors, ranked
+from engine.decoding.sentences import Growing, Sentence, divisors, joined, ranked
 
 
 @dataclass(slots=True)
@@ -69,11 +69,11 @@ class BeamSearch(Search):
         totals[:, 0] = 0
         self.owners += owners
         self._ended += [_Ended(self._most) for _ in owners]
-        self._counts = np.concatenate((self._counts, np.zeros(images, np.int64)))
-        self._worst = np.concatenate((self._worst, np.full(images, -np.inf)))
-        self._totals = np.concatenate((self._totals, totals))
-        self._last = np.concatenate((self._last, np.full(images, self._rules.start_id)))
-        self._parents = np.concatenate((self._parents, state_rows))
+        self._counts = joined(self._counts, np.zeros(images, np.int64))
+        self._worst = joined(self._worst, np.full(images, -np.inf))
+        self._totals = joined(self._totals, totals)
+        self._last = joined(self._last, np.full(images, self._rules.start_id))
+        self._parents = joined(self._parents, state_rows)
         self._growing.join(images)
         self._fresh += images
 
@@ -89,7 +89,7 @@ class BeamSearch(Search):
     def ask(self) -> Ask:
         """Returns the next step: see Search."""
         growing = self._growing
-        self._allowed = self._rules.allowed(growing.written(), growing.column - growing.begin)
+        self._allowed = self._rules.allowed(growing.written(), growing.positions)
         return Ask(self.kind, self._last, self._parents, self._allowed.bias, self._allowed.candidates(self._width + 1))
 
     def tell(self, ids: np.ndarray, values: np.ndarray, first_row: int) -> list[tuple[Any, list[Sentence]]]:
@@ -99,21 +99,20 @@ class BeamSearch(Search):
         places = self._rows_of_places() if self._fresh else None  # (images * width,)
         found = log_probs if places is None else log_probs[places]
         sums = (self._totals.reshape(-1, 1) + found).reshape(images, -1)  # (images, width * k)
-        best = np.argsort(-sums, axis=1, kind="stable")[:, : 2 * self._width]
-        best += (np.arange(images) * sums.shape[1])[:, None]
+        best = (-sums).argsort(axis=1, kind="stable")[:, : 2 * self._width]
+        best += np.arange(0, sums.size, sums.shape[1])[:, None]
         totals = sums.ravel()[best]
         at = best if places is None else places[best // k] * k + best % k  # where in ids and log_probs
         words = Ranked(at // k, ids.ravel()[at], log_probs.ravel()[at], totals)
         is_end = words.ids == self._rules.end_id
         going = words.first(self._width)
-        if is_end.any():
+        if np.count_nonzero(is_end):
             self._add(going, is_end[:, : self._width], finished=True)
             going = words.first(self._width, ~is_end)
-        done = self._settle(going)
-        if done.any():
+        done, leaving = self._settle(going), []
+        if np.count_nonzero(done):
+            leaving = [(self.owners[i], ranked(self._ended[i].sentences, self._most)) for i in np.nonzero(done)[0]]
             going = going.of(~done)
-        leaving = [(self.owners[i], ranked(self._ended[i].sentences, self._most)) for i in np.nonzero(done)[0]]
-        if leaving:
             self._keep(~done)
         rows = going.rows.ravel()
         self._growing.take(rows)
@@ -140,16 +139,16 @@ class BeamSearch(Search):
         """Returns which images are done, bool (images,), and adds the live sentences that then stand."""
         likeliest = going.totals[:, 0]
         # where the constraints leave an image no way on and nothing is found, its sentences so far stand, unfinished
-        if likeliest.min() == -np.inf:
+        if -np.inf in likeliest.tolist():
             for image in np.nonzero(likeliest == -np.inf)[0].tolist():
                 if not self._ended[image].sentences:
                     self._keep_live(image)
         # log-probabilities only fall, so the greatest length gives the best score a live sentence can still reach
         reachable = likeliest / self._divisors[-1]
         done = (self._counts >= self._width) | (reachable <= self._worst)
-        positions = self._growing.column - self._growing.begin  # (rows,)
-        if positions.max() == self._rules.max_length - 1:
-            full = (positions == self._rules.max_length - 1)[going.rows[:, 0]] & ~done
+        growing = self._growing
+        if growing.longest == self._rules.max_length - 1:
+            full = (growing.begin == growing.column - growing.longest)[going.rows[:, 0]] & ~done
             self._add(going, np.repeat(full[:, None], self._width, axis=1), finished=False)
             done |= full
         return done

@@ -22,15 +22,16 @@ from engine.vocabulary import Vocabulary, split
 def decode(
     model: StepModel,
     decoding: Decoding,
+    rules: Rules,
     vocabulary: Vocabulary,
     defaults: Defaults,
     calibration: Mapping[str, float] = UNCALIBRATED,
 ) -> list[Caption]:
-    """Returns a caption for each image of the batch that `model` holds. Raises OptionsError.
+    """Returns a caption for each image of the batch that `model` holds.
 
-    calibration: the coefficients of `confidence`.
+    rules: those of the options, as `Rules.of` translates them. calibration: the coefficients of `confidence`.
     """
-    search = begin(decoding, Rules.of(decoding, vocabulary, defaults), defaults)
+    search = begin(decoding, rules, defaults)
     found = run(model, search, draws_of([decoding] * model.images))
     return [caption(sentences, vocabulary, decoding, calibration) for sentences in found]
 
@@ -93,7 +94,7 @@ def caption(
 ) -> Caption:
     """Turns the sentences of an image, best first, into a caption; equal ones are given once. asked: the options."""
     words, end = vocabulary.words, vocabulary.end_id
-    given = len(split(asked.prefix))
+    given = len(split(asked.prefix)) if asked.prefix else 0
     alternatives: dict[bytes, Hypothesis] = {}
     for sentence in sentences:
         key = sentence.tokens.tobytes()

@@ -11,7 +11,7 @@ from engine.decoding.allowed import Allowed
 from engine.decoding.ask import Ask, Kind
 from engine.decoding.rules import Rules
 from engine.decoding.search import Draw, Search, common
-from engine.decoding.sentences import Growing, Sentence, divisors, ranked
+from engine.decoding.sentences import Growing, Sentence, divisors, joined, ranked
 
 MANY = 64  # candidates of a step from which to find them takes longer than to compute what they are
 
@@ -63,8 +63,8 @@ class RowSearch(Search):
         for owner in owners:
             image = _Image(owner, [None] * self._num_rows, self._num_rows)
             self._rows += [(image, sample) for sample in range(self._num_rows)]
-        self._last = np.concatenate((self._last, np.full(rows, self._rules.start_id)))
-        self._parents = np.concatenate((self._parents, np.repeat(state_rows, self._num_rows)))
+        self._last = joined(self._last, np.full(rows, self._rules.start_id))
+        self._parents = joined(self._parents, np.repeat(state_rows, self._num_rows))
         self._growing.join(rows)
         if draws:
             heats = np.repeat([float(draw.temperature) for draw in draws], self._num_rows)
@@ -80,7 +80,7 @@ class RowSearch(Search):
     def ask(self) -> Ask:
         """Returns the next step: see Search."""
         growing = self._growing
-        self._allowed = self._rules.allowed(growing.written(), growing.column - growing.begin)
+        self._allowed = self._rules.allowed(growing.written(), growing.positions)
         bias, k = self._choose.wants(self._allowed)
         if self.kind.verb != "draw":
             return Ask(self.kind, self._last, self._parents, bias, k)
@@ -90,23 +90,29 @@ class RowSearch(Search):
         """Takes the answer: see Search."""
         assert self._allowed is not None, "it asked before"
         last, gained = self._choose.choose(self._allowed, ids, values, self._temperatures, self._drawn_from())
-        positions = self._growing.column - self._growing.begin
-        stuck = gained == -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
-        over = stuck | (last == self._rules.end_id) | (positions == self._rules.max_length - 1)
-        done, going = [], np.arange(len(last))
-        if over.any():
+        growing, end = self._growing, self._rules.end_id
+        full = growing.longest == self._rules.max_length - 1
+        done: list[tuple[Any, list[Sentence]]] = []
+        if full or end in last.tolist() or -np.inf in gained.tolist():
+            stuck = gained == -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
+            over = stuck | (last == end)
+            if full:
+                over |= growing.begin == growing.column - growing.longest
             for row in np.nonzero(over)[0].tolist():
                 image, sample = self._rows[row]
                 word = [] if stuck[row] else [(int(last[row]), float(gained[row]))]
-                image.sentences[sample] = self._sentence(*self._growing.sentence(row, *word))
+                image.sentences[sample] = self._sentence(*growing.sentence(row, *word))
                 image.left -= 1
                 if not image.left:
                     done.append((image.owner, ranked(filter(None, image.sentences), self._num_rows)))
-            going = going[~over]
+            going = np.nonzero(~over)[0]
             last, gained = last[going], gained[going]
             self._go_on(going)
-        self._last, self._parents = last.copy(), going + first_row
-        self._growing.write(last, gained)
+            self._parents = going + first_row
+        else:
+            self._parents = np.arange(first_row, first_row + len(last))
+        self._last = last.copy()
+        growing.write(last, gained)
         return done
 
     def owners_of(self, rows: np.ndarray) -> list[Any]:
@@ -172,11 +178,7 @@ class Likeliest(Choose):
         self, allowed: Allowed, ids: np.ndarray, values: np.ndarray, temperatures: np.ndarray, uniforms: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids and log_probs."""
-        if allowed.banned is None:
-            return ids[:, 0], values[:, 0]
-        struck = allowed.strike(ids, values)
-        best = np.arange(len(ids)), struck.argmax(axis=1)
-        return ids[best], struck[best]
+        return allowed.best(ids, values)
 
 
 class Unscored(Likeliest):

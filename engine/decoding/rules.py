@@ -1,7 +1,5 @@
 """Which tokens may come next. Owns the constraints of a decode, in token ids; knows nothing of scores."""
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -38,16 +36,15 @@ class Rules:
     _open: np.ndarray = field(init=False, repr=False, compare=False)  # (1, vocabulary), END allowed
     _unended: np.ndarray = field(init=False, repr=False, compare=False)  # (1, vocabulary), END forbidden
     _last: np.ndarray = field(init=False, repr=False, compare=False)  # (1, vocabulary), bad endings forbidden
-    _after: np.ndarray = field(init=False, repr=False, compare=False)  # (vocabulary,) END where it may not follow
+    _bans: np.ndarray = field(init=False, repr=False, compare=False)  # (any, vocabulary) what may not follow a token
 
     def __post_init__(self) -> None:
         size, forbidden = self.vocabulary_size, self.forbidden
         object.__setattr__(self, "_open", _forbid(size, forbidden))
         object.__setattr__(self, "_unended", _forbid(size, (*forbidden, self.end_id)))
         object.__setattr__(self, "_last", _forbid(size, (*forbidden, *self.bad_endings)))
-        after = np.full(self.vocabulary_size, self.start_id)
-        after[list(self.bad_endings)] = self.end_id
-        object.__setattr__(self, "_after", after)
+        bans = _bans(size, self.bad_endings, self.end_id, self.start_id, self.no_repeat_ngram_size > 1)
+        object.__setattr__(self, "_bans", bans)
 
     @classmethod
     def of(cls, constraints: Constraints, vocabulary: Vocabulary, defaults: Defaults) -> "Rules":
@@ -79,26 +76,31 @@ class Rules:
             joint=vocabulary.ids.get(JOINT, -1),
         )
 
-    def allowed(self, written: np.ndarray, positions: np.ndarray) -> Allowed:
+    def allowed(self, written: np.ndarray, positions: np.ndarray | None = None) -> Allowed:
         """Returns what may follow some rows: written, int64 (rows, longest), ends with the words so far of each.
 
-        Before its first word a row holds START; positions, int64 (rows,), says how many words it has. The bias is the
-        same array, unchanged, wherever the same tokens may follow all rows.
+        Before its first word a row holds START; positions, int64 (rows,), says how many words it has, None that all
+        have as many as the longest. The bias is the same array, unchanged, wherever the same tokens may follow all.
         """
-        bias, longest = self._bias(positions), written.shape[1]
-        if not longest or not (self.bad_endings or self.no_repeat_ngram_size):
+        longest = written.shape[1]
+        bias = self._bias(positions, longest)
+        if not longest or not (len(self._bans) or self.no_repeat_ngram_size):
             return Allowed(bias)
-        banned = [self._after[written[:, -1]]] if self.bad_endings else []
-        banned += self._repeats(written)
-        if self.prefix and (forced := positions < len(self.prefix)).any():  # which stands even where it breaks a rule
-            banned = [np.where(forced, self.start_id, tokens) for tokens in banned]
-        return Allowed(bias, np.array(banned) if banned else None)
+        banned = self._bans.take(written[:, -1], axis=1)  # (any, rows)
+        if self.no_repeat_ngram_size and len(repeats := self._repeats(written)):
+            banned = np.concatenate((banned, repeats))
+        if self.prefix:  # which stands even where it breaks a rule
+            forced = (np.full(len(written), longest) if positions is None else positions) < len(self.prefix)
+            banned[:, forced] = self.start_id
+        return Allowed(bias, banned if len(banned) else None)
 
-    def _bias(self, positions: np.ndarray) -> np.ndarray:
+    def _bias(self, positions: np.ndarray | None, longest: int) -> np.ndarray:
         """Returns what any row may take at its position, whatever its words: float32 (1 or rows, vocabulary)."""
         begun, last = max(len(self.prefix), self.min_length), self.max_length - 1
-        if not begun and (self._last is self._open or positions.max() < last):
+        if not begun and (self._last is self._open or longest < last):
             return self._open
+        if positions is None:
+            return self._bias_at(longest)
         present = set(positions.tolist())
         biases = {position: self._bias_at(position) for position in present}
         if len({id(bias) for bias in biases.values()}) == 1:
@@ -114,41 +116,39 @@ class Rules:
             return self._unended
         return self._last if position == self.max_length - 1 else self._open
 
-    def _repeats(self, tokens: np.ndarray) -> Iterator[np.ndarray]:
-        """Yields tokens that would repeat a phrase, (rows,) each; where a row has none, START, which never follows."""
-        size, words = self.no_repeat_ngram_size, tokens.shape[1]
-        if size == 1:
-            yield from tokens.T
-        if size < 2:
-            return
-        last, none = tokens[:, -1], np.int64(self.start_id)
-        yield last
-        if words > 1 and (joined := last == self.joint).any():
-            yield np.where(joined, tokens[:, -2], none)
-        stood = (tokens[:, :-2] == last[:, None]).any(axis=1) & (last != none)  # (rows,) the last word did before
-        if not stood.any():
-            return  # nor is any longer phrase repeated
-        for length, gap in itertools.product(range(2, min(size, words // 2 + 2)), (0, 1)):
-            lag = length + gap
-            if words < lag + length - 1:
-                continue
-            fits = (tokens[:, words - length + 1 :] == tokens[:, words - length + 1 - lag : words - lag]).all(
-                axis=1
-            ) & stood
-            if gap:
-                fits &= tokens[:, -length] == self.joint
-            if fits.any():
-                yield np.where(fits, tokens[:, -lag], none)
-        windows, rows = words - size + 1, np.arange(len(tokens))
-        if windows < 1:
-            return
-        found = np.repeat(stood[:, None], windows, axis=1)
-        for i in range(size - 1):
-            found &= tokens[:, i : i + windows] == tokens[:, windows + i, None]
-        if found.any():
-            places = np.argsort(~found, axis=1, kind="stable")  # those that were found first
-            for place in places.T[: found.sum(axis=1).max()]:
-                yield np.where(found[rows, place], tokens[rows, place + size - 1], none)
+    def _repeats(self, tokens: np.ndarray) -> np.ndarray:
+        """Returns tokens that would repeat a phrase, int64 (any, rows); START, which never follows, fills the rest.
+
+        That a word may not follow itself stands in _bans.
+        """
+        if self.no_repeat_ngram_size == 1:
+            return tokens.T
+        last = tokens[:, -1].tolist()
+        # a phrase of two words or more is repeated only where its last stood before
+        rows = set(np.nonzero(tokens[:, :-2] == tokens[:, -1:])[0].tolist())
+        if self.joint in last:
+            rows.update(row for row, word in enumerate(last) if word == self.joint)
+        found = {row: self._repeated(tokens[row].tolist()) for row in rows if last[row] != self.start_id}
+        repeats = np.full((max(map(len, found.values()), default=0), len(tokens)), self.start_id)
+        for row, words in found.items():
+            repeats[: len(words), row] = words
+        return repeats
+
+    def _repeated(self, words: list[int]) -> list[int]:
+        """Returns which words would repeat a phrase if they came next."""
+        size, last, end = self.no_repeat_ngram_size, words[-1], len(words)
+        found = words[-2:-1] if last == self.joint else []
+        for length in range(2, size):  # of phrases side by side, or around the joint
+            begin = end - length + 1  # of what is written of the second
+            for lag in (length, length + 1):
+                fits = begin >= lag and (lag == length or words[begin - 1] == self.joint)
+                if fits and words[begin:] == words[begin - lag : end - lag]:
+                    found.append(words[-lag])
+        before = words[end - size + 1 : -1]
+        for i in range(size - 2, end - 1):  # phrases of `size` words anywhere
+            if words[i] == last and words[i - size + 2 : i] == before:
+                found.append(words[i + 1])
+        return found
 
 
 @lru_cache(maxsize=256)
@@ -157,3 +157,12 @@ def _forbid(vocabulary_size: int, forbidden: tuple[int, ...]) -> np.ndarray:
     bias = np.zeros((1, vocabulary_size), np.float32)
     bias[:, list(forbidden)] = -np.inf
     return bias
+
+
+@lru_cache(maxsize=256)
+def _bans(vocabulary_size: int, bad_endings: tuple[int, ...], end_id: int, none: int, itself: bool) -> np.ndarray:
+    """Returns which tokens may not follow each token, int64 (any, vocabulary): END, itself; none where one may."""
+    after = np.full(vocabulary_size, none)
+    after[list(bad_endings)] = end_id
+    bans = [*([after] if bad_endings else []), *([np.arange(vocabulary_size)] if itself else [])]
+    return np.array(bans, np.int64).reshape(-1, vocabulary_size)

@@ -31,6 +31,11 @@ def divisors(max_length: int, length_penalty: float) -> tuple[float, ...]:
     return tuple(float(np.power(max(length, 1), length_penalty)) for length in range(max_length + 1))
 
 
+def joined(array: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Returns both, one behind the other; most searches have no row yet when rows join."""
+    return np.concatenate((array, more)) if len(array) else more
+
+
 class Growing:
     """The words so far of the rows of a search. Rows may have begun at different steps and write side by side.
 
@@ -44,27 +49,42 @@ class Growing:
         self.token_log_probs = np.empty((0, length), np.float32)
         self.begin = np.empty(0, np.int64)
         self.column = 0
+        self._first = 0  # the least begin
+        self._even = True  # whether all begins are the same: then no row that leaves changes the least
+
+    @property
+    def longest(self) -> int:
+        """Words of the longest row."""
+        return self.column - self._first
+
+    @property
+    def positions(self) -> np.ndarray | None:
+        """Words of each row, int64 (rows,); None where all have as many as the longest."""
+        return None if self._even else self.column - self.begin
 
     def join(self, rows: int) -> None:
         """Adds rows that begin now."""
         if not len(self.begin):
-            self.column = 0
+            self.column, self._first, self._even = 0, 0, True
         elif self.column == self.tokens.shape[1]:
             self._shift()
+        self._even = self._even and self.column == self._first
         length = self.tokens.shape[1]
-        self.tokens = np.concatenate((self.tokens, np.full((rows, length), self._start_id)))
-        self.token_log_probs = np.concatenate((self.token_log_probs, np.zeros((rows, length), np.float32)))
-        self.begin = np.concatenate((self.begin, np.full(rows, self.column)))
+        self.tokens = joined(self.tokens, np.full((rows, length), self._start_id))
+        self.token_log_probs = joined(self.token_log_probs, np.zeros((rows, length), np.float32))
+        self.begin = joined(self.begin, np.full(rows, self.column))
 
     def written(self) -> np.ndarray:
         """Returns the words of all rows, int64 (rows, longest), each row's last in the last column."""
-        return self.tokens[:, self.begin.min() : self.column]
+        return self.tokens[:, self._first : self.column]
 
     def take(self, rows: np.ndarray) -> None:
         """Goes on with these rows, in this order; one may come more than once or not at all."""
         self.tokens = self.tokens.take(rows, axis=0)
         self.token_log_probs = self.token_log_probs.take(rows, axis=0)
         self.begin = self.begin.take(rows)
+        if not self._even and len(rows):
+            self._first = int(self.begin.min())
 
     def write(self, ids: np.ndarray, log_probs: np.ndarray) -> None:
         """Adds a word to each row."""
@@ -89,9 +109,9 @@ class Growing:
 
     def _shift(self) -> None:
         """Makes room behind: no row is as long as all columns, or it would have ended."""
-        first = int(self.begin.min())
+        first = self._first
         assert first, "a row of the greatest length has left"
-        self.column -= first
+        self.column, self._first = self.column - first, 0
         self.begin = self.begin - first
         for array in (self.tokens, self.token_log_probs):
             array[:, : self.column] = array[:, first:].copy()

@@ -1,22 +1,18 @@
-"""What stays on a CUDA device: the memory of encoder runs and decodes, lent to one caller at a time and then kept.
+"""What stays on a CUDA device: its memory, the features that never leave it, and the turn that captures have to take.
 
-Owns the lending, the features that never leave the device, and the turn that captures have to take. Knows nothing of
-how a search chooses.
+Knows nothing of how a search chooses.
 """
 
 import contextlib
 import threading
-import weakref
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
 from engine.runtime.providers import onnxruntime
-
-Lane = TypeVar("Lane")
 
 _TURN = threading.RLock()
 """While a CUDA graph is captured, no thread of the process may allocate, copy or wait on the device: all take turns."""
@@ -115,30 +111,6 @@ class GraphIds:
         options = onnxruntime().RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(number))
         return options
-
-
-class Lanes(Generic[Lane]):
-    """Lends lanes and makes a new one where none is free. A thread gets the one back that it gave last.
-
-    ONNX Runtime keeps CUDA graphs for each thread: a lane that comes to another thread is captured there once more.
-    """
-
-    def __init__(self, make: Callable[[], Lane]) -> None:
-        self._make = make
-        self._free: list[tuple[int, Lane]] = []
-        self._lock = threading.Lock()
-
-    def lend(self, borrower: Any) -> Lane:
-        """Returns a lane that is the borrower's own until the borrower is no more."""
-        thread = threading.get_ident()
-        with self._lock:
-            places = [i for i, (giver, _) in enumerate(self._free) if giver == thread] or range(len(self._free))
-            lane = self._free.pop(places[-1])[1] if len(places) else self._make()
-        weakref.finalize(borrower, self._give, thread, lane).atexit = False
-        return lane
-
-    def _give(self, thread: int, lane: Lane) -> None:
-        self._free.append((thread, lane))  # no lock: a finalizer may run while this thread holds it
 
 
 class DeviceFeatures:

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from engine.runtime.buckets import bucket
-from engine.runtime.device import Device, DeviceFeatures, GraphIds, Lanes
+from engine.runtime.device import Device, DeviceFeatures, GraphIds
+from engine.runtime.lanes import Lanes
 
 
 class DeviceEncoder:

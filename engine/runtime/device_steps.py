@@ -13,7 +13,8 @@ import numpy as np
 
 from engine.decoding.model import StepModel
 from engine.runtime.buckets import bucket
-from engine.runtime.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Lanes, Parcel, joined
+from engine.runtime.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Parcel, joined
+from engine.runtime.lanes import Lanes
 from engine.runtime.steps import TEMPERATURES, takes_one_temperature, too_few_temperatures
 
 

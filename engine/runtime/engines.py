@@ -4,7 +4,6 @@ An engine is used only where everything that went into it is the same: the provi
 of the same architecture with other weights.
 """
 
-import hashlib
 import json
 import warnings
 from dataclasses import asdict, dataclass
@@ -120,7 +119,7 @@ class Engines:
         kept = self.place / MODEL_FILE
         (self.place / RECORD_FILE).unlink(missing_ok=True)
         data = model.read_bytes()
-        record = {**asdict(self.fit), "sha256": hashlib.sha256(data).hexdigest()}
+        record = {**asdict(self.fit), "sha256": _digest(data)}
         text = json.dumps(record, indent=2) + "\n"
         if not (store(kept, data) and store(self.place / RECORD_FILE, text.encode())):
             raise OSError(f"{self.place} cannot be written")
@@ -130,8 +129,10 @@ class Engines:
         warnings.warn(f"{why}: {self.fit.graph} is built anew", RuntimeWarning, stacklevel=4)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(content: str | bytes) -> str:
+    import hashlib  # as it takes its time: `import engine` hashes nothing
+
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def _read(path: Path) -> dict[str, str] | None:

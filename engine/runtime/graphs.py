@@ -3,7 +3,7 @@
 import threading
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,12 +11,15 @@ from engine.bundle import Bundle
 from engine.decoding.model import StepModel
 from engine.runtime.device import Device, DeviceFeatures
 from engine.runtime.device_encoder import DeviceEncoder
-from engine.runtime.device_steps import DeviceDecoder
 from engine.runtime.encoder import Encoder
+from engine.runtime.lanes import Lanes
 from engine.runtime.options import RuntimeOptions, cores
 from engine.runtime.placement import Placement
 from engine.runtime.sessions import open_session
-from engine.runtime.steps import Steps
+from engine.runtime.steps import StepLane, Steps
+
+if TYPE_CHECKING:
+    from engine.runtime.device_steps import DeviceDecoder
 
 
 class Graphs:
@@ -29,6 +32,8 @@ class Graphs:
         self.options = options
         self.session = _Sessions(bundle, placement, precision, options)
         sizes, image = bundle.manifest, bundle.manifest.image
+        self._lane = partial(StepLane, units=sizes.units)
+        self._lanes = Lanes(partial(self._lane, self.session))
         device = Device(self.session, placement.name, options.device_id, options.cuda_graphs)
         self.encoder: Encoder | DeviceEncoder
         self._decoder: DeviceDecoder | None = None
@@ -38,7 +43,9 @@ class Graphs:
             lanes = (options.threads or cores()) if placement.encoder.name == "cpu" else 0
             self.encoder = Encoder(partial(self.session, "encoder"), sizes.feature_size, lanes=lanes)
         if placement.decoder.device == "cuda":
-            self._decoder = DeviceDecoder(device, sizes.units, sizes.vocabulary_size)
+            from engine.runtime import device_steps  # which most machines never need
+
+            self._decoder = device_steps.DeviceDecoder(device, sizes.units, sizes.vocabulary_size)
 
     @classmethod
     def open(cls, bundle: Bundle, placement: Placement, precision: str, options: RuntimeOptions) -> "Graphs":
@@ -56,7 +63,7 @@ class Graphs:
         """Begins the decode of a batch: features float32 (batch, feature_size)."""
         if self._decoder is not None:
             return self._decoder.start(features)
-        return Steps(self, np.ascontiguousarray(features, np.float32))
+        return Steps(self._lanes, np.ascontiguousarray(features, np.float32))
 
     def begin(self, capacity: int) -> StepModel:
         """Begins a decode without images, which are admitted later; capacity: most rows and images at a time.
@@ -68,7 +75,8 @@ class Graphs:
             return self._decoder.begin(capacity)
         none = np.empty((0, self.bundle.manifest.feature_size), np.float32)
         threads = max(1, self.encoder.lanes // 4) if self.encoder.lanes else 0
-        return Steps(self, none, capacity=capacity, threads=threads)
+        lane = partial(self._lane, partial(self.session, threads=threads))
+        return Steps(Lanes(lane), none, capacity=capacity)
 
 
 class _Sessions:

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -51,6 +50,8 @@ def save_engine(folder: Path, graph: GraphFile, provider: Provider, options: Run
     Returns the file; None for a provider that builds nothing, or not this graph. Raises ProviderError where the
     provider saves nothing, and OSError where it cannot be kept.
     """
+    import tempfile  # takes its time, and few save anything
+
     if provider.cache is None:
         return None
     engines = Engines.of(folder, graph, provider, options)

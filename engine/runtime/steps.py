@@ -1,24 +1,30 @@
 """One decode of one batch on a session: the state between the steps, and the memory and bindings of each run.
 
-Owns no session and shares nothing: threads run a session side by side, each with its own Steps. Knows nothing of how
-the search chooses.
+Owns no session: threads run one side by side, each with a lane of its own, which the next decode takes over. Knows
+nothing of how the search chooses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from engine.decoding.model import StepModel
+from engine.runtime.lanes import Lanes
 from engine.runtime.providers import onnxruntime
 
 MOST_BOUND = 1000
 """Bindings that are kept: a decode that images join and leave without end meets every shape."""
+MOST_KEPT = 4096
+"""Candidates of a binding that outlives its decode: a larger one holds memory, and takes no time beside its run."""
 NO_BIAS = np.zeros((1, 1), np.float32)
 """Takes the place of a bias that is let go."""
 TEMPERATURES = 1e-30, 1e30
 """Beyond these single precision knows only 0 and infinity; the distribution is as sharp or as flat as it can be."""
+
+Key = tuple[str, int, int, int, int]
+"""Graph, slot that it reads, rows, k, and rows of its bias: what decides a binding."""
 
 
 def takes_one_temperature(sample_step: Any) -> bool:
@@ -38,37 +44,26 @@ class Steps(StepModel):
     gathers its rows, so the shape that it reads stays the same when rows leave. Each shape is bound once.
     """
 
-    def __init__(self, graphs: Any, features: np.ndarray, *, capacity: int = 0, threads: int = 0) -> None:
-        """Capacity: room for so many rows and admitted images at once, where any are to be admitted.
-
-        threads: of each run; 0 for as many as the options say.
-        """
+    def __init__(self, lanes: "Lanes[StepLane]", features: np.ndarray, *, capacity: int = 0) -> None:
+        """Capacity: room for so many rows and admitted images at once, where any are to be admitted."""
         self.images = len(features)
-        self._graphs = graphs
-        self._threads = threads
-        units = graphs.bundle.manifest.units
-        self._slots = _Slot(units), _Slot(units)
+        self._lane = lanes.lend(self)
+        self._large: dict[Key, _Bound] = {}  # what the lane does not keep
         self._current = 0  # the slot that holds the state
         self._held = 0  # rows of it that are in use
-        self._bound: dict[tuple[str, int, int, int, int], _Bound] = {}
-        for slot in self._slots:
-            slot.reserve(capacity or self.images)
+        for slot in self._lane.slots:
+            self._lane.reserve(slot, capacity or self.images)
         if self.images:
             self.admit([features])
 
     def admit(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
         given = np.ascontiguousarray(np.concatenate(features), np.float32)  # (images, feature_size)
-        images, slot = len(given), self._slots[self._current]
-        assert self._held + images <= slot.capacity, "the scheduler keeps within the capacity it asked for"
-        session = self._graphs.session("decoder_init", self._threads)
-        binding = session.io_binding()
-        binding.bind_cpu_input("features", given)
-        slot.bind_outputs(binding, ("hidden", "cell"), images, self._held)
-        session.run_with_iobinding(binding)
-        rows = np.arange(self._held, self._held + images)
-        self._held += images
-        return rows
+        first, slot = self._held, self._lane.slots[self._current]
+        assert first + len(given) <= slot.capacity, "the scheduler keeps within the capacity it asked for"
+        self._lane.admit(given, self._current, first)
+        self._held += len(given)
+        return np.arange(first, self._held)
 
     def step(
         self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int
@@ -89,7 +84,7 @@ class Steps(StepModel):
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns a next token drawn from the whole distribution: see StepModel."""
-        if too_few_temperatures(self._graphs.session("sample_step", self._threads), temperatures):
+        if too_few_temperatures(self._lane.session("sample_step"), temperatures):
             return super().draw(token_ids, parent_rows, bias, temperatures, uniforms)
         bound = self._feed("sample_step", token_ids, parent_rows, bias)
         heat = bound.inputs["temperature"]
@@ -102,12 +97,15 @@ class Steps(StepModel):
     ) -> "_Bound":
         """Returns what runs a graph, with these inputs in place."""
         rows = len(token_ids)
-        if self._slots[1 - self._current].reserve(rows) or len(self._bound) > MOST_BOUND:
-            self._bound.clear()
+        if self._lane.reserve(self._lane.slots[1 - self._current], rows):
+            self._large.clear()
+        kept = self._lane.bound if rows * k <= MOST_KEPT else self._large
         key = (graph, self._current, rows, k, len(bias))
-        bound = self._bound.get(key)
+        bound = kept.get(key)
         if bound is None:
-            bound = self._bound[key] = self._bind(graph, rows, k)
+            if len(kept) >= MOST_BOUND:
+                kept.clear()
+            bound = kept[key] = self._lane.bind(key)
         bound.inputs["token_ids"][:] = token_ids
         bound.inputs["parent_rows"][:] = parent_rows
         if bias is not bound.bias:
@@ -123,8 +121,55 @@ class Steps(StepModel):
         self._current, self._held = 1 - self._current, len(bound.ids)
         return bound.ids, bound.values
 
-    def _bind(self, graph: str, rows: int, k: int) -> "_Bound":
-        session = self._graphs.session(graph, self._threads)
+
+@dataclass(slots=True)
+class _Bound:
+    """A binding for one graph, shape and direction, with the host memory that it reads and writes."""
+
+    session: Any
+    binding: Any
+    inputs: dict[str, np.ndarray]
+    ids: np.ndarray  # (rows, k) or (rows,), as values
+    values: np.ndarray
+    bias: np.ndarray | None = None
+
+
+class StepLane:
+    """Two slots of state, and the bindings between them that are kept: for one decode at a time."""
+
+    def __init__(self, session: Callable[[str], Any], units: int) -> None:
+        """session(graph) returns the onnxruntime.InferenceSession of a graph."""
+        self.slots = _Slot(units), _Slot(units)
+        self.bound: dict[Key, _Bound] = {}
+        self._admissions: dict[tuple[int, int, int], Any] = {}  # by slot, first row and images: session and binding
+        self.session = session
+
+    def reserve(self, slot: "_Slot", rows: int) -> bool:
+        """Makes room in a slot; says whether its memory has moved, to which nothing is bound any more."""
+        moved = slot.reserve(rows)
+        if moved:
+            self.bound.clear()
+            self._admissions.clear()
+        return moved
+
+    def admit(self, features: np.ndarray, current: int, first: int) -> None:
+        """Writes the first states of images to rows of the current slot from `first` on."""
+        key = current, first, len(features)
+        if key not in self._admissions:
+            if len(self._admissions) >= MOST_BOUND:
+                self._admissions.clear()
+            session = self.session("decoder_init")
+            binding = session.io_binding()
+            self.slots[current].bind_outputs(binding, ("hidden", "cell"), len(features), first)
+            self._admissions[key] = session, binding
+        session, binding = self._admissions[key]
+        binding.bind_cpu_input("features", features)
+        session.run_with_iobinding(binding)
+
+    def bind(self, key: Key) -> _Bound:
+        """Binds a step, except for its bias."""
+        graph, current, rows, k, _ = key
+        session = self.session(graph)
         binding = session.io_binding()
         inputs: dict[str, np.ndarray] = {"token_ids": np.empty(rows, np.int64), "parent_rows": np.empty(rows, np.int64)}
         if graph == "search_step":
@@ -139,21 +184,9 @@ class Steps(StepModel):
         binding.bind_output("ids", "cpu", 0, np.int64, shape, ids.ctypes.data)
         name = "logits" if graph == "greedy_step" else "log_probs"
         binding.bind_output(name, "cpu", 0, np.float32, shape, values.ctypes.data)
-        self._slots[self._current].bind_inputs(binding)
-        self._slots[1 - self._current].bind_outputs(binding, ("next_hidden", "next_cell"), rows)
+        self.slots[current].bind_inputs(binding)
+        self.slots[1 - current].bind_outputs(binding, ("next_hidden", "next_cell"), rows)
         return _Bound(session, binding, inputs, ids, values)
-
-
-@dataclass(slots=True)
-class _Bound:
-    """A binding for one graph, shape and direction, with the host memory that it reads and writes."""
-
-    session: Any
-    binding: Any
-    inputs: dict[str, np.ndarray]
-    ids: np.ndarray  # (rows, k) or (rows,), as values
-    values: np.ndarray
-    bias: np.ndarray | None = None
 
 
 class _Slot:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engine import Beam, Caption, Greedy, Sample
 from engine.confidence import FEATURES, UNCALIBRATED, confidence, confidence_faults
 from engine.decoding.decode import decode
+from engine.decoding.rules import Rules
 from engine.manifest import Defaults
 from engine.options import Decoding
 from engine.vocabulary import END, PAD, START, UNK, Vocabulary
@@ -32,7 +33,8 @@ weights = st.dictionaries(st.sampled_from(RISING), st.floats(0, 10))
 
 
 def captions(decoding: Decoding, names: list[int], model: Mapping[str, float] = MODEL) -> list[Caption]:
-    return decode(TableModel(len(WORDS), names), decoding, WORDS, DEFAULTS, model)
+    rules = Rules.of(decoding, WORDS, DEFAULTS)
+    return decode(TableModel(len(WORDS), names), decoding, rules, WORDS, DEFAULTS, model)
 
 
 # --- the formula

@@ -14,6 +14,7 @@ import pytest
 from engine import Beam, Captioner, EngineError, Greedy, Sample
 from engine.bundle import Bundle
 from engine.decoding.decode import decode
+from engine.decoding.rules import Rules
 from engine.runtime import device
 from engine.runtime.buckets import BUCKETS, bucket
 from engine.runtime.device import MOST_GRAPHS, Device, GraphIds
@@ -94,7 +95,8 @@ def same(ours: list[Any], theirs: list[Any]) -> None:
 
 
 def decoded(model: Any, decoding: Any, graphs: Graphs) -> list[Any]:
-    return decode(model, decoding, graphs.bundle.vocabulary, graphs.bundle.manifest.defaults)
+    vocabulary, defaults = graphs.bundle.vocabulary, graphs.bundle.manifest.defaults
+    return decode(model, decoding, Rules.of(decoding, vocabulary, defaults), vocabulary, defaults)
 
 
 # --- buckets

@@ -57,7 +57,7 @@ def test_the_quick_way_is_taken_only_where_it_is_asked_for() -> None:
 
 
 def test_without_the_package_quick_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resizing, "cykooz_resizer", None)
+    monkeypatch.setattr(resizing, "resizer", lambda: None)
     exact = load_pixels(PHOTOGRAPH, height=99, width=101)
     np.testing.assert_array_equal(load_pixels(PHOTOGRAPH, height=99, width=101, quick=True), exact)
 

@@ -177,12 +177,33 @@ def test_what_may_follow_any_words_is_what_the_rules_say_and_the_quick_way_is_th
     start, rows = np.zeros(len(tokens), int), np.arange(len(tokens))
     ids, log_probs = model().step(start, rows, mask, k)
     quick_ids, quick = model().step(start, rows, allowed.bias, allowed.candidates(k))
+    best_ids, best = allowed.best(quick_ids, quick)
+    np.testing.assert_array_equal(best, log_probs[:, 0])
+    np.testing.assert_array_equal(best_ids[best > -np.inf], ids[:, 0][best > -np.inf])
     quick = allowed.strike(quick_ids, quick)
     order = np.argsort(-quick, axis=1, kind="stable")[:, :k]
     found = np.take_along_axis(quick, order, axis=1)
     np.testing.assert_array_equal(found, log_probs)
     possible = found > -np.inf
     np.testing.assert_array_equal(np.take_along_axis(quick_ids, order, axis=1)[possible], ids[possible])
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories=histories, lengths=st.data(), size=st.integers(0, 4), least=st.integers(0, 3), more=st.integers(1, 3))
+def test_what_may_follow_a_row_does_not_depend_on_rows_that_began_earlier_or_later(
+    histories: list[list[int]], lengths: st.DataObject, size: int, least: int, more: int
+) -> None:
+    longest = len(histories[0])
+    words = [row[: lengths.draw(st.integers(0, longest))] for row in histories[1:]] + [histories[0]]
+    limits = rules(
+        WORDS, longest + more, no_repeat_ngram_size=size, bad_endings=(2, 5), min_length=least, prefix=(4, 4)[:least]
+    )
+    written = np.array([[START] * (longest - len(row)) + row for row in words])
+    together = limits.allowed(written, np.array([len(row) for row in words])).mask()
+    together = np.broadcast_to(together, (len(words), WORDS))
+    for mask, row in zip(together, words, strict=True):
+        alone = limits.allowed(np.array([row], np.int64).reshape(1, -1))  # all as long as the longest
+        np.testing.assert_array_equal(mask, alone.mask()[0])
 
 
 @settings(max_examples=60, deadline=None)

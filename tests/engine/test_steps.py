@@ -1,5 +1,7 @@
 """The steps of a decode on a session: fused is portable, no shape is bound twice, what is no number is an error."""
 
+import gc
+import weakref
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ import pytest
 from engine import Beam, Captioner, EngineError, Greedy, Sample
 from engine.decoding.model import StepModel
 from engine.options import Decoding
-from engine.runtime.steps import Steps
+from engine.runtime import steps as steps_module
+from engine.runtime.lanes import Lanes
+from engine.runtime.steps import Key, StepLane, Steps
 from tests.bundles import write_bundle_of_one_temperature
 
 WAYS = (Greedy(), Greedy(with_scores=False), Beam(beam_size=3), Sample(seed=1), Sample(seed=1, top_k=5, num_samples=3))
@@ -104,17 +108,57 @@ def test_no_shape_is_bound_twice_in_a_decode(
     tiny_captioner: Captioner, features: np.ndarray, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound: list[tuple[Any, ...]] = []
-    bind = Steps._bind
+    bind = StepLane.bind
 
-    def counted(self: Steps, graph: str, rows: int, k: int) -> Any:
-        capacities = tuple(slot.capacity for slot in self._slots)
-        bound.append((id(self), graph, self._current, rows, k, capacities))
-        return bind(self, graph, rows, k)
+    def counted(self: StepLane, key: Key) -> Any:
+        bound.append((key, tuple(slot.capacity for slot in self.slots)))
+        return bind(self, key)
 
-    monkeypatch.setattr(Steps, "_bind", counted)
+    monkeypatch.setattr(StepLane, "bind", counted)
+    monkeypatch.setattr(tiny_captioner._graphs, "_lanes", Lanes(tiny_captioner._graphs._lanes._make))
     tiny_captioner.caption_features(features, decoding)
     assert bound
     assert len(bound) == len(set(bound))
+    tiny_captioner.caption_features(features, decoding)  # in slots that no longer grow
+    bound.clear()
+    tiny_captioner.caption_features(features, decoding)
+    assert not bound  # what there is was taken over
+    monkeypatch.setattr(steps_module, "MOST_KEPT", 0)
+    tiny_captioner.caption_features(features, decoding)
+    tiny_captioner.caption_features(features, decoding)
+    searching = [(key, capacities) for key, capacities in bound if key[0] == "search_step"]
+    assert len(searching) == 2 * len(set(searching))  # but for what is too large to be kept
+
+
+def test_decodes_at_once_share_no_memory_and_there_is_no_more_than_they_need(
+    tiny_captioner: Captioner, features: np.ndarray
+) -> None:
+    graphs = tiny_captioner._graphs
+
+    def lent(steps: StepModel) -> StepLane:
+        assert isinstance(steps, Steps)
+        return steps._lane
+
+    several = [graphs.start(features[:size]) for size in (1, 2, 3)]
+    lanes = {id(lent(steps)) for steps in several}
+    assert len(lanes) == 3
+    several.clear()
+    for size in (4, 9, 1):
+        assert id(lent(graphs.start(features[:size]))) in lanes
+    assert id(lent(graphs.begin(4))) not in lanes  # a decode without end has its own
+
+
+def test_the_memory_of_decodes_goes_with_their_captioner(tiny_bundle: Path, features: np.ndarray) -> None:
+    captioner = Captioner(tiny_bundle, provider="cpu")
+    captioner.caption_features(features, Beam(beam_size=3))
+    steps = captioner._graphs.start(features)
+    assert isinstance(steps, Steps)
+    lane = weakref.ref(steps._lane)
+    del steps
+    assert lane() is not None
+    del captioner
+    gc.collect()
+    assert lane() is None
 
 
 @pytest.mark.parametrize("decoding", WAYS)
