@@ -128,6 +128,8 @@ class Rules:
         rows = set(np.nonzero(tokens[:, :-2] == tokens[:, -1:])[0].tolist())
         if self.joint in last:
             rows.update(row for row, word in enumerate(last) if word == self.joint)
+        if not rows:
+            return tokens.T[:0]
         found = {row: self._repeated(tokens[row].tolist()) for row in rows if last[row] != self.start_id}
         repeats = np.full((max(map(len, found.values()), default=0), len(tokens)), self.start_id)
         for row, words in found.items():
