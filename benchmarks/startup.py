@@ -6,6 +6,7 @@ another the same in parts, and a third only imports what the engine cannot do wi
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -70,12 +71,19 @@ def mark(name=None):
 """
 
 
-def fresh(code: str) -> tuple[float, str]:
-    """Runs code in a new interpreter; returns its seconds from start to end, and what it printed."""
+def fresh(code: str, compiled: Path | None = None) -> tuple[float, str]:
+    """Runs code in a new interpreter; returns its seconds from start to end, and what it printed.
+
+    compiled: a folder for compiled modules, such as an installed package has, whatever the environment says.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    if compiled is not None:
+        environment["PYTHONPYCACHEPREFIX"] = str(compiled)
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[1],
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
@@ -90,16 +98,17 @@ def measure(rounds: int, bundle: Path | None = None) -> dict[str, float]:
     """Returns the median seconds of each part, and of whole processes: those of ALONE, and CAPTION."""
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        photograph = Path(folder) / "photograph.jpg"
+        compiled, photograph = Path(folder) / "compiled", Path(folder) / "photograph.jpg"
         photograph.write_bytes(photographs(1)[0])
         head = HEAD.format(bundle=None if bundle is None else str(bundle.resolve()), photograph=str(photograph))
-        for code in (IMPORT, head + USER):
-            fresh(code)  # reads the files from the disk
+        parts = f"{head}{PARTS}print(json.dumps(marks))"
+        for code in (IMPORT, head + USER, parts):
+            fresh(code, compiled)  # reads the files from the disk, and compiles
         for _ in range(rounds):
             for name, code in ALONE.items():
-                times.setdefault(name, []).append(fresh(code)[0])
-            times.setdefault(CAPTION, []).append(fresh(head + USER)[0])
-            for name, seconds in json.loads(fresh(f"{head}{PARTS}print(json.dumps(marks))")[1]).items():
+                times.setdefault(name, []).append(fresh(code, compiled)[0])
+            times.setdefault(CAPTION, []).append(fresh(head + USER, compiled)[0])
+            for name, seconds in json.loads(fresh(parts, compiled)[1]).items():
                 times.setdefault(name, []).append(seconds)
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 

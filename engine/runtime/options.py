@@ -1,5 +1,6 @@
 """How to run: threads, device, memory, engine cache. Owns the values and their checks."""
 
+import functools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from engine.checks import is_int, require
 from engine.runtime.buckets import bucket
 
+SIBLINGS = Path("/sys/devices/system/cpu")
 CONV_SEARCHES = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")
 
 
@@ -14,6 +16,18 @@ def cores() -> int:
     """Returns how many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@functools.cache
+def whole_cores() -> int:
+    """Returns the same with two threads of one core counted once, as far as the system tells."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    numbers = affinity(0) if affinity else ()
+    try:
+        told = {(SIBLINGS / f"cpu{number}/topology/thread_siblings_list").read_text() for number in numbers}
+    except OSError:
+        return cores()
+    return len(told) or cores()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from engine.errors import ProviderError
 from engine.manifest import GraphFile
 from engine.runtime.engines import Engines
 from engine.runtime.nvidia import load_tensorrt
-from engine.runtime.options import RuntimeOptions
+from engine.runtime.options import RuntimeOptions, whole_cores
 from engine.runtime.providers import (
     CPU,
     PROVIDERS,
@@ -92,7 +92,8 @@ def _open(
 ) -> Any:
     ort = onnxruntime()
     settings = ort.SessionOptions()
-    settings.intra_op_num_threads = options.threads
+    # left to choose, ONNX Runtime ties its threads to cores: one that the caller runs on just then makes it wait
+    settings.intra_op_num_threads = options.threads or whole_cores()
     settings.inter_op_num_threads = 1  # the graphs are chains: there is nothing to run side by side
     settings.log_severity_level = 3
     entries = dict(entries or {})

@@ -19,7 +19,7 @@ from engine.bundle import Bundle
 from engine.faults import GRAPHS
 from engine.machine import gpus, installed_providers
 from engine.manifest import GraphFile, Tensor
-from engine.runtime import providers
+from engine.runtime import options, providers, sessions
 from engine.runtime.graphs import Graphs
 from engine.runtime.placement import Placement, canonical
 from engine.runtime.providers import (
@@ -399,6 +399,27 @@ def test_threads_reach_the_real_sessions(tiny_bundle: Path) -> None:
     graphs = Graphs(Bundle.load(tiny_bundle), Placement.of("cpu"), "fp32", RuntimeOptions(threads=1))
     assert graphs.session("search_step").get_session_options().intra_op_num_threads == 1
     assert graphs.session("search_step") is graphs.session("search_step")
+
+
+def test_threads_are_counted_and_not_left_to_onnx_runtime_which_would_tie_them_to_cores(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "whole_cores", lambda: 3)
+    graphs = Graphs(Bundle.load(tiny_bundle), Placement.of("cpu"), "fp32", RuntimeOptions())
+    assert graphs.session("encoder").get_session_options().intra_op_num_threads == 3
+
+
+def test_two_threads_of_one_core_are_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, siblings in enumerate(("0,4", "1,5", "2", "3", "0,4", "1,5")):
+        (tmp_path / f"cpu{number}/topology").mkdir(parents=True)
+        (tmp_path / f"cpu{number}/topology/thread_siblings_list").write_text(siblings)
+    monkeypatch.setattr(options, "SIBLINGS", tmp_path)
+    count = options.whole_cores.__wrapped__
+    for allowed, whole in (({0, 1, 2, 3, 4, 5}, 4), ({0, 4}, 1), ({3}, 1), ({1, 2}, 2)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, allowed=allowed: allowed, raising=False)
+        assert count() == whole
+    monkeypatch.setattr(options, "SIBLINGS", tmp_path / "nothing")
+    assert count() == options.cores() == 2
 
 
 def test_what_tensorrt_refuses_runs_on_cuda(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
