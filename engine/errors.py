@@ -53,3 +53,7 @@ class ClosedError(EngineError, RuntimeError):
 
 class DeviceError(EngineError, RuntimeError):
     """A run that failed on the device; `__cause__` is what the runtime said. Others may well succeed."""
+
+
+class RefusalError(Exception):
+    """A reason for refusing an image, in plain words: never seen outside, `load_pixels` makes an ImageError of it."""
