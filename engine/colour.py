@@ -68,19 +68,19 @@ def _by_icc(profile: bytes, cmyk: bool) -> Conversion | None:
         intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
         flags |= ImageCms.Flags.NOCACHE
         transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), kind, "RGB", intent, flags)
-        if kind != "CMYK":
-            before = _many_colours() if kind == "RGB" else _all_greys()
-            moved = np.asarray(convert(Image.fromarray(before))).astype(int) - before
-            if np.abs(moved).max() <= NEAR:
-                return None
-    except Exception:  # whatever is wrong with it, the picture is good
+    except (ImageCms.PyCMSError, OSError, KeyError):  # whatever is wrong with it, the picture is good
         return None
+    if kind != "CMYK":
+        before = _many_colours() if kind == "RGB" else _all_greys()
+        moved = np.asarray(convert(Image.fromarray(before))).astype(int) - before
+        if np.abs(moved).max() <= NEAR:
+            return None
     return convert
 
 
 def _many_colours() -> np.ndarray:
-    steps = np.arange(0, 256, 15, np.uint8)
-    return np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(17, -1, 3)
+    steps = np.arange(0, 256, 17, dtype=np.uint8)
+    return np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(16, -1, 3)
 
 
 def _all_greys() -> np.ndarray:
@@ -108,7 +108,8 @@ def _to_xyz(primaries: Points) -> np.ndarray:
     columns = np.array([(x / y, 1, (1 - x - y) / y) for x, y in primaries]).T
     x, y = WHITE
     scales: np.ndarray = np.linalg.solve(columns, np.array([x / y, 1, (1 - x - y) / y]))
-    return columns * scales
+    matrix: np.ndarray = columns * scales
+    return matrix
 
 
 Curve = Callable[[np.ndarray], np.ndarray]
@@ -116,24 +117,27 @@ Curve = Callable[[np.ndarray], np.ndarray]
 
 
 def _srgb(signal: np.ndarray) -> np.ndarray:
-    return np.where(signal <= 0.04045, signal / 12.92, ((signal + 0.055) / 1.055) ** 2.4)
+    light: np.ndarray = np.where(signal <= 0.04045, signal / 12.92, ((signal + 0.055) / 1.055) ** 2.4)
+    return light
 
 
 def _gamma(signal: np.ndarray) -> np.ndarray:
-    return np.power(signal, 563 / 256)
+    light: np.ndarray = signal ** (563 / 256)
+    return light
 
 
 def _pq(signal: np.ndarray) -> np.ndarray:
     """SMPTE ST 2084: what is brighter than paper becomes white."""
     power = signal ** (32 / 2523)
-    nits = 10000 * ((power - 3424 / 4096).clip(0) / (2413 / 128 - 2392 / 128 * power)) ** (8192 / 1305)
-    return nits / PAPER
+    light: np.ndarray = 10000 * ((power - 3424 / 4096).clip(0) / (2413 / 128 - 2392 / 128 * power)) ** (8192 / 1305)
+    return light / PAPER
 
 
 def _hlg(signal: np.ndarray) -> np.ndarray:
     """BT.2100's HLG on a screen of 1,000 nits."""
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12)
-    return 1000 * scene**1.2 / PAPER
+    nits: np.ndarray = 1000 * scene**1.2
+    return nits / PAPER
 
 
 CURVES: dict[Any, Curve] = {4: _gamma, 16: _pq, 18: _hlg}  # by H.273's number; the others look as sRGB's

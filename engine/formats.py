@@ -49,6 +49,18 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
+def image_names(formats: Collection[str] = FORMATS) -> frozenset[str]:
+    """Returns what files of the usual formats and of these end in, such as ".jpg".
+
+    Those of HEIC and JPEG XL too where no package reads them: who names a folder is then told.
+    """
+    names = {f".{suffix}" for suffixes in SUFFIXES.values() for suffix in suffixes.split()}
+    if rare := set(formats) - set(FORMATS):
+        Image.init()
+        names |= {name for name, its_format in Image.EXTENSION.items() if its_format in rare}
+    return frozenset(names)
+
+
 def open_image(file: IO[bytes], formats: Collection[str], most_bytes: int) -> Opened:
     """Reads the header, as Image.open does but for its own size check, which warns below our limit and ignores it.
 

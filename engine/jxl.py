@@ -4,15 +4,24 @@ The package is asked for pixels alone. It decodes as it opens, so that the size 
 """
 
 from collections.abc import Iterator
-from typing import IO
+from contextlib import suppress
+from typing import IO, Any
 
 from PIL import ExifTags, Image
 
+from engine.errors import RefusalError
+
 CONTAINER = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
 BARE = b"\xff\x0a"
+TIFF = (b"II*\0", b"MM\0*")  # what EXIF begins with
 RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
-SIDE_BITS = (9, 13, 18, 30)
-HEADER = 32  # bytes that hold size and orientation
+Ranges = tuple[tuple[int, int], ...]
+"""Least number and bits of what is added to it."""
+EIGHTHS: Ranges = ((1, 5),)
+ONES: Ranges = ((1, 9), (1, 13), (1, 18), (1, 30))
+PREVIEW_EIGHTHS: Ranges = ((16, 0), (32, 0), (1, 5), (33, 9))
+PREVIEW_ONES: Ranges = ((1, 6), (65, 8), (321, 10), (1345, 12))
+HEADER = 48  # bytes that hold all that is read here
 
 
 class JxlFile:
@@ -28,15 +37,14 @@ class JxlFile:
         self._decoder = pillow_jxl.Decoder(num_threads=0)  # readers are threads already
         self.content = file.read()
         bits = _Bits(_codestream(self.content))
-        height = 8 * (bits.take(5) + 1) if (eighths := bits.take(1)) else bits.side()
-        ratio = bits.take(3)
-        if ratio:
-            width = height * RATIOS[ratio][0] // RATIOS[ratio][1]
-        else:
-            width = 8 * (bits.take(5) + 1) if eighths else bits.side()
-        has_orientation = not bits.take(1) and bits.take(1)
-        self.orientation = bits.take(3) + 1 if has_orientation else 1
+        width, height = bits.size()
+        has_more = not bits.take(1) and bits.take(1)
+        self.orientation = bits.take(3) + 1 if has_more else 1
         self.size = (height, width) if self.orientation >= 5 else (width, height)
+        if has_more and bits.is_animated():
+            raise RefusalError(
+                "is an animated JPEG XL file, of which only the last picture can be had: save one of them"
+            )
 
     def decode(self) -> Image.Image | bytes:
         """Returns the first frame, or the JPEG file that this one was made of, which then has the same pixels."""
@@ -50,17 +58,19 @@ class JxlFile:
             self._turn_by_exif(image, boxes)
         return image
 
-    def _turn_by_exif(self, image: Image.Image, boxes: list[object]) -> None:
+    def _turn_by_exif(self, image: Image.Image, boxes: list[Any]) -> None:
         """Notes the orientation in EXIF where the codestream, which goes before it, says nothing.
 
         Decoders follow the codestream, and writers that know the format note it there as well; those that only
         copy EXIF, as Pillow's plug-in does, mean EXIF.
         """
         for box in boxes:
-            if getattr(box, "box_type", None) == b"Exif":
+            if box.box_type == b"Exif":
+                data = bytes(box.data)
                 exif = Image.Exif()
-                exif.load(bytes(getattr(box, "data", b""))[4:])  # after the offset of its header
-                image.getexif()[ExifTags.Base.Orientation] = exif.get(ExifTags.Base.Orientation, 1)
+                with suppress(Exception):  # broken EXIF data is no reason to refuse a good picture
+                    exif.load(data[4:] if data[4:8] in TIFF else data)  # after the offset of its header
+                    image.getexif()[ExifTags.Base.Orientation] = exif.get(ExifTags.Base.Orientation, 1)
 
 
 class _Bits:
@@ -76,8 +86,28 @@ class _Bits:
         self._left >>= count
         return value
 
-    def side(self) -> int:
-        return self.take(SIDE_BITS[self.take(2)]) + 1
+    def size(self, eighths: Ranges = EIGHTHS, ones: Ranges = ONES) -> tuple[int, int]:
+        """Takes width and height, which are written as numbers of eights or of ones."""
+        unit, ranges = (8, eighths) if self.take(1) else (1, ones)
+        height = self.number(ranges)
+        ratio = self.take(3)
+        if ratio:
+            across, down = RATIOS[ratio]
+            return height * unit * across // down, height * unit
+        return self.number(ranges) * unit, height * unit
+
+    def number(self, ranges: Ranges) -> int:
+        """Takes a number that two bits tell the range of; a single range needs none."""
+        least, bits = ranges[self.take(2) if len(ranges) > 1 else 0]
+        return least + self.take(bits)
+
+    def is_animated(self) -> bool:
+        """Takes what stands between orientation and animation."""
+        if self.take(1):
+            self.size()  # that it is meant to be shown in
+        if self.take(1):
+            self.size(PREVIEW_EIGHTHS, PREVIEW_ONES)
+        return bool(self.take(1))
 
 
 def _codestream(content: bytes) -> bytes:

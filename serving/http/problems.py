@@ -13,7 +13,8 @@ from engine import ClosedError, DeadlineError, DeviceError, ImageError, OptionsE
 MEDIA_TYPE = "application/problem+json"
 RETRY = {"Retry-After": "1"}  # seconds: each batch that starts makes room in the queue
 LONGEST_DETAIL = 300  # characters: a message may quote what the client sent
-FOR_PROGRAMS = "; raise max_pixels if you trust it"  # advice of the engine's, which no client can follow
+FOR_PROGRAMS = re.compile(r"; (raise max_pixels|name it in formats) if you trust it$|: pip install .* brings it$")
+"""Advice of the engine's, which no client can follow."""
 
 
 class ProblemBody(BaseModel):
@@ -92,7 +93,7 @@ def problem_of(error: BaseException) -> Problem:
         case Problem():
             return error
         case ImageError():
-            return Problem("image", f"the image {error.reason.removesuffix(FOR_PROGRAMS)}")
+            return Problem("image", f"the image {FOR_PROGRAMS.sub('', error.reason)}")
         case OptionsError():
             return Problem("options", str(error))
         case OverloadedError():

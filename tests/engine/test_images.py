@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import ImageError, OptionsError
-from engine.images import RESAMPLES, describe, load_pixels
+from engine.formats import FORMATS as USUAL
+from engine.images import describe, load_pixels
+from engine.strips import RESAMPLES
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000", "AVIF", "PSD", "QOI")
 
