@@ -18,6 +18,7 @@ Conversion = Callable[[Image.Image], Image.Image]
 """Takes an image in RGB (in CMYK where `conversion` was told so) and returns it in RGB, as sRGB."""
 MOST_BYTES = 4_000_000  # of a profile; those of printers have up to 3 MB
 NEAR = 2  # levels; a profile that moves no colour by more is sRGB under another name
+GREY = ("1", "L", "LA", "La", "I", "F")  # modes; those of 16 bits begin with I;
 KINDS = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile -> the mode that it converts
 
 Points = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
@@ -38,7 +39,8 @@ def conversion(info: Mapping[Any, Any], mode: str) -> Conversion | None:
     """
     profile = info.get("icc_profile")
     if isinstance(profile, bytes) and profile:
-        return _by_icc(profile, mode == "CMYK") if len(profile) <= MOST_BYTES else None
+        spaces = ("CMYK",) if mode == "CMYK" else ("GRAY", "RGB") if mode in GREY or mode[:2] == "I;" else ("RGB",)
+        return _by_icc(profile, spaces) if len(profile) <= MOST_BYTES else None
     if isinstance(points := info.get("nclx_profile"), Mapping):
         primaries, transfer = points.get("color_primaries"), points.get("transfer_characteristic")
         return _by_points(PRIMARIES.get(primaries, SRGB), CURVES.get(transfer, _srgb))
@@ -48,8 +50,8 @@ def conversion(info: Mapping[Any, Any], mode: str) -> Conversion | None:
 
 
 @lru_cache(32)
-def _by_icc(profile: bytes, cmyk: bool) -> Conversion | None:
-    """Returns the conversion by a profile, made once: photographs of a camera share theirs."""
+def _by_icc(profile: bytes, spaces: tuple[str, ...]) -> Conversion | None:
+    """Returns the conversion by a profile of one of these spaces, made once: photographs of a camera share theirs."""
     from PIL import ImageCms  # most photographs need none
 
     def convert(image: Image.Image) -> Image.Image:
@@ -60,15 +62,15 @@ def _by_icc(profile: bytes, cmyk: bool) -> Conversion | None:
 
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        kind = KINDS[opened.profile.xcolor_space.strip()]
-        if cmyk != (kind == "CMYK"):
+        if (space := opened.profile.xcolor_space.strip()) not in spaces:
             return None
+        kind = KINDS[space]
         # Relative colorimetric with black point compensation, as image editors do: colours that a screen can show
         # stay what they are, and the black of a print is black. No cache within: threads share the transform.
         intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
         flags |= ImageCms.Flags.NOCACHE
         transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), kind, "RGB", intent, flags)
-    except (ImageCms.PyCMSError, OSError, KeyError):  # whatever is wrong with it, the picture is good
+    except (ImageCms.PyCMSError, OSError):  # whatever is wrong with it, the picture is good
         return None
     if kind != "CMYK":
         before = _many_colours() if kind == "RGB" else _all_greys()

@@ -154,7 +154,7 @@ def _decoded(image: ImageFile.ImageFile, file: IO[bytes], aim: _Aim) -> np.ndarr
         rows = jpeg.decode(image, file) if _orientation(image) not in UPRIGHT else None
         if rows is not None:
             pixels = resizing.resize(rows, image.size, aim.height, aim.width, aim.resample)
-            change = colour.conversion(image.info, "RGB")
+            change = colour.conversion(image.info, image.mode)
             return np.asarray(change(Image.fromarray(pixels))) if change else pixels
     return _fitted(image, aim)
 
