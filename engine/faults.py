@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.confidence import confidence_faults
 from engine.manifest import Defaults, GraphFile, Manifest, Tensor
-from engine.strips import RESAMPLES
+from engine.upright import RESAMPLES
 from engine.vocabulary import SPECIAL_WORDS, Vocabulary, split
 
 VOCABULARY_FILE = "vocabulary.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from engine import colour, jpeg, resizing
@@ -17,7 +17,7 @@ from engine.files import open_path
 from engine.formats import FORMATS, check_formats, open_image
 from engine.jxl import JxlFile
 from engine.memory import DECODING, bytes_to_decode
-from engine.strips import LYING, RESAMPLES, UPRIGHT, Picture
+from engine.upright import LYING, RESAMPLES, UPRIGHT, Picture, orientation_of
 
 MAX_PIXELS = 152_000_000
 """What the largest camera makes: a medium format back of 14,204 x 10,652. As RGB they take 608 MB."""
@@ -145,13 +145,13 @@ def _shrink(image: JpegImageFile, file: IO[bytes], aim: _Aim) -> int:
     """Lets a JPEG come out smaller where it may; returns the bytes that its decoder keeps of its full size."""
     kept = jpeg.kept_between_scans(image, file)
     if aim.resample != "nearest":  # which takes single pixels: those of a shrunk image are others
-        jpeg.shrink(image, *((aim.height, aim.width) if _orientation(image) in LYING else (aim.width, aim.height)))
+        jpeg.shrink(image, *((aim.height, aim.width) if orientation_of(image) in LYING else (aim.width, aim.height)))
     return kept
 
 
 def _decoded(image: ImageFile.ImageFile, file: IO[bytes], aim: _Aim) -> np.ndarray:
     if aim.quick and isinstance(image, JpegImageFile) and resizing.can_resize(image.size, aim.resample):
-        rows = jpeg.decode(image, file) if _orientation(image) not in UPRIGHT else None
+        rows = jpeg.decode(image, file) if orientation_of(image) not in UPRIGHT else None
         if rows is not None:
             pixels = resizing.resize(rows, image.size, aim.height, aim.width, aim.resample)
             change = colour.conversion(image.info, image.mode)
@@ -163,11 +163,12 @@ def _fitted(image: Image.Image, aim: _Aim) -> np.ndarray:
     _load(image)
     _check_size(image.size, aim.max_pixels)  # icons know their true size only now
     change = colour.conversion(image.info, image.mode)
-    picture = Picture(image, _orientation(image), "CMYK" if change and image.mode == "CMYK" else "RGB")
-    if aim.quick and picture.mode == "RGB" and resizing.can_resize(picture.size, aim.resample):
-        pixels = resizing.resize(picture.whole().tobytes(), picture.size, aim.height, aim.width, aim.resample)
+    picture = Picture(image, orientation_of(image), "CMYK" if change and image.mode == "CMYK" else "RGB")
+    shown = picture.shown()
+    if aim.quick and shown.mode == "RGB" and resizing.can_resize(shown.size, aim.resample):
+        pixels = resizing.resize(shown.tobytes(), shown.size, aim.height, aim.width, aim.resample)
         return np.asarray(change(Image.fromarray(pixels))) if change else pixels
-    resized = picture.resized(aim.height, aim.width, aim.resample)
+    resized = shown.resize((aim.width, aim.height), RESAMPLES[aim.resample])
     return np.asarray(change(resized) if change else resized)
 
 
@@ -226,10 +227,3 @@ def _skip_second_size_check(image: TiffImagePlugin.TiffImageFile) -> None:
         ImageFile.ImageFile.load_prepare(image)
 
     image.load_prepare = load_prepare  # type: ignore[method-assign]
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF data is no reason to refuse a good picture
-        return 1

@@ -34,6 +34,7 @@ class JxlFile:
         """Reads the file. Raises SyntaxError where the header is broken, ImportError where the package is missing."""
         import pillow_jxl  # registers itself with Pillow, for all of the process: nothing here needs that
 
+        self.info: dict[str, object] = {}  # what is to be known of an image before it is decoded
         self._decoder = pillow_jxl.Decoder(num_threads=0)  # readers are threads already
         self.content = file.read()
         bits = _Bits(_codestream(self.content))

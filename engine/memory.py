@@ -12,6 +12,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from engine.jxl import JxlFile
 from engine.resizing import MOST_PIXELS
+from engine.upright import UPRIGHT, orientation_of
 
 SMALL = 8_000_000
 """Bytes of decoding that nobody counts, about those of two megapixels: photographs of common sizes wait for no lock."""
@@ -84,6 +85,9 @@ def bytes_to_decode(image: Image.Image | JxlFile, width: int, *, quick: bool) ->
         each += -(-sum(bits) // 8) if isinstance(bits, tuple) else 4
     elif isinstance(image, ImageFile | JxlFile) and image.format not in ROWS_ONLY:
         each += COPIES.get(image.format or "", UNKNOWN)
+    is_lying = isinstance(image, Image.Image) and orientation_of(image) in UPRIGHT
+    if image.mode != "RGB" or is_lying or image.info.get("transparency") is not None:
+        each += 4  # the picture in RGB and upright
     if quick and pixels <= MOST_PIXELS:
         each += 10  # rows in one piece, and the resizer's own
     return pixels * each + 4 * width * max(image.size)  # narrow, before it is made short

@@ -18,7 +18,7 @@ from PIL import Image
 from engine.errors import ImageError, OptionsError
 from engine.formats import FORMATS as USUAL
 from engine.images import describe, load_pixels
-from engine.strips import RESAMPLES
+from engine.upright import RESAMPLES
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000", "AVIF", "PSD", "QOI")
 

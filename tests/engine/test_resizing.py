@@ -12,7 +12,7 @@ from PIL import Image
 
 from engine import resizing
 from engine.images import load_pixels
-from engine.strips import RESAMPLES
+from engine.upright import RESAMPLES
 
 PHOTOGRAPH = Image.open(Path(__file__).parents[2] / "samples" / "coffee.jpg").convert("RGB")
 pytestmark = pytest.mark.skipif(find_spec("cykooz_resizer") is None, reason="cykooz-resizer is not installed")

@@ -1,13 +1,13 @@
-"""A decoded picture -> upright RGB of the asked size, strip by strip. Owns orientation, alpha and depth.
+"""A decoded picture -> the same in RGB, standing upright. Owns orientation, alpha, depth; knows no files.
 
-Knows nothing of files and colour profiles. Pillow resizes rows first and columns then, so strips of rows that are made
-narrow one by one and together made short give the very pixels of one resize, without a second picture of full size.
+What has to be changed is changed strip by strip, so that there are never more than two pictures of full size. They are
+not resized strip by strip: Pillow takes rows or columns first, whichever is quicker, and rounds in between.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 RESAMPLES = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS")}
 STRIP_PIXELS = 1 << 21  # 8 MB in RGB, a few times over where there is alpha
@@ -24,9 +24,17 @@ LYING = range(5, 9)  # orientations that swap width and height
 FROM_THE_END = (3, 4, 7, 8)  # orientations whose upper rows are the last rows, or columns, that are stored
 
 
+def orientation_of(image: Image.Image) -> int:
+    """Returns the EXIF orientation, 1 where there is none."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF data is no reason to refuse a good picture
+        return 1
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded image, its EXIF orientation, and the mode that it is wanted in: RGB, or CMYK as it is."""
+    """An opened image, its EXIF orientation, and the mode that it is wanted in: RGB, or CMYK as it is."""
 
     image: Image.Image
     orientation: int = 1
@@ -38,23 +46,26 @@ class Picture:
         width, height = self.image.size
         return (height, width) if self.orientation in LYING else (width, height)
 
-    def whole(self) -> Image.Image:
-        """Returns the upright picture, which is the given image where nothing had to be changed."""
-        return self._shown(self.image, self._range())
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing has to be changed."""
+        ready = self.image.mode == self.mode and self.orientation not in UPRIGHT
+        return ready and not self.image.has_transparency_data
 
-    def resized(self, height: int, width: int, resample: str) -> Image.Image:
-        """Returns the upright picture in the asked size: the pixels of `whole` and one resize."""
-        upright_width, upright_height = self.size
-        rows = max(1, STRIP_PIXELS // upright_width)
-        if rows >= upright_height:
-            return self.whole().resize((width, height), RESAMPLES[resample])
-        narrow = Image.new(self.mode, (width, upright_height))
+    def shown(self) -> Image.Image:
+        """Returns the picture as it is wanted, which is the given image where that is ready."""
+        if self.is_ready:
+            return self.image
+        width, height = self.size
         values = self._range()
-        for top in range(0, upright_height, rows):
-            bottom = min(top + rows, upright_height)
-            strip = self._shown(self.image.crop(self._stored(top, bottom)), values)
-            narrow.paste(strip.resize((width, bottom - top), RESAMPLES[resample]), (0, top))
-        return narrow.resize((width, height), RESAMPLES[resample])
+        rows = max(1, STRIP_PIXELS // width)
+        if rows >= height:
+            return self._changed(self.image, values)
+        picture = Image.new(self.mode, (width, height))
+        for top in range(0, height, rows):
+            strip = self.image.crop(self._stored(top, min(top + rows, height)))
+            picture.paste(self._changed(strip, values), (0, top))
+        return picture
 
     def _stored(self, top: int, bottom: int) -> tuple[int, int, int, int]:
         """Returns the box of the stored image that holds these rows of the upright one."""
@@ -63,7 +74,7 @@ class Picture:
         width, height = self.image.size
         return (top, 0, bottom, height) if self.orientation in LYING else (0, top, width, bottom)
 
-    def _shown(self, image: Image.Image, values: "_Range | None") -> Image.Image:
+    def _changed(self, image: Image.Image, values: "_Range | None") -> Image.Image:
         if self.orientation in UPRIGHT:
             image = image.transpose(UPRIGHT[self.orientation])
         if values:
