@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.confidence import confidence_faults
+from engine.images import RESAMPLES
 from engine.manifest import Defaults, GraphFile, Manifest, Tensor
-from engine.upright import RESAMPLES
 from engine.vocabulary import SPECIAL_WORDS, Vocabulary, split
 
 VOCABULARY_FILE = "vocabulary.json"

@@ -17,10 +17,11 @@ from engine.files import open_path
 from engine.formats import FORMATS, check_formats, open_image
 from engine.jxl import JxlFile
 from engine.memory import DECODING, bytes_to_decode
-from engine.upright import LYING, RESAMPLES, UPRIGHT, Picture, orientation_of
+from engine.upright import LYING, UPRIGHT, Picture, orientation_of
 
 MAX_PIXELS = 152_000_000
 """What the largest camera makes: a medium format back of 14,204 x 10,652. As RGB they take 608 MB."""
+RESAMPLES = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS")}
 ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image
 
-RESAMPLES = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS")}
 STRIP_PIXELS = 1 << 21  # 8 MB in RGB, a few times over where there is alpha
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -39,9 +39,9 @@ def profile(primaries: Points, gamma: float, space: bytes = b"RGB ") -> bytes:
     if space == b"GRAY":
         tags[b"kTRC"] = curve
     else:
-        for name, column in zip(b"rgb", adapted.T, strict=True):
-            tags[bytes([name]) + b"XYZ"] = b"XYZ " + bytes(4) + s15(*column)
-            tags[bytes([name]) + b"TRC"] = curve
+        for channel, column in zip((b"r", b"g", b"b"), adapted.T, strict=True):
+            tags[channel + b"XYZ"] = b"XYZ " + bytes(4) + s15(*column)
+            tags[channel + b"TRC"] = curve
     table, data, place = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
     for name, content in tags.items():
         content += bytes(-len(content) % 4)
@@ -82,7 +82,8 @@ def test_a_photograph_looks_the_same_in_whatever_space_it_is_stored(
     primaries: Points, gamma: float, least: float, format: str, quick: bool
 ) -> None:
     space = profile(primaries, gamma)
-    options: dict[str, Any] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format, {})
+    ways: dict[str, dict[str, Any]] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options = ways.get(format, {})
     stored = rendered(scene(), space)
     assert difference(encoded(stored, format, icc_profile=space, **options), scene(), quick=quick) < 1.5
     assert difference(encoded(stored, format, **options), scene(), quick=quick) > least  # without its profile
@@ -91,12 +92,12 @@ def test_a_photograph_looks_the_same_in_whatever_space_it_is_stored(
 def test_a_pil_image_is_converted_as_its_file_is() -> None:
     space = profile(P3, 2.2)
     data = encoded(rendered(scene(), space), "PNG", icc_profile=space)
-    pixels = [load_pixels(each, height=20, width=30) for each in (data, Image.open(io.BytesIO(data)))]
-    np.testing.assert_array_equal(*pixels)
+    expected = load_pixels(data, height=20, width=30)
+    np.testing.assert_array_equal(load_pixels(Image.open(io.BytesIO(data)), height=20, width=30), expected)
 
 
 @pytest.mark.parametrize(
-    "space", [SRGB, profile(colour.SRGB, 2.2)[:0], ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()]
+    "space", [SRGB, SRGB.replace(b"desc", b"dsc2"), profile(colour.SRGB, 2.2)], ids=["sRGB", "no name", "gamma 2.2"]
 )
 def test_srgb_by_whatever_profile_is_left_to_the_last_level(space: bytes) -> None:
     assert colour.conversion({"icc_profile": space}, "RGB") is None

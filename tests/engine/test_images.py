@@ -17,8 +17,7 @@ from PIL import Image
 
 from engine.errors import ImageError, OptionsError
 from engine.formats import FORMATS as USUAL
-from engine.images import describe, load_pixels
-from engine.upright import RESAMPLES
+from engine.images import RESAMPLES, describe, load_pixels
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000", "AVIF", "PSD", "QOI")
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine import resizing
-from engine.images import load_pixels
-from engine.upright import RESAMPLES
+from engine.images import RESAMPLES, load_pixels
 
 PHOTOGRAPH = Image.open(Path(__file__).parents[2] / "samples" / "coffee.jpg").convert("RGB")
 pytestmark = pytest.mark.skipif(find_spec("cykooz_resizer") is None, reason="cykooz-resizer is not installed")

@@ -16,7 +16,7 @@ def picture(mode: str, orientation: int, wanted: str = "RGB") -> Picture:
     image = photograph(61, 47)
     if mode in ("I;16", "I;16B", "I", "F"):
         wide = np.asarray(image.convert("L")).astype(np.uint32) * 200
-        kind = {"I;16": "<u2", "I;16B": ">u2", "I": np.int32, "F": np.float32}[mode]
+        kind = np.dtype({"I;16": "<u2", "I;16B": ">u2", "I": "=i4", "F": "=f4"}[mode])
         image = Image.frombytes(mode, image.size, wide.astype(kind).tobytes())
     elif mode in ("RGBA", "LA"):
         image = image.convert(mode)
