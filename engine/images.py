@@ -2,6 +2,7 @@
 
 import io
 import os
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from engine.memory import DECODING, bytes_to_decode
 from engine.upright import LYING, UPRIGHT, Picture, orientation_of
 
 MAX_PIXELS = 152_000_000
-"""What the largest camera makes: a medium format back of 14,204 x 10,652. As RGB they take 608 MB."""
+"""What the largest camera makes, a medium format back of 14,204 x 10,652: as a JPEG, which is shrunk meanwhile."""
 RESAMPLES = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS")}
 ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 
@@ -41,7 +42,7 @@ def load_pixels(
     A file object is read from where it stands to its end and stays open; a PIL image gives the frame it stands at.
     Alpha is laid over white, more than 8 bits a channel are scaled to 8, and colours of a profile become sRGB's.
     `max_pixels` holds for the image as stored and is checked before its pixels are decoded; so is the memory that
-    this takes, which may be 400 MB or 4 bytes for each of max_pixels. A JPEG file at least twice as large as asked on
+    this takes, which may be 400 MB or 3 bytes for each of max_pixels. A JPEG file at least twice as large as asked on
     both sides is shrunk by 2, 4 or 8 while it is decoded, never below the asked size.
     formats: names, as Pillow has them, of the formats that files may have.
     out: a uint8 array of that shape to be filled and returned, as a row of a batch; else a fresh, contiguous one.
@@ -75,6 +76,7 @@ def load_pixels(
         out[:] = pixels
         return out
     except Exception as error:  # on hostile input Pillow raises nearly anything
+        _forget_pictures(error)
         raise ImageError(_reason(error), source=describe(source)) from error
 
 
@@ -116,7 +118,7 @@ class _Aim:
     @property
     def most_bytes(self) -> int:
         """Of decoding: what all together may take, or more for who raised max_pixels."""
-        return max(DECODING.size, 4 * self.max_pixels)
+        return max(DECODING.size, 3 * self.max_pixels)
 
 
 def _from_file(file: IO[bytes], aim: _Aim) -> np.ndarray:
@@ -182,6 +184,13 @@ def _load(image: Image.Image) -> None:
         vars(image).pop("load_prepare", None)  # a caller's image goes on as it was
 
 
+def _forget_pictures(error: BaseException | None) -> None:
+    """Lets go of what the frames of an error hold: whoever keeps the error would keep a decoded picture."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def _reason(error: Exception) -> str:
     match error:
         case RefusalError():
@@ -192,6 +201,8 @@ def _reason(error: Exception) -> str:
             return "is a folder, not an image file"
         case PermissionError():
             return "may not be read: permission denied"
+        case Image.DecompressionBombError():
+            return "cannot be decoded: its first picture has more pixels than the file says of itself, and too many"
         case MemoryError():
             return "cannot be decoded: it needs more memory than there is"
         case ValueError() if "MAX_TEXT_" in str(error):  # Pillow's advice to programmers

@@ -73,6 +73,7 @@ COPIES = {"WEBP": 13, "AVIF": 8, "HEIF": 8, "JXL": 8, "JPEG2000": 18, "PSD": 4, 
 decoders of JPEG, PNG and PPM hold a few rows. TIFF's holds a strip, which may be the picture."""
 UNKNOWN = 16  # bytes a pixel, for formats that were not measured
 BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # of a pixel; of other modes 4
+EXIF = {"exif", "Raw profile type exif"}  # what Pillow calls it once it has read it
 ROWS_ONLY = ("JPEG", "MPO", "PNG", "PPM")
 
 
@@ -85,9 +86,11 @@ def bytes_to_decode(image: Image.Image | JxlFile, width: int, *, quick: bool) ->
         each += -(-sum(bits) // 8) if isinstance(bits, tuple) else 4
     elif isinstance(image, ImageFile | JxlFile) and image.format not in ROWS_ONLY:
         each += COPIES.get(image.format or "", UNKNOWN)
-    is_lying = isinstance(image, Image.Image) and orientation_of(image) in UPRIGHT
+    # Pillow would decode a PNG to look for EXIF data behind its pixels
+    tells = isinstance(image, TiffImageFile) or not EXIF.isdisjoint(image.info)
+    is_lying = tells and isinstance(image, Image.Image) and orientation_of(image) in UPRIGHT
     if image.mode != "RGB" or is_lying or image.info.get("transparency") is not None:
         each += 4  # the picture in RGB and upright
     if quick and pixels <= MOST_PIXELS:
         each += 10  # rows in one piece, and the resizer's own
-    return pixels * each + 4 * width * max(image.size)  # narrow, before it is made short
+    return pixels * each + (4 * width * max(image.size) if width > min(image.size) else 0)  # wide, before it is short

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine import images
-from engine.errors import ImageError
+from engine.errors import ImageError, OptionsError
+from engine.formats import FORMATS
 from engine.images import load_pixels
-from engine.memory import SMALL, Budget
+from engine.memory import SMALL, Budget, bytes_to_decode
 from tests.engine.test_images import encoded, photograph
 
 MB = 1_000_000
@@ -139,6 +141,37 @@ def test_what_takes_more_than_the_limit_is_refused_before_it_is_decoded_unless_m
         "is too large: 8,000 x 8,000 pixels as WEBP take 1,088 MB to decode, more than the limit of 400; "
         "raise max_pixels if you trust it"
     )
+
+
+@pytest.mark.parametrize("format", [name for name in FORMATS if name not in ("HEIF", "JXL", "PSD")])
+def test_nothing_is_decoded_before_it_is_known_what_it_takes(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = photograph(1500, 1500)
+    data = encoded(image.convert("P") if format == "GIF" else image, format)
+
+    def refuse(*_: object) -> None:
+        raise OptionsError("asked before it was decoded")
+
+    monkeypatch.setattr("PIL.Image.core.new", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(images, "bytes_to_decode", lambda *_, **__: refuse(bytes_to_decode(*_, **__)))
+    with pytest.raises(ImageError, match="asked before it was decoded"):
+        load_pixels(data, height=8, width=8)
+
+
+def test_an_error_that_is_kept_keeps_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures: list[weakref.ref[Image.Image]] = []
+
+    def fail(image: Image.Image, *_: object) -> None:
+        pictures.append(weakref.ref(image))
+        try:
+            raise KeyError("inner")
+        except KeyError as error:
+            raise OSError("outer") from error
+
+    monkeypatch.setattr(Image.Image, "resize", fail)
+    with pytest.raises(ImageError, match="outer") as kept:
+        load_pixels(encoded(photograph(), "PNG"), height=8, width=8)
+    assert kept.value.__cause__ is not None
+    assert [picture() for picture in pictures] == [None]
 
 
 def test_a_picture_a_pixel_wide_and_miles_long_is_refused() -> None:
