@@ -124,10 +124,11 @@ class _Aim:
 def _from_file(file: IO[bytes], aim: _Aim) -> np.ndarray:
     image = open_image(file, aim.formats, aim.most_bytes)
     _check_size(image.size, aim.max_pixels)
+    width, height = image.size  # as stored
     kept = _shrink(image, file, aim) if isinstance(image, JpegImageFile) else 0
     cost = kept + bytes_to_decode(image, aim.width, quick=aim.quick)
     if cost > aim.most_bytes:
-        size = f"{image.size[0]:,} x {image.size[1]:,} pixels as {image.format} take {cost // 10**6:,} MB to decode"
+        size = f"{width:,} x {height:,} pixels as {image.format} take {cost // 10**6:,} MB to decode"
         limit = f"more than the limit of {aim.most_bytes // 10**6:,}"
         raise RefusalError(f"is too large: {size}, {limit}; raise max_pixels if you trust it")
     with DECODING.hold(cost):

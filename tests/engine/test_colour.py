@@ -96,9 +96,7 @@ def test_a_pil_image_is_converted_as_its_file_is() -> None:
     np.testing.assert_array_equal(load_pixels(Image.open(io.BytesIO(data)), height=20, width=30), expected)
 
 
-@pytest.mark.parametrize(
-    "space", [SRGB, SRGB.replace(b"desc", b"dsc2")], ids=["sRGB", "no name"]
-)
+@pytest.mark.parametrize("space", [SRGB, SRGB.replace(b"desc", b"dsc2")], ids=["sRGB", "no name"])
 def test_srgb_by_whatever_profile_is_left_to_the_last_level(space: bytes) -> None:
     assert colour.conversion({"icc_profile": space}, "RGB") is None
     np.testing.assert_array_equal(
