@@ -159,7 +159,7 @@ def test_nothing_is_decoded_before_it_is_known_what_it_takes(format: str, monkey
 
 def test_a_jpeg_in_several_scans_that_takes_too_much_is_told_by_its_stored_size() -> None:
     data = encoded(Image.new("RGB", (9000, 9000)), "JPEG", progressive=True, subsampling=0)
-    with pytest.raises(ImageError, match="is too large: 9,000 x 9,000 pixels as JPEG take 4[0-9]{2} MB to decode"):
+    with pytest.raises(ImageError, match=r"is too large: 9,000 x 9,000 pixels as JPEG take 4[0-9]{2} MB to decode"):
         load_pixels(data, height=8, width=8, max_pixels=100 * MB)
 
 
