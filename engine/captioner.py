@@ -14,6 +14,7 @@ from engine.checks import is_int, require
 from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
 from engine.decoding.rules import Rules
 from engine.errors import ImageError, OptionsError
+from engine.formats import FORMATS, check_formats
 from engine.images import MAX_PIXELS, ImageInput, load_pixels
 from engine.options import Beam, Decoding, Greedy, Sample
 from engine.pipeline import Pipeline
@@ -36,6 +37,7 @@ class Captioner:
     "tensorrt", "openvino" or "tensorrt-rtx". precision: a precision that the bundle holds, or "auto". What
     "auto" means on this machine is told in `select`; `choice` says what was chosen, and why.
     batch_size: most images that run at once; any number may be passed. max_pixels: images with more are refused.
+    formats: names, as Pillow has them, of the formats that are read; the usual ones of photographs if left out.
 
     Raises BundleError (every fault of the bundle), ProviderError (what is missing and how to get it), OptionsError.
     """
@@ -48,10 +50,12 @@ class Captioner:
         precision: str = "auto",
         batch_size: int = 32,
         max_pixels: int = MAX_PIXELS,
+        formats: Sequence[str] = FORMATS,
         runtime: RuntimeOptions | None = None,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("max_pixels", max_pixels)):
             require(is_int(value, 1), "Captioner", name, value, "a whole number from 1")
+        self.formats = check_formats(formats)
         self.bundle = Bundle.load(bundle)
         request = Request(
             provider=provider, precision=precision, batch_size=batch_size, runtime=runtime or RuntimeOptions()
@@ -66,7 +70,7 @@ class Captioner:
         spec = self.bundle.manifest.image
         quick = self.precision != "fp32"  # which is exact, to the pixel
         reading = {"height": spec.height, "width": spec.width, "resample": spec.resample}
-        read = partial(_read, {**reading, "max_pixels": max_pixels, "quick": quick})
+        read = partial(_read, {**reading, "max_pixels": max_pixels, "formats": self.formats, "quick": quick})
         shape = (spec.height, spec.width, 3)
         self._pipeline = Pipeline(read, self._graphs.encoder, shape=shape, batch_size=batch_size)
 

@@ -19,10 +19,15 @@ class ImageError(EngineError, ValueError):
         self.entry = entry
         self.advice = advice
         where = source if entry is None else f"entry {entry} ({source})"
-        super().__init__("; ".join(filter(None, (f"{where}: {reason}", advice))))
+        super().__init__(f"{where}: {self.explanation}")
 
     def __reduce__(self) -> tuple[object, ...]:  # keyword arguments pickle so
         return partial(ImageError, source=self.source, entry=self.entry, advice=self.advice), (self.reason,)
+
+    @property
+    def explanation(self) -> str:
+        """The reason with the advice, for whoever may follow it."""
+        return "; ".join(filter(None, (self.reason, self.advice)))
 
     def at(self, entry: int | None) -> "ImageError":
         """Returns this error, naming the batch entry it belongs to."""
@@ -57,3 +62,11 @@ class ClosedError(EngineError, RuntimeError):
 
 class DeviceError(EngineError, RuntimeError):
     """A run that failed on the device; `__cause__` is what the runtime said. Others may well succeed."""
+
+
+class RefusalError(Exception):
+    """A reason for refusing an image, and advice: never seen outside, `load_pixels` makes an ImageError of it."""
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason)
+        self.advice = advice

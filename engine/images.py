@@ -1,35 +1,29 @@
-"""Any image input -> uint8 pixels of the asked size. Owns decoding; knows nothing of models, batches or captions."""
+"""Any image input -> uint8 pixels of the asked size. Knows nothing of models, batches or captions."""
 
 import io
 import os
-import struct
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
-from engine import jpeg, resizing
-from engine.errors import ImageError, OptionsError
+from engine import colour, jpeg, resizing
+from engine.errors import ImageError, OptionsError, RefusalError
+from engine.files import open_path
+from engine.formats import FORMATS, check_formats, open_image
+from engine.jxl import JxlFile
+from engine.memory import DECODING, bytes_to_decode
+from engine.upright import LYING, UPRIGHT, Picture, orientation_of
 
-MAX_PIXELS = 178_000_000
-ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
-
+MAX_PIXELS = 152_000_000
+"""What the largest camera makes, a medium format back of 14,204 x 10,652: as a JPEG, which is shrunk meanwhile."""
 RESAMPLES = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS")}
-REFUSED_FORMATS = ("EPS", "WMF", "ICO", "ICNS")
-"""Nothing to do with strangers' files: Pillow hands the first two to an interpreter, and unpacks the others, however
-large they are, before it tells their size."""
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation -> what turns it upright
+ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 
 
 def load_pixels(
@@ -39,15 +33,18 @@ def load_pixels(
     width: int,
     resample: str = "bicubic",
     max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] = FORMATS,
     out: np.ndarray | None = None,
     quick: bool = False,
 ) -> np.ndarray:
     """Returns the whole image, upright and squashed to the asked size: uint8 RGB (height, width, 3).
 
     A file object is read from where it stands to its end and stays open; a PIL image gives the frame it stands at.
-    Alpha is laid over white, and more than 8 bits a channel are scaled to 8. `max_pixels` holds for the image as
-    stored and is checked before its pixels are decoded. A JPEG file at least twice as large as asked on both sides
-    is shrunk by 2, 4 or 8 while it is decoded, never below the asked size.
+    Alpha is laid over white, more than 8 bits a channel are scaled to 8, and colours of a profile become sRGB's.
+    `max_pixels` holds for the image as stored and is checked before its pixels are decoded; so is the memory that
+    this takes, which may be 400 MB or 3 bytes for each of max_pixels. A JPEG file at least twice as large as asked on
+    both sides is shrunk by 2, 4 or 8 while it is decoded, never below the asked size.
+    formats: names, as Pillow has them, of the formats that files may have.
     out: a uint8 array of that shape to be filled and returned, as a row of a batch; else a fresh, contiguous one.
     quick: resizes with the packages of the extra "fast" where they are installed, nearly all values within 1 level
     of those without. Raises ImageError for everything wrong with the input; `out` may then hold anything.
@@ -56,13 +53,15 @@ def load_pixels(
         raise OptionsError(f"resample must be one of {', '.join(RESAMPLES)}, not {resample!r}")
     if out is not None and (out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.writeable):
         raise OptionsError(f"out must be a writable uint8 array {(height, width, 3)}, not {describe(out)}")
-    aim = _Aim(height, width, resample, max_pixels, quick)
+    aim = _Aim(height, width, resample, max_pixels, quick, check_formats(formats))
     try:
         if isinstance(source, str | os.PathLike):
-            with Path(os.fsdecode(source)).open("rb") as file:
-                pixels = _from_file(file if file.seekable() else io.BytesIO(file.read()), aim)
+            with open_path(Path(os.fsdecode(source))) as file:
+                pixels = _from_file(file, aim)
         elif isinstance(source, Image.Image):
-            pixels = _fitted(source, aim)
+            _check_size(source.size, aim.max_pixels)
+            with DECODING.hold(bytes_to_decode(source, width, quick=quick)):
+                pixels = _fitted(source, aim)
         elif isinstance(source, np.ndarray):
             image = _from_array(source, aim.max_pixels)
             pixels = source if source.shape == (height, width, 3) else _fitted(image, aim)  # a resize of nothing
@@ -71,13 +70,14 @@ def load_pixels(
         elif hasattr(source, "read"):
             pixels = _from_file(io.BytesIO(source.read()), aim)
         else:
-            raise _RefusedError("is not an image: give a path, bytes, a binary file, a PIL image or a numpy array")
+            raise RefusalError("is not an image: give a path, bytes, a binary file, a PIL image or a numpy array")
         if out is None:
             return pixels.copy()
         out[:] = pixels
         return out
     except Exception as error:  # on hostile input Pillow raises nearly anything
-        advice = error.advice if isinstance(error, _RefusedError) else ""
+        advice = error.advice if isinstance(error, RefusalError) else ""
+        _forget_pictures(error)
         raise ImageError(_reason(error), source=describe(source), advice=advice) from error
 
 
@@ -107,47 +107,95 @@ def _name(source: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """What the pixels shall be."""
+    """What the pixels shall be, and what may be read for them."""
 
     height: int
     width: int
     resample: str
     max_pixels: int
     quick: bool
+    formats: tuple[str, ...]
+
+    @property
+    def most_bytes(self) -> int:
+        """Of decoding: what all together may take, or more for who raised max_pixels."""
+        return max(DECODING.size, 3 * self.max_pixels)
 
 
 def _from_file(file: IO[bytes], aim: _Aim) -> np.ndarray:
-    image = _open(file)
-    if isinstance(image, JpegImageFile):
+    image = open_image(file, aim.formats, aim.most_bytes)
+    _check_size(image.size, aim.max_pixels)
+    width, height = image.size  # as stored
+    kept = _shrink(image, file, aim) if isinstance(image, JpegImageFile) else 0
+    cost = kept + bytes_to_decode(image, aim.width, quick=aim.quick)
+    if cost > aim.most_bytes:
+        size = f"{width:,} x {height:,} pixels as {image.format} take {cost // 10**6:,} MB to decode"
+        limit = f"more than the limit of {aim.most_bytes // 10**6:,}"
+        raise RefusalError(f"is too large: {size}, {limit}", "raise max_pixels if you trust it")
+    with DECODING.hold(cost):
+        if not isinstance(image, JxlFile):
+            return _decoded(image, file, aim)
+        decoded = image.decode()
+        if isinstance(decoded, Image.Image):
+            return _fitted(decoded, aim)
+        file = io.BytesIO(decoded)
+        image = open_image(file, ("JPEG",), aim.most_bytes)
         _check_size(image.size, aim.max_pixels)
-        orientation = _orientation(image)
-        if aim.resample != "nearest":  # which takes single pixels: those of a shrunk image are others
-            jpeg.shrink(image, *((aim.height, aim.width) if 5 <= orientation <= 8 else (aim.width, aim.height)))
-        if aim.quick and orientation not in UPRIGHT and resizing.can_resize(image.size, aim.resample):
-            rows = jpeg.decode(image, file)
-            if rows is not None:
-                return resizing.resize(rows, image.size, aim.height, aim.width, aim.resample)
+        assert isinstance(image, JpegImageFile)
+        _shrink(image, file, aim)
+        return _decoded(image, file, aim)
+
+
+def _shrink(image: JpegImageFile, file: IO[bytes], aim: _Aim) -> int:
+    """Lets a JPEG come out smaller where it may; returns the bytes that its decoder keeps of its full size."""
+    kept = jpeg.kept_between_scans(image, file)
+    if aim.resample != "nearest":  # which takes single pixels: those of a shrunk image are others
+        jpeg.shrink(image, *((aim.height, aim.width) if orientation_of(image) in LYING else (aim.width, aim.height)))
+    return kept
+
+
+def _decoded(image: ImageFile.ImageFile, file: IO[bytes], aim: _Aim) -> np.ndarray:
+    if aim.quick and isinstance(image, JpegImageFile) and resizing.can_resize(image.size, aim.resample):
+        rows = jpeg.decode(image, file) if orientation_of(image) not in UPRIGHT else None
+        if rows is not None:
+            pixels = resizing.resize(rows, image.size, aim.height, aim.width, aim.resample)
+            change = colour.conversion(image.info, image.mode)
+            return np.asarray(change(Image.fromarray(pixels))) if change else pixels
     return _fitted(image, aim)
 
 
 def _fitted(image: Image.Image, aim: _Aim) -> np.ndarray:
-    image = _upright_rgb(image, aim.max_pixels)
-    if aim.quick and resizing.can_resize(image.size, aim.resample):
-        return resizing.resize(image.tobytes(), image.size, aim.height, aim.width, aim.resample)
-    return np.asarray(image.resize((aim.width, aim.height), RESAMPLES[aim.resample]))
+    _load(image)
+    _check_size(image.size, aim.max_pixels)  # icons know their true size only now
+    change = colour.conversion(image.info, image.mode)
+    picture = Picture(image, orientation_of(image), "CMYK" if change and image.mode == "CMYK" else "RGB")
+    shown = picture.shown()
+    if aim.quick and shown.mode == "RGB" and resizing.can_resize(shown.size, aim.resample):
+        pixels = resizing.resize(shown.tobytes(), shown.size, aim.height, aim.width, aim.resample)
+        return np.asarray(change(Image.fromarray(pixels))) if change else pixels
+    resized = shown.resize((aim.width, aim.height), RESAMPLES[aim.resample])
+    return np.asarray(change(resized) if change else resized)
 
 
-class _RefusedError(Exception):
-    """A reason of ours for refusing an image, already in plain words, and advice to programs."""
+def _load(image: Image.Image) -> None:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _skip_second_size_check(image)
+    try:
+        image.load()
+    finally:
+        vars(image).pop("load_prepare", None)  # a caller's image goes on as it was
 
-    def __init__(self, reason: str, advice: str = "") -> None:
-        super().__init__(reason)
-        self.advice = advice
+
+def _forget_pictures(error: BaseException | None) -> None:
+    """Lets go of what the frames of an error hold: whoever keeps the error would keep a decoded picture."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _reason(error: Exception) -> str:
     match error:
-        case _RefusedError():
+        case RefusalError():
             return str(error)
         case FileNotFoundError() | NotADirectoryError():
             return "there is no such file"
@@ -155,6 +203,8 @@ def _reason(error: Exception) -> str:
             return "is a folder, not an image file"
         case PermissionError():
             return "may not be read: permission denied"
+        case Image.DecompressionBombError():
+            return "cannot be decoded: its first picture has more pixels than the file says of itself, and too many"
         case MemoryError():
             return "cannot be decoded: it needs more memory than there is"
         case ValueError() if "MAX_TEXT_" in str(error):  # Pillow's advice to programmers
@@ -164,33 +214,10 @@ def _reason(error: Exception) -> str:
     return f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"
 
 
-def _open(file: IO[bytes]) -> Image.Image:
-    """Reads the header, as Image.open does but for its own size check, which warns below our limit and ignores it."""
-    prefix = file.read(16)
-    if not isinstance(prefix, bytes):
-        raise _RefusedError("gives text, not bytes: open the file in binary mode")
-    if not prefix:
-        raise _RefusedError("is empty")
-    tried = set(REFUSED_FORMATS)
-    for load_plugins in (Image.preinit, Image.init):
-        load_plugins()
-        for name in [name for name in Image.ID if name not in tried]:
-            tried.add(name)
-            factory, accept = Image.OPEN[name]
-            try:
-                if accept is not None and accept(prefix) is not True:  # it may read beyond a file of a few bytes
-                    continue
-                file.seek(0)
-                return factory(file, "")
-            except (SyntaxError, IndexError, TypeError, struct.error):
-                continue  # not of this format after all
-    raise _RefusedError("is not an image of a known format, or its header is broken")
-
-
 def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     if array.dtype != np.uint8 or not is_image or array.size == 0:
-        raise _RefusedError("must be uint8 of shape (height, width, 3) or (height, width) and not empty")
+        raise RefusalError("must be uint8 of shape (height, width, 3) or (height, width) and not empty")
     _check_size((array.shape[1], array.shape[0]), max_pixels)
     return Image.fromarray(array)
 
@@ -198,30 +225,10 @@ def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height == 0:
-        raise _RefusedError(f"has no pixels ({width} x {height})")
+        raise RefusalError(f"has no pixels ({width} x {height})")
     if width * height > max_pixels:
         pixels = f"{width * height:,} pixels ({width:,} x {height:,})"
-        raise _RefusedError(f"has {pixels}, more than the limit of {max_pixels:,}", "raise max_pixels if you trust it")
-
-
-def _upright_rgb(image: Image.Image, max_pixels: int) -> Image.Image:
-    """Decodes; returns an RGB image, which is the given one where nothing had to be changed."""
-    _check_size(image.size, max_pixels)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        _skip_second_size_check(image)
-    try:
-        image.load()
-    finally:
-        vars(image).pop("load_prepare", None)  # a caller's image goes on as it was
-    _check_size(image.size, max_pixels)  # icons know their true size only now
-    if (orientation := _orientation(image)) in UPRIGHT:
-        image = image.transpose(UPRIGHT[orientation])
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _eight_bit(image)
-    if image.has_transparency_data:
-        above = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
-    return image if image.mode == "RGB" else image.convert("RGB")
+        raise RefusalError(f"has {pixels}, more than the limit of {max_pixels:,}", "raise max_pixels if you trust it")
 
 
 def _skip_second_size_check(image: TiffImagePlugin.TiffImageFile) -> None:
@@ -234,27 +241,3 @@ def _skip_second_size_check(image: TiffImagePlugin.TiffImageFile) -> None:
         ImageFile.ImageFile.load_prepare(image)
 
     image.load_prepare = load_prepare  # type: ignore[method-assign]
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF data is no reason to refuse a good picture
-        return 1
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scales a grey image of 16 or 32 bits or floats to 8 bits.
-
-    "I" and "F" images do not say what white is: the first of 1 (floats only), 255 and 65535 that no pixel exceeds,
-    else the brightest pixel.
-    """
-    values = np.asarray(image)  # (height, width)
-    brightest = float(np.max(values, where=np.isfinite(values), initial=0))
-    whites = {"F": (1, 255, 65535), "I": (255, 65535)}.get(image.mode, (65535,))
-    white = next((white for white in whites if brightest <= white), brightest)
-    shown = np.nan_to_num(values.clip(0, brightest))  # not a number is black
-    grey = np.rint(np.multiply(shown, 255 / white, dtype=np.float32)).astype(np.uint8)
-    if isinstance(transparent := image.info.get("transparency"), int):
-        grey[values == transparent] = 255
-    return Image.fromarray(grey)

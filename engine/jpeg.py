@@ -1,6 +1,7 @@
 """Opened JPEG files -> smaller or quicker decoding. Owns both; knows nothing of other formats or of resizing."""
 
 import io
+import os
 from typing import IO
 
 from PIL.JpegImagePlugin import JpegImageFile
@@ -11,6 +12,7 @@ except ImportError:
     simplejpeg = None
 
 BLOCK = 1 << 20  # bytes that Pillow's decoder takes at once; its own 64 KiB cost 6% of a decode
+FEW_PIXELS = 1 << 20  # below, what is kept of several scans is not worth a look
 LEAST_SIDE = 16  # below, two scales give one size, and simplejpeg picks by size
 
 
@@ -44,3 +46,30 @@ def decode(image: JpegImageFile, file: IO[bytes]) -> bytes | None:
     except ValueError:  # whatever libjpeg warns of
         return None
     return pixels.tobytes() if pixels.shape == (height, width, 3) else None
+
+
+def kept_between_scans(image: JpegImageFile, file: IO[bytes]) -> int:
+    """Returns how many bytes libjpeg keeps of a file in several scans, a progressive one, of its full size.
+
+    Asked before `shrink`. Of one scan it keeps a few rows.
+    """
+    pixels = image.size[0] * image.size[1]
+    if pixels < FEW_PIXELS or (not image.info.get("progressive") and _first_scan(file) == image.layers):
+        return 0
+    most_across, most_down = (max(layer[i] for layer in image.layer) for i in (1, 2))
+    shares = (layer[1] * layer[2] / (most_across * most_down) for layer in image.layer)
+    return int(2 * pixels * sum(shares))  # 16 bits a coefficient
+
+
+def _first_scan(file: IO[bytes]) -> int:
+    """Returns how many channels the first scan holds; 0 where there is none."""
+    file.seek(2)
+    while (marker := file.read(2))[:1] == b"\xff":
+        if marker == b"\xff\xff":  # markers may be padded
+            file.seek(-1, os.SEEK_CUR)
+            continue
+        length = int.from_bytes(file.read(2))
+        if marker == b"\xff\xda":
+            return int.from_bytes(file.read(1))
+        file.seek(max(0, length - 2), os.SEEK_CUR)
+    return 0

@@ -122,6 +122,7 @@ class Scheduler:
                     precision=old.precision,
                     batch_size=old.batch_size,
                     max_pixels=old.max_pixels,
+                    formats=old.formats,
                     runtime=old.choice.runtime,
                 )
             captioner.warmup()

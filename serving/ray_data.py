@@ -91,9 +91,10 @@ def _found(job: Job) -> Folder | Tables:
     if job.column:
         return Tables.find(job.input, [job.column, *job.keep])
     folder = Folder.find(job.input, inside(job.input, job.output.place) or "")
-    if others := folder.others:
-        files = "1 file" if len(others) == 1 else f"{len(others):,} files"
-        print(f"{files} left out: not named like an image, such as {others[0]}", file=sys.stderr)
+    for paths, why in ((folder.others, "not named like an image"), (folder.irregular, "no regular file")):
+        if paths:
+            files = "1 file" if len(paths) == 1 else f"{len(paths):,} files"
+            print(f"{files} left out: {why}, such as {paths[0]}", file=sys.stderr)
     return folder
 
 

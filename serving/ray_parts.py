@@ -18,9 +18,9 @@ from engine import OptionsError
 from serving.ray_places import files_in, locate, one_line, shown
 
 SUFFIXES = re.compile(
-    r"apng|avifs?|bmp|dib|gif|hei[cf]|j2k|jfif|jp2|jpe?g?|jp[fx]|mpo|p[bgnp]m|pcx|png|psd|qoi|tga|tiff?|webp",
+    r"apng|avifs?|bmp|gif|hei[cf]s?|hif|j2k|jfif|jp2|jpe|jpe?g|jp[fx]|jxl|mpo|p[bgnp]m|png|psd|tiff?|webp",
     re.IGNORECASE,
-)
+)  # those of the formats that the engine reads where nobody says others
 LEAST, MOST, PARTS = 32, 4096, 256
 """Images of a part where nobody said how many: enough for this many parts, within these bounds."""
 FOOTERS = 16  # Parquet files that are looked into at once
@@ -42,10 +42,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Image files in a folder and its subfolders, by their paths in it. others: those not named like an image."""
+    """Image files in a folder and its subfolders, by their paths in it. others: those not named like an image.
+
+    irregular: pipes, devices and sockets, whatever their names.
+    """
 
     files: tuple[str, ...]
     others: tuple[str, ...] = ()
+    irregular: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -55,12 +59,13 @@ class Folder:
         """Lists a folder, its hidden files and what lies in its subfolder `besides` left out. Raises OptionsError."""
         files: list[str] = []
         others: list[str] = []
-        for path in files_in(place, hidden="."):
+        irregular: list[str] = []
+        for path in files_in(place, ".", irregular):
             if not (besides and path.startswith(f"{besides}/")):
                 (files if SUFFIXES.fullmatch(path.rpartition(".")[2]) else others).append(path)
         if not files:
             raise OptionsError(f"there is no image file in {shown(place)}; images in Parquet files need --column")
-        return cls(tuple(sorted(files)), tuple(sorted(others)))
+        return cls(tuple(sorted(files)), tuple(sorted(others)), tuple(sorted(irregular)))
 
     def parts(self, size: int) -> list[Part]:
         """Returns parts of at most `size` images."""

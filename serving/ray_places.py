@@ -61,10 +61,11 @@ def inside(outer: str, inner: str) -> str | None:
     return path[len(root) :].strip("/")
 
 
-def files_in(place: str, hidden: str) -> list[str]:
+def files_in(place: str, hidden: str, irregular: list[str] | None = None) -> list[str]:
     """Returns the files in a folder and its subfolders by their paths in it, in any order; of one file, "".
 
-    hidden: names that begin with one of these characters are left out. On this machine's own file system a folder to
+    hidden: names that begin with one of these characters are left out. irregular: takes the paths of pipes, devices and
+    sockets, which are left out too. On this machine's own file system a folder to
     which links lead as well is entered once, a link that leads nowhere counts as a file, as whoever reads it will
     tell, and a byte of a name that is not UTF-8 becomes \\xE9 in letters. Raises OptionsError.
     """
@@ -76,7 +77,10 @@ def files_in(place: str, hidden: str) -> list[str]:
         if there.type == FileType.File:
             return [""]
         if isinstance(system, LocalFileSystem):
-            return [os.fsencode(path).decode(errors="backslashreplace") for path in _walk(root, tuple(hidden))]
+            found: tuple[list[str], list[str]] = [], [] if irregular is None else irregular
+            for path, is_regular in _walk(root, tuple(hidden)):
+                found[not is_regular].append(os.fsencode(path).decode(errors="backslashreplace"))
+            return found[0]
         infos = system.get_file_info(FileSelector(root, recursive=True))
         paths = [info.path[len(root) + 1 :] for info in infos if info.type == FileType.File]
     except (pa.ArrowException, OSError, UnicodeError) as error:
@@ -84,8 +88,11 @@ def files_in(place: str, hidden: str) -> list[str]:
     return [path for path in paths if not any(name.startswith(tuple(hidden)) for name in path.split("/"))]
 
 
-def _walk(root: str, hidden: tuple[str, ...]) -> Iterator[str]:
-    """Yields the files. Links are followed last and in order, so that a folder has the same path in every run."""
+def _walk(root: str, hidden: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+    """Yields the files, and whether each is a regular one, or a link to one or to nowhere.
+
+    Links to folders are followed last and in order, so that a folder has the same path in every run.
+    """
     seen: set[tuple[int, int]] = set()
     folders = [""]
     links: list[str] = []
@@ -103,11 +110,10 @@ def _walk(root: str, hidden: tuple[str, ...]) -> Iterator[str]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(f"{path}/")
+                elif entry.is_symlink() and Path(entry.path).is_dir():
+                    links.append(f"{path}/")
                 elif entry.is_file(follow_symlinks=False):
-                    yield path
-                elif entry.is_symlink():
+                    yield path, True
+                else:
                     target = Path(entry.path)
-                    if target.is_dir():
-                        links.append(f"{path}/")
-                    elif target.is_file() or not target.exists():
-                        yield path
+                    yield path, target.is_file() or not target.exists()

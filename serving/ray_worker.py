@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
 from engine import Beam, Caption, Captioner, EngineError, Greedy, ImageError, RuntimeOptions, Sample
 from serving.ray_output import Output
@@ -46,7 +46,7 @@ class Job:
 
     def captioner(self) -> Captioner:
         """Returns a captioner as the job asks for. Raises EngineError."""
-        limits = {} if self.max_pixels is None else {"max_pixels": self.max_pixels}
+        limits: dict[str, Any] = {} if self.max_pixels is None else {"max_pixels": self.max_pixels}
         return Captioner(
             self.bundle,
             provider=self.provider,
@@ -166,7 +166,7 @@ class Worker:
 def as_row(result: Caption | ImageError) -> dict[str, Any]:
     """Returns the columns of a result, its image left out."""
     if isinstance(result, ImageError):
-        return {"error": result.reason}
+        return {"error": result.explanation}
     others = [sentence(one) for one in result.alternatives]
     return {**sentence(result), "finished": result.finished, "alternatives": others, "error": None}
 
@@ -190,6 +190,8 @@ def _fetch(system: FileSystem, path: str | None) -> bytes | _Unread:
             return _Unread("the value is null")
         if "://" in path:
             system, path = locate(path)
+        if isinstance(system, LocalFileSystem) and system.get_file_info(path).type == FileType.Unknown:
+            return _Unread("it is no regular file")  # a pipe may never end
         with system.open_input_stream(path) as stream:
             content: bytes = stream.read(MAX_BYTES + 1)
     except Exception as error:  # whatever it is, it concerns this image only

@@ -10,8 +10,9 @@ from math import isnan
 from engine.captioner import Captioner
 from engine.commands.arguments import add_model, given
 from engine.errors import ImageError, OptionsError
+from engine.formats import FORMATS, check_formats, image_names
 from engine.options import STYLES, Beam, Greedy, Sample
-from engine.paths import expand
+from engine.paths import Scan, expand
 from engine.progress import Progress
 from engine.result import Caption, Hypothesis
 from engine.runtime.options import RuntimeOptions
@@ -78,6 +79,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     option("--batch-size", type=int, metavar="N", help="most images that run at once")
     option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
     option("--max-pixels", type=int, metavar="N", help="refuse images with more pixels")
+    option(
+        "--formats",
+        type=lambda names: tuple(names.split(",")),
+        metavar="NAME[,NAME]",
+        help=f"read these formats and no others; {','.join(FORMATS)} if left out",
+    )
     add_model(parser)
 
 
@@ -90,15 +97,18 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     if "-" in arguments.paths and sys.stdin is None:
         raise OptionsError("- means a list of paths on standard input, and that is closed")
     listed = sys.stdin.buffer if "-" in arguments.paths else ()
-    paths = [path for argument in arguments.paths for path in expand(argument, listed)]
+    scan = Scan(image_names(check_formats(arguments.formats or FORMATS)))
+    paths = [path for argument in arguments.paths for path in expand(argument, listed, scan)]
+    said = _one_line(str(scan))
     if not paths:
-        raise OptionsError(f"no image was found in {', '.join(map(_one_line, arguments.paths))}")
+        nothing = f"no image was found in {', '.join(map(_one_line, arguments.paths))}"
+        raise OptionsError(f"{nothing}; {said}" if said else nothing)
     captioner = captioner_factory(
         arguments.bundle,
         provider=arguments.provider,
         precision=arguments.precision,
         runtime=RuntimeOptions(threads=arguments.threads),
-        **given(arguments, ("batch_size", "max_pixels")),
+        **given(arguments, ("batch_size", "max_pixels", "formats")),
     )
     if least is not None and not captioner.bundle.manifest.confidence:
         name = captioner.bundle.manifest.name
@@ -112,7 +122,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
             progress.clear()
             kept = [] if isinstance(result, ImageError) else _trusted(result, least)
             if isinstance(result, ImageError):
-                failed.append(f"  {_one_line(path)}: {'; '.join(filter(None, (result.reason, result.advice)))}")
+                failed.append(f"  {_one_line(path)}: {result.explanation}")
             elif not kept:
                 doubted += 1
             if arguments.json:
@@ -129,6 +139,8 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         print(f"{doubted} of {done - len(failed)} captions were left out: confidence below {least:g}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(paths)} images could not be captioned:", *failed, sep="\n", file=sys.stderr)
+    if said:
+        print(said, file=sys.stderr)
     if interrupted:
         print(f"interrupted: {done - len(failed)} of {len(paths)} images captioned", file=sys.stderr)
         return INTERRUPTED
@@ -168,7 +180,7 @@ def _text_lines(path: str, kept: Sequence[Hypothesis], *, with_alternatives: boo
 
 def _json_line(path: str, result: Caption | ImageError, kept: Sequence[Hypothesis]) -> str:
     if isinstance(result, ImageError):
-        return json.dumps({"image": path, "error": result.reason})
+        return json.dumps({"image": path, "error": result.explanation})
     best = {"image": path, **_scores(result)} | ({} if kept else {"text": None})
     return json.dumps(best | {"alternatives": [_scores(one) for one in kept]})
 

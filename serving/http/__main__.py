@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 precision=arguments["precision"],
                 batch_size=arguments["batch_size"],
                 max_pixels=arguments["max_pixels"],
+                **({"formats": arguments["formats"].split(",")} if arguments["formats"] else {}),
                 runtime=RuntimeOptions(threads=arguments["threads"]),
             )
             hosts = _hosts(listener, arguments["allowed_host"])
@@ -174,6 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
     option("--batch-size", type=int, default=32, metavar="N", help="most images of an encoder run; %(default)s")
     option("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="most pixels of an image; %(default)s")
+    text = "read these formats and no others, by Pillow's names; left out, those that photographs come in"
+    option("--formats", metavar="NAME[,NAME]", help=text)
     option("--max-rows", type=int, metavar="N", help="most sentences that grow at once")
     option("--max-queue", type=int, metavar="N", help="most images that wait; more are refused")
     option("--max-wait-ms", type=float, metavar="MS", help="longest wait for more images than one")

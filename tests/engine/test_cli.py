@@ -15,9 +15,10 @@ from PIL import Image
 
 from engine import Beam, Caption, EngineError, Greedy, Hypothesis, ImageError, ProviderError, RuntimeOptions, Sample
 from engine.cli import main
+from engine.formats import image_names
 from engine.images import load_pixels
 from engine.manifest import Defaults, GraphFile, ImageSpec, Manifest
-from engine.paths import expand
+from engine.paths import Scan, expand
 from engine.progress import Progress
 from engine.selection import Choice
 
@@ -142,6 +143,37 @@ def test_a_folder_that_may_not_be_read_is_reported_and_not_passed_over(
 
     monkeypatch.setattr(os, "scandir", guarded)
     assert names("sub") == ["sub/deep"]
+
+
+def test_a_folder_gives_photographs_of_phones_and_cameras(photos: Path) -> None:
+    (photos / "phone").mkdir()
+    for name in ("a.HEIC", "b.heif", "c.hif", "d.jxl", "e.avif", "f.JPG"):
+        (photos / "phone" / name).touch()
+    assert len(names("phone")) == 6
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_folder_gives_regular_files_and_tells_how_many_others_it_leaves_out(photos: Path) -> None:
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "sub" / "device.png").symlink_to("/dev/zero")
+    (photos / "link.jpg").symlink_to("b.jpg")
+    (photos / "lost.jpg").symlink_to("nowhere.jpg")
+    (photos / "icon.ico").touch()
+    scan = Scan()
+    found = ["A.PNG", "b.jpg", "broken.gif", "link.jpg", "lost.jpg", "sub/deep/c.webp"]
+    assert list(expand(".", (), scan)) == [f"./{path}" for path in found]
+    told = "2 are not named like an image, such as ./icon.ico; 2 are no regular file, such as ./pipe.jpg"
+    assert str(scan) == f"4 files were left out: {told}"
+
+
+def test_nothing_left_out_is_no_sentence_and_what_is_named_twice_is_counted_once(photos: Path) -> None:
+    scan = Scan()
+    assert list(expand("sub/**", (), scan)) == ["sub/deep/c.webp"]
+    assert list(expand("notes.txt", (), scan)) == ["notes.txt"]
+    assert str(scan) == ""
+    for _ in range(2):
+        list(expand(".", (), scan))
+    assert str(scan) == "1 file was left out: ./notes.txt is not named like an image"
 
 
 # --- what is printed
@@ -304,6 +336,32 @@ def test_a_list_on_standard_input_is_captioned(
     assert capsys.readouterr().out == "b.jpg\ta dog runs\nA.PNG\ta dog runs\n"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_a_folder_leaves_out_is_told_at_the_end(
+    photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(photos / "x.jpg")
+    assert run(fake, "caption", ".", "missing.jpg") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "2 files were left out: ./notes.txt is not named like an image; ./x.jpg is no regular file"
+    )
+    (photos / "only").mkdir()
+    os.mkfifo(photos / "only" / "y\n.jpg")
+    assert run(fake, "caption", "only") == 2
+    assert capsys.readouterr().err == (
+        "error: no image was found in only; 1 file was left out: only/y\\n.jpg is no regular file\n"
+    )
+
+
+def test_a_folder_gives_files_of_a_format_that_was_asked_for(photos: Path, fake: FakeCaptioner) -> None:
+    Image.new("RGB", (4, 3)).save(photos / "d.tga")
+    assert run(fake, "caption", "sub", "--formats", "WEBP") == 0
+    assert fake.made[-1][1]["formats"] == ("WEBP",)
+    run(fake, "caption", ".", "--formats", "PNG,TGA")
+    assert fake.made[-1][1]["formats"] == ("PNG", "TGA")
+    assert str(Path("d.tga")) in " ".join(expand(".", (), Scan(image_names(["TGA"]))))
+
+
 # --- how it ends
 
 
@@ -370,6 +428,7 @@ def test_a_full_disk_is_one_sentence(
         (["--max-length", "0"], "max_length must be a whole number from 1"),
         (["--min-confidence", "1.5"], "--min-confidence is 1.5 and must be a number from 0 to 1"),
         (["--min-confidence", "nan"], "--min-confidence is nan and must be a number from 0 to 1"),
+        (["--formats", "JPEG,RAW"], "'RAW' is no format that Pillow reads; formats may hold AVIF, "),
         (["--threads", "-1"], "threads must be a whole number from 0"),
     ],
 )

@@ -58,7 +58,14 @@ def test_each_image_of_a_folder_is_a_line_of_its_path_and_its_sentence(
     names = ["a.jpg", "b.jpg", "more/c.jpg"]
     told = sentences(tiny_captioner, photos, names, Beam())
     assert done.stdout.splitlines() == [f"./{name}\t{text}" for name, text in zip(names, told, strict=True)]
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "1 file was left out: ./notes.txt is not named like an image\n")
+
+
+def test_a_photograph_comes_through_a_pipe(photos: Path, tiny_bundle: Path, tiny_captioner: Captioner) -> None:
+    command = [sys.executable, "-m", "engine", "caption", "/dev/stdin", "--bundle", str(tiny_bundle)]
+    photo = (photos / "a.jpg").read_bytes()
+    done = subprocess.run(command, env=environment(), input=photo, capture_output=True, timeout=120, check=True)
+    assert done.stdout.decode() == f"/dev/stdin\t{sentences(tiny_captioner, photos, ['a.jpg'], Beam())[0]}\n"
 
 
 def test_globs_names_and_a_list_on_standard_input_keep_their_order(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import ImageError, OptionsError
+from engine.formats import FORMATS as USUAL
 from engine.images import RESAMPLES, describe, load_pixels
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000", "AVIF", "PSD", "QOI")
@@ -35,8 +36,8 @@ def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
 
 
 def exact(source: Any, **options: Any) -> np.ndarray:
-    """The pixels of a 31 x 23 image at their own size, so that nothing is resampled."""
-    return load_pixels(source, height=23, width=31, **options)
+    """The pixels of a 31 x 23 image at their own size, so that nothing is resampled; rare formats too."""
+    return load_pixels(source, **{"height": 23, "width": 31, "formats": (*USUAL, "TGA", "QOI"), **options})
 
 
 def same(source: Any, expected: Image.Image) -> None:
@@ -421,7 +422,7 @@ def test_the_limit_holds_for_arrays_and_pil_images() -> None:
 
 def test_the_default_limit_refuses_a_bomb_without_decoding_it() -> None:
     bomb = b"P6 20000 20000 255\n" + bytes(99)
-    refused(bomb, r"has 400,000,000 pixels \(20,000 x 20,000\), more than the limit of 178,000,000")
+    refused(bomb, r"has 400,000,000 pixels \(20,000 x 20,000\), more than the limit of 152,000,000")
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"])
@@ -533,15 +534,6 @@ def test_what_is_no_image_at_all_is_refused(source: Any) -> None:
 
 def test_an_empty_pil_image_is_refused() -> None:
     refused(Image.new("RGB", (0, 5)), "has no pixels")
-
-
-def test_postscript_is_never_run() -> None:
-    refused(encoded(photograph(), "EPS"), "is not an image of a known format")
-
-
-@pytest.mark.parametrize("format", ["ICO", "ICNS"])
-def test_what_is_unpacked_before_its_size_is_known_is_refused(format: str) -> None:
-    refused(encoded(photograph(), format), "is not an image of a known format")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """No request costs more than the limits say, and what is refused is refused while it comes."""
 
 import asyncio
+import importlib.util
+import io
 import re
 import struct
 import tracemalloc
@@ -11,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from PIL import Image
 
 from engine import Captioner, ClosedError, DeadlineError, DeviceError, OptionsError, OverloadedError, Scheduler
 from serving.http import work
@@ -179,6 +182,20 @@ def test_a_bomb_of_pixels_is_not_unpacked(app: FastAPI, size: tuple[int, int]) -
     told = problem(ask(app, "POST", "/v1/captions", content=bomb(*size), headers=JPEG), 422, "image")
     if size[0] < 2**31 - 1:
         assert told["detail"].endswith("more than the limit of 4,000,000")  # without advice for programmers
+
+
+def test_a_format_that_photographs_do_not_come_in_is_refused_without_advice_for_programmers(app: FastAPI) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "QOI")
+    told = problem(ask(app, "POST", "/v1/captions", content=file.getvalue(), headers=JPEG), 422, "image")
+    assert told["detail"] == "the image is a file of the format QOI, which photographs do not come in"
+
+
+def test_a_package_that_the_service_lacks_is_no_clients_business(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)
+    told = problem(ask(app, "POST", "/v1/captions", content=content, headers=JPEG), 422, "image")
+    assert told["detail"] == "the image is a HEIC/HEIF file, which is read with the extra photos alone"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 15])

@@ -112,6 +112,7 @@ def test_links_make_no_image_twice_and_one_that_leads_nowhere_is_told(folder: Pa
     for link, target in (("one", "elsewhere/deep"), ("two", "elsewhere")):
         (folder / link).symlink_to(tmp_path / target)
     os.mkfifo(folder / "pipe.jpg")  # reading it would never end
+    assert Folder.find(str(folder)).irregular == ("pipe.jpg",)
     assert set(Folder.find(str(folder)).files) - set(before.files) == {"a.jpg", "b.jpg", "one/a.jpg"}
 
 

@@ -1,0 +1,45 @@
+"""Paths of images -> open files that end. Owns pipes, devices and sockets; knows nothing of what is in a file."""
+
+import io
+import os
+import select
+import stat
+import time
+from pathlib import Path
+from typing import IO
+
+from engine.errors import RefusalError
+
+PIPE_SECONDS = 30.0
+"""Until a pipe's last byte has to be there: nobody may ever write into one that lies in a folder."""
+PIPE_BYTES = 512_000_000
+CHUNK = 1 << 20
+KINDS = ((stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"), (stat.S_ISBLK, "device"))
+
+
+def open_path(path: Path) -> IO[bytes]:
+    """Opens a regular file, or reads a pipe to its end. Raises RefusalError, and OSError as opening does."""
+    mode = path.stat().st_mode  # before it is opened: that alone may wait for ever, or rewind a tape
+    for is_kind, name in KINDS:
+        if is_kind(mode):
+            raise RefusalError(f"is a {name}, not an image file")
+    return io.BytesIO(_drained(path)) if stat.S_ISFIFO(mode) else path.open("rb")
+
+
+def _drained(path: Path) -> bytes:
+    """Returns all that comes out of a pipe."""
+    ends = time.monotonic() + PIPE_SECONDS
+    pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else it waits here for somebody who writes
+    try:
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        content = bytearray()
+        while poll.poll(max(0, ends - time.monotonic()) * 1000):
+            if not (chunk := os.read(pipe, CHUNK)):
+                return bytes(content)
+            content += chunk
+            if len(content) > PIPE_BYTES:
+                raise RefusalError(f"is a pipe that gives more than {PIPE_BYTES:,} bytes: write them to a file")
+    finally:
+        os.close(pipe)
+    raise RefusalError(f"is a pipe that was not written to its end within {PIPE_SECONDS:g} s: write a file first")

@@ -1,0 +1,145 @@
+"""JPEG XL files -> pictures. Owns their header, which the decoder does not tell apart; knows no other format.
+
+The package is asked for pixels alone. It decodes as it opens, so that the size is read here, before.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import IO, Any
+
+from PIL import ExifTags, Image
+
+from engine.errors import RefusalError
+
+CONTAINER = b"\x00\x00\x00\x0cJXL \r\n\x87\n"
+BARE = b"\xff\x0a"
+TIFF = (b"II*\0", b"MM\0*")  # what EXIF begins with
+RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
+Ranges = tuple[tuple[int, int], ...]
+"""Least number and bits of what is added to it."""
+EIGHTHS: Ranges = ((1, 5),)
+ONES: Ranges = ((1, 9), (1, 13), (1, 18), (1, 30))
+PREVIEW_EIGHTHS: Ranges = ((16, 0), (32, 0), (1, 5), (33, 9))
+PREVIEW_ONES: Ranges = ((1, 6), (65, 8), (321, 10), (1345, 12))
+HEADER = 48  # bytes that hold all that is read here
+
+
+class JxlFile:
+    """An opened JPEG XL file: its size, as it stands upright, before anything is decoded."""
+
+    format = "JXL"
+    mode = "RGBA"  # at most
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """Reads the file. Raises SyntaxError where the header is broken, ImportError where the package is missing."""
+        import pillow_jxl  # registers itself with Pillow, for all of the process: nothing here needs that
+
+        self.info: dict[str, object] = {}  # what is to be known of an image before it is decoded
+        self._decoder = pillow_jxl.Decoder(num_threads=0)  # readers are threads already
+        self.content = file.read()
+        bits = _Bits(_codestream(self.content))
+        width, height = bits.size()
+        has_more = not bits.take(1) and bits.take(1)
+        self.orientation = bits.take(3) + 1 if has_more else 1
+        self.size = (height, width) if self.orientation >= 5 else (width, height)
+        if has_more and bits.is_animated():
+            raise RefusalError(
+                "is an animated JPEG XL file, of which only the last picture can be had: save one of them"
+            )
+
+    def decode(self) -> Image.Image | bytes:
+        """Returns the first frame, or the JPEG file that this one was made of, which then has the same pixels."""
+        is_jpeg, info, data, profile, boxes = self._decoder(self.content)
+        if is_jpeg:
+            return bytes(data)
+        image = Image.frombytes("F" if info.mode == "F;16" else info.mode, (info.width, info.height), data)
+        if profile:
+            image.info["icc_profile"] = bytes(profile)
+        if self.orientation == 1:
+            self._turn_by_exif(image, boxes)
+        return image
+
+    def _turn_by_exif(self, image: Image.Image, boxes: list[Any]) -> None:
+        """Notes the orientation in EXIF where the codestream, which goes before it, says nothing.
+
+        Decoders follow the codestream, and writers that know the format note it there as well; those that only
+        copy EXIF, as Pillow's plug-in does, mean EXIF.
+        """
+        for box in boxes:
+            if box.box_type == b"Exif":
+                data = bytes(box.data)
+                exif = Image.Exif()
+                with suppress(Exception):  # broken EXIF data is no reason to refuse a good picture
+                    exif.load(data[4:] if data[4:8] in TIFF else data)  # after the offset of its header
+                    image.getexif()[ExifTags.Base.Orientation] = exif.get(ExifTags.Base.Orientation, 1)
+
+
+class _Bits:
+    """Bits of a codestream, the lowest of each byte first."""
+
+    def __init__(self, data: bytes) -> None:
+        if not data.startswith(BARE) or len(data) < 4:
+            raise SyntaxError("no JPEG XL codestream")
+        self._left = int.from_bytes(data[2:HEADER].ljust(HEADER, b"\0"), "little")
+
+    def take(self, count: int) -> int:
+        value = self._left & ((1 << count) - 1)
+        self._left >>= count
+        return value
+
+    def size(self, eighths: Ranges = EIGHTHS, ones: Ranges = ONES) -> tuple[int, int]:
+        """Takes width and height, which are written as numbers of eights or of ones."""
+        unit, ranges = (8, eighths) if self.take(1) else (1, ones)
+        height = self.number(ranges)
+        ratio = self.take(3)
+        if ratio:
+            across, down = RATIOS[ratio]
+            return height * unit * across // down, height * unit
+        return self.number(ranges) * unit, height * unit
+
+    def number(self, ranges: Ranges) -> int:
+        """Takes a number that two bits tell the range of; a single range needs none."""
+        least, bits = ranges[self.take(2) if len(ranges) > 1 else 0]
+        return least + self.take(bits)
+
+    def is_animated(self) -> bool:
+        """Takes what stands between orientation and animation."""
+        if self.take(1):
+            self.size()  # that it is meant to be shown in
+        if self.take(1):
+            self.size(PREVIEW_EIGHTHS, PREVIEW_ONES)
+        return bool(self.take(1))
+
+
+def _codestream(content: bytes) -> bytes:
+    """Returns the beginning of the codestream, which a container may hold in parts."""
+    if not content.startswith(CONTAINER):
+        return content[:HEADER]
+    begun = b""
+    for kind, place, length in _boxes(content):
+        if kind == b"jxlc":
+            return content[place : place + min(length, HEADER)]
+        if kind == b"jxlp" and len(begun) < HEADER:  # four bytes of a number first
+            begun += content[place + 4 : place + min(length, 4 + HEADER)]
+    return begun
+
+
+def _boxes(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yields type, place and length of what each box of a container holds."""
+    place = 0
+    while place + 8 <= len(content):
+        length, kind = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8]
+        header = 8
+        if length == 1:
+            length, header = int.from_bytes(content[place + 8 : place + 16]), 16
+        if length == 0:
+            length = len(content) - place
+        if length < header:
+            return
+        yield kind, place + header, length - header
+        place += length
+
+
+def is_jxl(prefix: bytes) -> bool:
+    """Says whether a file begins like JPEG XL."""
+    return prefix.startswith((BARE, CONTAINER))
