@@ -21,10 +21,12 @@ from benchmarks.search import FREE
 from benchmarks.works import EXACT, LEAST_SAME
 from engine import Beam, Caption, Captioner, EngineError, Greedy, RuntimeOptions, Sample, Scheduler
 from engine.options import Decoding
+from engine.selfcheck import arithmetic_of
 from engine.vocabulary import SPECIAL_WORDS
 
-IMAGES, BATCH = 11, 4
-"""Batches of 4, 4 and 3: the last is a smaller one."""
+IMAGES, BATCH = 19, 8
+"""Batches of 8, 8 and 3: the last is a smaller one."""
+MANY = 32  # of a large batch
 FEATURES = {"fp32": 1e-3, "fp16": 2e-2}
 """Largest |found - expected| / |expected| of an image's features; INTEGERS where a precision is not named."""
 NATS = {"fp32": 1e-3, "fp16": 0.1}
@@ -39,7 +41,7 @@ class Case:
         self.captioner = captioner
         self.plain = PlainSession(captioner.bundle)
         self.files = photographs(IMAGES)
-        precision = "fp16" if captioner.choice.runtime.fp16 else captioner.precision
+        precision = arithmetic_of(captioner._graphs)
         self.exact = precision == "fp32"
         self.features_within = FEATURES.get(precision, INTEGERS)
         self.nats_within = NATS.get(precision, INTEGERS)
@@ -93,6 +95,26 @@ def an_image_has_the_same_features_alone_and_in_a_batch(case: Case) -> None:
     alone = np.concatenate([case.captioner.encode([file]) for file in case.files])
     off = np.linalg.norm(alone - case.features, axis=1) / np.linalg.norm(case.features, axis=1)
     assert off.max() <= 1e-4, f"features are off by {off.max():.2g}"
+
+
+def a_large_batch_is_its_images_one_by_one(case: Case) -> None:
+    small = case.captioner
+    large = Captioner(
+        small.bundle.path,
+        provider=small.provider,
+        precision=small.precision,
+        batch_size=MANY,
+        runtime=small.choice.runtime,
+    )
+    files = [case.files[i % IMAGES] for i in range(MANY + 1)]
+    features = large.encode(files)
+    expected = np.stack([case.features[i % IMAGES] for i in range(MANY + 1)])
+    off = np.linalg.norm(features - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert off.max() <= 1e-4, f"features are off by {off.max():.2g}"
+    for decoding in (Greedy(), Beam(beam_size=5)):
+        alone = [caption.tokens for caption in case.decode(decoding, expected[:IMAGES])]
+        together = [caption.tokens for caption in large.caption_features(expected, decoding)]
+        assert together == [alone[i % IMAGES] for i in range(MANY + 1)], f"{decoding} differs in a large batch"
 
 
 def _as_plain(case: Case, decoding: Decoding) -> None:
@@ -234,6 +256,7 @@ LAWS: dict[str, Law] = {
     for law in (
         features_are_those_of_plain_session_run,
         an_image_has_the_same_features_alone_and_in_a_batch,
+        a_large_batch_is_its_images_one_by_one,
         greedy_is_plain_greedy,
         beam_search_is_plain_beam_search,
         a_given_sentence_has_the_log_probability_of_plain_steps,

@@ -19,6 +19,9 @@ from engine.runtime.providers import PROVIDERS, Provider, built_in_providers, on
 CPUINFO = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 NVIDIA_PROVIDERS = ("cuda", "tensorrt", "tensorrt-rtx")
+NVIDIA_PACKAGES = ("nvidia-", "tensorrt")  # what names of packages begin with that bring libraries to compute with
+ON_X86 = ("flags", "cpu family", "model", "stepping")
+ON_ARM = ("Features", "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision")
 
 
 def fingerprint(bundle: Bundle) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def optional_packages() -> dict[str, str]:
     from importlib import metadata
 
     found = {}
-    plug_ins = (provider.plug_in.replace("_", "-") for provider in PROVIDERS.values() if provider.plug_in)
+    plug_ins = (provider.package for provider in PROVIDERS.values() if provider.package)
     for package in ("simplejpeg", "cykooz-resizer", *plug_ins):
         with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
@@ -78,23 +81,42 @@ def processor() -> str:
 
 
 def instructions() -> str:
-    """Returns a digest of what the processor can do: hosts of virtual machines give many models one name."""
+    """Returns a digest of what the processor can do: hosts of virtual machines give many models one name.
+
+    Linux says it by flags on x86, and by features and the numbers of maker and part on ARM.
+    """
     import hashlib  # takes its time, and the usual start needs none of it
 
-    return hashlib.sha256(_cpuinfo().get("flags", "").encode()).hexdigest()[:16]
+    said = {name: value for name, value in _cpuinfo().items() if name in ON_X86 + ON_ARM}
+    return hashlib.sha256(repr(sorted(said.items())).encode()).hexdigest()[:16]
 
 
 def runtime_facts(used: Iterable[Provider], device_id: int) -> dict[str, Any]:
-    """Returns what decides the numbers that some providers compute, as plain JSON values; costs a few milliseconds."""
-    listed = list(used)
+    """Returns what decides the numbers that some providers compute, as plain JSON values.
+
+    For the CPU it costs a few milliseconds. code: a digest of the engine's own way to them.
+    """
+    import hashlib  # takes its time, and the usual start needs none of it
+
+    listed, nvidia = list(used), {}
+    if any(provider.name in NVIDIA_PROVIDERS for provider in listed):
+        nvidia = {"gpu": gpu_name(device_id), "cuda": driver_version(), "libraries": _nvidia_libraries()}
+    code = b"".join(path.read_bytes() for path in sorted((Path(__file__).parent / "runtime").glob("*.py")))
     return {
+        "code": hashlib.sha256(code).hexdigest()[:16],
         "onnxruntime": onnxruntime().__version__,
         "plug_ins": {provider.name: plug_in_version(provider) for provider in listed if provider.plug_in},
         "processor": processor(),
         "instructions": instructions(),
-        "gpu": gpu_name(device_id) if any(provider.name in NVIDIA_PROVIDERS for provider in listed) else None,
-        "driver": driver_version() if any(provider.name in NVIDIA_PROVIDERS for provider in listed) else None,
+        **nvidia,
     }
+
+
+def _nvidia_libraries() -> dict[str, str]:
+    from importlib import metadata
+
+    found = {str(each.metadata["Name"]).lower(): each.version for each in metadata.distributions()}
+    return {name: version for name, version in sorted(found.items()) if name.startswith(NVIDIA_PACKAGES)}
 
 
 def has_vnni() -> bool | None:

@@ -5,7 +5,7 @@ silence: `open_first` warns of each choice that did not start.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from engine.runtime.providers import AUTO_ORDER, PROVIDERS, is_available
 
 CIDER_LOSS = 0.005  # most that a precision may cost for "auto" to take it
 THROUGHPUT_FROM = 8  # images at once from which throughput counts; below, the latency of one
+AS_EXACT = "the exact one, since no faster one starts"
 Opened = TypeVar("Opened")
 
 
@@ -82,7 +83,8 @@ def select(bundle: Bundle, request: Request, machine: Machine | None = None) -> 
         if name not in {choice.provider for choice in tuned}
     ]
     ahead = _untried(machine, tuned, default)
-    return (*ahead, *tuned, *(choice for choice in default if choice not in ahead))
+    chosen = (*ahead, *tuned, *(choice for choice in default if choice not in ahead))
+    return (*chosen, *_exact(request, chosen))
 
 
 def open_first(choices: Sequence[Choice], start: Callable[[Choice], Opened]) -> tuple[Choice, Opened]:
@@ -90,13 +92,14 @@ def open_first(choices: Sequence[Choice], start: Callable[[Choice], Opened]) -> 
 
     Raises ProviderError: the last choice's, or that there was none.
     """
-    for choice in choices:
+    for i, choice in enumerate(choices):
         try:
             return choice, start(choice)
         except ProviderError as error:
             if choice is choices[-1]:
                 raise
-            warnings.warn(f"{error}; going on to the next provider", RuntimeWarning, stacklevel=3)
+            following = f"{choices[i + 1].provider} in {choices[i + 1].precision}"
+            warnings.warn(f"{error}; going on to {following}", RuntimeWarning, stacklevel=3)
     raise ProviderError("no provider runs here: ONNX Runtime offers not even its own cpu")
 
 
@@ -148,6 +151,14 @@ def _untried(machine: Machine, tuned: Sequence[Choice], default: Sequence[Choice
     order = machine.available
     before = order[: order.index(tuned[0].provider)] if tuned[0].provider in order else order
     return [choice for choice in default if choice.provider in before and choice.provider not in tried]
+
+
+def _exact(request: Request, chosen: Sequence[Choice]) -> Iterator[Choice]:
+    """Yields fp32 on each provider, where another precision was chosen: it may not be computed rightly here."""
+    if request.precision == "auto":
+        for provider in dict.fromkeys(choice.provider for choice in chosen):
+            if not any((choice.provider, choice.precision) == (provider, "fp32") for choice in chosen):
+                yield Choice(provider, "fp32", request.runtime, AS_EXACT)
 
 
 def _default_precision(manifest: Manifest, request: Request, machine: Machine, provider: str) -> str:

@@ -153,9 +153,9 @@ def _bundle(copied: str | None, named: str | None, settings: Settings) -> Path |
     folder, most = copied or named, settings.max_batch_size
     try:
         captioner = Captioner(folder, provider=settings.provider, precision=settings.precision, batch_size=most)
-    except ProviderError:  # the server's machine may have what this one lacks
+    except ProviderError as error:  # the server's machine may have what this one lacks
         captioner = Captioner(folder, provider="cpu", batch_size=most)
-        print(f"note: provider {settings.provider} is not here, so the bundle was opened on cpu", file=sys.stderr)
+        print(f"note: {error}; the bundle was opened on cpu instead", file=sys.stderr)
     return named if named is not None else captioner.bundle.path
 
 

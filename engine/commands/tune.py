@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from engine import answers, selfcheck
+from engine import answers, proofs
 from engine.bundle import Bundle
 from engine.captioner import Captioner
 from engine.checks import is_number
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         raise OptionsError(f"--seconds must be a number above 0, not {arguments.seconds}")
     bundle = Bundle.load(arguments.bundle)
     if arguments.clear:
-        count = answers.forget(bundle) + selfcheck.forget(bundle)
+        count = answers.forget(bundle) + proofs.forget(bundle)
         print(json.dumps({"forgotten": count}) if arguments.json else "forgotten" if count else "nothing was measured")
         return 0
     for name in arguments.provider or ():

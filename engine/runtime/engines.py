@@ -129,6 +129,13 @@ class Engines:
         warnings.warn(f"{why}: {self.fit.graph} is built anew", RuntimeWarning, stacklevel=4)
 
 
+def saved_engine(bundle: Path, graph: GraphFile, provider: Provider, options: RuntimeOptions) -> str | None:
+    """Returns the SHA-256 of the engine that was saved for a graph, for its sessions to load; None where none was."""
+    engines = Engines.of(bundle, graph, provider, options)
+    record = None if engines is None else _read(engines.place / RECORD_FILE)
+    return None if record is None else record.get("sha256")
+
+
 def _digest(content: str | bytes) -> str:
     import hashlib  # as it takes its time: `import engine` hashes nothing
 

@@ -59,6 +59,10 @@ class Graphs:
         """Whether a half of the model runs on a GPU that keeps what it computes."""
         return any(provider.device != "cpu" for provider in self.placement.providers)
 
+    def for_decoder(self, features: np.ndarray | DeviceFeatures) -> np.ndarray | DeviceFeatures:
+        """Returns features where the decoder reads them, so that parts of a batch are not copied one by one."""
+        return np.asarray(features) if self._decoder is None else features
+
     def start(self, features: np.ndarray | DeviceFeatures) -> StepModel:
         """Begins the decode of a batch: features float32 (batch, feature_size)."""
         if self._decoder is not None:

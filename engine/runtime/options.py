@@ -1,6 +1,5 @@
 """How to run: threads, device, memory, engine cache. Owns the values and their checks."""
 
-import functools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-@functools.cache
 def whole_cores() -> int:
     """Returns the same with two threads of one core counted once, as far as the system tells."""
     affinity = getattr(os, "sched_getaffinity", None)

@@ -37,6 +37,7 @@ class Provider:
     extra: str
     options: Callable[[RuntimeOptions, GraphFile], ProviderOptions]
     plug_in: str | None = None
+    package: str | None = None  # the distribution that brings the plug-in
     behind: str | None = None  # name of the provider that runs the nodes this one refuses; None is ONNX Runtime's CPU
     cache: Callable[[str, str], ProviderOptions] | None = None  # of a provider that builds engines: folders to options
 
@@ -124,7 +125,14 @@ PROVIDERS = {
             cache=_tensorrt_cache,
         ),
         Provider(
-            "openvino", "OpenVINOExecutionProvider", "cpu", "cpu", "openvino", _openvino, "onnxruntime_ep_openvino"
+            "openvino",
+            "OpenVINOExecutionProvider",
+            "cpu",
+            "cpu",
+            "openvino",
+            _openvino,
+            "onnxruntime_ep_openvino",
+            "onnxruntime-ep-openvino",
         ),
         Provider(
             "tensorrt-rtx",
@@ -134,6 +142,7 @@ PROVIDERS = {
             "tensorrt-rtx",
             _tensorrt_rtx,
             "onnxruntime_ep_nv_tensorrt_rtx",
+            "onnxruntime-ep-nv-tensorrt-rtx-cu13",
             cache=_tensorrt_rtx_cache,
         ),
     )
@@ -230,12 +239,12 @@ def _devices(provider: Provider) -> list[Any]:
 
 
 def plug_in_version(provider: Provider) -> str | None:
-    """Returns the version of a provider's plug-in, if it is installed and says one."""
-    if provider.plug_in is None:
-        return None
+    """Returns the version of a provider's plug-in, if it is installed."""
+    from importlib import metadata  # takes 40 ms to import, and most providers have no plug-in
+
     try:
-        return str(importlib.import_module(provider.plug_in).__version__)
-    except (ImportError, AttributeError):
+        return metadata.version(provider.package) if provider.package else None
+    except metadata.PackageNotFoundError:
         return None
 
 

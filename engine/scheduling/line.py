@@ -189,12 +189,12 @@ class Line:
         faults = [
             (request, fault) for request, fault in zip(requests, encoded.faults, strict=True) if fault is not None
         ]
-        now = time.monotonic()
+        features, now = self.captioner._graphs.for_decoder(encoded.features), time.monotonic()
         for request in good:
             request.encoded, request.image = now, b""
         with self._ledger.lock:
             for i, request in enumerate(good):
-                self._encoded.append((request, encoded.features[i : i + 1]))  # type: ignore[arg-type]
+                self._encoded.append((request, features[i : i + 1]))  # type: ignore[arg-type]
             self._to_decode.notify()
         self._answer((request, fault.at(None)) for request, fault in faults)  # no entry of any batch
 

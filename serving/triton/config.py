@@ -86,7 +86,8 @@ class Settings:
         enough = self.max_in_flight >= self.max_batch_size
         self._require("max_in_flight", enough, f"at least max_batch_size ({self.max_batch_size})")
         fitting = PROVIDERS[self.kind]
-        self._require("provider", self.provider in fitting, f"one of {', '.join(fitting)}, as kind is {self.kind}")
+        known = self.provider.partition("+")[0] in fitting  # "cuda+cpu": the decoder on another
+        self._require("provider", known, f"one of {', '.join(fitting)}, as kind is {self.kind}")
 
     def text(self) -> str:
         """Returns the config.pbtxt."""

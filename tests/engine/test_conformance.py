@@ -6,16 +6,18 @@ import pytest
 from benchmarks.conformance import BATCH, LAWS, Case, Law, judge, main
 from engine import Captioner
 from engine.bundle import Bundle
+from engine.runtime.placement import canonical
 from engine.runtime.providers import PROVIDERS, is_available
 
-WAYS = [(name, precision) for name in PROVIDERS for precision in Bundle.load(None).precisions]
+PLACEMENTS = dict.fromkeys(map(canonical, (*PROVIDERS, *(f"{name}+cpu" for name in PROVIDERS), "cpu+cuda")))
+WAYS = [(name, precision) for name in PLACEMENTS for precision in Bundle.load(None).precisions]
 
 
 @pytest.fixture(scope="module", params=WAYS, ids="-".join)
 def case(request: pytest.FixtureRequest) -> Case:
     provider, precision = request.param
-    if not is_available(PROVIDERS[provider]):
-        pytest.skip(f"provider {provider} is not available on this machine")
+    if missing := [name for name in provider.split("+") if not is_available(PROVIDERS[name])]:
+        pytest.skip(f"provider {missing[0]} is not available on this machine")
     return Case(Captioner(provider=provider, precision=precision, batch_size=BATCH))
 
 

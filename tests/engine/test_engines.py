@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from engine.bundle import sha256
 from engine.errors import ProviderError
 from engine.manifest import GraphFile, Tensor
 from engine.runtime import engines, nvidia, providers, sessions
-from engine.runtime.engines import Engines
+from engine.runtime.engines import Engines, saved_engine
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.providers import PROVIDERS
 from engine.runtime.sessions import open_session, save_engine
@@ -208,6 +209,15 @@ def test_a_provider_that_saves_nothing_says_so(bundle: Path, builder: Builder) -
     builder.saves = False
     with pytest.raises(ProviderError, match=r"'tensorrt' saved no engine of encoder\.onnx"):
         save_engine(bundle, ENCODER, TENSORRT, RuntimeOptions())
+
+
+def test_the_engine_that_sessions_load_is_known_by_its_content(bundle: Path, builder: Builder) -> None:
+    assert saved_engine(bundle, ENCODER, TENSORRT, RuntimeOptions()) is None
+    saved = save_engine(bundle, ENCODER, TENSORRT, RuntimeOptions())
+    assert saved is not None
+    assert saved_engine(bundle, ENCODER, TENSORRT, RuntimeOptions()) == sha256(saved)
+    assert saved_engine(bundle, ENCODER, TENSORRT, RuntimeOptions(fp16=True)) is None
+    assert saved_engine(bundle, ENCODER, PROVIDERS["cpu"], RuntimeOptions()) is None
 
 
 def test_a_machine_without_nvidia_says_nothing_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:

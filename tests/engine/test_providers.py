@@ -352,10 +352,10 @@ def test_auto_tries_cuda_first_and_takes_the_cpu_where_cuda_does_not_start(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = install(monkeypatch, FakeRuntime(("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)))
-    monkeypatch.setattr("engine.captioner.require_shown", lambda graphs: None)  # nothing runs here
+    monkeypatch.setattr("engine.captioner.require_shown", lambda graphs, batch_size: False)  # nothing runs here
     assert Captioner(tiny_bundle).provider == "cuda"
     runtime.runs_on = [CPU]  # no driver: ONNX Runtime drops the provider
-    with pytest.warns(RuntimeWarning, match="'cuda' could not be started .* going on to the next provider") as warned:
+    with pytest.warns(RuntimeWarning, match="'cuda' could not be started .* going on to cpu in fp32") as warned:
         assert Captioner(tiny_bundle).provider == "cpu"
     assert warned[0].filename == __file__  # the caller's line
     with pytest.raises(ProviderError, match="'cuda' could not be started"):
@@ -414,7 +414,7 @@ def test_two_threads_of_one_core_are_one_core(tmp_path: Path, monkeypatch: pytes
         (tmp_path / f"cpu{number}/topology").mkdir(parents=True)
         (tmp_path / f"cpu{number}/topology/thread_siblings_list").write_text(siblings)
     monkeypatch.setattr(options, "SIBLINGS", tmp_path)
-    count = options.whole_cores.__wrapped__
+    count = options.whole_cores
     for allowed, whole in (({0, 1, 2, 3, 4, 5}, 4), ({0, 4}, 1), ({3}, 1), ({1, 2}, 2)):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, allowed=allowed: allowed, raising=False)
         assert count() == whole

@@ -10,7 +10,7 @@ from engine import BundleError, Captioner, OptionsError, ProviderError, RuntimeO
 from engine.answers import Answer, Timing, save
 from engine.bundle import Bundle
 from engine.manifest import Defaults, GraphFile, ImageSpec, Manifest, Variant
-from engine.selection import Choice, Machine, Request, open_first, refused, select
+from engine.selection import AS_EXACT, Choice, Machine, Request, open_first, refused, select
 
 GOOD = Machine(("cuda", "cpu"), None, True)
 SEVEN_BITS = {"weight_bits": 7}
@@ -37,7 +37,7 @@ def measured(*timings: Timing) -> Machine:
 
 
 def tried(bundle: Bundle, machine: Machine = GOOD, **asked: Any) -> list[tuple[str, str, int]]:
-    choices = select(bundle, Request(**asked), machine)
+    choices = [choice for choice in select(bundle, Request(**asked), machine) if choice.why != AS_EXACT]
     return [(choice.provider, choice.precision, choice.runtime.threads) for choice in choices]
 
 
@@ -143,6 +143,20 @@ def test_a_provider_that_nobody_tried_keeps_its_place_in_the_documented_order() 
     assert tried(TWO, machine, provider="cpu") == [("cpu", "int8", 1)]
 
 
+def test_behind_all_choices_comes_fp32_on_each_provider_unless_a_precision_was_asked_for() -> None:
+    several = bundle(fp32=variant(cpu=90, cuda=900), int8=variant(cpu=200, cuda=1500))
+    assert [(c.provider, c.precision) for c in select(several, Request(), GOOD)] == [
+        ("cuda", "int8"),
+        ("cpu", "int8"),
+        ("cuda", "fp32"),
+        ("cpu", "fp32"),
+    ]
+    alone = select(several, Request(provider="cpu"), measured(FP32, INT8))
+    assert [(c.provider, c.precision) for c in alone] == [("cpu", "int8"), ("cpu", "fp32")]
+    assert [c.precision for c in select(several, Request(precision="int8"), GOOD)] == ["int8", "int8"]
+    assert len(select(bundle(), Request(), GOOD)) == 2
+
+
 def test_what_is_asked_for_by_name_wins_over_what_was_measured() -> None:
     machine = measured(FP32, INT8, INT8_2, OPENVINO)
     assert tried(TWO, machine, provider="cpu") == [("cpu", "int8", 1)]
@@ -188,7 +202,8 @@ def test_a_choice_that_does_not_start_is_told_and_the_next_tried() -> None:
         found = open_first([choice("broken 1"), choice("broken 2"), choice("cpu"), choice("never tried")], start)
     assert found == (choice("cpu"), "cpu")
     assert [str(warning.message) for warning in warned] == [
-        f"provider 'broken {i}' has no driver; going on to the next provider" for i in (1, 2)
+        "provider 'broken 1' has no driver; going on to broken 2 in fp32",
+        "provider 'broken 2' has no driver; going on to cpu in fp32",
     ]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import Captioner, ProviderError, RuntimeOptions, selfcheck
+from engine import Captioner, ProviderError, RuntimeOptions, proofs, selfcheck
 from engine.bundle import Bundle
+from engine.machine import instructions, runtime_facts
+from engine.proofs import require_shown
 from engine.runtime import graphs as graphs_module
 from engine.runtime import placement
 from engine.runtime.graphs import Graphs
@@ -17,7 +19,7 @@ from engine.runtime.placement import Placement
 from engine.runtime.providers import PROVIDERS
 from engine.runtime.sessions import open_session as open_real_session
 from engine.runtime.steps import Steps
-from engine.selfcheck import compare, require_shown
+from engine.selfcheck import compare
 from engine.tuning import Budget, Way, tune
 
 
@@ -93,7 +95,7 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, str, tuple[A
 
 @pytest.mark.usefixtures("other")
 def test_what_computes_the_same_differs_by_nothing(tiny_bundle: Path) -> None:
-    found = compare(opened(tiny_bundle), opened(tiny_bundle, "cpu"))
+    found = compare(opened(tiny_bundle), opened(tiny_bundle, "cpu"), 8)
     assert {each.graph: each.found for each in found} == dict.fromkeys(
         ["encoder", selfcheck.FIRST, "search_step", "greedy_step", "sample_step"], 0.0
     )
@@ -133,6 +135,34 @@ def test_an_encoder_that_is_a_hundredth_off_is_refused(
     monkeypatch.setattr(wrong.encoder, "encode", lambda pixels: np.asarray(encode(pixels)) * np.float32(factor))
     with pytest.raises(ProviderError, match=r"'openvino\+cpu'.*: encoder differs by .* where 0\.001 is allowed"):
         require_shown(wrong)
+
+
+@pytest.mark.usefixtures("other")
+@pytest.mark.parametrize(("way", "most"), [("encode", 9), ("encode_in_lane", 5)])
+def test_an_encoder_that_is_wrong_in_its_largest_batches_alone_is_refused(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, way: str, most: int
+) -> None:
+    wrong = Graphs(Bundle.load(tiny_bundle), Placement.of("openvino"), "fp32", RuntimeOptions())
+    wrong.encoder.lanes = 2  # as on the CPU
+    encode = getattr(wrong.encoder, way)
+    monkeypatch.setattr(wrong.encoder, way, lambda pixels: encode(pixels) * np.float32(len(pixels) < most))
+    with pytest.raises(ProviderError, match=r"encoder differs by 1 "):
+        require_shown(wrong, 32)
+    proofs.forget(wrong.bundle)
+    require_shown(wrong, most - 1)  # what never runs is not looked at
+
+
+@pytest.mark.usefixtures("other")
+@pytest.mark.parametrize("options", [RuntimeOptions(tf32=True), RuntimeOptions(fp16=True)])
+def test_options_that_round_are_held_to_what_rounding_costs(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, options: RuntimeOptions
+) -> None:
+    monkeypatch.setattr(graphs_module, "open_session", lambda *given: None)
+    bundle, kept = Bundle.load(tiny_bundle), []
+    for name in ("cuda", "tensorrt", "openvino"):
+        made = Graphs(bundle, Placement.of(name), "fp32", options)
+        kept.append(selfcheck.arithmetic_of(made))
+    assert kept == ["fp16" if options.tf32 else "fp32", "fp16", "fp32"]
 
 
 def _shift_words(call: Any, verb: str, arguments: tuple[Any, ...]) -> Any:
@@ -193,11 +223,11 @@ def test_the_cpu_in_another_precision_is_shown_too_and_before_others_in_it(
 ) -> None:
     seen: list[tuple[str, str, str, str]] = []
 
-    def note(mine: Graphs, its: Graphs) -> list[Any]:
+    def note(mine: Graphs, its: Graphs, batch_size: int) -> list[Any]:
         seen.append((mine.placement.name, mine.precision, its.placement.name, its.precision))
         return []
 
-    monkeypatch.setattr(selfcheck, "compare", note)
+    monkeypatch.setattr(proofs, "compare", note)
     require_shown(opened(tiny_bundle, "cpu"))
     assert seen == []  # everything is compared with it in the end
     shipped = Bundle.load(None)
@@ -215,7 +245,50 @@ def test_a_run_that_fails_is_refused_by_provider_and_reason(tiny_bundle: Path, m
         require_shown(opened(tiny_bundle))
 
 
+@pytest.mark.usefixtures("other")
+def test_where_the_cpu_is_wrong_in_a_precision_others_are_compared_with_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def note(mine: Graphs, its: Graphs, batch_size: int) -> list[Any]:
+        seen.append((mine.placement.name, its.precision))
+        return [selfcheck.Difference("encoder", 9.0 if mine.placement.name == "cpu" else 0.0, 1.0)]
+
+    monkeypatch.setattr(proofs, "compare", note)
+    shipped = Bundle.load(None)
+    require_shown(Graphs(shipped, Placement.of("openvino"), "int8", RuntimeOptions()))
+    assert seen == [("cpu", "fp32"), ("openvino+cpu", "fp32")]
+    with pytest.raises(ProviderError, match="'cpu' in int8 does not compute"):
+        require_shown(Graphs(shipped, Placement.of("cpu"), "int8", RuntimeOptions()))
+
+
+def test_where_a_faster_precision_is_wrong_auto_goes_on_to_fp32_and_says_so(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proofs, "compare", lambda *given: [selfcheck.Difference("encoder", 9.0, 1.0)])
+    monkeypatch.setattr("engine.selection.AUTO_ORDER", ("cpu",))
+    with pytest.warns(RuntimeWarning, match=r"'cpu' in int8 does not compute here .*; going on to"):
+        captioner = Captioner()
+    assert (captioner.provider, captioner.precision) == ("cpu", "fp32")
+    with pytest.raises(ProviderError, match="in int8 does not compute"):
+        Captioner(precision="int8")
+
+
 # --- what is kept
+
+
+def test_the_version_of_a_plug_in_that_is_installed_is_known() -> None:
+    pytest.importorskip("onnxruntime_ep_openvino", reason="no plug-in is installed")
+    facts = runtime_facts([PROVIDERS["openvino"]], 0)
+    assert facts["plug_ins"]["openvino"].count(".") >= 1
+    assert facts["code"]
+
+
+def test_processors_of_arm_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    for part in ("0xd0c", "0xd4f", "0xd4f"):
+        monkeypatch.setattr("engine.machine._cpuinfo", lambda part=part: {"CPU part": part, "processor": "0"})
+        told.append(instructions())
+    assert told[0] != told[1] == told[2]
 
 
 @pytest.fixture
@@ -224,11 +297,11 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     noted: list[str] = []
     real = selfcheck.compare
 
-    def compare(mine: Graphs, its: Graphs) -> Any:
+    def compare(mine: Graphs, its: Graphs, batch_size: int) -> Any:
         noted.append(mine.placement.name)
-        return real(mine, its)
+        return real(mine, its, batch_size)
 
-    monkeypatch.setattr(selfcheck, "compare", compare)
+    monkeypatch.setattr(proofs, "compare", compare)
     return noted
 
 
@@ -282,15 +355,16 @@ def test_where_nothing_can_be_kept_it_is_shown_each_time(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path / "file"))
     for _ in range(2):
-        require_shown(opened(tiny_bundle))
+        with pytest.warns(RuntimeWarning, match=r"openvino\+cpu in fp32 cannot be kept: .* CAPTIONING_ENGINE_"):
+            require_shown(opened(tiny_bundle))
     assert len(runs) == 2
 
 
 @pytest.mark.usefixtures("other")
 def test_forgetting_takes_what_was_shown_of_one_bundle(tiny_bundle: Path, runs: list[str]) -> None:
     require_shown(opened(tiny_bundle))
-    assert selfcheck.forget(Bundle.load(None)) == 0
-    assert selfcheck.forget(Bundle.load(tiny_bundle)) == 1
+    assert proofs.forget(Bundle.load(None)) == 0
+    assert proofs.forget(Bundle.load(tiny_bundle)) == 1
     require_shown(opened(tiny_bundle))
     assert len(runs) == 2
 
@@ -303,7 +377,7 @@ def test_a_captioner_does_not_open_what_computes_something_else(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Captioner(tiny_bundle, provider="openvino", precision="fp32").provider == "openvino+cpu"
-    selfcheck.forget(Bundle.load(tiny_bundle))
+    proofs.forget(Bundle.load(tiny_bundle))
     spoiled(monkeypatch, _first_parent)
     with pytest.raises(ProviderError, match=r"'openvino\+cpu' in fp32 does not compute here what cpu in fp32 computes"):
         Captioner(tiny_bundle, provider="openvino", precision="fp32")
