@@ -40,7 +40,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was measured, when (ISO 8601): only ways of running that computed what fp32 on the CPU computes.
+    """What was measured, when (ISO 8601): only ways of running that were shown to compute what they ought to.
 
     tried: the providers that were to be measured, also where they could not.
     """

@@ -34,10 +34,11 @@ class Captioner:
     """Captions images with one bundle on one provider. Threads may share it: each call has its own state.
 
     bundle: a folder that `export.to_onnx` wrote; None is the one that ships. provider: "auto", "cpu", "cuda",
-    "tensorrt", "openvino" or "tensorrt-rtx". precision: a precision that the bundle holds, or "auto". What
-    "auto" means on this machine is told in `select`; `choice` says what was chosen, and why.
-    batch_size: most images that run at once; any number may be passed. max_pixels: images with more are refused.
-    formats: names, as Pillow has them, of the formats that are read; the usual ones of photographs if left out.
+    "tensorrt", "openvino" or "tensorrt-rtx", or two for encoder and decoder, as in "cuda+cpu". precision: a precision
+    that the bundle holds, or "auto". What "auto" means on this machine is told in `select`; `choice` says what was
+    chosen, and why. batch_size: most images that run at once; any number may be passed. max_pixels: images with more
+    are refused. formats: names, as Pillow has them, of the formats that are read; the usual ones of photographs if
+    left out.
 
     Raises BundleError (every fault of the bundle), ProviderError (what is missing and how to get it), OptionsError.
     """

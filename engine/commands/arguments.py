@@ -8,7 +8,12 @@ from typing import Any
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds --bundle, --provider and --precision."""
     parser.add_argument("--bundle", metavar="FOLDER", help="the model to use; the one that ships if left out")
-    parser.add_argument("--provider", default="auto", metavar="NAME", help="what to run on; auto is the default")
+    parser.add_argument(
+        "--provider",
+        default="auto",
+        metavar="NAME",
+        help="what to run on, or encoder+decoder such as cuda+cpu; auto is the default",
+    )
     parser.add_argument("--precision", default="auto", metavar="NAME", help="auto is the default")
 
 
