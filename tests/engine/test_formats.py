@@ -2,9 +2,11 @@
 
 import importlib.util
 import io
+import itertools
 import struct
 import subprocess
 import sys
+import time
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -341,3 +343,51 @@ def test_a_cut_or_broken_jpeg_xl_is_refused() -> None:
         reason(data[: max(2, int(share * len(data)))])
     reason(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99))
     reason(b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0\0\0\x04jxlp" + bytes(99))
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def container(*boxes: bytes) -> bytes:
+    return b"".join((box(b"JXL ", b"\r\n\x87\n"), box(b"ftyp", b"jxl \0\0\0\0jxl "), *boxes))
+
+
+def parts(codestream: bytes, *cuts: int) -> list[bytes]:
+    """Boxes of a codestream that is cut there."""
+    places = [0, *cuts, len(codestream)]
+    pieces = [codestream[begin:end] for begin, end in itertools.pairwise(places)]
+    last = len(pieces) - 1
+    return [box(b"jxlp", struct.pack(">I", i | (i == last) << 31) + piece) for i, piece in enumerate(pieces)]
+
+
+@needs_jxl
+def test_a_jpeg_xl_in_parts_is_read() -> None:
+    codestream = jxl(photograph(), use_container=False)
+    for cuts in ((), (3,), (1, 2, 3, 4, 5), (40, 60)):
+        pixels = load_pixels(container(*parts(codestream, *cuts)), height=23, width=31)
+        np.testing.assert_array_equal(pixels, np.asarray(photograph()))
+
+
+@needs_jxl
+def test_a_jpeg_xl_with_two_codestreams_is_refused_before_either_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = (jxl(Image.new("RGB", (side, side)), use_container=False) for side in (8, 3000))
+    monkeypatch.setattr(JxlFile, "decode", lambda self: pytest.fail("decoded"))
+    told, bomb = box(b"jxlc", small), box(b"jxlc", large)
+    for boxes in ([*parts(large), told], [told, *parts(large)], [bomb, told], [*parts(large, 20), told]):
+        said = reason(container(*boxes), max_pixels=64)
+        assert said == "is not an image of a known format, or its header is broken"
+
+
+@needs_jxl
+def test_a_jpeg_xl_that_decodes_to_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.jxl._Bits.size", lambda *_: (8, 8))
+    assert "another size than its header says" in reason(jxl(photograph()))
+
+
+@needs_jxl
+def test_a_container_of_millions_of_boxes_is_refused_at_once() -> None:
+    began = time.monotonic()
+    data = container(*parts(jxl(photograph(), use_container=False)), 3_000_000 * box(b"free", b""))
+    assert reason(data) == "is not an image of a known format, or its header is broken"
+    assert time.monotonic() - began < 0.7
