@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ def load_pixels(
     if out is not None and (out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.writeable):
         raise OptionsError(f"out must be a writable uint8 array {(height, width, 3)}, not {describe(out)}")
     aim = _Aim(height, width, resample, max_pixels, quick, check_formats(formats))
+    outer = sys.exception()  # that the caller is handling: what its frames hold is the caller's
     try:
         if isinstance(source, str | os.PathLike):
             with open_path(Path(os.fsdecode(source))) as file:
@@ -77,7 +79,7 @@ def load_pixels(
         return out
     except Exception as error:  # on hostile input Pillow raises nearly anything
         advice = error.advice if isinstance(error, RefusalError) else ""
-        _forget_pictures(error)
+        _forget_pictures(error, outer)
         raise ImageError(_reason(error), source=describe(source), advice=advice) from error
 
 
@@ -186,11 +188,19 @@ def _load(image: Image.Image) -> None:
         vars(image).pop("load_prepare", None)  # a caller's image goes on as it was
 
 
-def _forget_pictures(error: BaseException | None) -> None:
-    """Lets go of what the frames of an error hold: whoever keeps the error would keep a decoded picture."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+def _forget_pictures(error: BaseException, outer: BaseException | None) -> None:
+    """Lets go of what the frames of an error hold: whoever keeps the error would keep a decoded picture.
+
+    outer: one that was there before, which is left as it is, with all that led to it.
+    """
+    seen = {id(outer)}
+    found: list[BaseException | None] = [error]
+    while found:
+        each = found.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            found += (each.__cause__, each.__context__)
 
 
 def _reason(error: Exception) -> str:

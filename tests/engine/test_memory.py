@@ -6,9 +6,11 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -178,6 +180,56 @@ def test_an_error_that_is_kept_keeps_no_picture(monkeypatch: pytest.MonkeyPatch)
         load_pixels(encoded(photograph(), "PNG"), height=8, width=8)
     assert kept.value.__cause__ is not None
     assert [picture() for picture in pictures] == [None]
+
+
+def test_an_error_that_is_kept_keeps_no_picture_of_what_was_raised_without_a_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pictures: list[weakref.ref[Image.Image]] = []
+
+    def look_at(image: Image.Image) -> None:
+        pictures.append(weakref.ref(image))
+        raise KeyError("inner")
+
+    def fail(image: Image.Image, *_: object) -> None:
+        try:
+            look_at(image)
+        except KeyError:
+            raise OSError("outer") from ValueError("a cause that hides it")
+
+    monkeypatch.setattr(Image.Image, "resize", fail)
+    with pytest.raises(ImageError, match="outer") as kept:
+        load_pixels(encoded(photograph(), "PNG"), height=8, width=8)
+    assert kept.value.__cause__ is not None
+    assert [picture() for picture in pictures] == [None]
+
+
+def test_what_a_caller_holds_who_reads_while_handling_an_error_stays() -> None:
+    def look(held: list[int]) -> None:
+        raise KeyError("missing")
+
+    frames: list[FrameType] = []
+    try:
+        look([1, 2, 3])
+    except KeyError as error:
+        with pytest.raises(ImageError):
+            load_pixels(b"no image", height=8, width=8)
+        frames += (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    assert frames[1].f_locals["held"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_an_error_whose_causes_go_round_ends(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [OSError(f"number {number}") for number in range(length)]
+    for error, cause in zip(errors, errors[1:] + errors[:1], strict=True):
+        error.__cause__ = cause
+
+    def fail(*_: object) -> None:
+        raise errors[0]
+
+    monkeypatch.setattr(Image.Image, "resize", fail)
+    with pytest.raises(ImageError, match="number 0"):
+        load_pixels(photograph(), height=8, width=8)
 
 
 def test_a_picture_a_pixel_wide_and_miles_long_is_refused() -> None:
