@@ -93,6 +93,21 @@ def test_an_interrupted_wait_lets_those_behind_it_pass(monkeypatch: pytest.Monke
         assert waits(budget, 20 * MB).wait(5)
 
 
+def test_an_interrupt_as_soon_as_bytes_are_held_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(100 * MB)
+    take = Budget._take
+
+    def interrupted(*arguments: Any) -> None:
+        take(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Budget, "_take", interrupted)
+        with pytest.raises(KeyboardInterrupt), budget.hold(80 * MB):
+            pass
+    assert waits(budget, 100 * MB).wait(5)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_begins_with_the_whole_budget() -> None:
     code = (
@@ -263,7 +278,7 @@ load_pixels(small, height=260, width=260)
 load_pixels(Image.new("RGB", (3000, 3000)), height=260, width=260)  # strips
 held = []
 take = m.Budget._take
-m.Budget._take = lambda self, count: (held.append(count), take(self, count))[1]
+m.Budget._take = lambda self, count, ticket: (held.append(count), take(self, count, ticket))[1]
 open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS")
 load_pixels(sys.argv[1], height=260, width=260)
