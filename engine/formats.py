@@ -36,9 +36,15 @@ Opened = ImageFile.ImageFile | JxlFile
 
 
 def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
-    """Returns names of formats as a tuple. Raises OptionsError where one is no format that can be read."""
-    names = tuple(formats) if not isinstance(formats, str) else (formats,)
-    if set(names) <= set(FORMATS):
+    """Returns names of formats as a tuple. Raises OptionsError for none, and for one that cannot be read."""
+    try:
+        names = tuple(formats) if not isinstance(formats, str) else (formats,)
+        are_usual = set(names) <= set(FORMATS)
+    except TypeError:  # no names at all
+        names, are_usual = (), False
+    if not names:
+        raise OptionsError(f"formats={formats!r} must be names of formats, one or more, such as 'JPEG'")
+    if are_usual:
         return names
     Image.init()
     known = {*FORMATS, *Image.ID} - {*RUN}
@@ -131,7 +137,8 @@ def _opened(name: str, file: IO[bytes], most_bytes: int) -> Opened:
 def _check_length(file: IO[bytes], most_bytes: int) -> None:
     length = file.seek(0, 2)
     if length > most_bytes:
-        raise RefusalError(f"has {length:,} bytes, more than the {most_bytes:,} that may be held while it is decoded")
+        reason = f"has {length:,} bytes, more than the {most_bytes:,} that may be held while it is decoded"
+        raise RefusalError(reason, "raise max_pixels if you trust it")
 
 
 def _check_named(name: str, formats: Collection[str]) -> None:

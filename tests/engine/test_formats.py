@@ -20,6 +20,7 @@ from engine.errors import ImageError, OptionsError
 from engine.formats import FORMATS, image_names
 from engine.images import load_pixels
 from engine.jxl import JxlFile
+from engine.memory import Budget
 from tests.engine.test_images import encoded, photograph
 
 PHOTO_FILES = Path(__file__).parents[3] / "shared" / "data" / "photo-files"
@@ -101,6 +102,27 @@ def test_what_an_interpreter_would_run_is_never_read(format: str, prefix: bytes)
 def test_a_format_that_nobody_reads_is_an_options_error(formats: Any) -> None:
     with pytest.raises(OptionsError, match="is no format that Pillow reads; formats may hold AVIF, "):
         load_pixels(photograph(), height=8, width=8, formats=formats)
+
+
+@pytest.mark.parametrize("formats", [None, (), [], 7, [["JPEG"]]])
+def test_formats_have_to_name_one(formats: Any) -> None:
+    said = f"formats={formats!r} must be names of formats, one or more, such as 'JPEG'"
+    with pytest.raises(OptionsError) as caught:
+        load_pixels(photograph(), height=8, width=8, formats=formats)
+    assert str(caught.value) == said
+
+
+def test_all_formats_are_in_capitals_as_command_lines_take_them() -> None:
+    Image.init()
+    assert all(name.isupper() for name in (*FORMATS, *Image.ID))
+
+
+def test_a_file_too_long_to_be_held_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(photograph(200, 100), "WEBP", lossless=True)
+    monkeypatch.setattr("engine.images.DECODING", Budget(1000))
+    held = f"has {len(data):,} bytes, more than the 1,000 that may be held while it is decoded"
+    assert reason(data, max_pixels=100) == f"{held}; raise max_pixels if you trust it"
+    load_pixels(data, height=8, width=8, max_pixels=100 * len(data))
 
 
 def test_a_broken_file_of_a_usual_format_is_told_as_broken() -> None:
