@@ -151,6 +151,8 @@ def _check_named(name: str, formats: Collection[str]) -> None:
 
 
 def _begins_like(name: str, prefix: bytes) -> bool:
+    if name == "CUR" and prefix[4:6] == b"\0\0":  # of no cursors: it is a TGA, which nothing at its beginning tells
+        return False
     accept = Image.OPEN[name][1]
     try:
         return accept is not None and accept(prefix) is True

@@ -67,11 +67,18 @@ def exif(orientation: int) -> bytes:
 def test_formats_that_photographs_do_not_come_in_are_refused_and_read_where_they_are_named(format: str) -> None:
     data = encoded(photograph(64, 64), format)
     told = reason(data)
-    if format != "TGA":  # which nothing at its beginning tells
-        assert told == (
-            f"is a file of the format {format}, which photographs do not come in; name it in formats if you trust it"
-        )
+    assert told == (
+        f"is a file of the format {format}, which photographs do not come in; name it in formats if you trust it"
+        if format != "TGA"  # which nothing at its beginning tells
+        else "is not an image of a known format, or its header is broken"
+    )
     assert load_pixels(data, height=64, width=64, formats=[*FORMATS, format]).shape == (64, 64, 3)
+
+
+def test_a_cursor_is_told_by_its_name() -> None:
+    data = bytearray(encoded(photograph(64, 64), "ICO", sizes=[(32, 32)]))
+    data[2] = 2
+    assert reason(bytes(data)).startswith("is a file of the format CUR, which photographs do not come in")
 
 
 @pytest.mark.parametrize("format", FORMATS)
