@@ -101,6 +101,14 @@ def open_image(file: IO[bytes], formats: Collection[str], most_bytes: int) -> Op
     raise RefusalError("is not an image of a known format, or its header is broken")
 
 
+def length_if_read_whole(file: IO[bytes]) -> int:
+    """Returns the length of a file that is read into memory before anything is known of it, 0 for any other."""
+    file.seek(0)
+    prefix = file.read(PREFIX)
+    is_whole = is_jxl(prefix) or prefix[4:8] == b"ftyp" or prefix[8:12] == b"WEBP"  # as READ_WHOLE begin
+    return file.seek(0, 2) if is_whole else 0
+
+
 def _ours(prefix: bytes) -> str | None:
     if is_jxl(prefix):
         return "JXL"

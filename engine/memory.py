@@ -1,4 +1,7 @@
-"""The memory that decoding takes: how much for an image, and how much at once in this process. Decodes nothing."""
+"""The memory that decoding takes: how much for an image, and how much at once in this process. Decodes nothing.
+
+Files that are read whole are added by whoever opens them; bytes that callers hand over are theirs, and not counted.
+"""
 
 import os
 import threading

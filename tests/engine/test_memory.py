@@ -13,14 +13,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine import images
+from engine import images, jpeg
 from engine.errors import ImageError, OptionsError
-from engine.formats import FORMATS
+from engine.formats import FORMATS, open_image
 from engine.images import load_pixels
 from engine.memory import SMALL, Budget, bytes_to_decode
 from tests.engine.test_images import encoded, photograph
@@ -106,6 +107,45 @@ def test_an_interrupt_as_soon_as_bytes_are_held_gives_them_back(monkeypatch: pyt
         with pytest.raises(KeyboardInterrupt), budget.hold(80 * MB):
             pass
     assert waits(budget, 100 * MB).wait(5)
+
+
+@pytest.mark.parametrize("format", ["WEBP", "AVIF"])
+def test_a_long_file_that_is_read_whole_is_held_from_the_start_and_with_its_pixels(
+    format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(photograph(), format) + bytes(10 * MB)
+    budget, held = Budget(400 * MB), []
+    take, opened = Budget._take, open_image
+
+    def watched(self: Budget, count: int, ticket: object) -> None:
+        assert not self._held, "held some and asked for more"
+        held.append(count)
+        take(self, count, ticket)
+
+    def open_held(*arguments: Any) -> Any:
+        assert sum(budget._held.values()) >= len(data)
+        return opened(*arguments)
+
+    monkeypatch.setattr(Budget, "_take", watched)
+    monkeypatch.setattr("engine.images.open_image", open_held)
+    monkeypatch.setattr(images, "DECODING", budget)
+    pixels = load_pixels(data, height=23, width=31)
+    assert held[0] == len(data) < held[1] < len(data) + MB
+    assert not budget._held
+    monkeypatch.undo()
+    np.testing.assert_array_equal(pixels, load_pixels(data[: -10 * MB], height=23, width=31))
+
+
+@pytest.mark.parametrize("most", [100 * MB, 5 * MB])
+def test_a_long_jpeg_is_held_where_it_is_read_whole(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "long.jpg"
+    file.write_bytes(encoded(photograph(64, 48), "JPEG") + bytes(10 * MB))
+    counts: list[int] = []
+    monkeypatch.setattr(jpeg, "MOST_BYTES", most)
+    monkeypatch.setattr(Budget, "_take", lambda self, count, ticket: counts.append(count))
+    pixels = load_pixels(file, height=48, width=64, quick=True)
+    assert [count > 10 * MB for count in counts] == ([True] if most > 10 * MB else [])
+    np.testing.assert_array_equal(pixels, load_pixels(encoded(photograph(64, 48), "JPEG"), height=48, width=64))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
