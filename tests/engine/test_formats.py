@@ -259,6 +259,13 @@ def test_what_follows_a_photograph_in_its_file_changes_nothing() -> None:
 
 
 @needs_heif
+def test_a_long_heic_is_read() -> None:
+    data = heif(photograph())
+    long = data + struct.pack(">I4s", 8 + 10_000_000, b"mpvd") + bytes(10_000_000)
+    np.testing.assert_array_equal(load_pixels(data, height=9, width=9), load_pixels(long, height=9, width=9))
+
+
+@needs_heif
 def test_a_heic_over_the_limit_is_refused_before_its_pixels_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     from pi_heif.heif import HeifImage
 
