@@ -17,6 +17,7 @@ from PIL import Image
 Conversion = Callable[[Image.Image], Image.Image]
 """Takes an image in RGB (in CMYK where `conversion` was told so) and returns it in RGB, as sRGB."""
 MOST_BYTES = 4_000_000  # of a profile; those of printers have up to 3 MB
+KEPT_BYTES = 256_000  # of a profile that is remembered, 32 at most: those of cameras and screens have a few kB
 NEAR = 2  # levels; a profile that moves no colour by more is sRGB under another name
 GREY = ("1", "L", "LA", "La", "I", "F")  # modes; those of 16 bits begin with I;
 KINDS = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile -> the mode that it converts
@@ -40,7 +41,9 @@ def conversion(info: Mapping[Any, Any], mode: str) -> Conversion | None:
     profile = info.get("icc_profile")
     if isinstance(profile, bytes) and profile:
         spaces = ("CMYK",) if mode == "CMYK" else ("GRAY", "RGB") if mode in GREY or mode[:2] == "I;" else ("RGB",)
-        return _by_icc(profile, spaces) if len(profile) <= MOST_BYTES else None
+        if len(profile) > MOST_BYTES:
+            return None
+        return (_by_icc if len(profile) <= KEPT_BYTES else _by_icc.__wrapped__)(profile, spaces)
     if isinstance(points := info.get("nclx_profile"), Mapping):
         primaries, transfer = points.get("color_primaries"), points.get("transfer_characteristic")
         return _by_points(PRIMARIES.get(primaries, SRGB), CURVES.get(transfer, _srgb))
@@ -70,8 +73,8 @@ def _by_icc(profile: bytes, spaces: tuple[str, ...]) -> Conversion | None:
         intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
         flags |= ImageCms.Flags.NOCACHE
         transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), kind, "RGB", intent, flags)
-    except (ImageCms.PyCMSError, OSError):  # whatever is wrong with it, the picture is good
-        return None
+    except (ImageCms.PyCMSError, OSError, ImportError):  # whatever is wrong with it, the picture is good
+        return None  # so too where Pillow was built without colour management
     if kind != "CMYK":
         before = _many_colours() if kind == "RGB" else _all_greys()
         moved = np.asarray(convert(Image.fromarray(before))).astype(int) - before

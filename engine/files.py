@@ -23,22 +23,26 @@ def open_path(path: Path) -> IO[bytes]:
     for is_kind, name in KINDS:
         if is_kind(mode):
             raise RefusalError(f"is a {name}, not an image file")
-    return io.BytesIO(_drained(path)) if stat.S_ISFIFO(mode) else path.open("rb")
+    return _drained(path) if stat.S_ISFIFO(mode) else path.open("rb")
 
 
-def _drained(path: Path) -> bytes:
+def _drained(path: Path) -> io.BytesIO:
     """Returns all that comes out of a pipe."""
+    if not (hasattr(select, "poll") and hasattr(os, "O_NONBLOCK")):  # Windows
+        raise RefusalError("is a pipe, which is not read on this system: write a file first")
     ends = time.monotonic() + PIPE_SECONDS
     pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else it waits here for somebody who writes
     try:
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
-        content = bytearray()
+        content = io.BytesIO()
         while poll.poll(max(0, ends - time.monotonic()) * 1000):
             if not (chunk := os.read(pipe, CHUNK)):
-                return bytes(content)
-            content += chunk
-            if len(content) > PIPE_BYTES:
+                content.getvalue()  # cuts off what it had to grow into: whoever reads it whole then gets no copy
+                content.seek(0)
+                return content
+            content.write(chunk)
+            if content.tell() > PIPE_BYTES:
                 raise RefusalError(f"is a pipe that gives more than {PIPE_BYTES:,} bytes: write them to a file")
     finally:
         os.close(pipe)

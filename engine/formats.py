@@ -36,9 +36,15 @@ Opened = ImageFile.ImageFile | JxlFile
 
 
 def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
-    """Returns names of formats as a tuple. Raises OptionsError where one is no format that can be read."""
-    names = tuple(formats) if not isinstance(formats, str) else (formats,)
-    if set(names) <= set(FORMATS):
+    """Returns names of formats as a tuple. Raises OptionsError for none, and for one that cannot be read."""
+    try:
+        names = tuple(formats) if not isinstance(formats, str) else (formats,)
+        are_usual = set(names) <= set(FORMATS)
+    except TypeError:  # no names at all
+        names, are_usual = (), False
+    if not names:
+        raise OptionsError(f"formats={formats!r} must be names of formats, one or more, such as 'JPEG'")
+    if are_usual:
         return names
     Image.init()
     known = {*FORMATS, *Image.ID} - {*RUN}
@@ -95,6 +101,14 @@ def open_image(file: IO[bytes], formats: Collection[str], most_bytes: int) -> Op
     raise RefusalError("is not an image of a known format, or its header is broken")
 
 
+def length_if_read_whole(file: IO[bytes]) -> int:
+    """Returns the length of a file that is read into memory before anything is known of it, 0 for any other."""
+    file.seek(0)
+    prefix = file.read(PREFIX)
+    is_whole = is_jxl(prefix) or prefix[4:8] == b"ftyp" or prefix[8:12] == b"WEBP"  # as READ_WHOLE begin
+    return file.seek(0, 2) if is_whole else 0
+
+
 def _ours(prefix: bytes) -> str | None:
     if is_jxl(prefix):
         return "JXL"
@@ -131,7 +145,8 @@ def _opened(name: str, file: IO[bytes], most_bytes: int) -> Opened:
 def _check_length(file: IO[bytes], most_bytes: int) -> None:
     length = file.seek(0, 2)
     if length > most_bytes:
-        raise RefusalError(f"has {length:,} bytes, more than the {most_bytes:,} that may be held while it is decoded")
+        reason = f"has {length:,} bytes, more than the {most_bytes:,} that may be held while it is decoded"
+        raise RefusalError(reason, "raise max_pixels if you trust it")
 
 
 def _check_named(name: str, formats: Collection[str]) -> None:
@@ -144,6 +159,8 @@ def _check_named(name: str, formats: Collection[str]) -> None:
 
 
 def _begins_like(name: str, prefix: bytes) -> bool:
+    if name == "CUR" and prefix[4:6] == b"\0\0":  # of no cursors: it is a TGA, which nothing at its beginning tells
+        return False
     accept = Image.OPEN[name][1]
     try:
         return accept is not None and accept(prefix) is True

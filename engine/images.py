@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from engine import colour, jpeg, resizing
 from engine.errors import ImageError, OptionsError, RefusalError
 from engine.files import open_path
-from engine.formats import FORMATS, check_formats, open_image
+from engine.formats import FORMATS, Opened, check_formats, length_if_read_whole, open_image
 from engine.jxl import JxlFile
-from engine.memory import DECODING, bytes_to_decode
+from engine.memory import DECODING, SMALL, bytes_to_decode
 from engine.upright import LYING, UPRIGHT, Picture, orientation_of
 
 MAX_PIXELS = 152_000_000
@@ -54,6 +55,7 @@ def load_pixels(
     if out is not None and (out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.writeable):
         raise OptionsError(f"out must be a writable uint8 array {(height, width, 3)}, not {describe(out)}")
     aim = _Aim(height, width, resample, max_pixels, quick, check_formats(formats))
+    outer = sys.exception()  # that the caller is handling: what its frames hold is the caller's
     try:
         if isinstance(source, str | os.PathLike):
             with open_path(Path(os.fsdecode(source))) as file:
@@ -77,7 +79,7 @@ def load_pixels(
         return out
     except Exception as error:  # on hostile input Pillow raises nearly anything
         advice = error.advice if isinstance(error, RefusalError) else ""
-        _forget_pictures(error)
+        _forget_pictures(error, outer)
         raise ImageError(_reason(error), source=describe(source), advice=advice) from error
 
 
@@ -123,38 +125,57 @@ class _Aim:
 
 
 def _from_file(file: IO[bytes], aim: _Aim) -> np.ndarray:
+    length = length_if_read_whole(file)
+    if length <= SMALL:
+        image, cost = _opened(file, aim)
+        with DECODING.hold(cost):
+            return _decoded(image, file, aim)
+    with DECODING.hold(length):  # and let go: two that held some and asked for more would wait for each other
+        cost = _opened(file, aim, length)[1]
+    with DECODING.hold(cost):
+        return _decoded(_opened(file, aim, length)[0], file, aim)
+
+
+def _opened(file: IO[bytes], aim: _Aim, length: int = 0) -> tuple[Opened, int]:
+    """Reads a header; returns the bytes that decoding takes too, with those of the file if they stay in memory."""
+    file.seek(0)
     image = open_image(file, aim.formats, aim.most_bytes)
     _check_size(image.size, aim.max_pixels)
     width, height = image.size  # as stored
-    kept = _shrink(image, file, aim) if isinstance(image, JpegImageFile) else 0
+    kept = _shrink(image, file, aim) if isinstance(image, JpegImageFile) else length
     cost = kept + bytes_to_decode(image, aim.width, quick=aim.quick)
     if cost > aim.most_bytes:
         size = f"{width:,} x {height:,} pixels as {image.format} take {cost // 10**6:,} MB to decode"
         limit = f"more than the limit of {aim.most_bytes // 10**6:,}"
         raise RefusalError(f"is too large: {size}, {limit}", "raise max_pixels if you trust it")
-    with DECODING.hold(cost):
-        if not isinstance(image, JxlFile):
-            return _decoded(image, file, aim)
-        decoded = image.decode()
-        if isinstance(decoded, Image.Image):
-            return _fitted(decoded, aim)
-        file = io.BytesIO(decoded)
-        image = open_image(file, ("JPEG",), aim.most_bytes)
-        _check_size(image.size, aim.max_pixels)
-        assert isinstance(image, JpegImageFile)
-        _shrink(image, file, aim)
-        return _decoded(image, file, aim)
+    return image, cost
+
+
+def _decoded(image: Opened, file: IO[bytes], aim: _Aim) -> np.ndarray:
+    if not isinstance(image, JxlFile):
+        return _read(image, file, aim)
+    decoded = image.decode()
+    if isinstance(decoded, Image.Image):
+        return _fitted(decoded, aim)
+    file = io.BytesIO(decoded)
+    jpeg_image = open_image(file, ("JPEG",), aim.most_bytes)
+    _check_size(jpeg_image.size, aim.max_pixels)
+    assert isinstance(jpeg_image, JpegImageFile)
+    _shrink(jpeg_image, file, aim)
+    return _read(jpeg_image, file, aim)
 
 
 def _shrink(image: JpegImageFile, file: IO[bytes], aim: _Aim) -> int:
-    """Lets a JPEG come out smaller where it may; returns the bytes that its decoder keeps of its full size."""
+    """Lets a JPEG come out smaller where it may; returns the bytes that decoders keep whatever it is shrunk to."""
     kept = jpeg.kept_between_scans(image, file)
+    if aim.quick and (length := jpeg.length_read_whole(file)) > SMALL:
+        kept += length
     if aim.resample != "nearest":  # which takes single pixels: those of a shrunk image are others
         jpeg.shrink(image, *((aim.height, aim.width) if orientation_of(image) in LYING else (aim.width, aim.height)))
     return kept
 
 
-def _decoded(image: ImageFile.ImageFile, file: IO[bytes], aim: _Aim) -> np.ndarray:
+def _read(image: ImageFile.ImageFile, file: IO[bytes], aim: _Aim) -> np.ndarray:
     if aim.quick and isinstance(image, JpegImageFile) and resizing.can_resize(image.size, aim.resample):
         rows = jpeg.decode(image, file) if orientation_of(image) not in UPRIGHT else None
         if rows is not None:
@@ -186,11 +207,19 @@ def _load(image: Image.Image) -> None:
         vars(image).pop("load_prepare", None)  # a caller's image goes on as it was
 
 
-def _forget_pictures(error: BaseException | None) -> None:
-    """Lets go of what the frames of an error hold: whoever keeps the error would keep a decoded picture."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+def _forget_pictures(error: BaseException, outer: BaseException | None) -> None:
+    """Lets go of what the frames of an error hold: whoever keeps the error would keep a decoded picture.
+
+    outer: one that was there before, which is left as it is, with all that led to it.
+    """
+    seen = {id(outer)}
+    found: list[BaseException | None] = [error]
+    while found:
+        each = found.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            found += (each.__cause__, each.__context__)
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ except ImportError:
 
 BLOCK = 1 << 20  # bytes that Pillow's decoder takes at once; its own 64 KiB cost 6% of a decode
 FEW_PIXELS = 1 << 20  # below, what is kept of several scans is not worth a look
+MOST_BYTES = 100_000_000  # of a file that simplejpeg reads whole; Pillow reads it bit by bit
 LEAST_SIDE = 16  # below, two scales give one size, and simplejpeg picks by size
 
 
@@ -38,6 +39,8 @@ def decode(image: JpegImageFile, file: IO[bytes]) -> bytes | None:
         return None
     if isinstance(file, io.BytesIO):
         data = file.getvalue()  # no copy
+    elif not length_read_whole(file):
+        return None
     else:
         file.seek(0)
         data = file.read()
@@ -46,6 +49,12 @@ def decode(image: JpegImageFile, file: IO[bytes]) -> bytes | None:
     except ValueError:  # whatever libjpeg warns of
         return None
     return pixels.tobytes() if pixels.shape == (height, width, 3) else None
+
+
+def length_read_whole(file: IO[bytes]) -> int:
+    """Returns how many bytes `decode` reads into memory: none where they are there, or too many for it."""
+    length = 0 if isinstance(file, io.BytesIO) else file.seek(0, 2)
+    return length if length <= MOST_BYTES else 0
 
 
 def kept_between_scans(image: JpegImageFile, file: IO[bytes]) -> int:

@@ -22,6 +22,7 @@ ONES: Ranges = ((1, 9), (1, 13), (1, 18), (1, 30))
 PREVIEW_EIGHTHS: Ranges = ((16, 0), (32, 0), (1, 5), (33, 9))
 PREVIEW_ONES: Ranges = ((1, 6), (65, 8), (321, 10), (1345, 12))
 HEADER = 48  # bytes that hold all that is read here
+MOST_BOXES = 10_000  # of a container; writers make one for each 64 kB or more
 
 
 class JxlFile:
@@ -52,6 +53,8 @@ class JxlFile:
         is_jpeg, info, data, profile, boxes = self._decoder(self.content)
         if is_jpeg:
             return bytes(data)
+        if (info.width, info.height) != self.size:  # which was what it may take
+            raise SyntaxError("its picture has another size than its header says")
         image = Image.frombytes("F" if info.mode == "F;16" else info.mode, (info.width, info.height), data)
         if profile:
             image.info["icc_profile"] = bytes(profile)
@@ -112,22 +115,30 @@ class _Bits:
 
 
 def _codestream(content: bytes) -> bytes:
-    """Returns the beginning of the codestream, which a container may hold in parts."""
+    """Returns the beginning of the codestream, which a container may hold in parts.
+
+    Raises SyntaxError where it holds more than one: decoders differ in which they take.
+    """
     if not content.startswith(CONTAINER):
         return content[:HEADER]
-    begun = b""
+    whole: bytes | None = None
+    parts: list[bytes] = []
     for kind, place, length in _boxes(content):
+        if (kind in (b"jxlc", b"jxlp") and whole is not None) or (kind == b"jxlc" and parts):
+            raise SyntaxError("more than one codestream")
         if kind == b"jxlc":
-            return content[place : place + min(length, HEADER)]
-        if kind == b"jxlp" and len(begun) < HEADER:  # four bytes of a number first
-            begun += content[place + 4 : place + min(length, 4 + HEADER)]
-    return begun
+            whole = content[place : place + min(length, HEADER)]
+        elif kind == b"jxlp":  # four bytes of a number first
+            parts.append(content[place + 4 : place + min(length, 4 + HEADER)])
+    return b"".join(parts)[:HEADER] if whole is None else whole
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yields type, place and length of what each box of a container holds."""
+    """Yields type, place and length of what each box of a container holds. Raises SyntaxError for too many."""
     place = 0
-    while place + 8 <= len(content):
+    for _ in range(MOST_BOXES):
+        if place + 8 > len(content):
+            return
         length, kind = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8]
         header = 8
         if length == 1:
@@ -138,6 +149,7 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
         yield kind, place + header, length - header
         place += length
+    raise SyntaxError(f"more than {MOST_BOXES:,} boxes")
 
 
 def is_jxl(prefix: bytes) -> bool:

@@ -1,4 +1,7 @@
-"""The memory that decoding takes: how much for an image, and how much at once in this process. Decodes nothing."""
+"""The memory that decoding takes: how much for an image, and how much at once in this process. Decodes nothing.
+
+Files that are read whole are added by whoever opens them; bytes that callers hand over are theirs, and not counted.
+"""
 
 import os
 import threading
@@ -31,7 +34,7 @@ class Budget:
     def _reset(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
-        self._held = 0
+        self._held: dict[object, int] = {}
 
     @contextmanager
     def hold(self, count: int) -> Iterator[None]:
@@ -39,27 +42,30 @@ class Budget:
         if count <= SMALL:
             yield
             return
-        self._take(count)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._held -= count
-                self._changed.notify_all()
-
-    def _take(self, count: int) -> None:
         ticket = object()
+        try:
+            self._take(count, ticket)
+            yield
+        finally:  # wherever it was interrupted
+            with self._changed:
+                self._held.pop(ticket, None)
+                self._leave(ticket)
+
+    def _take(self, count: int, ticket: object) -> None:
         with self._changed:
             self._waiting.append(ticket)
-            try:
-                self._changed.wait_for(lambda: self._waiting[0] is ticket and self._has(count))
-                self._held += count
-            finally:  # an interrupted wait lets those behind it pass
-                self._waiting.remove(ticket)
-                self._changed.notify_all()
+            self._changed.wait_for(lambda: self._waiting[0] is ticket and self._has(count))
+            self._held[ticket] = count
+            self._leave(ticket)
+
+    def _leave(self, ticket: object) -> None:
+        """Lets those behind it pass."""
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+        self._changed.notify_all()
 
     def _has(self, count: int) -> bool:
-        return not self._held or self._held + count <= self.size
+        return not self._held or sum(self._held.values()) + count <= self.size
 
 
 DECODING = Budget(400_000_000)

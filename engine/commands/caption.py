@@ -81,7 +81,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     option("--max-pixels", type=int, metavar="N", help="refuse images with more pixels")
     option(
         "--formats",
-        type=lambda names: tuple(names.split(",")),
+        type=lambda names: tuple(names.upper().split(",")),
         metavar="NAME[,NAME]",
         help=f"read these formats and no others; {','.join(FORMATS)} if left out",
     )

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 precision=arguments["precision"],
                 batch_size=arguments["batch_size"],
                 max_pixels=arguments["max_pixels"],
-                **({"formats": arguments["formats"].split(",")} if arguments["formats"] else {}),
+                **({"formats": arguments["formats"].upper().split(",")} if arguments["formats"] is not None else {}),
                 runtime=RuntimeOptions(threads=arguments["threads"]),
             )
             hosts = _hosts(listener, arguments["allowed_host"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from engine import OptionsError
 
 MAX_PIXELS = 50_000_000
-"""Of one image, which the captioner holds: 10 MB of a JPEG, 200 of a PNG, up to 1,250 of a WebP or of 16 bits."""
+"""Of one image, which the captioner holds: 10 MB of a JPEG, 200 of a PNG, 400 where that has alpha, and never more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

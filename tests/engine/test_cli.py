@@ -357,7 +357,7 @@ def test_a_folder_gives_files_of_a_format_that_was_asked_for(photos: Path, fake:
     Image.new("RGB", (4, 3)).save(photos / "d.tga")
     assert run(fake, "caption", "sub", "--formats", "WEBP") == 0
     assert fake.made[-1][1]["formats"] == ("WEBP",)
-    run(fake, "caption", ".", "--formats", "PNG,TGA")
+    run(fake, "caption", ".", "--formats", "png,Tga")
     assert fake.made[-1][1]["formats"] == ("PNG", "TGA")
     assert str(Path("d.tga")) in " ".join(expand(".", (), Scan(image_names(["TGA"]))))
 

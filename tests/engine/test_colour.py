@@ -2,6 +2,7 @@
 
 import io
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,27 @@ def test_a_profile_is_looked_into_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageCms, "ImageCmsProfile", lambda *_: pytest.fail("opened again"))
     assert first is not None
     assert colour.conversion({"icc_profile": bytes(bytearray(space))}, "RGB") is first
+
+
+def test_a_large_profile_is_used_and_not_remembered() -> None:
+    space = profile(P3, 2.2)
+    before = colour._by_icc.cache_info().currsize
+    large = space + bytes(colour.KEPT_BYTES)
+    large = len(large).to_bytes(4) + large[4:]
+    assert colour.conversion({"icc_profile": large}, "RGB") is not None
+    assert colour._by_icc.cache_info().currsize == before
+    data = encoded(rendered(scene(), space), "TIFF", icc_profile=large)
+    assert difference(data, scene()) < 1.5
+
+
+def test_without_colour_management_a_photograph_is_read_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise ImportError("The _imagingcms C module is not installed")  # as Pillow raises it: late
+
+    monkeypatch.setattr(ImageCms, "core", SimpleNamespace(profile_frombytes=missing, CmsProfile=()))
+    data = encoded(photograph(), "TIFF", icc_profile=profile(P3, 2.3))
+    np.testing.assert_array_equal(load_pixels(data, height=23, width=31), np.asarray(photograph()))
+    colour._by_icc.cache_clear()
 
 
 @pytest.mark.parametrize(

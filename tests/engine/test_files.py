@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import select
 import socket
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -76,6 +79,30 @@ def test_a_pipe_without_end_is_refused_at_a_bound(pipe: Path, monkeypatch: pytes
     assert reason(pipe) == "is a pipe that gives more than 100,000 bytes: write them to a file"
     writing.join(10)
     assert not writing.is_alive()
+
+
+def test_a_pipe_is_held_once(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PIPE_SECONDS", 30)
+    content = bytes(40_000_000)
+    writing = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writing.start()
+    tracemalloc.start()
+    try:
+        with files.open_path(pipe) as file:
+            assert file.read() == content
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        writing.join()
+    assert most < 1.5 * len(content)  # with room to grow
+
+
+@pytest.mark.parametrize(("module", "name"), [(select, "poll"), (os, "O_NONBLOCK")])
+def test_a_pipe_is_refused_in_a_sentence_where_none_can_be_waited_for(
+    module: ModuleType, name: str, pipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(module, name)
+    assert reason(pipe) == "is a pipe, which is not read on this system: write a file first"
 
 
 def test_no_descriptor_stays_open(pipe: Path) -> None:

@@ -2,9 +2,11 @@
 
 import importlib.util
 import io
+import itertools
 import struct
 import subprocess
 import sys
+import time
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,7 @@ from engine.errors import ImageError, OptionsError
 from engine.formats import FORMATS, image_names
 from engine.images import load_pixels
 from engine.jxl import JxlFile
+from engine.memory import Budget
 from tests.engine.test_images import encoded, photograph
 
 PHOTO_FILES = Path(__file__).parents[3] / "shared" / "data" / "photo-files"
@@ -64,11 +67,18 @@ def exif(orientation: int) -> bytes:
 def test_formats_that_photographs_do_not_come_in_are_refused_and_read_where_they_are_named(format: str) -> None:
     data = encoded(photograph(64, 64), format)
     told = reason(data)
-    if format != "TGA":  # which nothing at its beginning tells
-        assert told == (
-            f"is a file of the format {format}, which photographs do not come in; name it in formats if you trust it"
-        )
+    assert told == (
+        f"is a file of the format {format}, which photographs do not come in; name it in formats if you trust it"
+        if format != "TGA"  # which nothing at its beginning tells
+        else "is not an image of a known format, or its header is broken"
+    )
     assert load_pixels(data, height=64, width=64, formats=[*FORMATS, format]).shape == (64, 64, 3)
+
+
+def test_a_cursor_is_told_by_its_name() -> None:
+    data = bytearray(encoded(photograph(64, 64), "ICO", sizes=[(32, 32)]))
+    data[2] = 2
+    assert reason(bytes(data)).startswith("is a file of the format CUR, which photographs do not come in")
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -99,6 +109,27 @@ def test_what_an_interpreter_would_run_is_never_read(format: str, prefix: bytes)
 def test_a_format_that_nobody_reads_is_an_options_error(formats: Any) -> None:
     with pytest.raises(OptionsError, match="is no format that Pillow reads; formats may hold AVIF, "):
         load_pixels(photograph(), height=8, width=8, formats=formats)
+
+
+@pytest.mark.parametrize("formats", [None, (), [], 7, [["JPEG"]]])
+def test_formats_have_to_name_one(formats: Any) -> None:
+    said = f"formats={formats!r} must be names of formats, one or more, such as 'JPEG'"
+    with pytest.raises(OptionsError) as caught:
+        load_pixels(photograph(), height=8, width=8, formats=formats)
+    assert str(caught.value) == said
+
+
+def test_all_formats_are_in_capitals_as_command_lines_take_them() -> None:
+    Image.init()
+    assert all(name.isupper() for name in (*FORMATS, *Image.ID))
+
+
+def test_a_file_too_long_to_be_held_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(photograph(200, 100), "WEBP", lossless=True)
+    monkeypatch.setattr("engine.images.DECODING", Budget(1000))
+    held = f"has {len(data):,} bytes, more than the 1,000 that may be held while it is decoded"
+    assert reason(data, max_pixels=100) == f"{held}; raise max_pixels if you trust it"
+    load_pixels(data, height=8, width=8, max_pixels=100 * len(data))
 
 
 def test_a_broken_file_of_a_usual_format_is_told_as_broken() -> None:
@@ -228,6 +259,13 @@ def test_what_follows_a_photograph_in_its_file_changes_nothing() -> None:
 
 
 @needs_heif
+def test_a_long_heic_is_read() -> None:
+    data = heif(photograph())
+    long = data + struct.pack(">I4s", 8 + 10_000_000, b"mpvd") + bytes(10_000_000)
+    np.testing.assert_array_equal(load_pixels(data, height=9, width=9), load_pixels(long, height=9, width=9))
+
+
+@needs_heif
 def test_a_heic_over_the_limit_is_refused_before_its_pixels_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     from pi_heif.heif import HeifImage
 
@@ -295,6 +333,8 @@ def test_a_jpeg_xl_photograph_is_turned_once(orientation: int, noted: str, tmp_p
     assert JxlFile(io.BytesIO(data)).orientation == orientation
     expected = load_pixels(tmp_path / "photo.jpg", height=90, width=100)
     np.testing.assert_array_equal(load_pixels(data, height=90, width=100), expected)
+    pixels_alone = data.replace(b"jbrd", b"free").replace(b"Exif", b"free")  # not what makes a JPEG of it again
+    near(pixels_alone, scene)
 
 
 @needs_jxl
@@ -341,3 +381,51 @@ def test_a_cut_or_broken_jpeg_xl_is_refused() -> None:
         reason(data[: max(2, int(share * len(data)))])
     reason(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99))
     reason(b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0\0\0\x04jxlp" + bytes(99))
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def container(*boxes: bytes) -> bytes:
+    return b"".join((box(b"JXL ", b"\r\n\x87\n"), box(b"ftyp", b"jxl \0\0\0\0jxl "), *boxes))
+
+
+def parts(codestream: bytes, *cuts: int) -> list[bytes]:
+    """Boxes of a codestream that is cut there."""
+    places = [0, *cuts, len(codestream)]
+    pieces = [codestream[begin:end] for begin, end in itertools.pairwise(places)]
+    last = len(pieces) - 1
+    return [box(b"jxlp", struct.pack(">I", i | (i == last) << 31) + piece) for i, piece in enumerate(pieces)]
+
+
+@needs_jxl
+def test_a_jpeg_xl_in_parts_is_read() -> None:
+    codestream = jxl(photograph(), use_container=False)
+    for cuts in ((), (3,), (1, 2, 3, 4, 5), (40, 60)):
+        pixels = load_pixels(container(*parts(codestream, *cuts)), height=23, width=31)
+        np.testing.assert_array_equal(pixels, np.asarray(photograph()))
+
+
+@needs_jxl
+def test_a_jpeg_xl_with_two_codestreams_is_refused_before_either_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = (jxl(Image.new("RGB", (side, side)), use_container=False) for side in (8, 3000))
+    monkeypatch.setattr(JxlFile, "decode", lambda self: pytest.fail("decoded"))
+    told, bomb = box(b"jxlc", small), box(b"jxlc", large)
+    for boxes in ([*parts(large), told], [told, *parts(large)], [bomb, told], [*parts(large, 20), told]):
+        said = reason(container(*boxes), max_pixels=64)
+        assert said == "is not an image of a known format, or its header is broken"
+
+
+@needs_jxl
+def test_a_jpeg_xl_that_decodes_to_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.jxl._Bits.size", lambda *_: (8, 8))
+    assert "another size than its header says" in reason(jxl(photograph()))
+
+
+@needs_jxl
+def test_a_container_of_millions_of_boxes_is_refused_at_once() -> None:
+    began = time.monotonic()
+    data = container(*parts(jxl(photograph(), use_container=False)), 3_000_000 * box(b"free", b""))
+    assert reason(data) == "is not an image of a known format, or its header is broken"
+    assert time.monotonic() - began < 0.7

@@ -6,19 +6,22 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine import images
+from engine import images, jpeg
 from engine.errors import ImageError, OptionsError
-from engine.formats import FORMATS
+from engine.formats import FORMATS, open_image
 from engine.images import load_pixels
 from engine.memory import SMALL, Budget, bytes_to_decode
 from tests.engine.test_images import encoded, photograph
@@ -89,6 +92,60 @@ def test_an_interrupted_wait_lets_those_behind_it_pass(monkeypatch: pytest.Monke
             with pytest.raises(KeyboardInterrupt), budget.hold(50 * MB):
                 pass
         assert waits(budget, 20 * MB).wait(5)
+
+
+def test_an_interrupt_as_soon_as_bytes_are_held_gives_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(100 * MB)
+    take = Budget._take
+
+    def interrupted(*arguments: Any) -> None:
+        take(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Budget, "_take", interrupted)
+        with pytest.raises(KeyboardInterrupt), budget.hold(80 * MB):
+            pass
+    assert waits(budget, 100 * MB).wait(5)
+
+
+@pytest.mark.parametrize("format", ["WEBP", "AVIF"])
+def test_a_long_file_that_is_read_whole_is_held_from_the_start_and_with_its_pixels(
+    format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(photograph(), format) + bytes(10 * MB)
+    budget, held = Budget(400 * MB), []
+    take, opened = Budget._take, open_image
+
+    def watched(self: Budget, count: int, ticket: object) -> None:
+        assert not self._held, "held some and asked for more"
+        held.append(count)
+        take(self, count, ticket)
+
+    def open_held(*arguments: Any) -> Any:
+        assert sum(budget._held.values()) >= len(data)
+        return opened(*arguments)
+
+    monkeypatch.setattr(Budget, "_take", watched)
+    monkeypatch.setattr("engine.images.open_image", open_held)
+    monkeypatch.setattr(images, "DECODING", budget)
+    pixels = load_pixels(data, height=23, width=31)
+    assert held[0] == len(data) < held[1] < len(data) + MB
+    assert not budget._held
+    monkeypatch.undo()
+    np.testing.assert_array_equal(pixels, load_pixels(data[: -10 * MB], height=23, width=31))
+
+
+@pytest.mark.parametrize("most", [100 * MB, 5 * MB])
+def test_a_long_jpeg_is_held_where_it_is_read_whole(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "long.jpg"
+    file.write_bytes(encoded(photograph(64, 48), "JPEG") + bytes(10 * MB))
+    counts: list[int] = []
+    monkeypatch.setattr(jpeg, "MOST_BYTES", most)
+    monkeypatch.setattr(Budget, "_take", lambda self, count, ticket: counts.append(count))
+    pixels = load_pixels(file, height=48, width=64, quick=True)
+    assert [count > 10 * MB for count in counts] == ([True] if most > 10 * MB else [])
+    np.testing.assert_array_equal(pixels, load_pixels(encoded(photograph(64, 48), "JPEG"), height=48, width=64))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -180,6 +237,56 @@ def test_an_error_that_is_kept_keeps_no_picture(monkeypatch: pytest.MonkeyPatch)
     assert [picture() for picture in pictures] == [None]
 
 
+def test_an_error_that_is_kept_keeps_no_picture_of_what_was_raised_without_a_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pictures: list[weakref.ref[Image.Image]] = []
+
+    def look_at(image: Image.Image) -> None:
+        pictures.append(weakref.ref(image))
+        raise KeyError("inner")
+
+    def fail(image: Image.Image, *_: object) -> None:
+        try:
+            look_at(image)
+        except KeyError:
+            raise OSError("outer") from ValueError("a cause that hides it")
+
+    monkeypatch.setattr(Image.Image, "resize", fail)
+    with pytest.raises(ImageError, match="outer") as kept:
+        load_pixels(encoded(photograph(), "PNG"), height=8, width=8)
+    assert kept.value.__cause__ is not None
+    assert [picture() for picture in pictures] == [None]
+
+
+def test_what_a_caller_holds_who_reads_while_handling_an_error_stays() -> None:
+    def look(held: list[int]) -> None:
+        raise KeyError("missing")
+
+    frames: list[FrameType] = []
+    try:
+        look([1, 2, 3])
+    except KeyError as error:
+        with pytest.raises(ImageError):
+            load_pixels(b"no image", height=8, width=8)
+        frames += (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    assert frames[1].f_locals["held"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_an_error_whose_causes_go_round_ends(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [OSError(f"number {number}") for number in range(length)]
+    for error, cause in zip(errors, errors[1:] + errors[:1], strict=True):
+        error.__cause__ = cause
+
+    def fail(*_: object) -> None:
+        raise errors[0]
+
+    monkeypatch.setattr(Image.Image, "resize", fail)
+    with pytest.raises(ImageError, match="number 0"):
+        load_pixels(photograph(), height=8, width=8)
+
+
 def test_a_picture_a_pixel_wide_and_miles_long_is_refused() -> None:
     with pytest.raises(ImageError, match="is too large: 1 x 9,000,000 pixels as PPM take"):
         load_pixels(b"P5 1 9000000 255\n" + bytes(9), height=260, width=260)
@@ -211,7 +318,7 @@ load_pixels(small, height=260, width=260)
 load_pixels(Image.new("RGB", (3000, 3000)), height=260, width=260)  # strips
 held = []
 take = m.Budget._take
-m.Budget._take = lambda self, count: (held.append(count), take(self, count))[1]
+m.Budget._take = lambda self, count, ticket: (held.append(count), take(self, count, ticket))[1]
 open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS")
 load_pixels(sys.argv[1], height=260, width=260)
