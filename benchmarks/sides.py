@@ -106,7 +106,7 @@ class Engine:
 
         def step() -> tuple[np.ndarray, np.ndarray]:
             ids, log_probs = steps.step(given, rows, self.bias, 1)
-            return ids[:, 0], log_probs[:, 0]
+            return ids[:, 0].copy(), log_probs[:, 0].copy()  # the next step writes over them
 
         return step
 

@@ -11,8 +11,9 @@ class StepModel(Protocol):
 
     Each method feeds one token to each row. A row continues the state of row parent_rows[row] of the step before, so
     that one argument expands, reorders and drops rows. token_ids and parent_rows are int64 (rows,); bias, float32 (1 or
-    rows, vocabulary), is 0 where a token is allowed and -inf where not. What is returned is valid until the next step.
-    `best` and `draw` are here for models that have nothing better.
+    rows, vocabulary), is 0 where a token is allowed and -inf where not. What is returned is valid until the next step,
+    and no longer than the model itself: another may take over its memory. `best` and
+    `draw` are here for models that have nothing better.
     """
 
     images: int
