@@ -5,14 +5,16 @@ Everything goes through the engine, with the bundle's own decoding, the same for
 
 import itertools
 import statistics
+import sys
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
-from engine import Beam, Captioner
+from engine import Beam, Captioner, ProviderError
 from engine.bundle import Bundle
 from engine.manifest import Variant
+from engine.runtime.placement import canonical
 from engine.runtime.providers import available_providers
 from export.errors import ExportError
 from training.data import DataError, Dataset, open_dataset
@@ -28,18 +30,18 @@ def measure(folder: Path, data: Path) -> dict[str, Variant]:
 
     CIDEr: all dev photographs, on the CPU provider. Images per second, by provider: from encoded photographs to
     captions, the median of rounds in which the precisions take turns. A provider that a precision cannot run on is
-    left out. Raises ExportError when the data set cannot be used.
+    left out. Raises ExportError when the data set cannot be used, or when the CPU computes a precision wrongly.
     """
     manifest, precisions = Bundle.load(folder).manifest, Bundle.load(folder).precisions
     try:
         dataset = open_dataset(data, "val")
         scores = {name: _cider(folder, name, dataset) for name in precisions}
-    except (DataError, MetricsError) as error:
+    except (DataError, MetricsError, ProviderError) as error:
         raise ExportError(f"the precisions cannot be measured: {error}") from error
     speeds: dict[str, dict[str, float]] = {name: {} for name in precisions}
     for provider in available_providers():
         for name, value in _speeds(folder, provider, precisions, dataset).items():
-            speeds[name][provider] = value
+            speeds[name][canonical(provider)] = value
     records = {name: manifest.variants[name].record if name in manifest.variants else {} for name in precisions}
     return {name: Variant(scores[name], speeds[name], records[name]) for name in precisions}
 
@@ -52,8 +54,13 @@ def _cider(folder: Path, precision: str, dataset: Dataset) -> float:
 def _speeds(folder: Path, provider: str, precisions: tuple[str, ...], dataset: Dataset) -> dict[str, float]:
     examples = itertools.islice(itertools.cycle(dataset.examples), SPEED_IMAGES)
     photographs = [dataset.read(example.name) for example in examples]
-    captioners = {name: Captioner(folder, provider=provider, precision=name) for name in precisions}
-    seconds: dict[str, list[float]] = {name: [] for name in precisions}
+    captioners = {}
+    for name in precisions:
+        try:
+            captioners[name] = Captioner(folder, provider=provider, precision=name)
+        except ProviderError as error:  # it does not start, or computes something else
+            print(f"note: no speed of {name} on {provider} is recorded: {error}", file=sys.stderr)
+    seconds: dict[str, list[float]] = {name: [] for name in captioners}
     for turn in tqdm(range(ROUNDS + 1), f"speed, {provider}", disable=None):
         for name, captioner in captioners.items():
             began = time.perf_counter()
