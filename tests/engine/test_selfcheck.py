@@ -146,10 +146,28 @@ def test_an_encoder_that_is_wrong_in_its_largest_batches_alone_is_refused(
     wrong.encoder.lanes = 2  # as on the CPU
     encode = getattr(wrong.encoder, way)
     monkeypatch.setattr(wrong.encoder, way, lambda pixels: encode(pixels) * np.float32(len(pixels) < most))
-    with pytest.raises(ProviderError, match=r"encoder differs by 1 "):
-        require_shown(wrong, 32)
-    proofs.forget(wrong.bundle)
-    require_shown(wrong, most - 1)  # what never runs is not looked at
+    for batch_size in (1, 32):  # a proof with small batches must not answer for large ones
+        with pytest.raises(ProviderError, match=r"encoder differs by 1 "):
+            require_shown(wrong, batch_size)
+
+
+@pytest.mark.usefixtures("other")
+@pytest.mark.parametrize(("name", "batch_size", "largest"), [("tensorrt-rtx", 1, 1), ("tensorrt-rtx", 4, 4)])
+def test_what_is_built_for_so_many_images_is_shown_no_more(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str, batch_size: int, largest: int
+) -> None:
+    monkeypatch.setattr(proofs, "saved_engine", lambda *given: None)
+    built, sizes = opened(tiny_bundle, name), list[int]()
+    encode = built.encoder.encode
+
+    def note(pixels: np.ndarray) -> Any:
+        sizes.append(len(pixels))
+        return encode(pixels)
+
+    monkeypatch.setattr(built.encoder, "encode", note)
+    require_shown(built, batch_size)
+    assert max(sizes) == largest
+    assert min(sizes) == 1
 
 
 @pytest.mark.usefixtures("other")
