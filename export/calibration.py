@@ -21,7 +21,7 @@ from engine.manifest import ImageSpec
 from export.errors import ExportError
 from export.pictures import SUFFIXES
 from export.quantise import Observed, Prepared, quantised_nodes
-from training.data import DataError, open_dataset
+from training.data.datasets import DataError, open_dataset
 
 IMAGES = 256
 """Photographs that are enough: see docs/performance.md."""
@@ -43,7 +43,7 @@ class Photographs:
 
     @classmethod
     def find(cls, where: Path) -> "Photographs":
-        """Opens a data set as training.data.open_dataset does (its train list only), or a folder of images.
+        """Opens a data set as training.data.datasets.open_dataset does (its train list only), or a folder of images.
 
         Raises ExportError where there are none.
         """

@@ -17,7 +17,7 @@ from engine.manifest import Variant
 from engine.runtime.placement import canonical
 from engine.runtime.providers import available_providers
 from export.errors import ExportError
-from training.data import DataError, Dataset, open_dataset
+from training.data.datasets import DataError, Dataset, open_dataset
 from training.evaluate import evaluate
 from training.metrics import MetricsError
 

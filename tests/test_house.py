@@ -31,10 +31,10 @@ ALLOWED = {
         "engine.errors",
     },
     "export/decode.py": {"engine"},  # it proves the engine equal to PyTorch
-    "export/calibration.py": {"training.data"},  # the photographs that INT8 is calibrated on
+    "export/calibration.py": {"training.data.datasets"},  # the photographs that INT8 is calibrated on
     "export/measure.py": {
         "engine",
-        "training.data",
+        "training.data.datasets",
         "training.evaluate",
         "training.metrics",
     },  # what a precision is worth

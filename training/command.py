@@ -12,9 +12,9 @@ import torch
 
 from engine.vocabulary import Vocabulary
 from training import checkpoint
-from training.batches import CaptionTable
 from training.checkpoint import CheckpointError, write_json
-from training.data import DataError
+from training.data.batches import CaptionTable
+from training.data.datasets import DataError
 from training.distributed import DeviceError, Processes, processes
 from training.encoders import EncoderError
 from training.loop import TrainingError

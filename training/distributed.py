@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import Module
 
-from training.share import Share
+from training.data.share import Share
 
 
 class DeviceError(RuntimeError):

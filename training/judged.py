@@ -13,7 +13,7 @@ from tqdm import tqdm
 from engine import Beam, Captioner, Greedy, ImageError, Sample
 from engine.confidence import FEATURES
 from engine.options import Decoding
-from training.data import Dataset
+from training.data.datasets import Dataset
 from training.tokens import Tokeniser, Tokens
 
 WAYS: dict[str, Decoding] = {

@@ -12,16 +12,16 @@ from typing import Any
 from torch import Tensor
 
 from training import checkpoint
-from training.batches import Features
-from training.data import Dataset, open_dataset
+from training.data.batches import Features
+from training.data.datasets import Dataset, open_dataset
+from training.data.features import FeatureStore, compute_features
+from training.data.photographs import Photographs
+from training.data.views import View, training_views
 from training.distributed import Processes
 from training.encoders import Encoder, load_encoder
-from training.features import FeatureStore, compute_features
 from training.finetune import FineTuned, Tail, split
 from training.model import CaptionDecoder, DecoderConfig
 from training.options import TrainingOptions
-from training.photographs import Photographs
-from training.views import View, training_views
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from engine.vocabulary import Vocabulary
-from training.batches import CaptionTable
+from training.data.batches import CaptionTable
 from training.model import CaptionDecoder
 from training.thumbnails import inline, picture
 from training.trainer import Epoch

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from training.checkpoint import write_json
-from training.data import Dataset
+from training.data.datasets import Dataset
 from training.java import MetricsError
 
 COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})\.jpe?g")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.batches import Batch, CaptionTable
+from training.data.batches import Batch, CaptionTable
 from training.distributed import Processes
 from training.finetune import FineTuned
 from training.loop import Loop, Record, TrainingError, Watcher, check_shared

@@ -30,7 +30,7 @@ from training.command import (
     make_tables,
     read_options,
 )
-from training.data import Dataset
+from training.data.datasets import Dataset
 from training.distributed import Processes
 from training.material import Source, prepare
 from training.options import TrainingOptions

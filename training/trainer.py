@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.batches import Batch, CaptionTable
+from training.data.batches import Batch, CaptionTable
 from training.distributed import Processes
 from training.loop import Loop, Record, TrainingError, Watcher, check_shared
 from training.model import CaptionDecoder

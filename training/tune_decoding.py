@@ -20,7 +20,7 @@ from engine import Beam, Captioner, EngineError, ImageError, OptionsError
 from engine.vocabulary import split
 from training.caption_statistics import repeats
 from training.checkpoint import write_json
-from training.data import DataError, Dataset, open_dataset
+from training.data.datasets import DataError, Dataset, open_dataset
 from training.java import MetricsError, package
 from training.outcome import outcome
 from training.output_files import check_outputs

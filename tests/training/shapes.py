@@ -7,10 +7,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from engine.vocabulary import Vocabulary
-from training.batches import CaptionTable
+from training.data.batches import CaptionTable
+from training.data.examples import Example
+from training.data.features import FeatureStore
 from training.distributed import Processes
-from training.examples import Example
-from training.features import FeatureStore
 from training.model import CaptionDecoder
 from training.options import TrainingOptions
 from training.trainer import Trainer

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.test_features import IMAGE, Drawings, files, make, run
+from tests.training.data.test_features import IMAGE, Drawings, files, make, run
 from training import compiled as compiling
-from training import features
 from training.compiled import compiled, eager
+from training.data import features
+from training.data.features import compute_features
 from training.encoders import load_encoder
-from training.features import compute_features
 from training.finetune import split
 
 CPU = torch.device("cpu")

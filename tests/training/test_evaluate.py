@@ -13,7 +13,7 @@ from engine.manifest import Defaults
 from engine.options import Decoding
 from tests.training.shapes import captions, draw_data
 from training import evaluate
-from training.data import open_dataset
+from training.data.datasets import open_dataset
 from training.evaluate import main
 
 COLOURS = ("red", "green", "blue", "yellow")

@@ -12,12 +12,12 @@ from torch import nn
 
 from tests.training.shapes import ALONE, draw_data, make_table
 from training import checkpoint, scst
-from training.batches import CaptionTable
 from training.checkpoint import CheckpointError, load_checkpoint, load_tensors
-from training.data import open_dataset
+from training.data.batches import CaptionTable
+from training.data.datasets import open_dataset
+from training.data.features import compute_features
 from training.encoder_weights import read_weights
 from training.encoders import Encoder, EncoderError, load_encoder
-from training.features import compute_features
 from training.finetune import FineTuned, split
 from training.model import CaptionDecoder, DecoderConfig
 from training.options import ScstOptions, TrainingOptions

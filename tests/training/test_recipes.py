@@ -31,11 +31,11 @@ from export import measure, to_onnx, verify
 from tests.drawn import write_drawn_data
 from tests.training import small_recipe
 from training import calibrate, compare_scores, evaluate_options, scst, train
-from training.batches import CaptionTable
 from training.checkpoint import load_tensors
 from training.command import read_options
-from training.examples import Example
-from training.features import FeatureStore
+from training.data.batches import CaptionTable
+from training.data.examples import Example
+from training.data.features import FeatureStore
 from training.options import ScstOptions, TrainingOptions
 from training.recipes import coco2014, command, flickr8k, stages
 from training.recipes.curves import draw_stages
@@ -351,7 +351,7 @@ def test_the_coco_recipe_runs_on_a_small_coco(tmp_path: Path, within: list[str])
 
 
 def test_a_subset_is_a_data_set_of_its_first_images(tmp_path: Path, data: Path) -> None:
-    from training.data import open_dataset
+    from training.data.datasets import open_dataset
 
     write_coco(tmp_path / "coco", images=6)
     write_subset(tmp_path / "coco", tmp_path / "few", {"train": 3, "val": 2})

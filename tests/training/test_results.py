@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.data import DataReport
-from training.examples import Example
+from training.data.datasets import DataReport
+from training.data.examples import Example
 from training.java import MetricsError
 from training.results import image_id, read_results, write_results
 

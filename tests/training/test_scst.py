@@ -18,17 +18,17 @@ from engine.vocabulary import Vocabulary
 from tests.training.shapes import ALONE, VOCABULARY, draw_data, make_store, make_table
 from training import scst
 from training import train as cross_entropy
-from training.batches import CaptionTable
 from training.checkpoint import load_checkpoint, load_tensors
+from training.data.batches import CaptionTable
+from training.data.examples import Example
+from training.data.features import FeatureStore
+from training.data.views import training_views
 from training.distributed import Processes
-from training.examples import Example
-from training.features import FeatureStore
 from training.loop import TrainingError
 from training.model import CaptionDecoder, DecoderConfig
 from training.options import ScstOptions
 from training.sampler import Sampler, draw
 from training.selfcritic import RewardEpoch, SelfCritic
-from training.views import training_views
 
 SHORT = Vocabulary.build(["a b"], min_count=1)
 NEVER = [SHORT.pad_id, SHORT.unk_id, SHORT.start_id]

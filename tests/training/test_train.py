@@ -23,12 +23,12 @@ from tests.training.shapes import (
     make_trainer,
 )
 from training import material, train
-from training.batches import CaptionTable
 from training.checkpoint import load_checkpoint, load_tensors
+from training.data.batches import CaptionTable
+from training.data.examples import DataError
+from training.data.features import FeatureStore
 from training.distributed import Processes
 from training.encoders import Encoder
-from training.examples import DataError
-from training.features import FeatureStore
 from training.loop import TrainingError
 from training.report import greedy_captions, predictions_table
 from training.train import main

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine import Captioner
-from training.data import open_dataset
+from training.data.datasets import open_dataset
 from training.metrics import score_captions
 from training.tune_decoding import Setting, find_bad_endings, main, recommend, settings
 

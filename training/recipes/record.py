@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.machine import processor
-from training.data import SPLITS, open_dataset
+from training.data.datasets import SPLITS, open_dataset
 from training.encoder_weights import read_weights
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pycocoevalcap", "timm", "torch", "torchvision")

@@ -4,8 +4,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from training.data import open_dataset
-from training.flickr import HEADER
+from training.data.datasets import open_dataset
+from training.data.flickr import HEADER
 
 
 def write_subset(data: Path, folder: Path, images: Mapping[str, int]) -> None:

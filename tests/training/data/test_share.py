@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.training.shapes import VOCABULARY, make_examples, make_store
-from training.batches import Batch, CaptionTable
-from training.features import FeatureStore
-from training.share import ALL, Share
+from training.data.batches import Batch, CaptionTable
+from training.data.features import FeatureStore
+from training.data.share import ALL, Share
 
 VIEWS, IMAGES = 3, 10  # of one, two and three captions
 Drawn = Callable[[CaptionTable, Share], Iterator[Batch]]

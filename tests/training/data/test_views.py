@@ -12,7 +12,7 @@ from PIL import Image
 from engine.errors import ImageError
 from engine.images import load_pixels
 from engine.manifest import ImageSpec
-from training.views import AREA, View, training_views
+from training.data.views import AREA, View, training_views
 
 IMAGE = ImageSpec(40, 48, (127.0,) * 3, (128.0,) * 3)
 
@@ -39,11 +39,11 @@ def test_a_view_depends_on_its_number_and_the_images_name_alone(photograph: byte
 
 def test_another_process_sees_the_same() -> None:
     code = (
-        "import hashlib; from tests.training.test_views import IMAGE, View, encoded; import numpy as np;"
+        "import hashlib; from tests.training.data.test_views import IMAGE, View, encoded; import numpy as np;"
         "pixels = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8);"
         "print(hashlib.sha256(View(jitter=1).pixels('a', encoded(pixels), IMAGE).tobytes()).hexdigest())"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     seen = {
         subprocess.run(
             [sys.executable, "-c", code], cwd=root, env={"PYTHONHASHSEED": seed}, capture_output=True, check=True

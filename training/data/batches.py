@@ -11,12 +11,12 @@ from typing import Protocol
 import numpy as np
 
 from engine.vocabulary import Vocabulary, pad_matrix
-from training.examples import DataError
-from training.share import ALL, Share
+from training.data.examples import DataError
+from training.data.share import ALL, Share
 
 
 class Features(Protocol):
-    """Features of images by name: what `training.features.FeatureStore` offers."""
+    """Features of images by name: what `training.data.features.FeatureStore` offers."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -31,7 +31,7 @@ class Features(Protocol):
 
 
 class Captioned(Protocol):
-    """An image's name and its captions: what `training.data.Example` offers."""
+    """An image's name and its captions: what `training.data.datasets.Example` offers."""
 
     @property
     def name(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from training.data import DataError, open_dataset
+from training.data.datasets import DataError, open_dataset
 
 NAMES = [f"COCO_train2014_{number:012d}.jpg" for number in range(1, 6)]
 

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from engine.vocabulary import split as split_words
-from training.examples import DataError, DataReport, Example
+from training.data.examples import DataError, DataReport, Example
 
 HEADER = ["image", "caption"]
 

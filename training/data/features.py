@@ -23,9 +23,9 @@ from tqdm import tqdm
 from engine.errors import ImageError
 from engine.manifest import ImageSpec
 from training.compiled import Function, compiled, eager
+from training.data.examples import Dataset
+from training.data.views import View
 from training.encoders import Encoder, EncoderError
-from training.examples import Dataset
-from training.views import View
 
 FORMAT_VERSION = 1
 MATRIX, INDEX, PROGRESS, LOCK = "features.npy", "index.json", "progress.json", ".lock"

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from training.coco import CocoDataset
-from training.examples import DataError, DataReport, Dataset, Example
-from training.flickr import FlickrDataset
+from training.data.coco import CocoDataset
+from training.data.examples import DataError, DataReport, Dataset, Example
+from training.data.flickr import FlickrDataset
 
 __all__ = ["DataError", "DataReport", "Dataset", "Example", "open_dataset"]
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from engine.vocabulary import split as split_words
-from training.examples import DataError, DataReport, Example
+from training.data.examples import DataError, DataReport, Example
 
 CAPTIONS_ARCHIVE = "captions_train-val2014.zip"
 

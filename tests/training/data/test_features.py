@@ -16,10 +16,10 @@ from torch import nn
 
 from engine.images import load_pixels
 from engine.manifest import ImageSpec
-from training.data import DataError, DataReport, Example
+from training.data.datasets import DataError, DataReport, Example
+from training.data.features import FeatureStore, compute_features
+from training.data.views import View
 from training.encoders import Encoder, EncoderError
-from training.features import FeatureStore, compute_features
-from training.views import View
 
 IMAGE = ImageSpec(6, 8, (127.0, 120.0, 110.0), (64.0, 60.0, 50.0))
 COUNT = 11
@@ -127,10 +127,10 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path: Path, dies_at: i
 
 def test_a_run_killed_without_warning_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from tests.training.test_features import make, run;"
+        "import sys; from pathlib import Path; from tests.training.data.test_features import make, run;"
         "run(Path(sys.argv[1]), make(2, kill=True)[0])"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "cut")], cwd=root, check=False)
     assert killed.returncode == -9
     assert json.loads((tmp_path / "cut" / "progress.json").read_text())["done"] == 6

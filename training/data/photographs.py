@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from engine.manifest import ImageSpec
-from training.batches import Features
-from training.examples import Dataset
-from training.views import View
+from training.data.batches import Features
+from training.data.examples import Dataset
+from training.data.views import View
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,1 @@
+"""Photographs and their captions: data sets, views, features and batches of them."""
