@@ -14,9 +14,9 @@ from benchmarks.photographs import SAMPLES
 from engine.bundle import Bundle
 from export.bundle import ExportOptions, export_bundle
 from export.variants import VariantOptions
-from training.checkpoint import decoder_tensors, describe_run, save_tensors, write_json
-from training.encoders import load_encoder
-from training.model import CaptionDecoder, DecoderConfig
+from training.models.checkpoint import decoder_tensors, describe_run, save_tensors, write_json
+from training.models.decoder import CaptionDecoder, DecoderConfig
+from training.models.encoders import load_encoder
 
 
 def random_bundle(encoder: str, folder: Path) -> Path:

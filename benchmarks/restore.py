@@ -6,9 +6,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from engine.bundle import Bundle
-from training import checkpoint
-from training.encoders import Encoder, load_encoder
-from training.model import CaptionDecoder, DecoderConfig
+from training.models import checkpoint
+from training.models.decoder import CaptionDecoder, DecoderConfig
+from training.models.encoders import Encoder, load_encoder
 
 PREFIX = "decoder."  # of the parameters in the graphs
 

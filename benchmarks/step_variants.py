@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto
 
 from export.decoder_int8 import quantise_step
 from export.fused_steps import GraphBuilder, fused_steps
-from training.model import CaptionDecoder, DecoderConfig
+from training.models.decoder import CaptionDecoder, DecoderConfig
 
 ROWS = (1, 8, 32, 96, 160)
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64

@@ -21,8 +21,8 @@ from export.staging import staged
 from export.variants import VariantOptions
 from export.verify import Check, Reference, verify
 from export.weights import share_weights
-from training.checkpoint import Checkpoint, load_checkpoint
-from training.encoders import Encoder, load_encoder
+from training.models.checkpoint import Checkpoint, load_checkpoint
+from training.models.encoders import Encoder, load_encoder
 
 DECODER_WEIGHTS = "decoder.weights"
 ENCODER_WEIGHTS = "encoder.weights"

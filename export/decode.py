@@ -15,7 +15,7 @@ from engine import Caption, Captioner, Greedy
 from engine.bundle import Bundle
 from engine.images import ImageInput
 from engine.vocabulary import Vocabulary
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
 
 PLAIN = Greedy(no_repeat_ngram_size=0, bad_endings=())  # as the loop is, whatever the bundle's defaults
 State = tuple[np.ndarray, np.ndarray]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.graphs import trace
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
 
 
 class _Start(nn.Module):

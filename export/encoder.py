@@ -6,7 +6,7 @@ import torch
 from onnx import ModelProto
 
 from export.graphs import trace
-from training.encoders import Encoder
+from training.models.encoders import Encoder
 
 
 def encoder_graph(encoder: Encoder) -> ModelProto:

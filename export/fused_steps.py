@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from export.graphs import OPSET, clean
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
 
 TABLE_BYTES = 1 << 26
 """Up to this size the input half of the gates is a table, a row for each word, which ONNX Runtime multiplies out when

@@ -14,8 +14,8 @@ from engine.bundle import sha256
 from engine.manifest import GraphFile, Tensor
 from export.graphs import OPSET
 from export.verify import Check
-from training.checkpoint import ENCODER, Checkpoint
-from training.encoders import LITE_SIZES, Encoder
+from training.models.checkpoint import ENCODER, Checkpoint
+from training.models.encoders import LITE_SIZES, Encoder
 
 PACKAGES = ("torch", "torchvision", "timm", "onnx", "onnxscript")
 

@@ -21,8 +21,8 @@ try:
     from export.errors import ExportError
     from export.variants import PRECISIONS, VariantOptions
     from export.verify import Check, table
-    from training.checkpoint import CheckpointError
-    from training.encoders import EncoderError
+    from training.models.checkpoint import CheckpointError
+    from training.models.encoders import EncoderError
 except ModuleNotFoundError as missing:
     if __name__ != "__main__" or not missing.name or missing.name.split(".")[0] in ("engine", "export", "training"):
         raise

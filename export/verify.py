@@ -15,8 +15,8 @@ import torch
 from engine.bundle import GRAPHS, Bundle
 from engine.images import ImageInput, load_pixels
 from export.decode import Decoded, Decoder, EngineGreedy, OnnxDecoder, State, TorchDecoder, decode_error, greedy
-from training.encoders import Encoder
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
+from training.models.encoders import Encoder
 
 BATCH_SIZES = (1, 2, 7, 32)
 CANDIDATES = 6

@@ -21,9 +21,9 @@ ALLOWED = {
     "training/judged.py": {"engine"},
     "training/recipes/record.py": {"engine.machine"},  # which processor a recipe ran on
     "export": {
-        "training.model",
-        "training.checkpoint",
-        "training.encoders",
+        "training.models.decoder",
+        "training.models.checkpoint",
+        "training.models.encoders",
         "engine.bundle",
         "engine.manifest",
         "engine.vocabulary",

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import torch
 
 from engine.vocabulary import Vocabulary
-from training import checkpoint
-from training.checkpoint import CheckpointError, write_json
 from training.data.batches import CaptionTable
 from training.data.datasets import DataError
 from training.distributed import DeviceError, Processes, processes
-from training.encoders import EncoderError
 from training.loop import TrainingError
 from training.material import Material
+from training.models import checkpoint
+from training.models.checkpoint import CheckpointError, write_json
+from training.models.encoders import EncoderError
 from training.options import LoopOptions
 from training.outcome import outcome
 

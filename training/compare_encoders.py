@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from training.checkpoint import write_json
-from training.compiled import session, trace
-from training.encoders import EncoderError, load_encoder
+from training.models.checkpoint import write_json
+from training.models.compiled import session, trace
+from training.models.encoders import EncoderError, load_encoder
 from training.outcome import outcome
 
 MEGABYTE = 1_000_000

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from training.bootstrap import LEVEL, RESAMPLES, Difference, compare
-from training.checkpoint import write_json
 from training.java import MetricsError
+from training.models.checkpoint import write_json
 from training.outcome import outcome
 from training.output_files import check_outputs
 from training.score_file import ScoreFile, in_order_of, read_scores

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from engine import Beam, Captioner, EngineError, Greedy, ImageError
 from engine.manifest import Defaults
 from engine.options import Decoding
-from training.checkpoint import write_atomically, write_json
 from training.data.datasets import DataError, Dataset, open_dataset
 from training.evaluate_options import read_arguments
 from training.metrics import MetricsError, Scores, score_captions
+from training.models.checkpoint import write_atomically, write_json
 from training.outcome import outcome
 from training.quality import assess
 from training.quality_report import Page, choose, write_page

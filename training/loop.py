@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from training import checkpoint
 from training.distributed import Processes
-from training.finetune import FineTuned
-from training.model import CaptionDecoder
+from training.models import checkpoint
+from training.models.decoder import CaptionDecoder
+from training.models.finetune import FineTuned
 from training.options import LoopOptions
 from training.precision import BFLOAT16, agreed
 

@@ -11,16 +11,16 @@ from typing import Any
 
 from torch import Tensor
 
-from training import checkpoint
 from training.data.batches import Features
 from training.data.datasets import Dataset, open_dataset
 from training.data.features import FeatureStore, compute_features
 from training.data.photographs import Photographs
 from training.data.views import View, training_views
 from training.distributed import Processes
-from training.encoders import Encoder, load_encoder
-from training.finetune import FineTuned, Tail, split
-from training.model import CaptionDecoder, DecoderConfig
+from training.models import checkpoint
+from training.models.decoder import CaptionDecoder, DecoderConfig
+from training.models.encoders import Encoder, load_encoder
+from training.models.finetune import FineTuned, Tail, split
 from training.options import TrainingOptions
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from training.model import DecoderConfig
+from training.models.decoder import DecoderConfig
 
 
 def _option(default: Any, text: str) -> Any:

@@ -8,7 +8,7 @@ import torch
 
 from engine.vocabulary import Vocabulary
 from training.data.batches import CaptionTable
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
 from training.thumbnails import inline, picture
 from training.trainer import Epoch
 

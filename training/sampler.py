@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.vocabulary import Vocabulary
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
 
 
 def draw(logits: Tensor, never: Sequence[int], temperature: float = 1.0) -> Tensor:

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from training import checkpoint
 from training.charts import draw_rewards
-from training.checkpoint import Checkpoint, CheckpointError, write_atomically, write_json
 from training.command import (
     CURVE,
     CURVES_LOG,
@@ -31,6 +29,8 @@ from training.command import (
 )
 from training.distributed import Processes
 from training.material import Source, prepare
+from training.models import checkpoint
+from training.models.checkpoint import Checkpoint, CheckpointError, write_atomically, write_json
 from training.options import ScstOptions, TrainingOptions
 from training.report import greedy_captions, spread
 from training.selfcritic import RewardEpoch, SelfCritic

@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from training.data.batches import Batch, CaptionTable
 from training.distributed import Processes
-from training.finetune import FineTuned
 from training.loop import Loop, Record, TrainingError, Watcher, check_shared
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
+from training.models.finetune import FineTuned
 from training.options import ScstOptions
 from training.reward import Judge, Lexicon
 from training.sampler import Sampler

@@ -13,9 +13,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from engine.vocabulary import Vocabulary
-from training import checkpoint
 from training.charts import draw_curves
-from training.checkpoint import write_atomically, write_json
 from training.command import (
     CURVE,
     CURVES_LOG,
@@ -33,6 +31,8 @@ from training.command import (
 from training.data.datasets import Dataset
 from training.distributed import Processes
 from training.material import Source, prepare
+from training.models import checkpoint
+from training.models.checkpoint import write_atomically, write_json
 from training.options import TrainingOptions
 from training.report import greedy_captions, predictions_table, spread, write_report
 from training.trainer import Epoch, Trainer

@@ -14,7 +14,7 @@ from torch.nn import functional
 from training.data.batches import Batch, CaptionTable
 from training.distributed import Processes
 from training.loop import Loop, Record, TrainingError, Watcher, check_shared
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
 from training.options import TrainingOptions
 from training.sampler import draw
 

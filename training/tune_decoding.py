@@ -19,9 +19,9 @@ from tqdm import tqdm
 from engine import Beam, Captioner, EngineError, ImageError, OptionsError
 from engine.vocabulary import split
 from training.caption_statistics import repeats
-from training.checkpoint import write_json
 from training.data.datasets import DataError, Dataset, open_dataset
 from training.java import MetricsError, package
+from training.models.checkpoint import write_json
 from training.outcome import outcome
 from training.output_files import check_outputs
 from training.tokens import Tokeniser, Tokens, find_tokeniser

@@ -23,7 +23,7 @@ from engine.options import Decoding
 from engine.vocabulary import SPECIAL_WORDS, Vocabulary
 from export.additions import amend
 from tests.drawn import COLOURS, SHAPES, draw
-from training.checkpoint import load_checkpoint
+from training.models.checkpoint import load_checkpoint
 
 BEST: tuple[Decoding, ...] = (Greedy(), Beam(beam_size=4), Sample(seed=3, temperature=2.0))
 SEVERAL: tuple[Decoding, ...] = (

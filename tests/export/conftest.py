@@ -12,7 +12,7 @@ from export import verify as verifying
 from export.decoder import init_graph, step_graph
 from export.encoder import encoder_graph
 from tests.export.runs import OPTIONS, small_decoder, write_run
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
 
 
 @pytest.fixture(scope="session", autouse=True)

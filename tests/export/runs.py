@@ -6,9 +6,9 @@ import torch
 
 from engine.vocabulary import SPECIAL_WORDS, Vocabulary
 from export.bundle import ExportOptions
-from training.checkpoint import decoder_tensors, describe_run, save_tensors, write_json
-from training.encoders import load_encoder
-from training.model import CaptionDecoder, DecoderConfig
+from training.models.checkpoint import decoder_tensors, describe_run, save_tensors, write_json
+from training.models.decoder import CaptionDecoder, DecoderConfig
+from training.models.encoders import load_encoder
 
 ENCODER = "test_resnet"
 SCORES = {"bleu_4": 17.5}

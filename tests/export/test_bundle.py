@@ -17,7 +17,7 @@ from export.additions import amend, save_manifest
 from export.bundle import ExportOptions, Part, export_bundle
 from export.errors import ExportError
 from tests.export.runs import ENCODER, OPTIONS, SCORES, small_decoder, write_run
-from training.encoders import Encoder, load_encoder
+from training.models.encoders import Encoder, load_encoder
 
 CALIBRATED = {"threshold": 0.65, "intercept": 3.0, "mean": 1.5}
 

@@ -10,7 +10,7 @@ import torch
 
 from export.decoder_int8 import quantise_step
 from export.fused_steps import fused_steps
-from training.model import CaptionDecoder, DecoderConfig
+from training.models.decoder import CaptionDecoder, DecoderConfig
 
 WORDS, UNITS = 61, 32
 

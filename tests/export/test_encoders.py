@@ -14,9 +14,9 @@ from export.encoder import encoder_graph
 from export.errors import ExportError
 from export.quantise import prepare, quantise
 from tests.export.runs import OPTIONS, WORDS, small_decoder
-from training.checkpoint import ENCODER, decoder_tensors, describe_run, save_tensors, write_json
-from training.encoders import load_encoder
-from training.finetune import FineTuned, split
+from training.models.checkpoint import ENCODER, decoder_tensors, describe_run, save_tensors, write_json
+from training.models.encoders import load_encoder
+from training.models.finetune import FineTuned, split
 
 NAME = "test_efficientnet"
 JOINED = "test_byobnet+test_efficientnet"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.fused_steps import TABLE_BYTES, fused_steps
-from training.model import CaptionDecoder, DecoderConfig
+from training.models.decoder import CaptionDecoder, DecoderConfig
 
 WORDS, UNITS = 150, 12  # words in three blocks of sample_step, the last one not full
 Sessions = dict[str, ort.InferenceSession]

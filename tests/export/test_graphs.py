@@ -15,8 +15,8 @@ from engine.bundle import GRAPHS, Bundle
 from export.decode import OnnxDecoder, TorchDecoder
 from export.graphs import OPSET
 from export.weights import ALIGNMENT, share_weights
-from training.encoders import load_encoder
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
+from training.models.encoders import load_encoder
 
 FUSED = ("search_step", "greedy_step", "sample_step")
 DECODER_GRAPHS = ("decoder_init", "decoder_step", *FUSED)

@@ -17,7 +17,7 @@ from export.errors import ExportError, ParityError
 from export.pictures import draw_pictures, find_pictures
 from export.verify import Check, table
 from tests.export.runs import WORDS
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
 
 LONGEST = 12  # as OPTIONS says
 

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from training import scst, train
-from training.checkpoint import CheckpointError
 from training.command import read_options
 from training.distributed import Processes, processes
 from training.loop import Loop, TrainingError
-from training.model import CaptionDecoder
+from training.models.checkpoint import CheckpointError
+from training.models.decoder import CaptionDecoder
 from training.options import ScstOptions, TrainingOptions
 from training.sampler import Sampler
 

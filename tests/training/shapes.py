@@ -11,7 +11,7 @@ from training.data.batches import CaptionTable
 from training.data.examples import Example
 from training.data.features import FeatureStore
 from training.distributed import Processes
-from training.model import CaptionDecoder
+from training.models.decoder import CaptionDecoder
 from training.options import TrainingOptions
 from training.trainer import Trainer
 

@@ -9,8 +9,8 @@ import pytest
 
 from training import compare_encoders
 from training.compare_encoders import Cost, main, table
-from training.compiled import trace
-from training.encoders import load_encoder
+from training.models.compiled import trace
+from training.models.encoders import load_encoder
 
 
 def test_the_table_holds_what_was_measured_and_the_scores_that_there_are() -> None:

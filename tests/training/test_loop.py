@@ -11,9 +11,9 @@ import torch
 
 from tests.training.shapes import ALONE, VOCABULARY, make_options, make_table, make_trainer
 from training import precision
-from training.checkpoint import load_tensors
 from training.data.batches import Batch
 from training.distributed import Processes
+from training.models.checkpoint import load_tensors
 from training.options import TrainingOptions
 from training.trainer import Trainer
 

@@ -31,11 +31,11 @@ from export import measure, to_onnx, verify
 from tests.drawn import write_drawn_data
 from tests.training import small_recipe
 from training import calibrate, compare_scores, evaluate_options, scst, train
-from training.checkpoint import load_tensors
 from training.command import read_options
 from training.data.batches import CaptionTable
 from training.data.examples import Example
 from training.data.features import FeatureStore
+from training.models.checkpoint import load_tensors
 from training.options import ScstOptions, TrainingOptions
 from training.recipes import coco2014, command, flickr8k, stages
 from training.recipes.curves import draw_stages

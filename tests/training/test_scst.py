@@ -18,14 +18,14 @@ from engine.vocabulary import Vocabulary
 from tests.training.shapes import ALONE, VOCABULARY, draw_data, make_store, make_table
 from training import scst
 from training import train as cross_entropy
-from training.checkpoint import load_checkpoint, load_tensors
 from training.data.batches import CaptionTable
 from training.data.examples import Example
 from training.data.features import FeatureStore
 from training.data.views import training_views
 from training.distributed import Processes
 from training.loop import TrainingError
-from training.model import CaptionDecoder, DecoderConfig
+from training.models.checkpoint import load_checkpoint, load_tensors
+from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.options import ScstOptions
 from training.sampler import Sampler, draw
 from training.selfcritic import RewardEpoch, SelfCritic

@@ -23,13 +23,13 @@ from tests.training.shapes import (
     make_trainer,
 )
 from training import material, train
-from training.checkpoint import load_checkpoint, load_tensors
 from training.data.batches import CaptionTable
 from training.data.examples import DataError
 from training.data.features import FeatureStore
 from training.distributed import Processes
-from training.encoders import Encoder
 from training.loop import TrainingError
+from training.models.checkpoint import load_checkpoint, load_tensors
+from training.models.encoders import Encoder
 from training.report import greedy_captions, predictions_table
 from training.train import main
 from training.trainer import Epoch, Trainer

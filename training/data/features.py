@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 from engine.errors import ImageError
 from engine.manifest import ImageSpec
-from training.compiled import Function, compiled, eager
 from training.data.examples import Dataset
 from training.data.views import View
-from training.encoders import Encoder, EncoderError
+from training.models.compiled import Function, compiled, eager
+from training.models.encoders import Encoder, EncoderError
 
 FORMAT_VERSION = 1
 MATRIX, INDEX, PROGRESS, LOCK = "features.npy", "index.json", "progress.json", ".lock"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.checkpoint import write_atomically, write_json
 from training.data.datasets import DataError
-from training.encoder_weights import EncoderError
+from training.models.checkpoint import write_atomically, write_json
+from training.models.encoder_weights import EncoderError
 from training.outcome import outcome
 from training.recipes import recipe, record
 from training.recipes.curves import PANELS, draw_stages

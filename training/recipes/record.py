@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.machine import processor
 from training.data.datasets import SPLITS, open_dataset
-from training.encoder_weights import read_weights
+from training.models.encoder_weights import read_weights
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pycocoevalcap", "timm", "torch", "torchvision")
 

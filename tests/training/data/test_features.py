@@ -19,7 +19,7 @@ from engine.manifest import ImageSpec
 from training.data.datasets import DataError, DataReport, Example
 from training.data.features import FeatureStore, compute_features
 from training.data.views import View
-from training.encoders import Encoder, EncoderError
+from training.models.encoders import Encoder, EncoderError
 
 IMAGE = ImageSpec(6, 8, (127.0, 120.0, 110.0), (64.0, 60.0, 50.0))
 COUNT = 11

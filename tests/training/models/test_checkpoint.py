@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from engine.vocabulary import Vocabulary
-from training import checkpoint
-from training.checkpoint import CheckpointError, load_checkpoint
-from training.model import CaptionDecoder, DecoderConfig
+from training.models import checkpoint
+from training.models.checkpoint import CheckpointError, load_checkpoint
+from training.models.decoder import CaptionDecoder, DecoderConfig
 
 WORDS = Vocabulary.build(["a red circle", "a blue square"], min_count=1)
 SIZES = DecoderConfig(6, len(WORDS), WORDS.pad_id, bottleneck=3, units=4, embedding=5, logit_hidden=5)

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.images import load_pixels
-from training import encoders
-from training.encoder_weights import lite_pretrained
-from training.encoders import EncoderError, load_encoder
+from training.models import encoders
+from training.models.encoder_weights import lite_pretrained
+from training.models.encoders import EncoderError, load_encoder
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = Path(__file__).parents[3] / "samples"
 LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 # ImageNet indices: tabby, tiger cat and Egyptian cat; espresso; missile, projectile and drilling platform (a rocket
 # on its launch pad looks like one).

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.training.data.test_features import IMAGE, Drawings, files, make, run
-from training import compiled as compiling
-from training.compiled import compiled, eager
 from training.data import features
 from training.data.features import compute_features
-from training.encoders import load_encoder
-from training.finetune import split
+from training.models import compiled as compiling
+from training.models.compiled import compiled, eager
+from training.models.encoders import load_encoder
+from training.models.finetune import split
 
 CPU = torch.device("cpu")
 

@@ -19,11 +19,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from engine.vocabulary import Vocabulary
-from training.model import CaptionDecoder, DecoderConfig
+from training.models.decoder import CaptionDecoder, DecoderConfig
 
 CONFIG, VOCABULARY, BEST, LAST = "config.json", "vocabulary.json", "best.safetensors", "last.safetensors"
 ENCODER = "encoder.safetensors"
-TAIL = "decoder.tail."  # an encoder's part that learns, see training.finetune
+TAIL = "decoder.tail."  # an encoder's part that learns, see training.models.finetune
 FORMAT = 1
 
 

@@ -12,9 +12,9 @@ import torch
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
-from training import checkpoint
-from training.encoders import Encoder, EncoderError, fingerprint
-from training.model import CaptionDecoder, DecoderConfig
+from training.models import checkpoint
+from training.models.decoder import CaptionDecoder, DecoderConfig
+from training.models.encoders import Encoder, EncoderError, fingerprint
 
 ALL = "all"
 PARTS = 3

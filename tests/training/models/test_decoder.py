@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.model import CaptionDecoder, DecoderConfig
+from training.models.decoder import CaptionDecoder, DecoderConfig
 
 SMALL = DecoderConfig(9, 23, pad_id=2, bottleneck=5, units=12, embedding=7, logit_hidden=7)
 

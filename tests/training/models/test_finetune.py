@@ -11,15 +11,16 @@ import torch
 from torch import nn
 
 from tests.training.shapes import ALONE, draw_data, make_table
-from training import checkpoint, scst
-from training.checkpoint import CheckpointError, load_checkpoint, load_tensors
+from training import scst
 from training.data.batches import CaptionTable
 from training.data.datasets import open_dataset
 from training.data.features import compute_features
-from training.encoder_weights import read_weights
-from training.encoders import Encoder, EncoderError, load_encoder
-from training.finetune import FineTuned, split
-from training.model import CaptionDecoder, DecoderConfig
+from training.models import checkpoint
+from training.models.checkpoint import CheckpointError, load_checkpoint, load_tensors
+from training.models.decoder import CaptionDecoder, DecoderConfig
+from training.models.encoder_weights import read_weights
+from training.models.encoders import Encoder, EncoderError, load_encoder
+from training.models.finetune import FineTuned, split
 from training.options import ScstOptions, TrainingOptions
 from training.selfcritic import SelfCritic
 from training.train import main
