@@ -7,8 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.selfcritic import RewardEpoch
-from training.trainer import Epoch
+from training.loops.cross_entropy import Epoch
+from training.loops.self_critical import RewardEpoch
 
 
 def draw_curves(history: Sequence[Epoch]) -> bytes:

@@ -13,9 +13,9 @@ import torch
 from engine.vocabulary import Vocabulary
 from training.data.batches import CaptionTable
 from training.data.datasets import DataError
-from training.distributed import DeviceError, Processes, processes
-from training.loop import TrainingError
-from training.material import Material
+from training.loops.distributed import DeviceError, Processes, processes
+from training.loops.loop import TrainingError
+from training.loops.run_data import Material
 from training.models import checkpoint
 from training.models.checkpoint import CheckpointError, write_json
 from training.models.encoders import EncoderError

@@ -27,13 +27,13 @@ from training.command import (
     make_tables,
     read_options,
 )
-from training.distributed import Processes
-from training.material import Source, prepare
+from training.loops.distributed import Processes
+from training.loops.run_data import Source, prepare
+from training.loops.self_critical import RewardEpoch, SelfCritic
 from training.models import checkpoint
 from training.models.checkpoint import Checkpoint, CheckpointError, write_atomically, write_json
 from training.options import ScstOptions, TrainingOptions
 from training.report import greedy_captions, spread
-from training.selfcritic import RewardEpoch, SelfCritic
 
 SHOWN = 3  # photographs whose captions are printed after an epoch
 

@@ -29,13 +29,13 @@ from training.command import (
     read_options,
 )
 from training.data.datasets import Dataset
-from training.distributed import Processes
-from training.material import Source, prepare
+from training.loops.cross_entropy import Epoch, Trainer
+from training.loops.distributed import Processes
+from training.loops.run_data import Source, prepare
 from training.models import checkpoint
 from training.models.checkpoint import write_atomically, write_json
 from training.options import TrainingOptions
 from training.report import greedy_captions, predictions_table, spread, write_report
-from training.trainer import Epoch, Trainer
 
 REPORT = "report.html"
 

@@ -22,12 +22,12 @@ from torch import Tensor
 
 from training import scst, train
 from training.command import read_options
-from training.distributed import Processes, processes
-from training.loop import Loop, TrainingError
+from training.loops.distributed import Processes, processes
+from training.loops.loop import Loop, TrainingError
+from training.loops.sampler import Sampler
 from training.models.checkpoint import CheckpointError
 from training.models.decoder import CaptionDecoder
 from training.options import ScstOptions, TrainingOptions
-from training.sampler import Sampler
 
 SMALL = "--device cpu --threads 1 --max-words 5 --epochs 2 --patience 0 --learning-rate 0.003"
 SIZES = (
@@ -105,7 +105,7 @@ def work(folder: Path, together: Processes) -> None:
     with patch.object(Loop, "train", watched), charts:
         for name, line in RUNS.items():
             sampler = Sampler if name in SAMPLED else Foretold
-            with patch("training.selfcritic.Sampler", sampler):
+            with patch("training.loops.self_critical.Sampler", sampler):
                 run(folder, name, line.replace("--from ", "--from 1/"), together)
         for more in ("--epochs 1", "--resume"):
             run(folder, "resumed", f"{RUNS['captions']} {more}", together)

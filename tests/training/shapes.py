@@ -10,10 +10,10 @@ from engine.vocabulary import Vocabulary
 from training.data.batches import CaptionTable
 from training.data.examples import Example
 from training.data.features import FeatureStore
-from training.distributed import Processes
+from training.loops.cross_entropy import Trainer
+from training.loops.distributed import Processes
 from training.models.decoder import CaptionDecoder
 from training.options import TrainingOptions
-from training.trainer import Trainer
 
 COLOURS = ("red", "green", "blue", "yellow")
 SHAPES = ("circle", "square")

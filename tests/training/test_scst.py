@@ -22,13 +22,13 @@ from training.data.batches import CaptionTable
 from training.data.examples import Example
 from training.data.features import FeatureStore
 from training.data.views import training_views
-from training.distributed import Processes
-from training.loop import TrainingError
+from training.loops.distributed import Processes
+from training.loops.loop import TrainingError
+from training.loops.sampler import Sampler, draw
+from training.loops.self_critical import RewardEpoch, SelfCritic
 from training.models.checkpoint import load_checkpoint, load_tensors
 from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.options import ScstOptions
-from training.sampler import Sampler, draw
-from training.selfcritic import RewardEpoch, SelfCritic
 
 SHORT = Vocabulary.build(["a b"], min_count=1)
 NEVER = [SHORT.pad_id, SHORT.unk_id, SHORT.start_id]

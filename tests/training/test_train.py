@@ -22,17 +22,18 @@ from tests.training.shapes import (
     make_table,
     make_trainer,
 )
-from training import material, train
+from training import train
 from training.data.batches import CaptionTable
 from training.data.examples import DataError
 from training.data.features import FeatureStore
-from training.distributed import Processes
-from training.loop import TrainingError
+from training.loops import run_data
+from training.loops.cross_entropy import Epoch, Trainer
+from training.loops.distributed import Processes
+from training.loops.loop import TrainingError
 from training.models.checkpoint import load_checkpoint, load_tensors
 from training.models.encoders import Encoder
 from training.report import greedy_captions, predictions_table
 from training.train import main
-from training.trainer import Epoch, Trainer
 
 
 def run(trainer: Trainer, folder: Path) -> Trainer:
@@ -339,9 +340,9 @@ def test_the_encoder_computes_where_the_decoder_trains(
         seen.extend(tensor.device.type for tensor in (encoder.mean, *encoder.parameters()))
         return make_store(1)
 
-    monkeypatch.setattr(material, "compute_features", compute)
+    monkeypatch.setattr(run_data, "compute_features", compute)
     options = make_options(encoder="test_vit", encoder_weights="random")
-    material.prepare(material.Source(data, tmp_path), options, Processes(0, 1, torch.device("meta")))
+    run_data.prepare(run_data.Source(data, tmp_path), options, Processes(0, 1, torch.device("meta")))
     assert set(seen) == {"meta"}
 
 
@@ -354,11 +355,11 @@ def test_each_list_of_images_has_its_own_features_folder(
         folders.append(folder)
         return make_store(1)
 
-    monkeypatch.setattr(material, "compute_features", compute)
+    monkeypatch.setattr(run_data, "compute_features", compute)
     other = draw_data(tmp_path / "other", train=12, validation=8)
     for place in (data, data, other):
         options = make_options(encoder="test_vit", encoder_weights="random")
-        material.prepare(material.Source(place, tmp_path), options, ALONE)
+        run_data.prepare(run_data.Source(place, tmp_path), options, ALONE)
     assert folders[:2] == folders[2:4]
     assert len(set(folders)) == 4
 

@@ -15,6 +15,8 @@ from training import scst
 from training.data.batches import CaptionTable
 from training.data.datasets import open_dataset
 from training.data.features import compute_features
+from training.loops.cross_entropy import Trainer
+from training.loops.self_critical import SelfCritic
 from training.models import checkpoint
 from training.models.checkpoint import CheckpointError, load_checkpoint, load_tensors
 from training.models.decoder import CaptionDecoder, DecoderConfig
@@ -22,9 +24,7 @@ from training.models.encoder_weights import read_weights
 from training.models.encoders import Encoder, EncoderError, load_encoder
 from training.models.finetune import FineTuned, split
 from training.options import ScstOptions, TrainingOptions
-from training.selfcritic import SelfCritic
 from training.train import main
-from training.trainer import Trainer
 
 NAME = "test_efficientnet"
 BLOCKS = 5

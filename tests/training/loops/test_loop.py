@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.training.shapes import ALONE, VOCABULARY, make_options, make_table, make_trainer
-from training import precision
 from training.data.batches import Batch
-from training.distributed import Processes
+from training.loops import precision
+from training.loops.cross_entropy import Trainer
+from training.loops.distributed import Processes
 from training.models.checkpoint import load_tensors
 from training.options import TrainingOptions
-from training.trainer import Trainer
 
 
 def drawn(bucket: int, batches: int = 24, batch_size: int = 5, seed: int = 0) -> list[Batch]:

@@ -16,7 +16,7 @@ from training.data.datasets import Dataset, open_dataset
 from training.data.features import FeatureStore, compute_features
 from training.data.photographs import Photographs
 from training.data.views import View, training_views
-from training.distributed import Processes
+from training.loops.distributed import Processes
 from training.models import checkpoint
 from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.models.encoders import Encoder, load_encoder

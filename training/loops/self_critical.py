@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.data.batches import Batch, CaptionTable
-from training.distributed import Processes
-from training.loop import Loop, Record, TrainingError, Watcher, check_shared
+from training.loops.distributed import Processes
+from training.loops.loop import Loop, Record, TrainingError, Watcher, check_shared
+from training.loops.reward import Judge, Lexicon
+from training.loops.sampler import Sampler
 from training.models.decoder import CaptionDecoder
 from training.models.finetune import FineTuned
 from training.options import ScstOptions
-from training.reward import Judge, Lexicon
-from training.sampler import Sampler
 
 Reward = Callable[[np.ndarray, Tensor], np.ndarray]
 """Scores sentences, int64 (rows, longest), as many for each of some images, int64 (images,)."""

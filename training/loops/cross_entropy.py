@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.data.batches import Batch, CaptionTable
-from training.distributed import Processes
-from training.loop import Loop, Record, TrainingError, Watcher, check_shared
+from training.loops.distributed import Processes
+from training.loops.loop import Loop, Record, TrainingError, Watcher, check_shared
+from training.loops.sampler import draw
 from training.models.decoder import CaptionDecoder
 from training.options import TrainingOptions
-from training.sampler import draw
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from training.distributed import Processes
+from training.loops.distributed import Processes
 
 BFLOAT16, FLOAT32 = "bfloat16", "float32"
 

@@ -9,8 +9,8 @@ from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 from engine.vocabulary import Vocabulary, pad_matrix
-from training import reward
-from training.reward import Judge, Lexicon
+from training.loops import reward
+from training.loops.reward import Judge, Lexicon
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 VOCABULARY = Vocabulary.build([" ".join(WORDS[:6])], min_count=1)  # g and h are words that it lacks

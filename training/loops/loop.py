@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from training.distributed import Processes
+from training.loops.distributed import Processes
+from training.loops.precision import BFLOAT16, agreed
 from training.models import checkpoint
 from training.models.decoder import CaptionDecoder
 from training.models.finetune import FineTuned
 from training.options import LoopOptions
-from training.precision import BFLOAT16, agreed
 
 
 class TrainingError(RuntimeError):

@@ -12,12 +12,12 @@ import torch
 
 from tests.training.ranks import REFUSED, RUNS, SAMPLED
 from tests.training.shapes import draw_data, make_options, make_table, make_trainer
-from training.distributed import Processes, processes
-from training.loop import TrainingError
+from training.loops.distributed import Processes, processes
+from training.loops.loop import TrainingError
 from training.models.checkpoint import load_tensors
 from training.train import main
 
-CPU, ROOT = torch.device("cpu"), Path(__file__).parents[2]
+CPU, ROOT = torch.device("cpu"), Path(__file__).parents[3]
 ALIKE = sorted(RUNS.keys() - set(SAMPLED))
 
 

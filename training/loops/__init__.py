@@ -1,0 +1,1 @@
+"""Training loops: cross-entropy and self-critical, on one process or several."""
