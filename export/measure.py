@@ -19,7 +19,7 @@ from engine.runtime.providers import available_providers
 from export.errors import ExportError
 from training.data.datasets import DataError, Dataset, open_dataset
 from training.evaluate import evaluate
-from training.metrics import MetricsError
+from training.metrics.scores import MetricsError
 
 SPEED_IMAGES = 64
 ROUNDS = 5

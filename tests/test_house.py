@@ -36,7 +36,7 @@ ALLOWED = {
         "engine",
         "training.data.datasets",
         "training.evaluate",
-        "training.metrics",
+        "training.metrics.scores",
     },  # what a precision is worth
     "serving": {"engine"},
     "examples": {"engine"},

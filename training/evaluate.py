@@ -20,13 +20,13 @@ from engine.manifest import Defaults
 from engine.options import Decoding
 from training.data.datasets import DataError, Dataset, open_dataset
 from training.evaluate_options import read_arguments
-from training.metrics import MetricsError, Scores, score_captions
+from training.metrics.quality import assess
+from training.metrics.results import read_results, write_results
+from training.metrics.scores import MetricsError, Scores, score_captions
+from training.metrics.spice import find_jars
 from training.models.checkpoint import write_atomically, write_json
 from training.outcome import outcome
-from training.quality import assess
 from training.quality_report import Page, choose, write_page
-from training.results import read_results, write_results
-from training.spice import find_jars
 
 ALTERNATIVES = 4  # other sentences on the page, for each photograph
 
@@ -129,8 +129,8 @@ def evaluate(
 ) -> Evaluation:
     """Captions the first `limit` images (None: all) and scores them; broken ones go to the data set's report.
 
-    `jars` as of training.metrics. Raises MetricsError when no image can be read, and DataError for a broken one when
-    the report is strict.
+    `jars` as of training.metrics.scores. Raises MetricsError when no image can be read, and DataError for a broken one
+    when the report is strict.
     """
     examples = dataset.examples[:limit]
     unreadable: dict[str, str] = {}

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.bootstrap import RESAMPLES
+from training.metrics.bootstrap import RESAMPLES
+from training.metrics.spice import VARIABLE
 from training.output_files import check_outputs
-from training.spice import VARIABLE
 
 ENGINE = {"provider": "auto", "precision": "auto", "batch_size": 32}  # where nothing is said
 

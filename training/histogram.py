@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.tallies import Rows
+from training.metrics.counts import Rows
 
 WIDTH, HEIGHT, BINS = 960, 220, 40
 LEFT, RIGHT, FLOOR = 10, WIDTH - 10, HEIGHT - 30

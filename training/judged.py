@@ -14,7 +14,7 @@ from engine import Beam, Captioner, Greedy, ImageError, Sample
 from engine.confidence import FEATURES
 from engine.options import Decoding
 from training.data.datasets import Dataset
-from training.tokens import Tokeniser, Tokens
+from training.metrics.tokens import Tokeniser, Tokens
 
 WAYS: dict[str, Decoding] = {
     "beam": Beam(),

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.vocabulary import split
 from training.histogram import histogram
-from training.quality import Quality
+from training.metrics.quality import Quality
 from training.report_style import STYLE
 from training.thumbnails import picture
 

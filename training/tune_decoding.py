@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from engine import Beam, Captioner, EngineError, ImageError, OptionsError
 from engine.vocabulary import split
-from training.caption_statistics import repeats
 from training.data.datasets import DataError, Dataset, open_dataset
-from training.java import MetricsError, package
+from training.metrics.caption_statistics import repeats
+from training.metrics.java import MetricsError, package
+from training.metrics.tokens import Tokeniser, Tokens, find_tokeniser
 from training.models.checkpoint import write_json
 from training.outcome import outcome
 from training.output_files import check_outputs
-from training.tokens import Tokeniser, Tokens, find_tokeniser
 
 T = TypeVar("T", int, float)
 SEEN, ENDING = 500, 0.002
@@ -35,8 +35,8 @@ MARGIN = 0.002
 class Setting:
     """One point of the grid, and what its captions are worth.
 
-    cider and bleu_4 as training.metrics has them, words the mean length. open and repeating are the shares of captions
-    that end in a bad ending, and that hold some three words twice.
+    cider and bleu_4 as training.metrics.scores has them, words the mean length. open and repeating are the shares of
+    captions that end in a bad ending, and that hold some three words twice.
     """
 
     beam_size: int

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tests.training.scored import make_captions
-from training.bootstrap import compare
 from training.compare_scores import main
-from training.metrics import score_captions
-from training.quality import assess
-from training.score_file import counts_record, in_order_of, read_scores
-from training.tallies import Tallies
+from training.metrics.bootstrap import compare
+from training.metrics.counts import Tallies
+from training.metrics.quality import assess
+from training.metrics.score_file import counts_record, in_order_of, read_scores
+from training.metrics.scores import score_captions
 
 
 @pytest.fixture(autouse=True)

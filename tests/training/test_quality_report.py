@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.training.scored import make_captions
 from training.histogram import histogram
-from training.metrics import score_captions
-from training.quality import Quality, assess
+from training.metrics.quality import Quality, assess
+from training.metrics.scores import score_captions
 from training.quality_report import Page, choose, write_page
 
 PHOTOGRAPH = BytesIO()

@@ -8,7 +8,7 @@ import pytest
 
 from engine import Captioner
 from training.data.datasets import open_dataset
-from training.metrics import score_captions
+from training.metrics.scores import score_captions
 from training.tune_decoding import Setting, find_bad_endings, main, recommend, settings
 
 ENDINGS = ("a", "the")

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 from engine.manifest import Defaults
-from training.caption_statistics import BAD_ENDINGS
+from training.metrics.caption_statistics import BAD_ENDINGS
 from training.options import ScstOptions, TrainingOptions
 from training.recipes.command import main
 from training.recipes.recipe import Recipe

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from training.java import MetricsError
-from training.tallies import BLEU_COLUMNS, BLEU_NAMES, METEOR_COLUMNS, Rows, Tallies
+from training.metrics.counts import BLEU_COLUMNS, BLEU_NAMES, METEOR_COLUMNS, Rows, Tallies
+from training.metrics.java import MetricsError
 
 
 @dataclass(frozen=True, slots=True)

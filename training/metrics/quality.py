@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from training.bootstrap import LEVEL, RESAMPLES, Interval, confidence_intervals
-from training.caption_statistics import Statistics, describe
-from training.metrics import Scores
-from training.score_file import counts_record
+from training.metrics.bootstrap import LEVEL, RESAMPLES, Interval, confidence_intervals
+from training.metrics.caption_statistics import Statistics, describe
+from training.metrics.score_file import counts_record
+from training.metrics.scores import Scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import pytest
 
 from training.data.datasets import DataReport
 from training.data.examples import Example
-from training.java import MetricsError
-from training.results import image_id, read_results, write_results
+from training.metrics.java import MetricsError
+from training.metrics.results import image_id, read_results, write_results
 
 COCO = ("COCO_val2014_000000391895.jpg", "COCO_val2014_000000000042.jpg")
 FLICKR = ("1000268201_693b08cb0e.jpg", "42.jpg")

@@ -70,7 +70,7 @@ def bleu_scores(sums: Rows) -> Rows:
 
 
 def meteor_scores(sums: Rows) -> Rows:
-    """Returns METEOR of summed rows, as training.meteor makes them: (sets, 23) -> (sets,)."""
+    """Returns METEOR of summed rows, as training.metrics.meteor makes them: (sets, 23) -> (sets,)."""
     said, meant, said_function, meant_function = (sums[..., column] for column in range(4))
     stages = sums[..., 4:20].reshape(*sums.shape[:-1], 4, 4)  # (sets, stage, content and function of said and meant)
     chunks, said_words, meant_words = (sums[..., column] for column in range(20, 23))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.caption_statistics import describe
+from training.metrics.caption_statistics import describe
 
 CAPTIONS = [
     "a dog runs",

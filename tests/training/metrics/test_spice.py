@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from training import spice
-from training.java import MetricsError, package
-from training.spice import JARS, find_jars, spice_scores
+from training.metrics import spice
+from training.metrics.java import MetricsError, package
+from training.metrics.spice import JARS, find_jars, spice_scores
 
 PARSER = """
 package edu.anu.spice;

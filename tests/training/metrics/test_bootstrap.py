@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.training.scored import make_captions
-from training.bootstrap import Interval, compare, confidence_intervals
-from training.java import MetricsError
-from training.metrics import score_captions
-from training.tallies import Tallies
+from training.metrics.bootstrap import Interval, compare, confidence_intervals
+from training.metrics.counts import Tallies
+from training.metrics.java import MetricsError
+from training.metrics.scores import score_captions
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,7 @@ def test_a_higher_level_is_wider_and_a_seed_decides() -> None:
 def test_many_images_are_resampled_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     tallies = make_tallies(30)
     whole = confidence_intervals(tallies)
-    monkeypatch.setattr("training.bootstrap.BLOCK", 70)
+    monkeypatch.setattr("training.metrics.bootstrap.BLOCK", 70)
     for metric, interval in confidence_intervals(tallies).items():
         width = whole[metric].high - whole[metric].low
         assert (interval.low, interval.high) == pytest.approx((whole[metric].low, whole[metric].high), abs=width / 20)

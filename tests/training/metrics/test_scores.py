@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tests.training.scored import make_captions
-from training import java, metrics, tokens
-from training.metrics import PTB, SIMPLE, MetricsError, Scores, score_captions
-from training.tallies import METRICS, meteor_scores
-from training.tokens import Tokens, split_ptb, split_simply
+from training.metrics import java, tokens
+from training.metrics import scores as scoring
+from training.metrics.counts import METRICS, meteor_scores
+from training.metrics.scores import PTB, SIMPLE, MetricsError, Scores, score_captions
+from training.metrics.tokens import Tokens, split_ptb, split_simply
 
 HAS_JAVA = shutil.which("java") is not None
 REFERENCES = {
@@ -213,9 +214,9 @@ def test_a_metric_that_fails_is_left_out_and_said(program: str, monkeypatch: pyt
 
     monkeypatch.setattr(tokens, "find_java", lambda: "java")
     monkeypatch.setattr(tokens, "split_ptb", lambda _, sentences: split_simply(sentences))
-    monkeypatch.setattr(metrics, "meteor_rows", lambda *_: np.ones((3, 23)))
-    monkeypatch.setattr(metrics, "spice_scores", lambda *_: np.ones(3))
-    monkeypatch.setattr(metrics, program, fail)
+    monkeypatch.setattr(scoring, "meteor_rows", lambda *_: np.ones((3, 23)))
+    monkeypatch.setattr(scoring, "spice_scores", lambda *_: np.ones(3))
+    monkeypatch.setattr(scoring, program, fail)
     scores = score_captions(REFERENCES, IDENTICAL, jars=Path("jars"))
     name = {"meteor_rows": "METEOR", "spice_scores": "SPICE"}[program]
     assert list(scores.values) == [metric for metric in METRICS if metric != name]
@@ -224,7 +225,7 @@ def test_a_metric_that_fails_is_left_out_and_said(program: str, monkeypatch: pyt
 
 @pytest.mark.parametrize("printed", ["1 2 3", "no numbers", " ".join(["nan"] * 23)])
 def test_meteor_that_prints_something_else_is_an_error(printed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training import meteor
+    from training.metrics import meteor
 
     monkeypatch.setattr(meteor, "run", lambda *_: [printed] * 3)
     said = split_simply(REFERENCES)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from training.java import MetricsError, package, run
-from training.tallies import METEOR_COLUMNS, Rows
-from training.tokens import Tokens
+from training.metrics.counts import METEOR_COLUMNS, Rows
+from training.metrics.java import MetricsError, package, run
+from training.metrics.tokens import Tokens
 
 SECONDS = 1800
 CHUNKS = 20  # the column that holds them

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.java import MetricsError
-from training.tallies import Rows, Tallies
+from training.metrics.counts import Rows, Tallies
+from training.metrics.java import MetricsError
 
 RESAMPLES, LEVEL = 10_000, 0.95
 BLOCK = 4_000_000  # weights at once

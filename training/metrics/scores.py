@@ -1,6 +1,6 @@
 """Scores of captions against references as the field computes them: BLEU, METEOR, ROUGE-L, CIDEr and SPICE.
 
-The figures are pycocoevalcap's. Knows no images and no models; resampling is in training.bootstrap.
+The figures are pycocoevalcap's. Knows no images and no models; resampling is in training.metrics.bootstrap.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from training.java import MetricsError, package
-from training.meteor import meteor_rows
-from training.spice import WHERE, spice_scores
-from training.tallies import Rows, Tallies
-from training.tokens import PTB, SIMPLE, Tokens, find_tokeniser
+from training.metrics.counts import Rows, Tallies
+from training.metrics.java import MetricsError, package
+from training.metrics.meteor import meteor_rows
+from training.metrics.spice import WHERE, spice_scores
+from training.metrics.tokens import PTB, SIMPLE, Tokens, find_tokeniser
 
 __all__ = ["PTB", "SIMPLE", "MetricsError", "Scores", "score_captions"]
 
@@ -58,7 +58,7 @@ def score_captions(
     """Scores one candidate for each image against its references. Raises MetricsError.
 
     Without Java the sentences are split by this project's own rule and METEOR and SPICE are left out; the scores say
-    so. `jars` is the folder of CoreNLP that SPICE needs (training.spice.find_jars); None leaves SPICE out.
+    so. `jars` is the folder of CoreNLP that SPICE needs (training.metrics.spice.find_jars); None leaves SPICE out.
     """
     if references.keys() != candidates.keys():
         odd = sorted(references.keys() ^ candidates.keys())

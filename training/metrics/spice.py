@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training.java import MetricsError, package, run
-from training.tallies import Rows
-from training.tokens import Tokens
+from training.metrics.counts import Rows
+from training.metrics.java import MetricsError, package, run
+from training.metrics.tokens import Tokens
 
 JARS = "stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar"
 VARIABLE = "CORENLP_HOME"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from training.data.datasets import Dataset
-from training.java import MetricsError
+from training.metrics.java import MetricsError
 from training.models.checkpoint import write_json
 
 COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})\.jpe?g")
