@@ -18,7 +18,7 @@ ALLOWED = {
     "training/evaluate.py": {"engine"},  # it measures the engine
     "training/tune_decoding.py": {"engine"},  # so do these
     "training/calibrate.py": {"engine"},
-    "training/judged.py": {"engine"},
+    "training/confidence/scored_captions.py": {"engine"},
     "training/recipes/record.py": {"engine.machine"},  # which processor a recipe ran on
     "export": {
         "training.models.decoder",

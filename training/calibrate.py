@@ -15,15 +15,15 @@ import numpy as np
 
 from engine import Captioner, EngineError
 from engine.confidence import FEATURES
+from training.confidence.logistic import PENALTY, Logistic, fit, fit_folds, folds_of, held_out
+from training.confidence.reliability import Reliability, measure
+from training.confidence.scored_captions import CalibrationError, Judged, human_ciders, judge
 from training.data.datasets import DataError, open_dataset
-from training.judged import CalibrationError, Judged, human_ciders, judge
-from training.logistic import PENALTY, Logistic, fit, fit_folds, folds_of, held_out
 from training.metrics.java import MetricsError, package
 from training.metrics.tokens import find_tokeniser
 from training.models.checkpoint import write_atomically, write_json
 from training.outcome import outcome
 from training.output_files import check_outputs
-from training.reliability import Reliability, measure
 
 DEFAULT_FEATURES = ("per_root_length",)
 OTHER_FEATURES = (

@@ -1,4 +1,4 @@
-"""The reliability plot as a picture. Knows only what training.reliability measured."""
+"""The reliability plot as a picture. Knows only what training.confidence.reliability measured."""
 
 from io import BytesIO
 from typing import Any
@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from training.reliability import Reliability
+from training.confidence.reliability import Reliability
 
 BLUE, ORANGE, GREY = "tab:blue", "tab:orange", "0.45"
 

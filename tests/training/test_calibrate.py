@@ -13,9 +13,10 @@ from engine import Beam, Caption, Greedy, Hypothesis, ImageError, Sample
 from engine.confidence import confidence, confidence_faults
 from engine.options import Decoding
 from tests.training.shapes import captions, draw_data
-from training import calibrate, judged, reliability
+from training import calibrate
 from training.calibrate import main
-from training.judged import ciders, human_ciders
+from training.confidence import reliability, scored_captions
+from training.confidence.scored_captions import ciders, human_ciders
 
 IMAGES = 160
 TRUTH = {"intercept": 3.0, "mean": 2.0}
@@ -172,7 +173,7 @@ def test_an_interrupt_writes_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(judged, "ciders", interrupt)
+    monkeypatch.setattr(scored_captions, "ciders", interrupt)
     assert command() == 130
     assert capsys.readouterr().err.endswith("interrupted: nothing was written\n")
     assert not (tmp_path / "confidence.json").exists()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.logistic import PENALTY, Logistic, fit, fit_folds, folds_of, held_out
+from training.confidence.logistic import PENALTY, Logistic, fit, fit_folds, folds_of, held_out
 
 
 def made(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Logistic]:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from training import reliability
-from training.reliability import area, calibration_error, measure, rank_correlation, ranks, wilson
+from training.confidence import reliability
+from training.confidence.reliability import area, calibration_error, measure, rank_correlation, ranks, wilson
 from training.reliability_chart import draw_reliability
 
 THRESHOLD = 0.6
