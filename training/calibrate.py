@@ -98,7 +98,7 @@ def _run(given: argparse.Namespace) -> None:
     )
     print(f"written to {given.output}")
     if given.plot is not None:
-        from training.reliability_chart import draw_reliability  # matplotlib is needed only here
+        from training.reports.reliability_chart import draw_reliability  # matplotlib is needed only here
 
         title = f"{name}: confidence on {len(dataset.examples):,} images ({given.split}), cross-validated"
         write_atomically(given.plot, draw_reliability(title, threshold, calibration.found))

@@ -26,7 +26,7 @@ from training.metrics.scores import MetricsError, Scores, score_captions
 from training.metrics.spice import find_jars
 from training.models.checkpoint import write_atomically, write_json
 from training.outcome import outcome
-from training.quality_report import Page, choose, write_page
+from training.reports.quality_report import Page, choose, write_page
 
 ALTERNATIVES = 4  # other sentences on the page, for each photograph
 

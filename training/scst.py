@@ -12,7 +12,6 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from training.charts import draw_rewards
 from training.command import (
     CURVE,
     CURVES_LOG,
@@ -33,7 +32,8 @@ from training.loops.self_critical import RewardEpoch, SelfCritic
 from training.models import checkpoint
 from training.models.checkpoint import Checkpoint, CheckpointError, write_atomically, write_json
 from training.options import ScstOptions, TrainingOptions
-from training.report import greedy_captions, spread
+from training.reports.charts import draw_rewards
+from training.reports.training_report import greedy_captions, spread
 
 SHOWN = 3  # photographs whose captions are printed after an epoch
 

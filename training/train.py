@@ -13,7 +13,6 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from engine.vocabulary import Vocabulary
-from training.charts import draw_curves
 from training.command import (
     CURVE,
     CURVES_LOG,
@@ -35,7 +34,8 @@ from training.loops.run_data import Source, prepare
 from training.models import checkpoint
 from training.models.checkpoint import write_atomically, write_json
 from training.options import TrainingOptions
-from training.report import greedy_captions, predictions_table, spread, write_report
+from training.reports.charts import draw_curves
+from training.reports.training_report import greedy_captions, predictions_table, spread, write_report
 
 REPORT = "report.html"
 

@@ -101,7 +101,7 @@ def work(folder: Path, together: Processes) -> None:
         yield from original(self, output, *more)
         notes[output.name] = fingerprint(self.decoder)
 
-    charts = patch("training.charts._png", return_value=b"")  # two thirds of the time
+    charts = patch("training.reports.charts._png", return_value=b"")  # two thirds of the time
     with patch.object(Loop, "train", watched), charts:
         for name, line in RUNS.items():
             sampler = Sampler if name in SAMPLED else Foretold

@@ -32,7 +32,7 @@ from training.loops.distributed import Processes
 from training.loops.loop import TrainingError
 from training.models.checkpoint import load_checkpoint, load_tensors
 from training.models.encoders import Encoder
-from training.report import greedy_captions, predictions_table
+from training.reports.training_report import greedy_captions, predictions_table
 from training.train import main
 
 

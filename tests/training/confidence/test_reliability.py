@@ -7,7 +7,7 @@ import pytest
 
 from training.confidence import reliability
 from training.confidence.reliability import area, calibration_error, measure, rank_correlation, ranks, wilson
-from training.reliability_chart import draw_reliability
+from training.reports.reliability_chart import draw_reliability
 
 THRESHOLD = 0.6
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.training.scored import make_captions
-from training.histogram import histogram
 from training.metrics.quality import Quality, assess
 from training.metrics.scores import score_captions
-from training.quality_report import Page, choose, write_page
+from training.reports.histogram import histogram
+from training.reports.quality_report import Page, choose, write_page
 
 PHOTOGRAPH = BytesIO()
 Image.new("RGB", (64, 48), "teal").save(PHOTOGRAPH, "JPEG")

@@ -10,7 +10,7 @@ from engine.vocabulary import Vocabulary
 from training.data.batches import CaptionTable
 from training.loops.cross_entropy import Epoch
 from training.models.decoder import CaptionDecoder
-from training.thumbnails import inline, picture
+from training.reports.thumbnails import inline, picture
 
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 figure { display: flex; gap: 1rem; margin: 1.5rem 0; } figure img { flex: none; align-self: flex-start; }

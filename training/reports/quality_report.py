@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.vocabulary import split
-from training.histogram import histogram
 from training.metrics.quality import Quality
-from training.report_style import STYLE
-from training.thumbnails import picture
+from training.reports.histogram import histogram
+from training.reports.style import STYLE
+from training.reports.thumbnails import picture
 
 SHOWN = "CIDEr", "BLEU-4", "METEOR", "ROUGE-L", "SPICE"  # on a photograph
 BAR = {"CIDEr": 1.5}  # where a bar in the table of scores ends; elsewhere at 1

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine import ImageError
-from training.thumbnails import picture, thumbnail
+from training.reports.thumbnails import picture, thumbnail
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -63,5 +63,5 @@ def test_what_cannot_be_shown_is_named_in_its_place() -> None:
 
 
 def test_pages_show_a_photograph_by_one_function() -> None:
-    root = Path(__file__).parents[2] / "training"
+    root = Path(__file__).parents[3] / "training"
     assert [path.name for path in root.rglob("*.py") if "b64encode" in path.read_text()] == ["thumbnails.py"]
