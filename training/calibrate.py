@@ -1,7 +1,7 @@
 """The calibration command: python -m training.calibrate --bundle FOLDER --data FOLDER --output confidence.json.
 
 Captions a data set's images with the engine and fits the model of engine.confidence to which captions are good. What is
-printed and drawn is cross-validated: each caption is judged by a model that has not seen it. `export.to_onnx
+printed and drawn is cross-validated: each confidence comes from a model that has not seen the image. `export.to_onnx
 --confidence` stores the coefficients, which are fitted to all captions, in a bundle.
 """
 
@@ -17,7 +17,7 @@ from engine import Captioner, EngineError
 from engine.confidence import FEATURES
 from training.confidence.logistic import PENALTY, Logistic, fit, fit_folds, folds_of, held_out
 from training.confidence.reliability import Reliability, measure
-from training.confidence.scored_captions import CalibrationError, Judged, human_ciders, judge
+from training.confidence.scored_captions import CalibrationError, ScoredCaptions, caption_and_score, human_ciders
 from training.data.datasets import DataError, open_dataset
 from training.metrics.java import MetricsError, package
 from training.metrics.tokens import find_tokeniser
@@ -70,11 +70,11 @@ def _run(given: argparse.Namespace) -> None:
         print(f"note: {tokeniser.note}", file=sys.stderr)
     references = tokeniser({example.name: example.captions for example in dataset.examples})
     threshold = float(np.quantile(human_ciders(references), given.quantile))
-    judged: dict[str, Judged] = {}
+    scored: dict[str, ScoredCaptions] = {}
     for precision in first.bundle.precisions:
         captioner = first if precision == "fp32" else Captioner(given.bundle, provider="cpu", precision=precision)
-        judged |= judge(captioner, dataset, references, tokeniser)
-    calibration = calibrate(judged, threshold, given.features)
+        scored |= caption_and_score(captioner, dataset, references, tokeniser)
+    calibration = calibrate(scored, threshold, given.features)
     good = f"its CIDEr reaches {threshold:.3f}, as that of {1 - given.quantile:.0%} of people's captions does"
     print(f"a caption is good where {good}\n{table(calibration)}")
     name = first.bundle.manifest.name
@@ -105,13 +105,13 @@ def _run(given: argparse.Namespace) -> None:
         print(f"drawn in {given.plot}")
 
 
-def calibrate(judged: Mapping[str, Judged], threshold: float, names: Sequence[str]) -> Calibration:
+def calibrate(scored: Mapping[str, ScoredCaptions], threshold: float, names: Sequence[str]) -> Calibration:
     """Fits the first of several ways of captioning the same images and measures the fit on all.
 
-    An image's captions are judged by the models fitted to other images, whichever way it is captioned. Raises
+    An image's confidences come from the models fitted to other images, whichever way it is captioned. Raises
     CalibrationError where too few captions are good, or too few are not.
     """
-    fitted = next(iter(judged.values()))
+    fitted = next(iter(scored.values()))
     good = fitted.ciders >= threshold
     if min(good.sum(), (~good).sum()) < FEWEST:
         raise CalibrationError(
@@ -120,15 +120,15 @@ def calibrate(judged: Mapping[str, Judged], threshold: float, names: Sequence[st
         )
     folds = folds_of(good, FOLDS, SEED)
 
-    def measured(by: Sequence[str]) -> Callable[[Judged], Reliability]:
+    def measured(by: Sequence[str]) -> Callable[[ScoredCaptions], Reliability]:
         models = fit_folds(fitted.features(by), good, folds)
         return lambda one: measure(held_out(models, one.features(by), folds), one.ciders, threshold)
 
     chosen = measured(names)
-    elsewhere = {way: chosen(one) for way, one in judged.items()}
+    elsewhere = {way: chosen(one) for way, one in scored.items()}
     return Calibration(
         coefficients=_coefficients(fit(fitted.features(names), good), threshold, names),
-        found=elsewhere[next(iter(judged))],
+        found=elsewhere[next(iter(scored))],
         tried={by: measured(by)(fitted) for by in dict.fromkeys((tuple(names), DEFAULT_FEATURES, *OTHER_FEATURES))},
         elsewhere=elsewhere,
     )

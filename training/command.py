@@ -15,7 +15,7 @@ from training.data.batches import CaptionTable
 from training.data.datasets import DataError
 from training.loops.distributed import DeviceError, Processes, processes
 from training.loops.loop import TrainingError
-from training.loops.run_data import Material
+from training.loops.run_data import RunData
 from training.models import checkpoint
 from training.models.checkpoint import CheckpointError, write_json
 from training.models.encoders import EncoderError
@@ -85,12 +85,12 @@ def execute(given: argparse.Namespace, work: Callable[[Processes], None]) -> int
 
 
 def make_tables(
-    material: Material, vocabulary: Vocabulary, max_words: int
+    run_data: RunData, vocabulary: Vocabulary, max_words: int
 ) -> tuple[CaptionTable, CaptionTable, dict[str, Any]]:
     """Returns the caption tables of training and validation, and what config.json says of them."""
-    train = CaptionTable.build(material.train.examples, material.train_views, vocabulary, max_words)
-    seen = [material.validation_features]
-    validation = CaptionTable.build(material.validation.examples, seen, vocabulary, max_words)
+    train = CaptionTable.build(run_data.train.examples, run_data.train_views, vocabulary, max_words)
+    seen = [run_data.validation_features]
+    validation = CaptionTable.build(run_data.validation.examples, seen, vocabulary, max_words)
     described = {
         "images": {"train": len(train.names), "val": len(validation.names)},
         "captions": {"train": len(train.tokens), "val": len(validation.tokens)},

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: argparse.Namespace) -> None:
     before, after = read_scores(given.before), read_scores(given.after)
-    odd = sorted(set(before.tallies.images) ^ set(after.tallies.images))
+    odd = sorted(set(before.counts.images) ^ set(after.counts.images))
     if odd:
         raise MetricsError(
             f"two runs are compared on the same images, but {len(odd):,} are in one file only: {', '.join(odd[:5])}"
@@ -41,15 +41,15 @@ def _run(given: argparse.Namespace) -> None:
             f"two runs are compared on the same tokens, but {before.name} has the {before.tokeniser} "
             f"and {after.name} {after.tokeniser}: score both with Java or both without"
         )
-    images = before.tallies.images
-    second = in_order_of(images, after.tallies)
-    differences = compare(before.tallies, second, resamples=given.resamples, seed=given.seed)
+    images = before.counts.images
+    second = in_order_of(images, after.counts)
+    differences = compare(before.counts, second, resamples=given.resamples, seed=given.seed)
     if given.by not in differences:
         raise MetricsError(f"--by {given.by} is not in both files: they have {', '.join(differences)}")
     for kind in ("data", "split"):
         if getattr(before, kind) != getattr(after, kind):
             print(f"note: the {kind} differs: {getattr(before, kind)} and {getattr(after, kind)}", file=sys.stderr)
-    first_scores, second_scores = before.tallies.per_image()[given.by], second.per_image()[given.by]
+    first_scores, second_scores = before.counts.per_image()[given.by], second.per_image()[given.by]
     changes = second_scores - first_scores  # (images,)
     print(f"A: {before.name}\nB: {after.name}\n{len(images):,} images, {given.resamples:,} resamples\n")
     print(table(differences))

@@ -66,23 +66,23 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     together.wait()  # nobody writes before all have looked
     before = checkpoint.load_checkpoint(given.source)
     source = Source(given.data, given.features or output.parent / "features", given.strict)
-    material = prepare(source, _encoder_options(before, options), together)
-    if material.encoder["fingerprint"] != before.config["encoder"]["fingerprint"]:
+    run_data = prepare(source, _encoder_options(before, options), together)
+    if run_data.encoder["fingerprint"] != before.config["encoder"]["fingerprint"]:
         raise CheckpointError(
             f"the encoder has other weights than the one that {given.source} was trained with: "
             f"give back {before.encoder_weights} as it was"
         )
-    train, validation, data = make_tables(material, before.vocabulary, options.max_words)
+    train, validation, data = make_tables(run_data, before.vocabulary, options.max_words)
     config = before.config | {
         "data": data,
         "scst": asdict(options),
         "from": checkpoint.begun_with(given.source, before),
     }
-    decoder = material.decoder(before.decoder.config)
+    decoder = run_data.decoder(before.decoder.config)
     own = checkpoint.decoder_tensors(decoder)  # with what learns of the encoder, which the run before has in its file
     checkpoint.restore_decoder(decoder, own | checkpoint.decoder_tensors(before.decoder))
-    if material.tail is not None:
-        config["encoder"] = material.encoder
+    if run_data.tail is not None:
+        config["encoder"] = run_data.encoder
     resuming = given.resume and (output / checkpoint.LAST).is_file()
     if resuming:
         check_same_run(output, "scst", options, config)
@@ -97,7 +97,7 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
             pass
         return
     begin(given, config, before.vocabulary)
-    if material.tail is None and (given.source / checkpoint.ENCODER).is_file():
+    if run_data.tail is None and (given.source / checkpoint.ENCODER).is_file():
         shutil.copyfile(given.source / checkpoint.ENCODER, output / checkpoint.ENCODER)
     print(
         f"{len(train.names):,} training and {len(validation.names):,} validation images, {options.samples} sentences "

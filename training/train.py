@@ -66,19 +66,19 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()  # nobody writes before all have looked
     source = Source(given.data, given.features or output.parent / "features", given.strict)
-    material = prepare(source, options, together)
+    run_data = prepare(source, options, together)
     vocabulary = Vocabulary.build(
-        (text for example in material.train.examples for text in example.captions), options.min_count
+        (text for example in run_data.train.examples for text in example.captions), options.min_count
     )
-    train, validation, data = make_tables(material, vocabulary, options.max_words)
+    train, validation, data = make_tables(run_data, vocabulary, options.max_words)
     sizes = options.sizes(
-        feature_size=material.encoder["feature_size"], vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id
+        feature_size=run_data.encoder["feature_size"], vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id
     )
-    config = checkpoint.describe_run(sizes, material.encoder, asdict(options)) | {"data": data}
+    config = checkpoint.describe_run(sizes, run_data.encoder, asdict(options)) | {"data": data}
     torch.manual_seed(options.seed)
-    decoder = material.decoder(sizes)
+    decoder = run_data.decoder(sizes)
     if given.begins is not None:
-        fingerprint = material.encoder["fingerprint"]
+        fingerprint = run_data.encoder["fingerprint"]
         config["from"] = checkpoint.begin_with(decoder, vocabulary, fingerprint, given.begins)
     resuming = given.resume and (output / checkpoint.LAST).is_file()
     if resuming:
@@ -94,7 +94,7 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     begin(given, config, vocabulary)
     _announce(trainer, vocabulary)
     _train_and_write(trainer, vocabulary, output)
-    _finish(trainer, vocabulary, material.validation, output, given.photographs)
+    _finish(trainer, vocabulary, run_data.validation, output, given.photographs)
 
 
 def _announce(trainer: Trainer, vocabulary: Vocabulary) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.training.scored import make_captions
 from training.compare_scores import main
 from training.metrics.bootstrap import compare
-from training.metrics.counts import Tallies
+from training.metrics.counts import ImageCounts
 from training.metrics.quality import assess
 from training.metrics.score_file import counts_record, in_order_of, read_scores
 from training.metrics.scores import score_captions
@@ -39,29 +39,29 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 def test_a_file_that_is_read_has_the_tallies_that_were_written(write: Callable[..., Path]) -> None:
     references, captions = make_captions(12)
-    tallies = score_captions(references, captions).tallies
-    assert tallies is not None
+    counts = score_captions(references, captions).counts
+    assert counts is not None
     found = read_scores(write("a.json"))
-    assert np.array_equal(found.tallies.table(), tallies.table())
-    assert (found.tallies.images, found.captions) == (tallies.images, captions)
+    assert np.array_equal(found.counts.table(), counts.table())
+    assert (found.counts.images, found.captions) == (counts.images, captions)
 
 
 def test_meteors_counts_come_back_whole(tmp_path: Path) -> None:
     rows = np.arange(46.0).reshape(2, 23)
-    tallies = Tallies(("a", "b"), np.ones((2, 10)), rows, {"CIDEr": np.array([0.1, 1 / 3])})
-    columns = tallies.per_image()
+    counts = ImageCounts(("a", "b"), np.ones((2, 10)), rows, {"CIDEr": np.array([0.1, 1 / 3])})
+    columns = counts.per_image()
     record = {
         "data": "",
         "split": "",
         "tokeniser": "",
         "captions": {"a": "x", "b": "y"},
         "per_image": {name: {m: float(v[i]) for m, v in columns.items()} for i, name in enumerate("ab")},
-        "counts": counts_record(tallies),
+        "counts": counts_record(counts),
     }
     (tmp_path / "s.json").write_text(json.dumps(record))
-    found = read_scores(tmp_path / "s.json").tallies
+    found = read_scores(tmp_path / "s.json").counts
     assert found.meteor is not None
-    assert np.array_equal(found.table(), tallies.table())
+    assert np.array_equal(found.table(), counts.table())
     assert in_order_of(("b", "a"), found).meteor.tolist() == rows[::-1].tolist()  # type: ignore[union-attr]
 
 
@@ -77,7 +77,7 @@ def test_two_runs_are_compared_whatever_the_order_of_their_images(
     )
     printed = capsys.readouterr().out
     first, second = read_scores(before), read_scores(after)
-    expected = compare(first.tallies, in_order_of(first.tallies.images, second.tallies), resamples=500)
+    expected = compare(first.counts, in_order_of(first.counts.images, second.counts), resamples=500)
     written = json.loads((tmp_path / "c.json").read_text())["differences"]
     assert list(written) == list(expected)
     for metric, found in expected.items():
@@ -85,8 +85,8 @@ def test_two_runs_are_compared_whatever_the_order_of_their_images(
         assert written[metric]["interval"] == [found.interval.low, found.interval.high]
         assert f"{found.change:+.4f}" in printed
     changes = {
-        name: abs(second.tallies.means["CIDEr"][::-1][place] - first.tallies.means["CIDEr"][place])
-        for place, name in enumerate(first.tallies.images)
+        name: abs(second.counts.means["CIDEr"][::-1][place] - first.counts.means["CIDEr"][place])
+        for place, name in enumerate(first.counts.images)
     }
     farthest = sorted(changes, key=lambda name: -changes[name])[:2]
     assert json.loads((tmp_path / "c.json").read_text())["farthest"] == farthest

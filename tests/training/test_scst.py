@@ -299,19 +299,19 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 def test_processes_measure_an_image_each_once_and_mean_all(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     critic, measured = make_critic(), []
 
-    def judge(images: np.ndarray, said: Tensor) -> np.ndarray:
+    def scorer(images: np.ndarray, said: Tensor) -> np.ndarray:
         assert len(said) == len(images)
         measured.extend(images.tolist())
         return np.asarray(images + 0.5)
 
-    alone = critic._greedy_score(critic.train_table, judge, count)
+    alone = critic._greedy_score(critic.train_table, scorer, count)
     images = [measured.pop(0) for _ in range(count)]
     assert alone == pytest.approx(np.mean(images) + 0.5)
     monkeypatch.setattr(Processes, "sum", lambda self, values: values)  # each process's own
     parts = []
     for rank in range(3):
         critic.processes = replace(ALONE, rank=rank, size=3)
-        parts.append(critic._greedy_score(critic.train_table, judge, count))
+        parts.append(critic._greedy_score(critic.train_table, scorer, count))
     assert measured == images
     assert sum(parts) == pytest.approx(alone)
 

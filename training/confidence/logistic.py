@@ -1,4 +1,4 @@
-"""Logistic regression of a few features: fitting, and folds to judge a fit on what it has not seen. Knows no captions.
+"""Logistic regression of a few features: fitting, and folds to measure a fit on unseen rows. Knows no captions.
 
 The fit is Newton's method on the penalised log-likelihood (Hastie, Tibshirani and Friedman 2009, section 4.4.1).
 """

@@ -31,7 +31,7 @@ class CalibrationError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ScoredCaptions:
     """The captions of all images in one order: their tokens' log-probabilities, and CIDEr (images,)."""
 
     log_probs: list[tuple[float, ...]]
@@ -42,7 +42,9 @@ class Judged:
         return np.array([[FEATURES[name](row) for name in names] for row in self.log_probs], np.float64)
 
 
-def judge(captioner: Captioner, dataset: Dataset, references: Tokens, tokeniser: Tokeniser) -> dict[str, Judged]:
+def caption_and_score(
+    captioner: Captioner, dataset: Dataset, references: Tokens, tokeniser: Tokeniser
+) -> dict[str, ScoredCaptions]:
     """Captions the images in each way; returns "precision decoding" -> captions. Raises CalibrationError."""
     images = [example.name for example in dataset.examples]
 
@@ -55,13 +57,13 @@ def judge(captioner: Captioner, dataset: Dataset, references: Tokens, tokeniser:
     except ImageError as error:
         name = images[error.entry or 0]
         raise CalibrationError(f"{name} cannot be read ({error.reason}): leave it out of the data set") from error
-    judged = {}
+    scored = {}
     for way, decoding in WAYS.items():
         captions = captioner.caption_features(features, decoding)
         said = tokeniser({name: [caption.text] for name, caption in zip(images, captions, strict=True)})
         rows = [caption.token_log_probs for caption in captions]
-        judged[f"{captioner.precision} {way}"] = Judged(rows, ciders(references, said))
-    return judged
+        scored[f"{captioner.precision} {way}"] = ScoredCaptions(rows, ciders(references, said))
+    return scored
 
 
 def ciders(references: Tokens, said: Tokens) -> Array:

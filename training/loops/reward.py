@@ -112,7 +112,7 @@ class _Matched:
     held: np.ndarray  # float64 (hits, references): how often each reference holds it
 
 
-class Judge:
+class Scorer:
     """Scores sentences against the references of images.
 
     Document frequencies are those of the references, unless `rarity` brings others. A smaller `sigma` than CIDEr-D's

@@ -34,7 +34,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class RunData:
     """What a run learns from; `tail` is the part of the encoder that learns too, None of a frozen one."""
 
     train: Dataset
@@ -50,7 +50,7 @@ class Material:
         return CaptionDecoder(sizes) if self.tail is None else FineTuned(sizes, self.tail, self.network)
 
 
-def prepare(source: Source, options: TrainingOptions, together: Processes) -> Material:
+def prepare(source: Source, options: TrainingOptions, together: Processes) -> RunData:
     """Opens the data, makes the encoder and computes of its features what is not there yet, once for all processes.
 
     Raises DataError, EncoderError, OSError, and BlockingIOError while another run computes the same features.
@@ -87,7 +87,7 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ma
         "fingerprint": encoder.fingerprint,
     }
     network = {} if tail is None else {name: tensor.cpu() for name, tensor in encoder.network.state_dict().items()}
-    return Material(train, validation, tuple(views), seen[0], described, tail, network)
+    return RunData(train, validation, tuple(views), seen[0], described, tail, network)
 
 
 def stored(

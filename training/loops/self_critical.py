@@ -19,7 +19,7 @@ from torch.nn import functional
 from training.data.batches import Batch, CaptionTable
 from training.loops.distributed import Processes
 from training.loops.loop import Loop, Record, TrainingError, Watcher, check_shared
-from training.loops.reward import Judge, Lexicon
+from training.loops.reward import Lexicon, Scorer
 from training.loops.sampler import Sampler
 from training.models.decoder import CaptionDecoder
 from training.models.finetune import FineTuned
@@ -63,8 +63,8 @@ class SelfCritic(Loop[RewardEpoch]):
         self.validation_table = validation
         lexicon = Lexicon(train.vocabulary)
         true = [lexicon.encode(texts, end=options.count_end) for texts in train.captions]
-        self._rewarding = Judge(true, sigma=options.sigma)
-        self._validating = Judge([lexicon.encode(texts, end=False) for texts in validation.captions])
+        self._rewarding = Scorer(true, sigma=options.sigma)
+        self._validating = Scorer([lexicon.encode(texts, end=False) for texts in validation.captions])
         self._sampler = Sampler(train.vocabulary, options.max_words, options.temperature)
         self._greedy = Sampler(train.vocabulary, options.max_words, 0.0)
 
@@ -126,7 +126,7 @@ class SelfCritic(Loop[RewardEpoch]):
         return torch.stack([count.cpu() for count in counts]), rate
 
     def draw(self, features: Tensor, images: np.ndarray) -> tuple[Tensor, np.ndarray, Tensor]:
-        """Draws sentences for images of the training table and judges them.
+        """Draws sentences for images of the training table and scores them.
 
         Returns the sentences int64 (images * samples, longest), their rewards (images, samples) and their rewards less
         the baseline, float32 (images * samples,).
@@ -184,7 +184,7 @@ class SelfCritic(Loop[RewardEpoch]):
         return self._validating.cider(*self._counted(images, said, end=False))
 
     def _counted(self, images: np.ndarray, said: Tensor, *, end: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns sentences as a Judge takes them: images, words and lengths. `end` counts END as a word."""
+        """Returns sentences as a Scorer takes them: images, words and lengths. `end` counts END as a word."""
         words = said[:, 1:].cpu().numpy()
         vocabulary = self.train_table.vocabulary
         counted = words != vocabulary.pad_id
@@ -192,7 +192,7 @@ class SelfCritic(Loop[RewardEpoch]):
             counted &= words != vocabulary.end_id
         return np.repeat(images, len(words) // len(images)), words, counted.sum(axis=1)
 
-    def _greedy_score(self, table: CaptionTable, judge: Reward, count: int) -> float:
+    def _greedy_score(self, table: CaptionTable, scorer: Reward, count: int) -> float:
         """Returns the mean score of the averaged weights' greedy sentences for `count` images over the table.
 
         Every process says those of its share and has to call this: the mean is of all.
@@ -204,7 +204,7 @@ class SelfCritic(Loop[RewardEpoch]):
         for some in np.array_split(np.arange(len(images)), -(-len(images) // 256) or 1):
             if len(some):  # there may be fewer images than processes
                 said = self._greedy.say(self.averaged, torch.from_numpy(table.features_of(images[some])).to(device))
-                scores[some] = judge(images[some], said)
+                scores[some] = scorer(images[some], said)
         return float(self.processes.sum(torch.tensor(scores.sum(), device=device))) / count
 
     def _means(self, totals: Tensor, epoch: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""How far scores would move with other images: confidence intervals and paired comparisons. Knows only tallies.
+"""How far scores would move with other images: confidence intervals and paired comparisons. Knows only counts.
 
 The images are drawn with replacement, as many as there are, and every score is computed anew on the drawn ones (Efron
 and Tibshirani 1993, chapter 13: the percentile interval). BLEU and METEOR are scores of a whole corpus, so what is
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.metrics.counts import Rows, Tallies
+from training.metrics.counts import ImageCounts, Rows
 from training.metrics.java import MetricsError
 
 RESAMPLES, LEVEL = 10_000, 0.95
@@ -43,16 +43,16 @@ class Difference:
 
 
 def confidence_intervals(
-    tallies: Tallies, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+    counts: ImageCounts, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> dict[str, Interval]:
     """Returns the percentile interval of each metric. The same seed gives the same intervals."""
-    table = tallies.table()
-    drawn = [tallies.score(weights @ table) for weights in _weights(len(table), resamples, seed)]
+    table = counts.table()
+    drawn = [counts.score(weights @ table) for weights in _weights(len(table), resamples, seed)]
     return {name: _interval(np.concatenate([scores[name] for scores in drawn]), level) for name in drawn[0]}
 
 
 def compare(
-    first: Tallies, second: Tallies, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+    first: ImageCounts, second: ImageCounts, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> dict[str, Difference]:
     """Compares two runs on the same images, metric by metric; each resample draws the same images for both.
 

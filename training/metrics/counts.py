@@ -24,7 +24,7 @@ STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # matches that are exact, of one
 
 
 @dataclass(frozen=True, slots=True)
-class Tallies:
+class ImageCounts:
     """Rows of all images in one order.
 
     bleu (images, 10); meteor (images, 23), None where it was left out; means: metric -> (images,).

@@ -33,7 +33,7 @@ class Quality:
             "notes": self.scores.notes,
             "captions": self.captions,
             "per_image": self.scores.per_image(),
-            "counts": counts_record(self.scores.tallies) if self.scores.tallies else {},
+            "counts": counts_record(self.scores.counts) if self.scores.counts else {},
         }
 
     def __str__(self) -> str:
@@ -62,8 +62,8 @@ def assess(
     """Measures captions of images that have been scored; `training` as of caption_statistics, 0 resamples: none."""
     seen = None if training is None else list(training)
     intervals: dict[str, Interval] = {}
-    if resamples and scores.tallies is not None:
-        intervals = confidence_intervals(scores.tallies, resamples=resamples, seed=seed)
+    if resamples and scores.counts is not None:
+        intervals = confidence_intervals(scores.counts, resamples=resamples, seed=seed)
     return Quality(
         captions=dict(captions),
         references={name: tuple(references[name]) for name in captions},

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from training.metrics.counts import BLEU_COLUMNS, BLEU_NAMES, METEOR_COLUMNS, Rows, Tallies
+from training.metrics.counts import BLEU_COLUMNS, BLEU_NAMES, METEOR_COLUMNS, ImageCounts, Rows
 from training.metrics.java import MetricsError
 
 
@@ -20,15 +20,15 @@ class ScoreFile:
     split: str
     tokeniser: str
     captions: dict[str, str]
-    tallies: Tallies
+    counts: ImageCounts
 
 
-def counts_record(tallies: Tallies) -> dict[str, dict[str, str]]:
+def counts_record(counts: ImageCounts) -> dict[str, dict[str, str]]:
     """Returns the counts that corpus scores are formed of: metric -> image -> whole numbers, parted by spaces."""
-    tables = {"BLEU": tallies.bleu} | ({} if tallies.meteor is None else {"METEOR": tallies.meteor})
+    tables = {"BLEU": counts.bleu} | ({} if counts.meteor is None else {"METEOR": counts.meteor})
     return {
         metric: {
-            name: " ".join(f"{value:.17g}" for value in row) for name, row in zip(tallies.images, rows, strict=True)
+            name: " ".join(f"{value:.17g}" for value in row) for name, row in zip(counts.images, rows, strict=True)
         }
         for metric, rows in tables.items()
     }
@@ -43,10 +43,10 @@ def read_scores(path: Path) -> ScoreFile:
     except (ValueError, RecursionError) as error:
         raise MetricsError(f"{path} is not valid JSON: {error}") from error
     try:
-        tallies = _tallies(content["per_image"], content["counts"])
-        captions = {name: str(content["captions"][name]) for name in tallies.images}
+        counts = _image_counts(content["per_image"], content["counts"])
+        captions = {name: str(content["captions"][name]) for name in counts.images}
         return ScoreFile(
-            str(path), str(content["data"]), str(content["split"]), str(content["tokeniser"]), captions, tallies
+            str(path), str(content["data"]), str(content["split"]), str(content["tokeniser"]), captions, counts
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise MetricsError(
@@ -55,11 +55,11 @@ def read_scores(path: Path) -> ScoreFile:
         ) from error
 
 
-def _tallies(per_image: dict[str, dict[str, float]], counts: dict[str, dict[str, str]]) -> Tallies:
+def _image_counts(per_image: dict[str, dict[str, float]], counts: dict[str, dict[str, str]]) -> ImageCounts:
     images = tuple(per_image)
     metrics = per_image[images[0]]
     means = [name for name in metrics if name not in (*BLEU_NAMES, "METEOR")]
-    return Tallies(
+    return ImageCounts(
         images,
         _rows(images, counts["BLEU"], BLEU_COLUMNS),
         _rows(images, counts["METEOR"], METEOR_COLUMNS) if "METEOR" in counts else None,
@@ -74,10 +74,10 @@ def _rows(images: tuple[str, ...], counts: dict[str, str], columns: int) -> Rows
     return rows
 
 
-def in_order_of(images: tuple[str, ...], tallies: Tallies) -> Tallies:
-    """Returns the same tallies with their images in another order."""
-    places = {name: place for place, name in enumerate(tallies.images)}
+def in_order_of(images: tuple[str, ...], counts: ImageCounts) -> ImageCounts:
+    """Returns the same counts with their images in another order."""
+    places = {name: place for place, name in enumerate(counts.images)}
     order: Any = [places[name] for name in images]
-    meteor = None if tallies.meteor is None else tallies.meteor[order]
-    means = {name: values[order] for name, values in tallies.means.items()}
-    return Tallies(images, tallies.bleu[order], meteor, means)
+    meteor = None if counts.meteor is None else counts.meteor[order]
+    means = {name: values[order] for name, values in counts.means.items()}
+    return ImageCounts(images, counts.bleu[order], meteor, means)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.metrics.counts import Rows, Tallies
+from training.metrics.counts import ImageCounts, Rows
 from training.metrics.java import MetricsError, package
 from training.metrics.meteor import meteor_rows
 from training.metrics.spice import WHERE, spice_scores
@@ -22,13 +22,13 @@ __all__ = ["PTB", "SIMPLE", "MetricsError", "Scores", "score_captions"]
 class Scores:
     """Corpus scores by their usual names, each from 0 to 1 (CIDEr to 10); `notes` say what was left out and why.
 
-    `tallies` are the counts of each image that they come from.
+    `counts` are the counts of each image that they come from.
     """
 
     values: dict[str, float]
     tokeniser: str
     notes: tuple[str, ...] = ()
-    tallies: Tallies | None = field(default=None, compare=False, repr=False)
+    counts: ImageCounts | None = field(default=None, compare=False, repr=False)
 
     @property
     def cider(self) -> float:
@@ -41,11 +41,11 @@ class Scores:
 
     def per_image(self) -> dict[str, dict[str, float]]:
         """Returns image -> metric -> that image's own score."""
-        if self.tallies is None:
+        if self.counts is None:
             return {}
-        columns = {metric: values.tolist() for metric, values in self.tallies.per_image().items()}
+        columns = {metric: values.tolist() for metric, values in self.counts.per_image().items()}
         rows = zip(*columns.values(), strict=True)
-        return {name: dict(zip(columns, row, strict=True)) for name, row in zip(self.tallies.images, rows, strict=True)}
+        return {name: dict(zip(columns, row, strict=True)) for name, row in zip(self.counts.images, rows, strict=True)}
 
     def __str__(self) -> str:
         lines = [f"{name:8} {value:.4f}" for name, value in self.values.items()]
@@ -88,8 +88,8 @@ def score_captions(
             except MetricsError as error:
                 notes.append(f"SPICE is left out: {error}")
     means |= _means(truths, guesses)
-    tallies = Tallies(tuple(names), _bleu_rows(truths, guesses), meteor, means)
-    return Scores(tallies.corpus(), tokeniser.name, tuple(notes), tallies)
+    counts = ImageCounts(tuple(names), _bleu_rows(truths, guesses), meteor, means)
+    return Scores(counts.corpus(), tokeniser.name, tuple(notes), counts)
 
 
 def _bleu_rows(truths: Tokens, guesses: Tokens) -> Rows:

@@ -10,7 +10,7 @@ from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 from engine.vocabulary import Vocabulary, pad_matrix
 from training.loops import reward
-from training.loops.reward import Judge, Lexicon
+from training.loops.reward import Lexicon, Scorer
 
 WORDS = ["a", "b", "c", "d", "e", "f", "g", "h"]
 VOCABULARY = Vocabulary.build([" ".join(WORDS[:6])], min_count=1)  # g and h are words that it lacks
@@ -38,8 +38,8 @@ def padded(lexicon: Lexicon, texts: Sequence[str], *, end: bool = False) -> tupl
 def test_the_reward_is_pycocoevalcaps_cider_of_each_sentence(sigma: float) -> None:
     references, said = corpus(0)
     lexicon = Lexicon(VOCABULARY)
-    judge = Judge([lexicon.encode(texts, end=False) for texts in references], sigma=sigma)
-    scores = judge.cider(np.arange(len(said)), *padded(lexicon, said))
+    scorer = Scorer([lexicon.encode(texts, end=False) for texts in references], sigma=sigma)
+    scores = scorer.cider(np.arange(len(said)), *padded(lexicon, said))
     scorer = CiderScorer(sigma=sigma)
     for text, texts in zip(said, references, strict=True):
         scorer += (text, texts)
@@ -53,8 +53,8 @@ def test_document_frequencies_of_other_references_count_as_in_pycocoevalcap() ->
     references, said = corpus(1)
     others, _ = corpus(2)
     lexicon = Lexicon(VOCABULARY)
-    rarity = Judge([lexicon.encode(texts, end=False) for texts in others]).rarity
-    judge = Judge([lexicon.encode(texts, end=False) for texts in references], rarity)
+    rarity = Scorer([lexicon.encode(texts, end=False) for texts in others]).rarity
+    scorer = Scorer([lexicon.encode(texts, end=False) for texts in references], rarity)
     known = CiderScorer()
     for texts in others:
         known += (texts[0], texts)
@@ -63,20 +63,20 @@ def test_document_frequencies_of_other_references_count_as_in_pycocoevalcap() ->
     for text, texts in zip(said, references, strict=True):
         scorer += (text, texts)
     scorer.document_frequency = known.document_frequency
-    scores = judge.cider(np.arange(len(said)), *padded(lexicon, said))
+    scores = scorer.cider(np.arange(len(said)), *padded(lexicon, said))
     np.testing.assert_allclose(scores, scorer.compute_cider(), atol=1e-9, rtol=0)
 
 
 def test_sentences_may_come_in_any_order_and_number_an_image() -> None:
     references, said = corpus(3)
     lexicon = Lexicon(VOCABULARY)
-    judge = Judge([lexicon.encode(texts, end=False) for texts in references])
+    scorer = Scorer([lexicon.encode(texts, end=False) for texts in references])
     words, lengths = padded(lexicon, said)
     images = np.random.default_rng(0).integers(0, len(references), 50)
     which = np.random.default_rng(1).integers(0, len(said), 50)
-    together = judge.cider(images, words[which], lengths[which])
+    together = scorer.cider(images, words[which], lengths[which])
     for image, row, score in zip(images, which, together, strict=True):
-        alone = judge.cider(np.array([image]), words[row : row + 1, : lengths[row]], lengths[row : row + 1])
+        alone = scorer.cider(np.array([image]), words[row : row + 1, : lengths[row]], lengths[row : row + 1])
         assert alone[0] == pytest.approx(score, abs=1e-12)
 
 
@@ -96,8 +96,8 @@ def smoothed_bleu(said: list[str], references: list[list[str]]) -> float:
 def test_bleu_is_that_of_lin_and_och() -> None:
     references, said = corpus(4, images=200)
     lexicon = Lexicon(VOCABULARY)
-    judge = Judge([lexicon.encode(texts, end=False) for texts in references])
-    scores = judge.bleu(np.arange(len(said)), *padded(lexicon, said))
+    scorer = Scorer([lexicon.encode(texts, end=False) for texts in references])
+    scores = scorer.bleu(np.arange(len(said)), *padded(lexicon, said))
     expected = [
         smoothed_bleu(text.split(), [words.split() for words in texts]) if text else 0.0
         for text, texts in zip(said, references, strict=True)
@@ -113,8 +113,8 @@ def test_bleu_of_single_words_is_pycocoevalcaps() -> None:
     lexicon = Lexicon(VOCABULARY)
     references = [["a b"], ["a", "a b c"], ["b c"]]
     said = ["a", "a", "a"]
-    judge = Judge([lexicon.encode(texts, end=False) for texts in references])
-    scores = judge.bleu(np.arange(3), *padded(lexicon, said))
+    scorer = Scorer([lexicon.encode(texts, end=False) for texts in references])
+    scores = scorer.bleu(np.arange(3), *padded(lexicon, said))
     scorer = BleuScorer(n=1)
     for text, texts in zip(said, references, strict=True):
         scorer += (text, texts)
@@ -125,9 +125,9 @@ def test_bleu_of_single_words_is_pycocoevalcaps() -> None:
 def test_a_sentence_cut_before_its_end_is_worth_less_when_the_end_counts() -> None:
     references = [["a b c d", "a b c e"], ["f e d", "d d f"], ["c b a", "e f a"]]
     lexicon = Lexicon(VOCABULARY)
-    judge = Judge([lexicon.encode(texts, end=True) for texts in references])
+    scorer = Scorer([lexicon.encode(texts, end=True) for texts in references])
     both = [padded(lexicon, ["a b c d"], end=end) for end in (True, False)]
-    whole, cut = (judge.cider(np.array([0]), *given)[0] for given in both)
+    whole, cut = (scorer.cider(np.array([0]), *given)[0] for given in both)
     assert whole > cut > 0
 
 

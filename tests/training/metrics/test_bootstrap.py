@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.scored import make_captions
 from training.metrics.bootstrap import Interval, compare, confidence_intervals
-from training.metrics.counts import Tallies
+from training.metrics.counts import ImageCounts
 from training.metrics.java import MetricsError
 from training.metrics.scores import score_captions
 
@@ -19,16 +19,16 @@ def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
 
 
-def tallies_of(values: np.ndarray, name: str = "CIDEr") -> Tallies:
-    """Tallies whose metric `name` has these values; the other counts mean nothing."""
+def counts_of(values: np.ndarray, name: str = "CIDEr") -> ImageCounts:
+    """Counts whose metric `name` has these values; the other counts mean nothing."""
     names = tuple(str(index) for index in range(len(values)))
-    return Tallies(names, np.ones((len(values), 10)), None, {name: values.astype(np.float64)})
+    return ImageCounts(names, np.ones((len(values), 10)), None, {name: values.astype(np.float64)})
 
 
-def make_tallies(images: int, seed: int = 0) -> Tallies:
-    tallies = score_captions(*make_captions(images, seed)).tallies
-    assert tallies is not None
-    return tallies
+def make_counts(images: int, seed: int = 0) -> ImageCounts:
+    counts = score_captions(*make_captions(images, seed)).counts
+    assert counts is not None
+    return counts
 
 
 def bleu_of(references: dict[str, list[str]], captions: dict[str, str], drawn: list[str]) -> list[float]:
@@ -42,26 +42,26 @@ def bleu_of(references: dict[str, list[str]], captions: dict[str, str], drawn: l
 
 def test_a_resamples_bleu_is_that_of_the_drawn_captions_scored_again() -> None:
     references, captions = make_captions(9)
-    tallies = make_tallies(9)
+    counts = make_counts(9)
     generator = np.random.default_rng(1)
     for _ in range(20):
         drawn = generator.integers(9, size=9)
-        sums = np.bincount(drawn, minlength=9) @ tallies.table()
-        found = tallies.score(sums)
+        sums = np.bincount(drawn, minlength=9) @ counts.table()
+        found = counts.score(sums)
         brute = bleu_of(references, captions, [list(captions)[place] for place in drawn])
         assert [found[f"BLEU-{n}"] for n in (1, 2, 3, 4)] == pytest.approx(brute, rel=0, abs=1e-12)
 
 
 def test_intervals_are_those_of_all_resamples_that_there_are() -> None:
     references, captions = make_captions(4, seed=3)
-    tallies = make_tallies(4, seed=3)
-    cider = tallies.means["CIDEr"]
+    counts = make_counts(4, seed=3)
+    cider = counts.means["CIDEr"]
     draws = list(itertools.product(range(4), repeat=4))  # 256, all as likely as each other
     every = {
         "BLEU-2": np.array([bleu_of(references, captions, [list(captions)[i] for i in draw])[1] for draw in draws]),
         "CIDEr": np.array([cider[list(draw)].mean() for draw in draws]),
     }
-    found = confidence_intervals(tallies, resamples=20_000)
+    found = confidence_intervals(counts, resamples=20_000)
     for metric, values in every.items():
         low, high = np.quantile(values, [0.02, 0.03]), np.quantile(values, [0.97, 0.98])
         assert low[0] - 1e-9 <= found[metric].low <= low[1] + 1e-9
@@ -71,38 +71,38 @@ def test_intervals_are_those_of_all_resamples_that_there_are() -> None:
 def test_the_interval_of_a_mean_is_the_textbooks() -> None:
     values = np.random.default_rng(0).normal(0.5, 0.2, size=900)
     error = 1.96 * values.std() / math.sqrt(900)
-    interval = confidence_intervals(tallies_of(values))["CIDEr"]
+    interval = confidence_intervals(counts_of(values))["CIDEr"]
     assert interval.low == pytest.approx(values.mean() - error, abs=error / 20)
     assert interval.high == pytest.approx(values.mean() + error, abs=error / 20)
 
 
 def test_a_higher_level_is_wider_and_a_seed_decides() -> None:
-    tallies = make_tallies(30)
-    usual, same = confidence_intervals(tallies, resamples=500), confidence_intervals(tallies, resamples=500)
-    wide = confidence_intervals(tallies, resamples=500, level=0.99)
-    assert usual == same != confidence_intervals(tallies, resamples=500, seed=1)
-    for metric, value in tallies.corpus().items():
+    counts = make_counts(30)
+    usual, same = confidence_intervals(counts, resamples=500), confidence_intervals(counts, resamples=500)
+    wide = confidence_intervals(counts, resamples=500, level=0.99)
+    assert usual == same != confidence_intervals(counts, resamples=500, seed=1)
+    for metric, value in counts.corpus().items():
         assert wide[metric].low <= usual[metric].low <= value <= usual[metric].high <= wide[metric].high
 
 
 def test_many_images_are_resampled_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    tallies = make_tallies(30)
-    whole = confidence_intervals(tallies)
+    counts = make_counts(30)
+    whole = confidence_intervals(counts)
     monkeypatch.setattr("training.metrics.bootstrap.BLOCK", 70)
-    for metric, interval in confidence_intervals(tallies).items():
+    for metric, interval in confidence_intervals(counts).items():
         width = whole[metric].high - whole[metric].low
         assert (interval.low, interval.high) == pytest.approx((whole[metric].low, whole[metric].high), abs=width / 20)
 
 
 def test_a_run_does_not_differ_from_itself() -> None:
-    tallies = make_tallies(20)
-    for difference in compare(tallies, tallies, resamples=200).values():
+    counts = make_counts(20)
+    for difference in compare(counts, counts, resamples=200).values():
         assert (difference.change, difference.interval, difference.p) == (0, Interval(0, 0), 1)
 
 
 def test_what_is_better_on_every_image_by_the_same_is_surely_better() -> None:
     values = np.random.default_rng(0).random(50)
-    found = compare(tallies_of(values), tallies_of(values + 0.125), resamples=999)["CIDEr"]
+    found = compare(counts_of(values), counts_of(values + 0.125), resamples=999)["CIDEr"]
     assert found.change == pytest.approx(0.125)
     assert (found.interval.low, found.interval.high) == pytest.approx((0.125, 0.125))
     assert found.p == 1 / 1000
@@ -114,13 +114,13 @@ def test_p_is_that_of_the_paired_z_test(wanted: float) -> None:
     first, noise = generator.random(2000), generator.normal(0, 0.1, 2000)
     z = NormalDist().inv_cdf(1 - wanted / 2)
     changes = noise - noise.mean() + z * noise.std() / math.sqrt(2000)
-    found = compare(tallies_of(first), tallies_of(first + changes), resamples=5000)["CIDEr"]
+    found = compare(counts_of(first), counts_of(first + changes), resamples=5000)["CIDEr"]
     assert found.p == pytest.approx(wanted, abs=0.02)
     assert (found.interval.low > 0) == (wanted < 0.05)
 
 
 def test_a_comparison_turned_round_has_the_other_sign_and_the_same_p() -> None:
-    first, second = make_tallies(40, seed=0), make_tallies(40, seed=1)
+    first, second = make_counts(40, seed=0), make_counts(40, seed=1)
     there, back = compare(first, second, resamples=2000), compare(second, first, resamples=2000)
     for metric, found in there.items():
         assert back[metric].change == -found.change
@@ -132,7 +132,7 @@ def test_a_comparison_turned_round_has_the_other_sign_and_the_same_p() -> None:
 def test_pairing_tells_apart_what_intervals_cannot() -> None:
     generator = np.random.default_rng(0)
     values = generator.random(300)
-    first, second = tallies_of(values), tallies_of(values + generator.normal(0.02, 0.02, 300))
+    first, second = counts_of(values), counts_of(values + generator.normal(0.02, 0.02, 300))
     apart = [confidence_intervals(run)["CIDEr"] for run in (first, second)]
     assert apart[0].high > apart[1].low  # they overlap
     assert compare(first, second)["CIDEr"].p < 0.001
@@ -140,9 +140,9 @@ def test_pairing_tells_apart_what_intervals_cannot() -> None:
 
 def test_only_what_both_have_is_compared() -> None:
     values = np.linspace(0, 1, 10)
-    assert "CIDEr" not in compare(tallies_of(values), tallies_of(values, "SPICE"), resamples=10)
+    assert "CIDEr" not in compare(counts_of(values), counts_of(values, "SPICE"), resamples=10)
 
 
 def test_other_images_cannot_be_compared() -> None:
     with pytest.raises(MetricsError, match="both need the same images"):
-        compare(make_tallies(3), make_tallies(4))
+        compare(make_counts(3), make_counts(4))
