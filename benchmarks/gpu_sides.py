@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.conformance import LAWS, judge
 from engine import Beam, Captioner, Greedy, RuntimeOptions
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.decoding.decode import decode
 from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules

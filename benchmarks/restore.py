@@ -5,7 +5,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from training import checkpoint
 from training.encoders import Encoder, load_encoder
 from training.model import CaptionDecoder, DecoderConfig

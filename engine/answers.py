@@ -12,7 +12,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import MANIFEST_FILE, Bundle, sha256
+from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
 from engine.cache import VARIABLE, cache_folder, store
 from engine.checks import is_int, is_number
 from engine.errors import EngineError

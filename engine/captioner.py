@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from PIL import Image
 
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.checks import is_int, require
 from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
 from engine.decoding.rules import Rules

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import PIL
 
-from engine.bundle import MANIFEST_FILE, Bundle, sha256
+from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
 from engine.runtime.nvidia import driver_version, gpu_name
 from engine.runtime.options import cores
 from engine.runtime.providers import PROVIDERS, Provider, built_in_providers, onnxruntime, plug_in_version

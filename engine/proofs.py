@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import MANIFEST_FILE, Bundle, sha256
+from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
 from engine.cache import VARIABLE, cache_folder, store
 from engine.errors import EngineError, ProviderError
 from engine.machine import runtime_facts

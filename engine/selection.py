@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from engine.answers import Answer, load
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
+from engine.bundle.manifest import Manifest
 from engine.errors import ProviderError
 from engine.machine import has_vnni
-from engine.manifest import Manifest
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import canonical
 from engine.runtime.providers import AUTO_ORDER, PROVIDERS, is_available

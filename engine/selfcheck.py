@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
+from engine.bundle.vocabulary import START
 from engine.decoding.model import StepModel
 from engine.images import load_pixels
 from engine.runtime.encoder import LANE_IMAGES, WIDE_IMAGES
 from engine.runtime.graphs import Graphs
-from engine.vocabulary import START
 
 PHOTOGRAPHS = 3
 LEAST_NORM = 1e-9  # of features that differences are divided by

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine.answers import Timing
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.captioner import Captioner
 from engine.machine import has_vnni
 from engine.options import Beam, Decoding, Greedy

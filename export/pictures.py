@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from engine.bundle.manifest import ImageSpec
 from engine.images import ImageInput, load_pixels
-from engine.manifest import ImageSpec
 from export.errors import ExportError
 
 SAMPLES = Path(__file__).parents[1] / "samples"

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from engine.bundle import GRAPHS, Bundle
+from engine.bundle.bundle import GRAPHS, Bundle
 from engine.images import ImageInput, load_pixels
 from export.decode import Decoded, Decoder, EngineGreedy, OnnxDecoder, State, TorchDecoder, decode_error, greedy
 from training.encoders import Encoder

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from engine.vocabulary import Vocabulary
+from engine.bundle.vocabulary import Vocabulary
 from training import checkpoint
 from training.batches import CaptionTable
 from training.checkpoint import CheckpointError, write_json

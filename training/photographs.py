@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.manifest import ImageSpec
+from engine.bundle.manifest import ImageSpec
 from training.batches import Features
 from training.examples import Dataset
 from training.views import View

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from engine.vocabulary import Vocabulary
+from engine.bundle.vocabulary import Vocabulary
 from training.batches import CaptionTable
 from training.model import CaptionDecoder
 from training.thumbnails import inline, picture

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from engine.vocabulary import Vocabulary
+from engine.bundle.vocabulary import Vocabulary
 from training import checkpoint
 from training.charts import draw_curves
 from training.checkpoint import write_atomically, write_json

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from engine import Beam, Captioner, EngineError, ImageError, OptionsError
-from engine.vocabulary import split
+from engine.bundle.vocabulary import split
 from training.caption_statistics import repeats
 from training.checkpoint import write_json
 from training.data import DataError, Dataset, open_dataset

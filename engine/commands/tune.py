@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine import answers, proofs
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.captioner import Captioner
 from engine.checks import is_number
 from engine.commands.arguments import add_json

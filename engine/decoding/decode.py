@@ -5,6 +5,8 @@ from math import isnan, nan
 
 import numpy as np
 
+from engine.bundle.manifest import Defaults
+from engine.bundle.vocabulary import Vocabulary, split
 from engine.confidence import UNCALIBRATED, confidence
 from engine.decoding.ask import no_numbers, no_numbers_error
 from engine.decoding.beam import BeamSearch
@@ -13,10 +15,8 @@ from engine.decoding.model import StepModel
 from engine.decoding.rules import Rules
 from engine.decoding.search import Draw, Search
 from engine.decoding.sentences import Sentence
-from engine.manifest import Defaults
 from engine.options import Beam, Constraints, Decoding, Sample
 from engine.result import Caption, Hypothesis
-from engine.vocabulary import Vocabulary, split
 
 
 def decode(

@@ -5,11 +5,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from engine.bundle.manifest import Defaults
+from engine.bundle.vocabulary import Vocabulary, split
 from engine.decoding.allowed import Allowed
 from engine.errors import OptionsError
-from engine.manifest import Defaults
 from engine.options import Constraints
-from engine.vocabulary import Vocabulary, split
 
 JOINT = "and"  # people write no phrase on both its sides; where a vocabulary lacks it, there is no such rule
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.decoding.model import StepModel
 from engine.runtime.device import Device, DeviceFeatures
 from engine.runtime.device_encoder import DeviceEncoder

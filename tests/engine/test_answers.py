@@ -12,7 +12,7 @@ import pytest
 
 from engine import EngineError, machine
 from engine.answers import Answer, Timing, forget, load, save
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 
 ANSWER = Answer("2026-11-22", (Timing("cpu", "int8", 2, 0.01, 0.005), Timing("cpu", "fp32", 0, 0.02, 0.01)))
 

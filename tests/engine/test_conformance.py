@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.conformance import BATCH, LAWS, Case, Law, judge, main
 from engine import Captioner
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.runtime.placement import canonical
 from engine.runtime.providers import PROVIDERS, is_available
 

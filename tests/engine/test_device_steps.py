@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from engine import Beam, Captioner, EngineError, Greedy, Sample
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.decoding.decode import decode
 from engine.decoding.rules import Rules
 from engine.runtime import device

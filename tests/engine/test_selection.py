@@ -8,8 +8,8 @@ import pytest
 
 from engine import BundleError, Captioner, OptionsError, ProviderError, RuntimeOptions
 from engine.answers import Answer, Timing, save
-from engine.bundle import Bundle
-from engine.manifest import Defaults, GraphFile, ImageSpec, Manifest, Variant
+from engine.bundle.bundle import Bundle
+from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest, Variant
 from engine.selection import AS_EXACT, Choice, Machine, Request, open_first, refused, select
 
 GOOD = Machine(("cuda", "cpu"), None, True)

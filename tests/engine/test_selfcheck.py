@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine import Captioner, ProviderError, RuntimeOptions, proofs, selfcheck
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.machine import instructions, runtime_facts
 from engine.proofs import require_shown
 from engine.runtime import graphs as graphs_module

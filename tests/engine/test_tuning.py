@@ -15,10 +15,10 @@ from PIL import Image
 
 from engine import Captioner, EngineError, ProviderError, RuntimeOptions, answers, tuning
 from engine.answers import Answer, Timing
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
+from engine.bundle.manifest import Defaults, Variant
 from engine.cli import main
 from engine.commands.tune import _answer
-from engine.manifest import Defaults, Variant
 from engine.photographs import draw_photographs
 from engine.selection import Request, select
 from engine.tuning import NO_TIME, Budget, Entry, Tuning, Way, tune, ways

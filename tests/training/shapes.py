@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from engine.vocabulary import Vocabulary
+from engine.bundle.vocabulary import Vocabulary
 from training.batches import CaptionTable
 from training.distributed import Processes
 from training.examples import Example

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.vocabulary import Vocabulary
+from engine.bundle.vocabulary import Vocabulary
 from training import checkpoint
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.model import CaptionDecoder, DecoderConfig

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from engine.bundle.manifest import ImageSpec
 from engine.images import load_pixels
-from engine.manifest import ImageSpec
 from training.data import DataError, DataReport, Example
 from training.encoders import Encoder, EncoderError
 from training.features import FeatureStore, compute_features

@@ -5,10 +5,10 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+from engine.bundle.manifest import Defaults, GraphFile, Manifest, Tensor
+from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary, split
 from engine.confidence import confidence_faults
 from engine.images import RESAMPLES
-from engine.manifest import Defaults, GraphFile, Manifest, Tensor
-from engine.vocabulary import SPECIAL_WORDS, Vocabulary, split
 
 VOCABULARY_FILE = "vocabulary.json"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.vocabulary import END, PAD, SPECIAL_WORDS, START, UNK, Vocabulary, pad_matrix, split
+from engine.bundle.vocabulary import END, PAD, SPECIAL_WORDS, START, UNK, Vocabulary, pad_matrix, split
 
 words = st.from_regex(r"\w{1,8}", fullmatch=True).map(str.lower).filter(lambda word: split(word) == [word])
 sentences = st.lists(words, max_size=12).map(" ".join)

@@ -7,9 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.confidence import confidence_faults
-from engine.errors import BundleError
-from engine.faults import (
+from engine.bundle.checks import (
     GRAPHS,
     VOCABULARY_FILE,
     default_faults,
@@ -20,8 +18,10 @@ from engine.faults import (
     value_faults,
     vocabulary_faults,
 )
-from engine.manifest import FORMAT_VERSION, GraphFile, Manifest
-from engine.vocabulary import Vocabulary
+from engine.bundle.manifest import FORMAT_VERSION, GraphFile, Manifest
+from engine.bundle.vocabulary import Vocabulary
+from engine.confidence import confidence_faults
+from engine.errors import BundleError
 
 __all__ = [
     "GRAPHS",
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 MANIFEST_FILE = "manifest.json"
-SHIPPED = Path(__file__).parent / "models"
+SHIPPED = Path(__file__).parents[1] / "models"
 
 
 def shipped_bundle() -> Path:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import BundleError, Captioner, EngineError
-from engine.bundle import GRAPHS, MANIFEST_FILE, VOCABULARY_FILE, Bundle, sha256
-from engine.manifest import FORMAT_VERSION, Defaults, GraphFile, ImageSpec, Manifest, Tensor
+from engine.bundle.bundle import GRAPHS, MANIFEST_FILE, VOCABULARY_FILE, Bundle, sha256
+from engine.bundle.manifest import FORMAT_VERSION, Defaults, GraphFile, ImageSpec, Manifest, Tensor
 
 WEIGHTS = "decoder.weights"
 FILES = [*(f"{name}.onnx" for name in GRAPHS), WEIGHTS]
@@ -99,7 +99,7 @@ def test_a_bundle_error_is_also_a_value_error_and_reaches_the_captioners_caller(
 
 
 def test_no_path_means_the_bundle_that_ships(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.bundle.SHIPPED", tmp_path / "models")
+    monkeypatch.setattr("engine.bundle.bundle.SHIPPED", tmp_path / "models")
     with pytest.raises(BundleError, match="no bundle lies under"):
         Bundle.load()
     shutil.copytree(folder, tmp_path / "models" / "tiny")
