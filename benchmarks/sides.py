@@ -18,7 +18,7 @@ from benchmarks.photographs import photographs
 from benchmarks.search import FREE
 from engine import Captioner, RuntimeOptions
 from engine.bundle.bundle import Bundle
-from engine.images import load_pixels
+from engine.images.load import load_pixels
 from engine.options import Decoding
 
 BATCHES = (1, 8, 32, 128)

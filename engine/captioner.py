@@ -14,10 +14,10 @@ from engine.checks import is_int, require
 from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
 from engine.decoding.rules import Rules
 from engine.errors import ImageError, OptionsError
-from engine.formats import FORMATS, check_formats
-from engine.images import MAX_PIXELS, ImageInput, load_pixels
+from engine.images.formats import FORMATS, check_formats
+from engine.images.load import MAX_PIXELS, ImageInput, load_pixels
+from engine.images.pipeline import Pipeline
 from engine.options import Beam, Decoding, Greedy, Sample
-from engine.pipeline import Pipeline
 from engine.process import Process
 from engine.proofs import require_shown
 from engine.result import Caption

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.formats import image_names
+from engine.images.formats import image_names
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from engine.captioner import Captioner
 from engine.checks import is_int, is_number, require
 from engine.decoding.decode import rows_per_image
 from engine.errors import ClosedError, OptionsError
-from engine.images import ImageInput
+from engine.images.load import ImageInput
 from engine.options import Beam, Decoding, Greedy, Sample
 from engine.process import Process
 from engine.result import Caption

@@ -14,7 +14,7 @@ import numpy as np
 from engine.bundle.bundle import Bundle
 from engine.bundle.vocabulary import START
 from engine.decoding.model import StepModel
-from engine.images import load_pixels
+from engine.images.load import load_pixels
 from engine.runtime.encoder import LANE_IMAGES, WIDE_IMAGES
 from engine.runtime.graphs import Graphs
 
@@ -73,7 +73,7 @@ def arithmetic_of(graphs: Graphs) -> str:
 
 
 def _pixels(bundle: Bundle) -> np.ndarray:
-    from engine.photographs import draw_photographs  # the drawing takes a while to import, and is seldom needed
+    from engine.images.synthetic import draw_photographs  # the drawing takes a while to import, and is seldom needed
 
     image = bundle.manifest.image
     photographs = draw_photographs(PHOTOGRAPHS)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from engine.answers import Timing
 from engine.bundle.bundle import Bundle
 from engine.captioner import Captioner
+from engine.images.synthetic import draw_photographs
 from engine.machine import has_vnni
 from engine.options import Beam, Decoding, Greedy
-from engine.photographs import draw_photographs
 from engine.runtime.options import cores
 from engine.runtime.placement import canonical
 from engine.runtime.providers import PROVIDERS, available_providers

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
-from engine.images import load_pixels
+from engine.images.load import load_pixels
 from export.errors import ExportError
 from export.pictures import SUFFIXES
 from export.quantise import Observed, Prepared, quantised_nodes

@@ -14,7 +14,7 @@ import torch
 from engine import Caption, Captioner, Greedy
 from engine.bundle.bundle import Bundle
 from engine.bundle.vocabulary import Vocabulary
-from engine.images import ImageInput
+from engine.images.load import ImageInput
 from training.model import CaptionDecoder
 
 PLAIN = Greedy(no_repeat_ngram_size=0, bad_endings=())  # as the loop is, whatever the bundle's defaults

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from engine.bundle.manifest import ImageSpec
-from engine.images import ImageInput, load_pixels
+from engine.images.load import ImageInput, load_pixels
 from export.errors import ExportError
 
 SAMPLES = Path(__file__).parents[1] / "samples"

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import torch
 
 from engine.bundle.bundle import GRAPHS, Bundle
-from engine.images import ImageInput, load_pixels
+from engine.images.load import ImageInput, load_pixels
 from export.decode import Decoded, Decoder, EngineGreedy, OnnxDecoder, State, TorchDecoder, decode_error, greedy
 from training.encoders import Encoder
 from training.model import CaptionDecoder

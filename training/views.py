@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from engine.bundle.manifest import ImageSpec
-from engine.images import RESAMPLES, load_pixels
+from engine.images.load import RESAMPLES, load_pixels
 
 AREA = (0.7, 1.0)
 ASPECT = (0.92, 1.08)

@@ -8,7 +8,7 @@ from typing import Any
 from engine.bundle.manifest import Defaults, GraphFile, Manifest, Tensor
 from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary, split
 from engine.confidence import confidence_faults
-from engine.images import RESAMPLES
+from engine.images.load import RESAMPLES
 
 VOCABULARY_FILE = "vocabulary.json"
 

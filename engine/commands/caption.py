@@ -10,7 +10,7 @@ from math import isnan
 from engine.captioner import Captioner
 from engine.commands.arguments import add_model, given
 from engine.errors import ImageError, OptionsError
-from engine.formats import FORMATS, check_formats, image_names
+from engine.images.formats import FORMATS, check_formats, image_names
 from engine.options import STYLES, Beam, Greedy, Sample
 from engine.paths import Scan, expand
 from engine.progress import Progress

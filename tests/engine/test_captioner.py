@@ -19,7 +19,7 @@ from PIL import Image
 
 from engine import Beam, Caption, Captioner, EngineError, Greedy, ImageError, OptionsError, RuntimeOptions, Sample
 from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary
-from engine.images import load_pixels
+from engine.images.load import load_pixels
 from engine.options import Decoding
 from export.additions import amend
 from tests.drawn import COLOURS, SHAPES, draw

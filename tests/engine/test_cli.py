@@ -16,8 +16,8 @@ from PIL import Image
 from engine import Beam, Caption, EngineError, Greedy, Hypothesis, ImageError, ProviderError, RuntimeOptions, Sample
 from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest
 from engine.cli import main
-from engine.formats import image_names
-from engine.images import load_pixels
+from engine.images.formats import image_names
+from engine.images.load import load_pixels
 from engine.paths import Scan, expand
 from engine.progress import Progress
 from engine.selection import Choice

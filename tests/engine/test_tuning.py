@@ -19,7 +19,7 @@ from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Defaults, Variant
 from engine.cli import main
 from engine.commands.tune import _answer
-from engine.photographs import draw_photographs
+from engine.images.synthetic import draw_photographs
 from engine.selection import Request, select
 from engine.tuning import NO_TIME, Budget, Entry, Tuning, Way, tune, ways
 

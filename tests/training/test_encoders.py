@@ -11,7 +11,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from engine.images import load_pixels
+from engine.images.load import load_pixels
 from training import encoders
 from training.encoder_weights import lite_pretrained
 from training.encoders import EncoderError, load_encoder

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from engine.bundle.manifest import ImageSpec
-from engine.images import load_pixels
+from engine.images.load import load_pixels
 from training.data import DataError, DataReport, Example
 from training.encoders import Encoder, EncoderError
 from training.features import FeatureStore, compute_features

@@ -11,7 +11,7 @@ from PIL import Image
 
 from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
-from engine.images import load_pixels
+from engine.images.load import load_pixels
 from training.views import AREA, View, training_views
 
 IMAGE = ImageSpec(40, 48, (127.0,) * 3, (128.0,) * 3)

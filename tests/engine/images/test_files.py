@@ -14,10 +14,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from engine import files
 from engine.errors import ImageError
-from engine.images import load_pixels
-from tests.engine.test_images import encoded, photograph
+from engine.images import files
+from engine.images.load import load_pixels
+from tests.engine.images.test_load import encoded, photograph
 
 PHOTO = encoded(photograph(300, 200), "PNG")
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

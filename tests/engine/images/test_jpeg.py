@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, JpegImagePlugin
 
-from engine import jpeg
 from engine.errors import ImageError
-from engine.images import load_pixels
+from engine.images import jpeg
+from engine.images.load import load_pixels
 
-SAMPLES = [Image.open(path).convert("RGB") for path in sorted((Path(__file__).parents[2] / "samples").glob("*.jpg"))]
+SAMPLES = [Image.open(path).convert("RGB") for path in sorted((Path(__file__).parents[3] / "samples").glob("*.jpg"))]
 needs_simplejpeg = pytest.mark.skipif(find_spec("simplejpeg") is None, reason="simplejpeg is not installed")
 needs_quick = pytest.mark.skipif(
     not (find_spec("simplejpeg") and find_spec("cykooz_resizer")), reason='the extra "fast" is not installed'

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine import resizing
-from engine.images import RESAMPLES, load_pixels
+from engine.images import resize
+from engine.images.load import RESAMPLES, load_pixels
 
-PHOTOGRAPH = Image.open(Path(__file__).parents[2] / "samples" / "coffee.jpg").convert("RGB")
+PHOTOGRAPH = Image.open(Path(__file__).parents[3] / "samples" / "coffee.jpg").convert("RGB")
 pytestmark = pytest.mark.skipif(find_spec("cykooz_resizer") is None, reason="cykooz-resizer is not installed")
 
 
@@ -21,7 +21,7 @@ def pillows(image: Image.Image, height: int, width: int, resample: str) -> np.nd
     return np.asarray(image.resize((width, height), RESAMPLES[resample]))
 
 
-@pytest.mark.parametrize("resample", resizing.FILTERS)
+@pytest.mark.parametrize("resample", resize.FILTERS)
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     size=st.tuples(st.integers(20, 700), st.integers(20, 700)), height=st.integers(1, 300), width=st.integers(1, 300)
@@ -57,13 +57,13 @@ def test_the_quick_way_is_taken_only_where_it_is_asked_for() -> None:
 
 
 def test_without_the_package_quick_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resizing, "resizer", lambda: None)
+    monkeypatch.setattr(resize, "resizer", lambda: None)
     exact = load_pixels(PHOTOGRAPH, height=99, width=101)
     np.testing.assert_array_equal(load_pixels(PHOTOGRAPH, height=99, width=101, quick=True), exact)
 
 
 def test_an_image_too_large_to_be_copied_goes_pillows_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resizing, "MOST_PIXELS", PHOTOGRAPH.width * PHOTOGRAPH.height - 1)
+    monkeypatch.setattr(resize, "MOST_PIXELS", PHOTOGRAPH.width * PHOTOGRAPH.height - 1)
     exact = load_pixels(PHOTOGRAPH, height=99, width=101)
     np.testing.assert_array_equal(load_pixels(PHOTOGRAPH, height=99, width=101, quick=True), exact)
 

@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine import images, jpeg
 from engine.errors import ImageError, OptionsError
-from engine.formats import FORMATS, open_image
-from engine.images import load_pixels
-from engine.memory import SMALL, Budget, bytes_to_decode
-from tests.engine.test_images import encoded, photograph
+from engine.images import jpeg, load
+from engine.images.formats import FORMATS, open_image
+from engine.images.load import load_pixels
+from engine.images.memory import SMALL, Budget, bytes_to_decode
+from tests.engine.images.test_load import encoded, photograph
 
 MB = 1_000_000
 
@@ -127,8 +127,8 @@ def test_a_long_file_that_is_read_whole_is_held_from_the_start_and_with_its_pixe
         return opened(*arguments)
 
     monkeypatch.setattr(Budget, "_take", watched)
-    monkeypatch.setattr("engine.images.open_image", open_held)
-    monkeypatch.setattr(images, "DECODING", budget)
+    monkeypatch.setattr("engine.images.load.open_image", open_held)
+    monkeypatch.setattr(load, "DECODING", budget)
     pixels = load_pixels(data, height=23, width=31)
     assert held[0] == len(data) < held[1] < len(data) + MB
     assert not budget._held
@@ -151,7 +151,7 @@ def test_a_long_jpeg_is_held_where_it_is_read_whole(most: int, tmp_path: Path, m
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_begins_with_the_whole_budget() -> None:
     code = (
-        "import os; from engine.memory import DECODING as d\n"
+        "import os; from engine.images.memory import DECODING as d\n"
         "with d.hold(d.size):\n"
         "  if not (child := os.fork()):\n"
         "    with d.hold(d.size): os._exit(7)\n"
@@ -163,10 +163,10 @@ def test_a_child_begins_with_the_whole_budget() -> None:
 
 def test_pictures_that_take_much_are_decoded_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(photograph(1500, 1000), "WEBP")
-    monkeypatch.setattr(images, "DECODING", Budget(30 * MB))
+    monkeypatch.setattr(load, "DECODING", Budget(30 * MB))
     running: list[int] = []
     most: list[int] = []
-    fitted = images._fitted
+    fitted = load._fitted
 
     def watched(*arguments: Any) -> Any:
         running.append(1)
@@ -176,7 +176,7 @@ def test_pictures_that_take_much_are_decoded_one_after_the_other(monkeypatch: py
         finally:
             running.pop()
 
-    monkeypatch.setattr(images, "_fitted", watched)
+    monkeypatch.setattr(load, "_fitted", watched)
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: load_pixels(data, height=9, width=9), range(12)))
     assert max(most) == 1
@@ -209,7 +209,7 @@ def test_nothing_is_decoded_before_it_is_known_what_it_takes(format: str, monkey
         raise OptionsError("asked before it was decoded")
 
     monkeypatch.setattr("PIL.Image.core.new", lambda *_: pytest.fail("decoded"))
-    monkeypatch.setattr(images, "bytes_to_decode", lambda *_, **__: refuse(bytes_to_decode(*_, **__)))
+    monkeypatch.setattr(load, "bytes_to_decode", lambda *_, **__: refuse(bytes_to_decode(*_, **__)))
     with pytest.raises(ImageError, match="asked before it was decoded"):
         load_pixels(data, height=8, width=8)
 
@@ -298,7 +298,7 @@ def test_a_picture_a_pixel_wide_and_miles_long_is_refused() -> None:
     ids=["progressive", "progressive 4:4:4", "baseline"],
 )
 def test_a_jpeg_counts_what_is_kept_between_its_scans(scans: dict[str, Any]) -> None:
-    from engine.jpeg import kept_between_scans
+    from engine.images.jpeg import kept_between_scans
 
     data = io.BytesIO(encoded(photograph(1600, 1000), "JPEG", **scans))
     image: Any = Image.open(data)
@@ -308,9 +308,9 @@ def test_a_jpeg_counts_what_is_kept_between_its_scans(scans: dict[str, Any]) -> 
 
 PEAK = """
 import sys
-from engine.images import load_pixels
+from engine.images.load import load_pixels
 from PIL import Image
-import engine.memory as m
+import engine.images.memory as m
 def status(name):
     return [int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(name)][0]
 small = sys.argv[1].rpartition("/")[0] + "/small." + sys.argv[1].rpartition(".")[2]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ImageError
-from engine.images import ImageInput
-from engine.pipeline import Pipeline
+from engine.images.load import ImageInput
+from engine.images.pipeline import Pipeline
 from engine.runtime.encoder import Encoder
 
 

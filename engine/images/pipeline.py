@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from engine.errors import ImageError
-from engine.images import ImageInput
+from engine.images.load import ImageInput
 from engine.runtime.device import DeviceFeatures
 from engine.runtime.device_encoder import DeviceEncoder
 from engine.runtime.encoder import LANE_IMAGES, Encoder

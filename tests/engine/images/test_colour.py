@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from engine import colour
-from engine.images import load_pixels
-from tests.engine.test_images import encoded, photograph
+from engine.images import colour
+from engine.images.load import load_pixels
+from tests.engine.images.test_load import encoded, photograph
 
 Points = tuple[tuple[float, float], ...]
 P3: Points = ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06))

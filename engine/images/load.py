@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
-from engine import colour, jpeg, resizing
 from engine.errors import ImageError, OptionsError, RefusalError
-from engine.files import open_path
-from engine.formats import FORMATS, Opened, check_formats, length_if_read_whole, open_image
-from engine.jxl import JxlFile
-from engine.memory import DECODING, SMALL, bytes_to_decode
-from engine.upright import LYING, UPRIGHT, Picture, orientation_of
+from engine.images import colour, jpeg, resize
+from engine.images.files import open_path
+from engine.images.formats import FORMATS, Opened, check_formats, length_if_read_whole, open_image
+from engine.images.jxl import JxlFile
+from engine.images.memory import DECODING, SMALL, bytes_to_decode
+from engine.images.upright import LYING, UPRIGHT, Picture, orientation_of
 
 MAX_PIXELS = 152_000_000
 """What the largest camera makes, a medium format back of 14,204 x 10,652: as a JPEG, which is shrunk meanwhile."""
@@ -176,10 +176,10 @@ def _shrink(image: JpegImageFile, file: IO[bytes], aim: _Aim) -> int:
 
 
 def _read(image: ImageFile.ImageFile, file: IO[bytes], aim: _Aim) -> np.ndarray:
-    if aim.quick and isinstance(image, JpegImageFile) and resizing.can_resize(image.size, aim.resample):
+    if aim.quick and isinstance(image, JpegImageFile) and resize.can_resize(image.size, aim.resample):
         rows = jpeg.decode(image, file) if orientation_of(image) not in UPRIGHT else None
         if rows is not None:
-            pixels = resizing.resize(rows, image.size, aim.height, aim.width, aim.resample)
+            pixels = resize.resize(rows, image.size, aim.height, aim.width, aim.resample)
             change = colour.conversion(image.info, image.mode)
             return np.asarray(change(Image.fromarray(pixels))) if change else pixels
     return _fitted(image, aim)
@@ -191,8 +191,8 @@ def _fitted(image: Image.Image, aim: _Aim) -> np.ndarray:
     change = colour.conversion(image.info, image.mode)
     picture = Picture(image, orientation_of(image), "CMYK" if change and image.mode == "CMYK" else "RGB")
     shown = picture.shown()
-    if aim.quick and shown.mode == "RGB" and resizing.can_resize(shown.size, aim.resample):
-        pixels = resizing.resize(shown.tobytes(), shown.size, aim.height, aim.width, aim.resample)
+    if aim.quick and shown.mode == "RGB" and resize.can_resize(shown.size, aim.resample):
+        pixels = resize.resize(shown.tobytes(), shown.size, aim.height, aim.width, aim.resample)
         return np.asarray(change(Image.fromarray(pixels))) if change else pixels
     resized = shown.resize((aim.width, aim.height), RESAMPLES[aim.resample])
     return np.asarray(change(resized) if change else resized)

@@ -8,7 +8,7 @@ from typing import IO
 from PIL import Image, ImageFile
 
 from engine.errors import OptionsError, RefusalError
-from engine.jxl import JxlFile, is_jxl
+from engine.images.jxl import JxlFile, is_jxl
 
 SUFFIXES = {
     "JPEG": "jpg jpeg jpe jfif mpo",  # MPO, of phones and stereo cameras, is JPEG with more pictures behind the first

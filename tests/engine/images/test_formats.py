@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from engine.errors import ImageError, OptionsError
-from engine.formats import FORMATS, image_names
-from engine.images import load_pixels
-from engine.jxl import JxlFile
-from engine.memory import Budget
-from tests.engine.test_images import encoded, photograph
+from engine.images.formats import FORMATS, image_names
+from engine.images.jxl import JxlFile
+from engine.images.load import load_pixels
+from engine.images.memory import Budget
+from tests.engine.images.test_load import encoded, photograph
 
-PHOTO_FILES = Path(__file__).parents[3] / "shared" / "data" / "photo-files"
+PHOTO_FILES = Path(__file__).parents[4] / "shared" / "data" / "photo-files"
 needs_heif = pytest.mark.skipif(
     not (find_spec("pi_heif") and find_spec("pillow_heif")),
     reason="pi_heif reads HEIC and pillow_heif writes it: not installed",
@@ -126,7 +126,7 @@ def test_all_formats_are_in_capitals_as_command_lines_take_them() -> None:
 
 def test_a_file_too_long_to_be_held_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(photograph(200, 100), "WEBP", lossless=True)
-    monkeypatch.setattr("engine.images.DECODING", Budget(1000))
+    monkeypatch.setattr("engine.images.load.DECODING", Budget(1000))
     held = f"has {len(data):,} bytes, more than the 1,000 that may be held while it is decoded"
     assert reason(data, max_pixels=100) == f"{held}; raise max_pixels if you trust it"
     load_pixels(data, height=8, width=8, max_pixels=100 * len(data))
@@ -170,7 +170,7 @@ def test_without_the_extra_the_format_and_the_extra_are_named(
 
 def test_neither_package_nor_colour_management_is_imported_before_it_is_needed() -> None:
     code = (
-        "import sys, engine, PIL.Image as I, numpy as np; from engine.images import load_pixels; "
+        "import sys, engine, PIL.Image as I, numpy as np; from engine.images.load import load_pixels; "
         "load_pixels(I.new('RGB', (9, 9)), height=8, width=8); "
         "print({'pi_heif', 'pillow_jxl', 'PIL.ImageCms'} & sys.modules.keys())"
     )
@@ -284,7 +284,7 @@ def test_a_cut_heic_is_refused() -> None:
 @needs_heif
 def test_reading_heic_leaves_the_pillow_of_others_as_it_is() -> None:
     code = (
-        "import sys; from PIL import Image; from engine.images import load_pixels; "
+        "import sys; from PIL import Image; from engine.images.load import load_pixels; "
         "load_pixels(sys.stdin.buffer, height=8, width=8); print('HEIF' in Image.OPEN)"
     )
     done = subprocess.run([sys.executable, "-c", code], input=heif(photograph()), capture_output=True, check=True)
@@ -419,7 +419,7 @@ def test_a_jpeg_xl_with_two_codestreams_is_refused_before_either_is_decoded(monk
 
 @needs_jxl
 def test_a_jpeg_xl_that_decodes_to_another_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.jxl._Bits.size", lambda *_: (8, 8))
+    monkeypatch.setattr("engine.images.jxl._Bits.size", lambda *_: (8, 8))
     assert "another size than its header says" in reason(jxl(photograph()))
 
 

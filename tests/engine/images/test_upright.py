@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import upright
-from engine.images import load_pixels
-from engine.upright import Picture
-from tests.engine.test_images import photograph
+from engine.images import upright
+from engine.images.load import load_pixels
+from engine.images.upright import Picture
+from tests.engine.images.test_load import photograph
 
 MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "I;16", "I;16B", "I", "F")
 

@@ -13,9 +13,9 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
-from engine.jxl import JxlFile
-from engine.resizing import MOST_PIXELS
-from engine.upright import UPRIGHT, orientation_of
+from engine.images.jxl import JxlFile
+from engine.images.resize import MOST_PIXELS
+from engine.images.upright import UPRIGHT, orientation_of
 
 SMALL = 8_000_000
 """Bytes of decoding that nobody counts, about those of two megapixels: photographs of common sizes wait for no lock."""
