@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from PIL import Image
 
+from engine.autotune.select import Choice, Request, open_first, select
 from engine.bundle.bundle import Bundle
 from engine.checks import is_int, require
 from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
@@ -25,7 +26,6 @@ from engine.runtime.device import DeviceFeatures
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
-from engine.selection import Choice, Request, open_first, select
 
 MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
 

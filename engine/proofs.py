@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engine.autotune.machine import runtime_facts
 from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
 from engine.cache import VARIABLE, cache_folder, store
 from engine.errors import EngineError, ProviderError
-from engine.machine import runtime_facts
 from engine.runtime.buckets import bucket
 from engine.runtime.engines import saved_engine
 from engine.runtime.graphs import Graphs

@@ -19,7 +19,7 @@ ALLOWED = {
     "training/tune_decoding.py": {"engine"},  # so do these
     "training/calibrate.py": {"engine"},
     "training/judged.py": {"engine"},
-    "training/recipes/record.py": {"engine.machine"},  # which processor a recipe ran on
+    "training/recipes/record.py": {"engine.autotune.machine"},  # which processor a recipe ran on
     "export": {
         "training.model",
         "training.checkpoint",
@@ -101,7 +101,7 @@ LATER = {
     "engine.cli",
     "engine.runtime.device_steps",
     "engine.scheduler",
-    "engine.tuning",
+    "engine.autotune.measure",
     "engine.warmup",
     "hashlib",
     "http",

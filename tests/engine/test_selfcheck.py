@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from engine import Captioner, ProviderError, RuntimeOptions, proofs, selfcheck
+from engine.autotune.machine import instructions, runtime_facts
+from engine.autotune.measure import Budget, Way, tune
 from engine.bundle.bundle import Bundle
-from engine.machine import instructions, runtime_facts
 from engine.proofs import require_shown
 from engine.runtime import graphs as graphs_module
 from engine.runtime import placement
@@ -20,7 +21,6 @@ from engine.runtime.providers import PROVIDERS
 from engine.runtime.sessions import open_session as open_real_session
 from engine.runtime.steps import Steps
 from engine.selfcheck import compare
-from engine.tuning import Budget, Way, tune
 
 
 class Stale:
@@ -283,7 +283,7 @@ def test_where_a_faster_precision_is_wrong_auto_goes_on_to_fp32_and_says_so(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proofs, "compare", lambda *given: [selfcheck.Difference("encoder", 9.0, 1.0)])
-    monkeypatch.setattr("engine.selection.AUTO_ORDER", ("cpu",))
+    monkeypatch.setattr("engine.autotune.select.AUTO_ORDER", ("cpu",))
     with pytest.warns(RuntimeWarning, match=r"'cpu' in int8 does not compute here .*; going on to"):
         captioner = Captioner()
     assert (captioner.provider, captioner.precision) == ("cpu", "fp32")
@@ -304,7 +304,7 @@ def test_the_version_of_a_plug_in_that_is_installed_is_known() -> None:
 def test_processors_of_arm_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
     for part in ("0xd0c", "0xd4f", "0xd4f"):
-        monkeypatch.setattr("engine.machine._cpuinfo", lambda part=part: {"CPU part": part, "processor": "0"})
+        monkeypatch.setattr("engine.autotune.machine._cpuinfo", lambda part=part: {"CPU part": part, "processor": "0"})
         told.append(instructions())
     assert told[0] != told[1] == told[2]
 
@@ -342,7 +342,7 @@ def test_other_hardware_is_shown_anew(
     tiny_bundle: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
     require_shown(opened(tiny_bundle))
-    monkeypatch.setattr(f"engine.machine.{changed}", lambda: "another")
+    monkeypatch.setattr(f"engine.autotune.machine.{changed}", lambda: "another")
     require_shown(opened(tiny_bundle))
     assert len(runs) == 2
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from engine.answers import Answer, load
+from engine.autotune.cache_file import Answer, load
+from engine.autotune.machine import has_vnni
 from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Manifest
 from engine.errors import ProviderError
-from engine.machine import has_vnni
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import canonical
 from engine.runtime.providers import AUTO_ORDER, PROVIDERS, is_available

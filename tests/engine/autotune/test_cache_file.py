@@ -10,8 +10,9 @@ from typing import Any
 import PIL
 import pytest
 
-from engine import EngineError, machine
-from engine.answers import Answer, Timing, forget, load, save
+from engine import EngineError
+from engine.autotune import machine
+from engine.autotune.cache_file import Answer, Timing, forget, load, save
 from engine.bundle.bundle import Bundle
 
 ANSWER = Answer("2026-11-22", (Timing("cpu", "int8", 2, 0.01, 0.005), Timing("cpu", "fp32", 0, 0.02, 0.01)))
@@ -44,7 +45,7 @@ def test_what_was_saved_is_loaded_and_a_later_answer_takes_its_place(folder: Pat
 def test_nothing_is_read_of_the_machine_where_nothing_was_measured(
     folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.answers.fingerprint", lambda bundle: pytest.fail("start-up pays for it"))
+    monkeypatch.setattr("engine.autotune.cache_file.fingerprint", lambda bundle: pytest.fail("start-up pays for it"))
     assert load(bundle) is None
 
 
@@ -188,7 +189,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_that_says_what_to_do(
         save(bundle, ANSWER)
     assert load(bundle) is None
     assert forget(bundle) == 0
-    monkeypatch.setattr("engine.answers.cache_folder", lambda: None)
+    monkeypatch.setattr("engine.autotune.cache_file.cache_folder", lambda: None)
     with pytest.raises(EngineError, match="this user has no folder for caches"):
         save(bundle, ANSWER)
     assert load(bundle) is None

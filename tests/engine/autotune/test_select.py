@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from engine import BundleError, Captioner, OptionsError, ProviderError, RuntimeOptions
-from engine.answers import Answer, Timing, save
+from engine.autotune.cache_file import Answer, Timing, save
+from engine.autotune.select import AS_EXACT, Choice, Machine, Request, open_first, refused, select
 from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest, Variant
-from engine.selection import AS_EXACT, Choice, Machine, Request, open_first, refused, select
 
 GOOD = Machine(("cuda", "cpu"), None, True)
 SEVEN_BITS = {"weight_bits": 7}

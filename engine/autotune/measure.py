@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from engine.answers import Timing
+from engine.autotune.cache_file import Timing
+from engine.autotune.machine import has_vnni
+from engine.autotune.select import refused
 from engine.bundle.bundle import Bundle
 from engine.captioner import Captioner
 from engine.images.synthetic import draw_photographs
-from engine.machine import has_vnni
 from engine.options import Beam, Decoding, Greedy
 from engine.runtime.options import cores
 from engine.runtime.placement import canonical
 from engine.runtime.providers import PROVIDERS, available_providers
-from engine.selection import refused
 
 BUILDERS = ("tensorrt", "tensorrt-rtx")  # take minutes to start, unless what they built before lies ready
 DECODINGS: tuple[Decoding, ...] = (Greedy(), Beam())

@@ -12,11 +12,11 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from engine.autotune.machine import fingerprint
 from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
 from engine.cache import VARIABLE, cache_folder, store
 from engine.checks import is_int, is_number
 from engine.errors import EngineError
-from engine.machine import fingerprint
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import Captioner, EngineError, ProviderError, RuntimeOptions, answers, tuning
-from engine.answers import Answer, Timing
+from engine import Captioner, EngineError, ProviderError, RuntimeOptions
+from engine.autotune import cache_file, measure
+from engine.autotune.cache_file import Answer, Timing
+from engine.autotune.measure import NO_TIME, Budget, Entry, Tuning, Way, tune, ways
+from engine.autotune.select import Request, select
 from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Defaults, Variant
 from engine.cli import main
 from engine.commands.tune import _answer
 from engine.images.synthetic import draw_photographs
-from engine.selection import Request, select
-from engine.tuning import NO_TIME, Budget, Entry, Tuning, Way, tune, ways
 
 FIRST = Way("cpu", "fp32", 0)
 ONE, INT8, HALF, OPENVINO = (
@@ -101,7 +102,7 @@ def faults(found: Tuning) -> dict[Way, str]:
 
 @pytest.fixture(autouse=True)
 def with_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "has_vnni", lambda: True)
+    monkeypatch.setattr(measure, "has_vnni", lambda: True)
 
 
 # --- who wins
@@ -140,7 +141,7 @@ def test_those_far_from_the_best_run_once_and_those_close_to_it_in_turns() -> No
     found, _ = race(fakes)
     times = {entry.way: len(entry.samples[BATCH, 0]) for entry in found.entries}
     assert times[HALF] == 1
-    assert times[FIRST] == times[ONE] == times[INT8] == tuning.ROUNDS
+    assert times[FIRST] == times[ONE] == times[INT8] == measure.ROUNDS
 
 
 # --- the budget
@@ -172,7 +173,7 @@ def test_a_way_that_is_far_too_slow_is_given_up_within_the_budget() -> None:
 
 def test_a_slow_machine_is_measured_on_smaller_batches() -> None:
     found, spent = race({FIRST: Fake(0.3, 0.2), INT8: Fake(0.2, 0.1)})
-    assert found.images == tuning.FEWER
+    assert found.images == measure.FEWER
     assert found.best(found.images).way == INT8
     assert spent <= 50
 
@@ -184,7 +185,7 @@ def test_progress_rises_to_the_seconds_it_took() -> None:
     found = tune(BUNDLE, [FIRST, ONE], Budget(50, lambda way: fake, seen.append, clock))
     assert seen == sorted(seen)
     assert seen[-1] == found.seconds
-    assert len(set(seen)) > tuning.ROUNDS
+    assert len(set(seen)) > measure.ROUNDS
 
 
 # --- who takes part
@@ -206,8 +207,8 @@ def test_what_cannot_be_compared_with_the_first_way_is_an_error() -> None:
 
 
 def test_every_provider_runs_in_every_precision_and_on_halves_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "cores", lambda: 6)
-    monkeypatch.setattr(tuning, "available_providers", lambda: ["cpu", "cuda", "tensorrt", "openvino"])
+    monkeypatch.setattr(measure, "cores", lambda: 6)
+    monkeypatch.setattr(measure, "available_providers", lambda: ["cpu", "cuda", "tensorrt", "openvino"])
     found = ways(BUNDLE)
     assert found[0] == FIRST
     assert len(found) == len(set(found)) == 3 * (3 + 2 + 3)
@@ -274,7 +275,7 @@ def test_the_command_prints_a_table_with_the_best_marked_and_keeps_the_answer(
     assert last.endswith(f"seconds and kept in {file}")
     assert err == ""
     assert made_up[0][1].seconds == 30
-    kept = answers.load(Bundle.load(tiny_bundle))
+    kept = cache_file.load(Bundle.load(tiny_bundle))
     assert kept is not None
     assert {(t.precision, t.threads) for t in kept.timings} == {("fp32", 0), ("fp32", 1), ("int8", 0)}
     assert Captioner(tiny_bundle).choice.runtime.threads == 1
@@ -405,7 +406,7 @@ def test_an_engine_error_on_the_way_leaves_nothing(tiny_bundle: Path, cache: Pat
 def test_half_an_answer_is_not_kept_and_another_provider_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     timings = Timing("cuda", "fp32", 0, 1.0, 1.0), Timing("cpu", "fp32", 0, 9.0, 9.0)
     earlier = Answer("2026-01-01", timings, ("cpu", "cuda"))
-    monkeypatch.setattr("engine.commands.tune.answers.load", lambda bundle: earlier)
+    monkeypatch.setattr("engine.commands.tune.cache_file.load", lambda bundle: earlier)
     first = Entry(Way("cpu", "fp32", 0), samples={(images, i): [2.0] for images in (1, 8) for i in range(2)})
     late = Entry(Way("cpu", "int8", 0), fault=NO_TIME)
     with pytest.raises(EngineError, match="no time was left for cpu int8"):
