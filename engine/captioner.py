@@ -20,12 +20,12 @@ from engine.images.load import MAX_PIXELS, ImageInput, load_pixels
 from engine.images.pipeline import Pipeline
 from engine.options import Beam, Decoding, Greedy, Sample
 from engine.process import Process
-from engine.proofs import require_shown
 from engine.result import Caption
 from engine.runtime.device import DeviceFeatures
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
+from engine.selfcheck.verify import require_shown
 
 MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
 

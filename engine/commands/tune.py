@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from engine import proofs
 from engine.autotune import cache_file
 from engine.autotune.measure import BUILDERS, DECODINGS, NO_TIME, Budget, Entry, Tuning, Way, tune, ways
 from engine.bundle.bundle import Bundle
@@ -19,6 +18,7 @@ from engine.progress import Progress
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
 from engine.runtime.providers import available_providers
+from engine.selfcheck import verify
 
 HEAD = ("provider", "precision", "threads", "one image", "speed-up", "a batch of {}", "speed-up", "")
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         raise OptionsError(f"--seconds must be a number above 0, not {arguments.seconds}")
     bundle = Bundle.load(arguments.bundle)
     if arguments.clear:
-        count = cache_file.forget(bundle) + proofs.forget(bundle)
+        count = cache_file.forget(bundle) + verify.forget(bundle)
         print(json.dumps({"forgotten": count}) if arguments.json else "forgotten" if count else "nothing was measured")
         return 0
     for name in arguments.provider or ():

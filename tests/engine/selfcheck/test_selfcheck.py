@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import Captioner, ProviderError, RuntimeOptions, proofs, selfcheck
+from engine import Captioner, ProviderError, RuntimeOptions
 from engine.autotune.machine import instructions, runtime_facts
 from engine.autotune.measure import Budget, Way, tune
 from engine.bundle.bundle import Bundle
-from engine.proofs import require_shown
 from engine.runtime import graphs as graphs_module
 from engine.runtime import placement
 from engine.runtime.graphs import Graphs
@@ -20,7 +19,10 @@ from engine.runtime.placement import Placement
 from engine.runtime.providers import PROVIDERS
 from engine.runtime.sessions import open_session as open_real_session
 from engine.runtime.steps import Steps
-from engine.selfcheck import compare
+from engine.selfcheck import compare as comparison
+from engine.selfcheck import verify
+from engine.selfcheck.compare import compare
+from engine.selfcheck.verify import require_shown
 
 
 class Stale:
@@ -97,7 +99,7 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, str, tuple[A
 def test_what_computes_the_same_differs_by_nothing(tiny_bundle: Path) -> None:
     found = compare(opened(tiny_bundle), opened(tiny_bundle, "cpu"), 8)
     assert {each.graph: each.found for each in found} == dict.fromkeys(
-        ["encoder", selfcheck.FIRST, "search_step", "greedy_step", "sample_step"], 0.0
+        ["encoder", comparison.FIRST, "search_step", "greedy_step", "sample_step"], 0.0
     )
     assert all(each.passed for each in found)
 
@@ -156,7 +158,7 @@ def test_an_encoder_that_is_wrong_in_its_largest_batches_alone_is_refused(
 def test_what_is_built_for_so_many_images_is_shown_no_more(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str, batch_size: int, largest: int
 ) -> None:
-    monkeypatch.setattr(proofs, "saved_engine", lambda *given: None)
+    monkeypatch.setattr(verify, "saved_engine", lambda *given: None)
     built, sizes = opened(tiny_bundle, name), list[int]()
     encode = built.encoder.encode
 
@@ -179,7 +181,7 @@ def test_options_that_round_are_held_to_what_rounding_costs(
     bundle, kept = Bundle.load(tiny_bundle), []
     for name in ("cuda", "tensorrt", "openvino"):
         made = Graphs(bundle, Placement.of(name), "fp32", options)
-        kept.append(selfcheck.arithmetic_of(made))
+        kept.append(comparison.arithmetic_of(made))
     assert kept == ["fp16" if options.tf32 else "fp32", "fp16", "fp32"]
 
 
@@ -245,7 +247,7 @@ def test_the_cpu_in_another_precision_is_shown_too_and_before_others_in_it(
         seen.append((mine.placement.name, mine.precision, its.placement.name, its.precision))
         return []
 
-    monkeypatch.setattr(proofs, "compare", note)
+    monkeypatch.setattr(verify, "compare", note)
     require_shown(opened(tiny_bundle, "cpu"))
     assert seen == []  # everything is compared with it in the end
     shipped = Bundle.load(None)
@@ -269,9 +271,9 @@ def test_where_the_cpu_is_wrong_in_a_precision_others_are_compared_with_fp32(mon
 
     def note(mine: Graphs, its: Graphs, batch_size: int) -> list[Any]:
         seen.append((mine.placement.name, its.precision))
-        return [selfcheck.Difference("encoder", 9.0 if mine.placement.name == "cpu" else 0.0, 1.0)]
+        return [comparison.Difference("encoder", 9.0 if mine.placement.name == "cpu" else 0.0, 1.0)]
 
-    monkeypatch.setattr(proofs, "compare", note)
+    monkeypatch.setattr(verify, "compare", note)
     shipped = Bundle.load(None)
     require_shown(Graphs(shipped, Placement.of("openvino"), "int8", RuntimeOptions()))
     assert seen == [("cpu", "fp32"), ("openvino+cpu", "fp32")]
@@ -282,7 +284,7 @@ def test_where_the_cpu_is_wrong_in_a_precision_others_are_compared_with_fp32(mon
 def test_where_a_faster_precision_is_wrong_auto_goes_on_to_fp32_and_says_so(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proofs, "compare", lambda *given: [selfcheck.Difference("encoder", 9.0, 1.0)])
+    monkeypatch.setattr(verify, "compare", lambda *given: [comparison.Difference("encoder", 9.0, 1.0)])
     monkeypatch.setattr("engine.autotune.select.AUTO_ORDER", ("cpu",))
     with pytest.warns(RuntimeWarning, match=r"'cpu' in int8 does not compute here .*; going on to"):
         captioner = Captioner()
@@ -313,13 +315,13 @@ def test_processors_of_arm_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> No
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes each comparison."""
     noted: list[str] = []
-    real = selfcheck.compare
+    real = comparison.compare
 
     def compare(mine: Graphs, its: Graphs, batch_size: int) -> Any:
         noted.append(mine.placement.name)
         return real(mine, its, batch_size)
 
-    monkeypatch.setattr(proofs, "compare", compare)
+    monkeypatch.setattr(verify, "compare", compare)
     return noted
 
 
@@ -381,8 +383,8 @@ def test_where_nothing_can_be_kept_it_is_shown_each_time(
 @pytest.mark.usefixtures("other")
 def test_forgetting_takes_what_was_shown_of_one_bundle(tiny_bundle: Path, runs: list[str]) -> None:
     require_shown(opened(tiny_bundle))
-    assert proofs.forget(Bundle.load(None)) == 0
-    assert proofs.forget(Bundle.load(tiny_bundle)) == 1
+    assert verify.forget(Bundle.load(None)) == 0
+    assert verify.forget(Bundle.load(tiny_bundle)) == 1
     require_shown(opened(tiny_bundle))
     assert len(runs) == 2
 
@@ -395,7 +397,7 @@ def test_a_captioner_does_not_open_what_computes_something_else(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Captioner(tiny_bundle, provider="openvino", precision="fp32").provider == "openvino+cpu"
-    proofs.forget(Bundle.load(tiny_bundle))
+    verify.forget(Bundle.load(tiny_bundle))
     spoiled(monkeypatch, _first_parent)
     with pytest.raises(ProviderError, match=r"'openvino\+cpu' in fp32 does not compute here what cpu in fp32 computes"):
         Captioner(tiny_bundle, provider="openvino", precision="fp32")

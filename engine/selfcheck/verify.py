@@ -21,7 +21,7 @@ from engine.runtime.engines import saved_engine
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
-from engine.selfcheck import Difference, compare
+from engine.selfcheck.compare import Difference, compare
 
 VERSION = 3
 """Raised when more is checked: what an earlier check let pass is checked again."""
