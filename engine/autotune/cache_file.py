@@ -15,8 +15,8 @@ from typing import Any
 from engine.autotune.machine import fingerprint
 from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
 from engine.cache import VARIABLE, cache_folder, store
-from engine.checks import is_int, is_number
 from engine.errors import EngineError
+from engine.validation import is_int, is_number
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,14 +11,14 @@ from engine.autotune import cache_file
 from engine.autotune.measure import BUILDERS, DECODINGS, NO_TIME, Budget, Entry, Tuning, Way, tune, ways
 from engine.bundle.bundle import Bundle
 from engine.captioner import Captioner
-from engine.checks import is_number
 from engine.commands.arguments import add_json
+from engine.commands.progress import Progress
 from engine.errors import EngineError, OptionsError
-from engine.progress import Progress
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
 from engine.runtime.providers import available_providers
 from engine.selfcheck import verify
+from engine.validation import is_number
 
 HEAD = ("provider", "precision", "threads", "one image", "speed-up", "a batch of {}", "speed-up", "")
 

@@ -17,10 +17,10 @@ from engine import Beam, Caption, EngineError, Greedy, Hypothesis, ImageError, P
 from engine.autotune.select import Choice
 from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest
 from engine.cli import main
+from engine.commands.paths import Scan, expand
+from engine.commands.progress import Progress
 from engine.images.formats import image_names
 from engine.images.load import load_pixels
-from engine.paths import Scan, expand
-from engine.progress import Progress
 
 SENTENCES = ("a dog runs", "a dog is running", "the dog")
 DEFAULTS = {"provider": "auto", "precision": "auto", "runtime": RuntimeOptions()}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine import Captioner, EngineError, Scheduler
-from engine.process import Process
+from engine.fork_guard import Process
 
 
 def told_in_a_child(call: Callable[[], object]) -> str:
