@@ -11,8 +11,8 @@ from PIL import Image
 
 from engine.autotune.select import Choice, Request, open_first, select
 from engine.bundle.bundle import Bundle
+from engine.decoding.constraints import Rules
 from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
-from engine.decoding.rules import Rules
 from engine.errors import ImageError, OptionsError
 from engine.fork_guard import Process
 from engine.images.formats import FORMATS, check_formats

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.decoding.decode import decode, rows_per_image
-from engine.decoding.model import StepModel
+from engine.decoding.step_model import StepModel
 from engine.options import Beam, Decoding, Greedy
 from engine.runtime.buckets import BUCKETS, bucket
 from engine.runtime.sessions import save_engine

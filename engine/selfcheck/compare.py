@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.bundle.bundle import Bundle
 from engine.bundle.vocabulary import START
-from engine.decoding.model import StepModel
+from engine.decoding.step_model import StepModel
 from engine.images.load import load_pixels
 from engine.runtime.encoder import LANE_IMAGES, WIDE_IMAGES
 from engine.runtime.graphs import Graphs

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.decoding.beam import BeamSearch
-from tests.engine.table_model import END, START, TableModel, rules, searched
+from tests.engine.decoding.table_model import END, START, TableModel, rules, searched
 
 Sentence = tuple[tuple[int, ...], float]  # words, log_prob
 

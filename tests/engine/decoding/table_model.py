@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.decoding.constraints import Rules
 from engine.decoding.decode import run
-from engine.decoding.model import StepModel
-from engine.decoding.rules import Rules
 from engine.decoding.search import Draw, Search
+from engine.decoding.step_model import StepModel
 
 START, END, AND = 0, 1, 3
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.decoding.model import StepModel
+from engine.decoding.step_model import StepModel
 from engine.errors import EngineError
 
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.decoding.beam import BeamSearch
-from engine.decoding.independent import Choose, Drawn, DrawnFromBest, Likeliest, RowSearch, Unscored
-from engine.decoding.rules import Rules
+from engine.decoding.constraints import Rules
+from engine.decoding.greedy_and_sampling import Choose, Drawn, DrawnFromBest, Likeliest, RowSearch, Unscored
 from engine.decoding.search import Draw
-from tests.engine.table_model import (
+from tests.engine.decoding.table_model import (
     AND,
     END,
     START,
