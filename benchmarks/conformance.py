@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.baselines.plain_session import PlainSession
+from benchmarks.baselines.search import FREE
 from benchmarks.photographs import photographs
-from benchmarks.plain_session import PlainSession
-from benchmarks.search import FREE
 from benchmarks.works import EXACT, LEAST_SAME
 from engine import Beam, Caption, Captioner, EngineError, Greedy, RuntimeOptions, Sample, Scheduler
 from engine.options import Decoding

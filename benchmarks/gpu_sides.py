@@ -74,7 +74,7 @@ class Torch:
     def __init__(self, bundle: Path, most: int, *, device: str, half: bool, compiled: bool) -> None:
         torch: Any = importlib.import_module("torch")  # some of what is used here has no types
 
-        from benchmarks.restore import restore_decoder, restore_encoder
+        from benchmarks.baselines.restore import restore_decoder, restore_encoder
 
         self.torch, self.device, self.compiled = torch, device, compiled
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

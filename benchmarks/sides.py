@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.baselines.search import FREE
 from benchmarks.photographs import photographs
-from benchmarks.search import FREE
 from engine import Captioner, RuntimeOptions
 from engine.bundle import Bundle
 from engine.images import load_pixels
@@ -159,16 +159,16 @@ class Kind:
 
 ALL = frozenset((IMAGES, ENCODER, DECODER, WHOLE, START))
 OF_GRAPHS = ALL - {IMAGES}
-OPENVINO = ("benchmarks.direct_openvino", "DirectOpenvino")
+OPENVINO = ("benchmarks.baselines.direct_openvino", "DirectOpenvino")
 BASELINES: dict[str, Kind] = {
-    "eager": Kind("benchmarks.eager", "Eager", ALL),
-    "careful": Kind("benchmarks.careful", "Careful", frozenset((IMAGES, ENCODER, WHOLE))),
-    "compile": Kind("benchmarks.compiled", "Compiled", OF_GRAPHS - {START}),
-    "onnxruntime": Kind("benchmarks.plain_session", "PlainSession", OF_GRAPHS),
+    "eager": Kind("benchmarks.baselines.eager", "Eager", ALL),
+    "careful": Kind("benchmarks.baselines.careful", "Careful", frozenset((IMAGES, ENCODER, WHOLE))),
+    "compile": Kind("benchmarks.baselines.compiled", "Compiled", OF_GRAPHS - {START}),
+    "onnxruntime": Kind("benchmarks.baselines.plain_session", "PlainSession", OF_GRAPHS),
     "openvino latency": Kind(*OPENVINO, OF_GRAPHS, needs="openvino"),
     "openvino throughput": Kind(*OPENVINO, frozenset((ENCODER, WHOLE)), {"hint": "THROUGHPUT"}, needs="openvino"),
     "onnxruntime int8": Kind(
-        "benchmarks.plain_session",
+        "benchmarks.baselines.plain_session",
         "PlainSession",
         OF_GRAPHS - {START},
         {"precision": "int8"},

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.careful import CHUNKS, Careful
-from benchmarks.eager import Eager
-from benchmarks.plain_session import PlainSession
-from benchmarks.restore import restore_decoder
-from benchmarks.search import State
+from benchmarks.baselines.careful import CHUNKS, Careful
+from benchmarks.baselines.eager import Eager
+from benchmarks.baselines.plain_session import PlainSession
+from benchmarks.baselines.restore import restore_decoder
+from benchmarks.baselines.search import State
 from benchmarks.sides import BASELINES, DECODER, ENCODER, WHOLE, Kind, Sides
 from benchmarks.works import WORKS, _follow
 
@@ -63,7 +63,7 @@ def test_another_picture_is_noticed(sides: Sides, monkeypatch: pytest.MonkeyPatc
 def test_other_features_are_noticed_even_where_they_need_not_be_exact(
     sides: Sides, monkeypatch: pytest.MonkeyPatch, exact: bool
 ) -> None:
-    kind = Kind("benchmarks.eager", "Eager", frozenset((ENCODER,)), exact=exact)
+    kind = Kind("benchmarks.baselines.eager", "Eager", frozenset((ENCODER,)), exact=exact)
     monkeypatch.setitem(sides.kinds, "similar", kind)
     monkeypatch.setitem(sides._made, "similar", similar := Eager(sides.bundle))
     WORKS["encoder"].task(sides, "similar", BATCH)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.baseline import Baseline
-from benchmarks.search import FREE, Choose
+from benchmarks.baselines.base import Baseline
+from benchmarks.baselines.search import FREE, Choose
 from benchmarks.sides import BATCHES, DECODER, ENCODER, IMAGES, REFERENCE, START, WHOLE, Captioned, Side, Sides
 from engine import Beam, Greedy, Sample
 from engine.options import Decoding

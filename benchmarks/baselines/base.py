@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.search import Search, Sentence, State
+from benchmarks.baselines.search import Search, Sentence, State
 from engine.bundle import Bundle
 from engine.options import Decoding
 

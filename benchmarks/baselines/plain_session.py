@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from benchmarks.baseline import Baseline
-from benchmarks.search import State
+from benchmarks.baselines.base import Baseline
+from benchmarks.baselines.search import State
 from engine.bundle import Bundle
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.baseline import Baseline
-from benchmarks.eager import Eager
+from benchmarks.baselines.base import Baseline
+from benchmarks.baselines.eager import Eager
 from engine.bundle import Bundle
 
 CHUNKS = (4, 8, 16, 32)

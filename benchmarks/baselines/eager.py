@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision import transforms
 
-from benchmarks.baseline import Baseline
-from benchmarks.restore import restore_decoder, restore_encoder
-from benchmarks.search import State
+from benchmarks.baselines.base import Baseline
+from benchmarks.baselines.restore import restore_decoder, restore_encoder
+from benchmarks.baselines.search import State
 from engine.bundle import Bundle
 
 

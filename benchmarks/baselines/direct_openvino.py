@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import openvino
 
-from benchmarks.plain_session import HostDecoder
-from benchmarks.search import State
+from benchmarks.baselines.plain_session import HostDecoder
+from benchmarks.baselines.search import State
 from engine.bundle import Bundle
 
 CHUNK = 4

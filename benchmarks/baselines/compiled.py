@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.baseline import Baseline
-from benchmarks.eager import Eager
-from benchmarks.search import State
+from benchmarks.baselines.base import Baseline
+from benchmarks.baselines.eager import Eager
+from benchmarks.baselines.search import State
 from engine.bundle import Bundle
 
 CHUNK = 8
