@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 
-from benchmarks.sides import BASELINES, ENGINE
+from benchmarks.harness.competitors import BASELINES, ENGINE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.saved import Run, unlike
+from benchmarks.harness.saved import Run, unlike
 
 MOST_WORSE = 0.15
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.baselines.plain_session import PlainSession
 from benchmarks.baselines.search import FREE
+from benchmarks.harness.workloads import EXACT, LEAST_SAME
 from benchmarks.photographs import photographs
-from benchmarks.works import EXACT, LEAST_SAME
 from engine import Beam, Caption, Captioner, EngineError, Greedy, RuntimeOptions, Sample, Scheduler
 from engine.options import Decoding
 from engine.selfcheck import arithmetic_of

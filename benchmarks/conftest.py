@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.sides import BATCHES, ENGINE, Sides, kinds
-from benchmarks.works import WORKS, Task
+from benchmarks.harness.competitors import BATCHES, ENGINE, Sides, kinds
+from benchmarks.harness.workloads import WORKS, Task
 from engine.bundle import Bundle
 
 QUICK_BATCHES = (1, 8)

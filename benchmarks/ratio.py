@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.compare import compare, report
+from benchmarks.harness.competitors import BATCHES, ENGINE, Engine, Kind, Sides
+from benchmarks.harness.interleave import take_turns
+from benchmarks.harness.saved import HISTORY, Outcome, Row, Run, describe, setting
+from benchmarks.harness.targets import INCEPTION, SHIPPED, make_row, measure_targets
+from benchmarks.harness.workloads import WORKS, sides_of
 from benchmarks.random_bundle import random_bundle
-from benchmarks.saved import HISTORY, Outcome, Row, Run, describe, setting
-from benchmarks.sides import BATCHES, ENGINE, Engine, Kind, Sides
-from benchmarks.targets import INCEPTION, SHIPPED, make_row, measure_targets
-from benchmarks.turns import take_turns
-from benchmarks.works import WORKS, sides_of
 
 USUAL = ("eager", "careful")
 AUTO = f"{ENGINE}auto"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.charts import draw_lines, draw_panels
-from benchmarks.saved import HISTORY, Outcome, Row, Run, describe
-from benchmarks.sides import ENGINE
-from benchmarks.works import WORKS
+from benchmarks.harness.competitors import ENGINE
+from benchmarks.harness.saved import HISTORY, Outcome, Row, Run, describe
+from benchmarks.harness.workloads import WORKS
 
 PAGE = "benchmarks.md"
 Panels = dict[str, dict[str, dict[float, float]]]

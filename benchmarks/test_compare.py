@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import turns
 from benchmarks.compare import main
+from benchmarks.harness import interleave
+from benchmarks.harness.competitors import BASELINES
+from benchmarks.harness.interleave import ratios, take_turns
+from benchmarks.harness.saved import Outcome, Row, Run, setting
 from benchmarks.ratio import slower_cells
-from benchmarks.saved import Outcome, Row, Run, setting
-from benchmarks.sides import BASELINES
-from benchmarks.turns import ratios, take_turns
 
 ROWS = tuple(
     Row("model", work, batch, "engine fp32", "eager", 10.0, 40.0, (3.8, 4.0, 4.2), 5)
@@ -116,7 +116,7 @@ def test_the_engine_is_held_against_the_fastest_baseline_as_exact_as_itself() ->
 
 
 def test_turns_are_taken_in_rounds_and_a_ratio_is_one_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "TURN", 0.001)
+    monkeypatch.setattr(interleave, "TURN", 0.001)
     order: list[str] = []
     times = take_turns({name: lambda name=name: order.append(name) for name in "ab"}, 0, fewest=3)  # type: ignore[misc]
     assert {name: len(found) for name, found in times.items()} == {"a": 3, "b": 3}

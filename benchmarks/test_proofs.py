@@ -10,8 +10,8 @@ from benchmarks.baselines.eager import Eager
 from benchmarks.baselines.plain_session import PlainSession
 from benchmarks.baselines.restore import restore_decoder
 from benchmarks.baselines.search import State
-from benchmarks.sides import BASELINES, DECODER, ENCODER, WHOLE, Kind, Sides
-from benchmarks.works import WORKS, _follow
+from benchmarks.harness.competitors import BASELINES, DECODER, ENCODER, WHOLE, Kind, Sides
+from benchmarks.harness.workloads import WORKS, _follow
 
 BATCH = 8
 OF_DECODERS = sorted(name for name, work in WORKS.items() if work.part in (DECODER, WHOLE))

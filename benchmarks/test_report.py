@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.saved import Outcome, Row, Run, setting
 from benchmarks.report import main
-from benchmarks.saved import Outcome, Row, Run, setting
 
 BATCHES = (1, 8, 32)
 SIDES = ("engine fp32", "eager", "careful", "onnxruntime")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.works import Task
+from benchmarks.harness.workloads import Task
 
 SECONDS = 1.5
 """What the rounds of one benchmark take together, but for the FEWEST."""

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.turns import Ratios
+from benchmarks.harness.interleave import Ratios
 
 PACKAGES = ("torch", "onnxruntime", "openvino", "numpy", "Pillow")
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 HISTORY = RESULTS / "history.jsonl"
 
 

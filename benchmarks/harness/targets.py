@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from benchmarks.saved import Outcome, Row
-from benchmarks.sides import REFERENCE, Sides
-from benchmarks.turns import ratios, take_turns
-from benchmarks.works import WORKS
+from benchmarks.harness.competitors import REFERENCE, Sides
+from benchmarks.harness.interleave import ratios, take_turns
+from benchmarks.harness.saved import Outcome, Row
+from benchmarks.harness.workloads import WORKS
 
 SHIPPED, INCEPTION = "shipped", "inception_v3"
 RANDOM = "engine int8"

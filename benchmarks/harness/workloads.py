@@ -17,7 +17,18 @@ import numpy as np
 
 from benchmarks.baselines.base import Baseline
 from benchmarks.baselines.search import FREE, Choose
-from benchmarks.sides import BATCHES, DECODER, ENCODER, IMAGES, REFERENCE, START, WHOLE, Captioned, Side, Sides
+from benchmarks.harness.competitors import (
+    BATCHES,
+    DECODER,
+    ENCODER,
+    IMAGES,
+    REFERENCE,
+    START,
+    WHOLE,
+    Captioned,
+    Side,
+    Sides,
+)
 from engine import Beam, Greedy, Sample
 from engine.options import Decoding
 from engine.vocabulary import Vocabulary
@@ -47,7 +58,7 @@ LEAST_COSINE = 0.98
 MOST_LEVELS = 1
 """Of 255, by which pixels that are not exact may be off on the average."""
 SEEDS = range(3)
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 Task = Callable[[], Any]
 
