@@ -23,7 +23,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from benchmarks.arrival_sides import WINDOW, Batches, Scheduled, Side
+from benchmarks.load.batching import WINDOW, Batches, Scheduled, Side
 from benchmarks.photographs import photographs
 from engine import Beam, Caption, Captioner, Greedy, Sample
 from engine.machine import fingerprint

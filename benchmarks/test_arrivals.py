@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.arrival_sides import Batches, Scheduled
 from benchmarks.arrivals import HOPELESS, ONE, SCHEDULER, STATIC, Answers, Work, held, latencies, summary
+from benchmarks.load.batching import Batches, Scheduled
 from benchmarks.photographs import photographs
 from engine import Caption, Captioner, Greedy
 from engine.options import Decoding

@@ -1,6 +1,6 @@
 """Callers of the HTTP service for locust, each with one request after the other, ways of decoding mixed.
 
-locust -f benchmarks/locustfile.py --headless -u 16 -r 16 -t 30s --host http://127.0.0.1:8000
+locust -f benchmarks/load/locustfile.py --headless -u 16 -r 16 -t 30s --host http://127.0.0.1:8000
 
 A token, where the service wants one, is taken from the variable CAPTIONING_TOKEN.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from locust import FastHttpUser, constant, task
 
-from benchmarks.mixed_requests import OPTIONS, Requests
+from benchmarks.load.requests import OPTIONS, Requests
 
 REQUESTS = Requests.drawn()
 TOKEN = os.environ.get("CAPTIONING_TOKEN")

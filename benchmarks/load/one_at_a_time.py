@@ -1,6 +1,6 @@
 """The HTTP server that one writes first, to compare with: FastAPI and the Captioner, one image at a time.
 
-`python -m benchmarks.one_at_a_time PORT`. It takes the raw bodies and the options that `serving.http` takes.
+`python -m benchmarks.load.one_at_a_time PORT`. It takes the raw bodies and the options that `serving.http` takes.
 """
 
 import sys
