@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.other_vocabulary import write_other_vocabulary
-from benchmarks.scale import CURVES, SHORT, main
-from benchmarks.scale_charts import explain
-from benchmarks.scale_points import Point
+from benchmarks.scale.__main__ import CURVES, SHORT, main
+from benchmarks.scale.charts import explain
+from benchmarks.scale.points import Point
+from benchmarks.scale.vocabulary import write_other_vocabulary
 from engine import Beam, Captioner, Greedy
 from engine.bundle import Bundle
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scale_points import BATCH, Point
+from benchmarks.scale.points import BATCH, Point
 
 Line = dict[int, Point]
 """The points of one line by their x."""

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.other_vocabulary import write_other_vocabulary
 from benchmarks.photographs import photographs
-from benchmarks.scale_charts import draw_chart, explain
-from benchmarks.scale_points import BATCH, Point, Task
+from benchmarks.scale.charts import draw_chart, explain
+from benchmarks.scale.points import BATCH, Point, Task
+from benchmarks.scale.vocabulary import write_other_vocabulary
 from engine import Captioner
 from engine.bundle import Bundle
 from engine.runtime.options import cores
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 CURVES: dict[str, tuple[int, ...]] = {
@@ -72,7 +72,7 @@ def measure(tasks: Sequence[Task], rounds: int) -> list[Point]:
 
 
 def _points(task: Task) -> Iterator[Point]:
-    command = [sys.executable, "-m", "benchmarks.scale_points", json.dumps(asdict(task))]
+    command = [sys.executable, "-m", "benchmarks.scale.points", json.dumps(asdict(task))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{task} failed: {done.stderr}")
