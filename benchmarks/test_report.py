@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.saved import Outcome, Row, Run, setting
-from benchmarks.report import main
+from benchmarks.report.__main__ import main
 
 BATCHES = (1, 8, 32)
 SIDES = ("engine fp32", "eager", "careful", "onnxruntime")

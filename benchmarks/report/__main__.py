@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.charts import draw_lines, draw_panels
 from benchmarks.harness.competitors import ENGINE
 from benchmarks.harness.saved import HISTORY, Outcome, Row, Run, describe
 from benchmarks.harness.workloads import WORKS
+from benchmarks.report.charts import draw_lines, draw_panels
 
 PAGE = "benchmarks.md"
 Panels = dict[str, dict[str, dict[float, float]]]
