@@ -21,8 +21,8 @@ import matplotlib
 import numpy as np
 
 from benchmarks.load.callers import Callers
-from benchmarks.load.requests import OPTIONS, Requests
 from benchmarks.load.service import Service
+from benchmarks.load.traffic import OPTIONS, Requests
 from engine import Captioner
 from serving.http.options import read_decoding
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.load.requests import OPTIONS, Requests
+from benchmarks.load.traffic import OPTIONS, Requests
 
 TIMEOUT = 120.0  # seconds, far above the service's own
 AT_ONCE = 24  # callers that measure the capacity

@@ -11,7 +11,7 @@ from typing import Any
 
 from locust import FastHttpUser, constant, task
 
-from benchmarks.load.requests import OPTIONS, Requests
+from benchmarks.load.traffic import OPTIONS, Requests
 
 REQUESTS = Requests.drawn()
 TOKEN = os.environ.get("CAPTIONING_TOKEN")
