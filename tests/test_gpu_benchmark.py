@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import gpu
-from benchmarks.gpu import Line, in_process_of_its_own, main, measure, table
-from benchmarks.gpu_sides import SAME, TOLERANCE, WORKS, Kind, Task, check, kinds, median, work
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu.__main__ import Line, in_process_of_its_own, main, measure, table
+from benchmarks.gpu.competitors import SAME, TOLERANCE, WORKS, Kind, Task, check, kinds, median, work
 from engine.options import Decoding
 
 TASK = Task(

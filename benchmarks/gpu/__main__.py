@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_sides import CHECKED, WORKS, Kind, Task, kinds, matrix_rate, reference, work
+from benchmarks.gpu.competitors import CHECKED, WORKS, Kind, Task, kinds, matrix_rate, reference, work
 from benchmarks.photographs import photographs
 from engine.bundle import Bundle
 from engine.images import load_pixels
