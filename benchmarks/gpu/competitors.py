@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.conformance import LAWS, judge
+from benchmarks.conformance.__main__ import LAWS, judge
 from engine import Beam, Captioner, Greedy, RuntimeOptions
 from engine.bundle import Bundle
 from engine.decoding.decode import decode

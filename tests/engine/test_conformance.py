@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.conformance import BATCH, LAWS, Case, Law, judge, main
+from benchmarks.conformance.__main__ import BATCH, LAWS, Case, Law, judge, main
 from engine import Captioner
 from engine.bundle import Bundle
 from engine.runtime.placement import canonical
@@ -40,10 +40,10 @@ def test_the_command_ends_with_1_for_a_broken_law_and_with_2_for_a_provider_that
     def fail(case: Case) -> None:
         raise ValueError("a reason")
 
-    monkeypatch.setattr("benchmarks.conformance.LAWS", {"nothing is kept": fail})
+    monkeypatch.setattr("benchmarks.conformance.__main__.LAWS", {"nothing is kept": fail})
     assert main([]) == 1
     assert capsys.readouterr().out == "cpu fp32: nothing is kept: a reason\n"
-    monkeypatch.setattr("benchmarks.conformance.LAWS", {"all is kept": lambda case: None})
+    monkeypatch.setattr("benchmarks.conformance.__main__.LAWS", {"all is kept": lambda case: None})
     assert main(["--precision", "fp32", "int8"]) == 0
     assert main(["--provider", "cpu+openvino"]) == 2
     assert "runs encoders only" in capsys.readouterr().err
