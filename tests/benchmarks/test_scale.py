@@ -17,12 +17,9 @@ from engine.bundle import Bundle
 POINT = Point(curve="beam", line="search", precision="fp32", x=1, rate=1, p50=1, p99=1)
 
 
-def test_every_curve_is_measured_explained_and_drawn(
-    bundle: Path | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_curve_is_measured_explained_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = ["--short", "--seconds", "0.01", "--rounds", "1", "--precision", "fp32"]
-    named = [] if bundle is None else ["--bundle", str(bundle)]
-    assert main([*short, *named, "--json", str(tmp_path / "points.json"), "--charts", str(tmp_path)]) == 0
+    assert main([*short, "--json", str(tmp_path / "points.json"), "--charts", str(tmp_path)]) == 0
     points = [Point(**fields) for fields in json.loads((tmp_path / "points.json").read_text())["points"]]
     for curve, where in CURVES.items():
         assert {point.x for point in points if point.curve == curve} == {*where[:SHORT]}
@@ -45,9 +42,9 @@ def test_costs_that_are_a_line_are_told_exactly() -> None:
 
 
 def test_another_vocabulary_has_its_size_and_sentences_of_the_greatest_length(
-    bundle: Path | None, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    there = Bundle.load(bundle)
+    there = Bundle.load()
     write_other_vocabulary(there, 700, tmp_path / "other")
     captioner = Captioner(tmp_path / "other", provider="cpu", precision="fp32")
     assert len(captioner.bundle.vocabulary) == 700
