@@ -6,13 +6,10 @@ to features (encoder) or sentences, copies included; JPEG files are not part of 
 """
 
 import argparse
-import base64
 import datetime
 import json
-import os
 import platform
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.competitors import CHECKED, WORKS, Kind, Task, kinds, matrix_rate, reference, work
+from benchmarks.gpu.checks import CHECKED, Task, reference
+from benchmarks.gpu.competitors import Kind, kinds
+from benchmarks.gpu.processes import WORKER, Facts, Run, in_process_of_its_own, unpacked
+from benchmarks.gpu.timing import WORKS, matrix_rate, work
 from benchmarks.photographs import photographs
 from engine.bundle import Bundle
 from engine.images import load_pixels
@@ -33,11 +33,6 @@ BATCHES = (1, 8, 32, 128, 256)
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "torch", "numpy")
 PIXELS = 64  # different images; a larger batch holds them more than once
 LEAST_SECONDS = 20  # in which a side can say anything at all
-WORKER = "--worker"
-
-Facts = dict[str, Any]
-Run = Callable[[str, Task, float], Iterator[Facts]]
-"""Runs a side for at most so many seconds and yields its facts; the last is {"fault": ...} where it ended badly."""
 
 
 @dataclass(slots=True)
@@ -100,66 +95,6 @@ def table(lines: Iterable[Line], batches: Sequence[int], operations: float, rate
     return rows
 
 
-def in_process_of_its_own(options: argparse.Namespace) -> Run:
-    """Returns the Run that starts this module again for each side."""
-    paths = dict(given.split("=", 1) for given in options.path)
-
-    def run(name: str, task: Task, seconds: float) -> Iterator[Facts]:
-        environment = dict(os.environ)
-        own = next((folder for part, folder in paths.items() if part in name), None)
-        if own:
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (own, environment.get("PYTHONPATH"))))
-        process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, WORKER, name, "--device", options.device],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        try:
-            out, err = process.communicate(_packed(task), timeout=seconds)
-            ended = None if process.returncode == 0 else f"failed: {_last_line(err) or f'exit {process.returncode}'}"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out, err = process.communicate()
-            ended = "cut off: the budget is spent"
-        for text in out.splitlines():
-            if text.startswith("{"):  # libraries print too
-                yield json.loads(text)
-        if ended:
-            yield {"fault": ended}
-
-    return run
-
-
-def _packed(task: Task) -> str:
-    return json.dumps(
-        {
-            "bundle": str(task.bundle),
-            "shape": task.pixels.shape,
-            "pixels": base64.b64encode(task.pixels.tobytes()).decode(),
-            "batches": task.batches,
-            "seconds": task.seconds,
-            "features": task.features.tolist(),
-            "captions": task.captions,
-        }
-    )
-
-
-def _unpacked(text: str) -> Task:
-    facts = json.loads(text)
-    pixels = np.frombuffer(base64.b64decode(facts["pixels"]), np.uint8).reshape(facts["shape"])
-    captions = tuple((text, score) for text, score in facts["captions"])
-    features = np.array(facts["features"], np.float32)
-    return Task(Path(facts["bundle"]), pixels, tuple(facts["batches"]), facts["seconds"], features, captions)
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
-
-
 def _task(bundle: Bundle, batches: tuple[int, ...], seconds: float) -> Task:
     spec = bundle.manifest.image
     size: dict[str, Any] = {"height": spec.height, "width": spec.width, "resample": spec.resample}
@@ -219,7 +154,7 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
     parser.add_argument(WORKER, metavar="SIDE", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
-        for facts in work(kinds(options.device)[options.worker], _unpacked(sys.stdin.read())):
+        for facts in work(kinds(options.device)[options.worker], unpacked(sys.stdin.read())):
             print(json.dumps(facts), flush=True)
         return 0
     if options.device == "cuda" and gpu_name(0) is None:

@@ -1,22 +1,15 @@
-"""What is measured on a GPU machine, each side in a process of its own: the engine by provider, and PyTorch on the GPU.
-
-`work(name, task)` makes a side, checks what it computes, times it, and yields facts as plain JSON values while it
-goes: the process may be ended at any moment. Knows nothing of tables and of what else is measured.
-"""
+"""What is measured on a GPU machine: the engine by provider, and PyTorch on the GPU. Checks and times nothing."""
 
 import importlib
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.conformance.__main__ import LAWS, judge
-from engine import Beam, Captioner, Greedy, RuntimeOptions
+from engine import Captioner, RuntimeOptions
 from engine.bundle import Bundle
 from engine.decoding.decode import decode
 from engine.decoding.model import StepModel
@@ -24,20 +17,6 @@ from engine.decoding.rules import Rules
 from engine.options import Decoding
 from engine.result import Caption
 from engine.runtime.buckets import bucket
-
-WORKS: dict[str, Decoding | None] = {
-    "encoder": None,
-    "greedy": Greedy(),
-    "beam 3": Beam(beam_size=3),
-    "beam 5": Beam(beam_size=5),
-}
-CHECKED = 16  # images
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.3}
-"""Most error of a feature, over the largest feature. TF32, which fp32 must not be, is off by about 1e-3."""
-COSINE = {"fp32": 0.999999, "fp16": 0.9995, "int8": 0.98}
-SAME = {"fp32": 1.0, "fp16": 0.75, "int8": 0.4}
-"""Least share of greedy captions that are those of fp32 on a CPU; in fp32 one may differ where two words tie."""
-TIE = 1e-4
 
 
 class Side(Protocol):
@@ -179,18 +158,6 @@ class Kind:
     provider: str | None = None  # of the engine
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What each process works on. reference: features and captions of fp32 on a CPU, for the first images."""
-
-    bundle: Path
-    pixels: np.ndarray
-    batches: tuple[int, ...]
-    seconds: float = 0.5  # of one figure
-    features: np.ndarray = field(default_factory=lambda: np.empty(0))
-    captions: tuple[tuple[str, float], ...] = ()
-
-
 def kinds(device: str) -> dict[str, Kind]:
     """Returns the sides of a device, "cuda" or "cpu", in the order in which a budget is spent on them."""
 
@@ -222,90 +189,3 @@ def kinds(device: str) -> dict[str, Kind]:
         "engine tensorrt-rtx fp32": engine("tensorrt-rtx", "fp32"),
         "engine tensorrt int8": engine("tensorrt", "int8", cuda_graphs=True),
     }
-
-
-def reference(task: Task) -> dict[str, Any]:
-    """Computes what all sides are held against: the first images in fp32 on the CPU."""
-    side = Engine(task.bundle, CHECKED, provider="cpu", precision="fp32", runtime=RuntimeOptions())
-    pixels = task.pixels[:CHECKED]
-    captions = side.caption(pixels, Greedy())
-    return {
-        "features": np.asarray(side.encode(pixels)).tolist(),
-        "captions": [(caption.text, caption.score) for caption in captions],
-    }
-
-
-def check(side: Side, precision: str, task: Task) -> dict[str, Any]:
-    """Compares a side's features and captions with the reference; "fault" names what is out of bounds, or is None."""
-    pixels, wanted = task.pixels[: len(task.features)], np.asarray(task.features, np.float64)
-    found = np.asarray(side.encode(pixels)).astype(np.float64)
-    error = float(np.abs(found - wanted).max() / np.abs(wanted).max())
-    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
-    cosine = float(((found * wanted).sum(axis=1) / norms).min())
-    captions = side.caption(pixels, Greedy())
-    same = [
-        text == caption.text or (precision == "fp32" and abs(score - caption.score) < TIE)
-        for (text, score), caption in zip(task.captions, captions, strict=True)
-    ]
-    share = sum(same) / len(same)
-    faults = [
-        what
-        for holds, what in (
-            (error <= TOLERANCE[precision], f"features are off by {error:.1e} (at most {TOLERANCE[precision]:.0e})"),
-            (cosine >= COSINE[precision], f"features' cosine is {cosine:.6f} (at least {COSINE[precision]})"),
-            (share >= SAME[precision], f"{share:.0%} of the captions are the same (at least {SAME[precision]:.0%})"),
-        )
-        if not holds  # a NaN holds nowhere
-    ]
-    return {"error": error, "cosine": cosine, "same_captions": share, "fault": "; ".join(faults) or None}
-
-
-def work(kind: Kind, task: Task) -> Iterator[dict[str, Any]]:
-    """Checks a side, then times it: yields {"check": ...}, then {"batch", "work", "ms"} for each figure.
-
-    The engine has to keep every law of `conformance` too.
-    """
-    start = time.perf_counter()
-    side = kind.make(task.bundle, max(task.batches))
-    checked = check(side, kind.precision, task)
-    if checked["fault"] is None and isinstance(side, Engine):
-        checked["laws"] = len(LAWS)
-        checked["fault"] = "; ".join(f"{v.law}: {v.fault}" for v in judge(side.captioner) if v.fault) or None
-    yield {"check": checked, "seconds_to_start": time.perf_counter() - start}
-    if checked["fault"]:
-        return
-    for batch in task.batches:
-        pixels = task.pixels[np.arange(batch) % len(task.pixels)]
-        for name, decoding in WORKS.items():
-            call = partial(side.encode, pixels) if decoding is None else partial(side.caption, pixels, decoding)
-            yield {"batch": batch, "work": name, "ms": 1e3 * median(call, task.seconds)}
-
-
-def median(call: Callable[[], object], seconds: float) -> float:
-    """Returns the median seconds of calls that take so long together, at least 5, after two that are not timed."""
-    times: list[float] = []
-    for _ in range(2):
-        call()
-    while len(times) < 5 or sum(times) < seconds:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def matrix_rate(device: str) -> dict[str, float]:
-    """Returns operations a second of a large matrix product in fp32 (no TF32) and fp16; an addition counts too."""
-    torch: Any = importlib.import_module("torch")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    side = 8192 if device != "cpu" else 512
-    rates = {}
-    for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16 if device != "cpu" else torch.bfloat16)):
-        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-
-        def product(left: Any = left, right: Any = right) -> None:
-            torch.mm(left, right)
-            if device != "cpu":
-                torch.cuda.synchronize()
-
-        rates[name] = 2 * side**3 / median(product, 0.5)
-    return rates

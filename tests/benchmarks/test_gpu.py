@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu.__main__ import Line, in_process_of_its_own, main, measure, table
-from benchmarks.gpu.competitors import SAME, TOLERANCE, WORKS, Kind, Task, check, kinds, median, work
+from benchmarks.gpu.__main__ import Line, main, measure, table
+from benchmarks.gpu.checks import SAME, TOLERANCE, Task, check
+from benchmarks.gpu.competitors import Kind, kinds
+from benchmarks.gpu.processes import Run, in_process_of_its_own
+from benchmarks.gpu.timing import WORKS, median, work
 from engine.options import Decoding
 
 TASK = Task(
@@ -147,7 +150,7 @@ def test_without_a_matrix_rate_there_is_no_share() -> None:
     assert table([line], (1,), 0, {"fp16": 1e12})[2:] == ["| side | 1 | 250 |  |  |  |  |"]
 
 
-def processes() -> gpu.Run:
+def processes() -> Run:
     return in_process_of_its_own(argparse.Namespace(path=[], device="cpu"))
 
 
