@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.conformance.__main__ import LAWS, judge
+from benchmarks.conformance.laws import LAWS, check_laws
 from benchmarks.gpu.checks import Task, check
 from benchmarks.gpu.competitors import Engine, Kind
 from engine import Beam, Greedy
@@ -37,7 +37,7 @@ def work(kind: Kind, task: Task) -> Iterator[dict[str, Any]]:
     checked = check(side, kind.precision, task)
     if checked["fault"] is None and isinstance(side, Engine):
         checked["laws"] = len(LAWS)
-        checked["fault"] = "; ".join(f"{v.law}: {v.fault}" for v in judge(side.captioner) if v.fault) or None
+        checked["fault"] = "; ".join(f"{v.law}: {v.fault}" for v in check_laws(side.captioner) if v.fault) or None
     yield {"check": checked, "seconds_to_start": time.perf_counter() - start}
     if checked["fault"]:
         return

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.conformance.__main__ import BATCH, LAWS, Case, Law, judge, main
+from benchmarks.conformance.__main__ import main
+from benchmarks.conformance.case import BATCH, Case
+from benchmarks.conformance.laws import LAWS, Law, check_laws
 from engine import Captioner
 from engine.bundle import Bundle
 from engine.runtime.placement import canonical
@@ -29,7 +31,7 @@ def test_law(case: Case, law: Law) -> None:
 def test_a_broken_law_is_told_with_its_reason(tiny_captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
     encode = Captioner.encode
     monkeypatch.setattr(Captioner, "encode", lambda self, batch: encode(self, batch) * np.float32(1.1))
-    faults = {verdict.law: verdict.fault for verdict in judge(tiny_captioner)}
+    faults = {verdict.law: verdict.fault for verdict in check_laws(tiny_captioner)}
     assert faults["features are those of plain session run"] == "features are off by 0.1"
     assert faults["greedy is plain greedy"] == ""
 
@@ -40,10 +42,10 @@ def test_the_command_ends_with_1_for_a_broken_law_and_with_2_for_a_provider_that
     def fail(case: Case) -> None:
         raise ValueError("a reason")
 
-    monkeypatch.setattr("benchmarks.conformance.__main__.LAWS", {"nothing is kept": fail})
+    monkeypatch.setattr("benchmarks.conformance.laws.LAWS", {"nothing is kept": fail})
     assert main([]) == 1
     assert capsys.readouterr().out == "cpu fp32: nothing is kept: a reason\n"
-    monkeypatch.setattr("benchmarks.conformance.__main__.LAWS", {"all is kept": lambda case: None})
+    monkeypatch.setattr("benchmarks.conformance.laws.LAWS", {"all is kept": lambda case: None})
     assert main(["--precision", "fp32", "int8"]) == 0
     assert main(["--provider", "cpu+openvino"]) == 2
     assert "runs encoders only" in capsys.readouterr().err
