@@ -1,7 +1,7 @@
 """Two saved runs beside each other: `python -m benchmarks.compare REFERENCE NEW` exits 1 when a ratio worsened.
 
-Ratios are compared, never times: both sides of a ratio ran in turns on one machine, so that another machine, or a
-busy one, moves them little.
+Ratios are compared, never times: the competitors of a ratio ran interleaved on one machine, so that
+another machine, or a busy one, moves them little.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The engine on a GPU beside PyTorch, one table: `python -m benchmarks.gpu --output FOLDER`.
 
-Each side runs in a process of its own: one that crashes, hangs or is not there is a line in the table. What a side
-computes is checked before it is timed; a side that is wrong gets no figures. Figures are from uint8 pixels on the host
-to features (encoder) or sentences, copies included; JPEG files are not part of it.
+Each competitor runs in a process of its own: one that crashes, hangs or is missing is a line in the table. What it
+computes is checked before it is timed; one that is wrong gets no figures. Figures are from uint8 pixels on the host to
+features (encoder) or sentences, copies included; JPEG files are not part of it.
 """
 
 import argparse
@@ -22,8 +22,8 @@ import numpy as np
 
 from benchmarks.gpu.checks import CHECKED, Task, reference
 from benchmarks.gpu.competitors import Kind, kinds
-from benchmarks.gpu.processes import WORKER, Facts, Run, in_process_of_its_own, unpacked
-from benchmarks.gpu.timing import WORKS, matrix_rate, work
+from benchmarks.gpu.processes import WORKER, Facts, Run, in_own_process, unpacked
+from benchmarks.gpu.timing import WORKLOADS, check_and_time, matrix_rate
 from benchmarks.photographs import photographs
 from engine.bundle import Bundle
 from engine.images import load_pixels
@@ -32,14 +32,14 @@ from engine.runtime.nvidia import driver_version, gpu_name, load_tensorrt
 BATCHES = (1, 8, 32, 128, 256)
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "torch", "numpy")
 PIXELS = 64  # different images; a larger batch holds them more than once
-LEAST_SECONDS = 20  # in which a side can say anything at all
+LEAST_SECONDS = 20  # in which a competitor can say anything at all
 
 
 @dataclass(slots=True)
 class Line:
-    """A side of the table: milliseconds by (batch, work), what the check found, and why figures are missing."""
+    """A competitor of the table: milliseconds by (batch, work), what the check found, and why figures are missing."""
 
-    side: str
+    competitor: str
     precision: str
     ms: dict[tuple[int, str], float] = field(default_factory=dict)
     check: Facts = field(default_factory=dict)
@@ -47,10 +47,12 @@ class Line:
     fault: str | None = None
 
 
-def measure(sides: dict[str, Kind], task: Task, run: Run, minutes: float, clock: Callable[[], float]) -> Iterator[Line]:
-    """Yields a line for each side as it is done; sides that the budget leaves no time for are lines too."""
+def measure(
+    competitors: dict[str, Kind], task: Task, run: Run, minutes: float, clock: Callable[[], float]
+) -> Iterator[Line]:
+    """Yields a line for each competitor as it is done; competitors that the budget leaves no time for are lines too."""
     end = clock() + 60 * minutes
-    for name, kind in sides.items():
+    for name, kind in competitors.items():
         line = Line(name, kind.precision)
         left = end - clock()
         if left < LEAST_SECONDS:
@@ -77,21 +79,21 @@ def table(lines: Iterable[Line], batches: Sequence[int], operations: float, rate
     operations: of the encoder for one image; rates: operations a second that the device reaches, by precision.
     """
     rows = [
-        "| side | batch | " + " | ".join(f"{work}, images/s" for work in WORKS) + " | encoder's share of the peak |"
+        "| side | batch | " + " | ".join(f"{work}, images/s" for work in WORKLOADS) + " | encoder's share of the peak |"
     ]
-    rows.append("|---|---|" + "---|" * (len(WORKS) + 1))
+    rows.append("|---|---|" + "---|" * (len(WORKLOADS) + 1))
     for line in lines:
         for batch in batches:
-            found = [line.ms.get((batch, work)) for work in WORKS]
+            found = [line.ms.get((batch, work)) for work in WORKLOADS]
             if any(ms is not None for ms in found):
                 cells = ["" if ms is None else f"{1e3 * batch / ms:.0f}" for ms in found]
                 rate = rates.get("fp32" if line.precision == "fp32" else "fp16")
                 encoder, share = found[0], ""
                 if encoder and rate and operations:
                     share = f"{operations * batch / (encoder / 1e3) / rate:.1%}"
-                rows.append(f"| {line.side} | {batch} | {' | '.join(cells)} | {share} |")
+                rows.append(f"| {line.competitor} | {batch} | {' | '.join(cells)} | {share} |")
         if line.fault:
-            rows.append(f"| {line.side} | | {line.fault.replace('|', '/')} |" + " |" * len(WORKS))
+            rows.append(f"| {line.competitor} | | {line.fault.replace('|', '/')} |" + " |" * len(WORKLOADS))
     return rows
 
 
@@ -136,12 +138,12 @@ def _machine(device: str) -> Facts:
 
 
 def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
-    """Runs the command line. 0: all that ran is right; 1: a side is wrong; 2: there is no GPU, or wrong usage."""
+    """Runs the command line. 0: all that ran is right; 1: a competitor is wrong; 2: there is no GPU, or wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bundle", type=Path, help="the bundle to measure; the one that ships if left out")
     parser.add_argument("--minutes", type=float, default=25, help="most minutes to take (default: 25)")
     parser.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="where the JSON file goes")
-    parser.add_argument("--side", nargs="+", metavar="NAME", help="measure these sides alone, by parts of their names")
+    parser.add_argument("--side", nargs="+", metavar="NAME", help="measure only these, by parts of their names")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu is for trying the command out")
     parser.add_argument("--quick", action="store_true", help="batches of 1 and 2, and short")
     parser.add_argument(
@@ -149,12 +151,12 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
         action="append",
         default=[],
         metavar="PART=FOLDER",
-        help="packages for the sides whose name holds PART, such as tensorrt-rtx=FOLDER, which takes plain onnxruntime",
+        help="packages for what has PART in its name, such as tensorrt-rtx=FOLDER, which takes plain onnxruntime",
     )
     parser.add_argument(WORKER, metavar="SIDE", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
-        for facts in work(kinds(options.device)[options.worker], unpacked(sys.stdin.read())):
+        for facts in check_and_time(kinds(options.device)[options.worker], unpacked(sys.stdin.read())):
             print(json.dumps(facts), flush=True)
         return 0
     if options.device == "cuda" and gpu_name(0) is None:
@@ -162,7 +164,7 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
             "no NVIDIA GPU is here: there is nothing to measure (--device cpu tries the command out)", file=sys.stderr
         )
         return 2
-    sides = {
+    competitors = {
         name: kind
         for name, kind in kinds(options.device).items()
         if not options.side or any(part in name for part in options.side)
@@ -174,9 +176,9 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
     peaks = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in rates.items()) or "not measured"
     print(f"a large matrix product: {peaks}")
     lines = []
-    for line in measure(sides, task, run or in_process_of_its_own(options), options.minutes, time.monotonic):
+    for line in measure(competitors, task, run or in_own_process(options), options.minutes, time.monotonic):
         lines.append(line)
-        print(f"{line.side}: {line.fault or 'done'}", file=sys.stderr, flush=True)
+        print(f"{line.competitor}: {line.fault or 'done'}", file=sys.stderr, flush=True)
     print("\n".join(table(lines, batches, operations, rates)))
     date = datetime.date.today().isoformat()
     path = options.output / f"gpu-{re.sub(r'[^a-z0-9]+', '-', machine['device'].lower()).strip('-')}-{date}.json"
@@ -197,7 +199,7 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
 def _record(line: Line) -> Facts:
     figures = [{"batch": batch, "work": work, "ms": ms} for (batch, work), ms in line.ms.items()]
     return {
-        "side": line.side,
+        "side": line.competitor,
         "precision": line.precision,
         "check": line.check,
         "seconds_to_start": line.seconds_to_start,

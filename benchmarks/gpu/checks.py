@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.competitors import Engine, Side
+from benchmarks.gpu.competitors import Competitor, Engine
 from engine import Greedy, RuntimeOptions
 
 CHECKED = 16  # images
@@ -31,24 +31,24 @@ class Task:
 
 
 def reference(task: Task) -> dict[str, Any]:
-    """Computes what all sides are held against: the first images in fp32 on the CPU."""
-    side = Engine(task.bundle, CHECKED, provider="cpu", precision="fp32", runtime=RuntimeOptions())
+    """Computes what all competitors are held against: the first images in fp32 on the CPU."""
+    competitor = Engine(task.bundle, CHECKED, provider="cpu", precision="fp32", runtime=RuntimeOptions())
     pixels = task.pixels[:CHECKED]
-    captions = side.caption(pixels, Greedy())
+    captions = competitor.caption(pixels, Greedy())
     return {
-        "features": np.asarray(side.encode(pixels)).tolist(),
+        "features": np.asarray(competitor.encode(pixels)).tolist(),
         "captions": [(caption.text, caption.score) for caption in captions],
     }
 
 
-def check(side: Side, precision: str, task: Task) -> dict[str, Any]:
-    """Compares a side's features and captions with the reference; "fault" names what is out of bounds, or is None."""
+def check(competitor: Competitor, precision: str, task: Task) -> dict[str, Any]:
+    """Compares features and captions with the reference; "fault" names what is out of bounds, or is None."""
     pixels, wanted = task.pixels[: len(task.features)], np.asarray(task.features, np.float64)
-    found = np.asarray(side.encode(pixels)).astype(np.float64)
+    found = np.asarray(competitor.encode(pixels)).astype(np.float64)
     error = float(np.abs(found - wanted).max() / np.abs(wanted).max())
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
     cosine = float(((found * wanted).sum(axis=1) / norms).min())
-    captions = side.caption(pixels, Greedy())
+    captions = competitor.caption(pixels, Greedy())
     same = [
         text == caption.text or (precision == "fp32" and abs(score - caption.score) < TIE)
         for (text, score), caption in zip(task.captions, captions, strict=True)

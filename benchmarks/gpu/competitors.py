@@ -19,11 +19,11 @@ from engine.result import Caption
 from engine.runtime.buckets import bucket
 
 
-class Side(Protocol):
+class Competitor(Protocol):
     """One way of running the model on uint8 pixels (images, height, width, 3)."""
 
     def encode(self, pixels: np.ndarray) -> Any:
-        """Returns features where the side keeps them, computed to the end; numpy can read them."""
+        """Returns features where the competitor keeps them, computed to the end; numpy can read them."""
 
     def caption(self, pixels: np.ndarray, decoding: Decoding) -> Sequence[Caption]:
         """Returns a caption for each image."""
@@ -36,11 +36,11 @@ class Engine:
         self.captioner = Captioner(bundle, provider=provider, precision=precision, batch_size=most, runtime=runtime)
 
     def encode(self, pixels: np.ndarray) -> Any:
-        """See Side."""
+        """See Competitor."""
         return self.captioner._graphs.encoder.encode(pixels)
 
     def caption(self, pixels: np.ndarray, decoding: Decoding) -> Sequence[Caption]:
-        """See Side."""
+        """See Competitor."""
         return self.captioner.caption_features(self.encode(pixels), decoding)
 
 
@@ -96,14 +96,14 @@ class Torch:
         return self.run(self._encode, self.put(pixels))
 
     def encode(self, pixels: np.ndarray) -> Any:
-        """See Side."""
+        """See Competitor."""
         features = self.features(pixels)
         if self.device != "cpu":
             self.torch.cuda.synchronize()
         return _Readable(features)
 
     def caption(self, pixels: np.ndarray, decoding: Decoding) -> Sequence[Caption]:
-        """See Side."""
+        """See Competitor."""
         steps = TorchSteps(self, self.features(pixels))
         vocabulary, defaults = self.bundle.vocabulary, self.bundle.manifest.defaults
         return decode(steps, decoding, Rules.of(decoding, vocabulary, defaults), vocabulary, defaults)
@@ -124,26 +124,26 @@ class TorchSteps(StepModel):
 
     images = 0
 
-    def __init__(self, side: Torch, features: Any) -> None:
+    def __init__(self, model: Torch, features: Any) -> None:
         self.images = len(features)
-        self._side = side
-        with side.torch.inference_mode():
-            self._state = side.decoder.start(features)
+        self._model = model
+        with model.torch.inference_mode():
+            self._state = model.decoder.start(features)
         self._bias: tuple[np.ndarray, Any] | None = None
 
     def step(
         self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """See StepModel."""
-        side, rows = self._side, len(token_ids)
-        given = np.zeros((2, bucket(rows) if side.compiled else rows), np.int64)
+        model, rows = self._model, len(token_ids)
+        given = np.zeros((2, bucket(rows) if model.compiled else rows), np.int64)
         given[0, :rows], given[1, :rows] = token_ids, parent_rows
         if self._bias is None or self._bias[0] is not bias:
-            self._bias = bias, side.put(bias)
-        with side.torch.inference_mode():
-            tokens, parents = side.put(given)
+            self._bias = bias, model.put(bias)
+        with model.torch.inference_mode():
+            tokens, parents = model.put(given)
             hidden, cell = (state.index_select(0, parents) for state in self._state)
-            log_probs, *state = side.run(side.score, tokens, hidden, cell)
+            log_probs, *state = model.run(model.score, tokens, hidden, cell)
             self._state = tuple(state)
             best, ids = (log_probs[:rows] + self._bias[1]).topk(k)
             return ids.cpu().numpy(), best.cpu().numpy()
@@ -151,15 +151,15 @@ class TorchSteps(StepModel):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a side is made, and the precision whose bounds hold for it."""
+    """How a competitor is made, and the precision whose bounds hold for it."""
 
     precision: str
-    make: Callable[[Path, int], Side]
+    make: Callable[[Path, int], Competitor]
     provider: str | None = None  # of the engine
 
 
 def kinds(device: str) -> dict[str, Kind]:
-    """Returns the sides of a device, "cuda" or "cpu", in the order in which a budget is spent on them."""
+    """Returns the competitors of a device, "cuda" or "cpu", in the order in which a budget is spent on them."""
 
     def engine(provider: str, precision: str, **runtime: Any) -> Kind:
         options = RuntimeOptions(**runtime)

@@ -18,11 +18,11 @@ WORKER = "--worker"
 
 Facts = dict[str, Any]
 Run = Callable[[str, Task, float], Iterator[Facts]]
-"""Runs a side for at most so many seconds and yields its facts; the last is {"fault": ...} where it ended badly."""
+"""Runs a competitor for at most so many seconds and yields facts; the last is {"fault": ...} where it ended badly."""
 
 
-def in_process_of_its_own(options: argparse.Namespace) -> Run:
-    """Returns the Run that starts the command again for each side."""
+def in_own_process(options: argparse.Namespace) -> Run:
+    """Returns the Run that starts the command again for each competitor."""
     paths = dict(given.split("=", 1) for given in options.path)
 
     def run(name: str, task: Task, seconds: float) -> Iterator[Facts]:

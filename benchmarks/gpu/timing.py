@@ -1,7 +1,7 @@
 """How fast a competitor is: the workloads, the median of their calls, and the device's own rate for comparison.
 
-`work(kind, task)` makes a competitor, checks what it computes, times it, and yields facts as plain JSON values while it
-goes: the process may be ended at any moment.
+`check_and_time(kind, task)` makes a competitor, checks what it computes, times it, and yields facts as plain JSON
+values while it goes: the process may be ended at any moment.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from benchmarks.gpu.competitors import Engine, Kind
 from engine import Beam, Greedy
 from engine.options import Decoding
 
-WORKS: dict[str, Decoding | None] = {
+WORKLOADS: dict[str, Decoding | None] = {
     "encoder": None,
     "greedy": Greedy(),
     "beam 3": Beam(beam_size=3),
@@ -27,24 +27,28 @@ WORKS: dict[str, Decoding | None] = {
 }
 
 
-def work(kind: Kind, task: Task) -> Iterator[dict[str, Any]]:
-    """Checks a side, then times it: yields {"check": ...}, then {"batch", "work", "ms"} for each figure.
+def check_and_time(kind: Kind, task: Task) -> Iterator[dict[str, Any]]:
+    """Checks a competitor, then times it: yields {"check": ...}, then {"batch", "work", "ms"} for each figure.
 
     The engine has to keep every law of `conformance` too.
     """
     start = time.perf_counter()
-    side = kind.make(task.bundle, max(task.batches))
-    checked = check(side, kind.precision, task)
-    if checked["fault"] is None and isinstance(side, Engine):
+    competitor = kind.make(task.bundle, max(task.batches))
+    checked = check(competitor, kind.precision, task)
+    if checked["fault"] is None and isinstance(competitor, Engine):
         checked["laws"] = len(LAWS)
-        checked["fault"] = "; ".join(f"{v.law}: {v.fault}" for v in check_laws(side.captioner) if v.fault) or None
+        checked["fault"] = "; ".join(f"{v.law}: {v.fault}" for v in check_laws(competitor.captioner) if v.fault) or None
     yield {"check": checked, "seconds_to_start": time.perf_counter() - start}
     if checked["fault"]:
         return
     for batch in task.batches:
         pixels = task.pixels[np.arange(batch) % len(task.pixels)]
-        for name, decoding in WORKS.items():
-            call = partial(side.encode, pixels) if decoding is None else partial(side.caption, pixels, decoding)
+        for name, decoding in WORKLOADS.items():
+            call = (
+                partial(competitor.encode, pixels)
+                if decoding is None
+                else partial(competitor.caption, pixels, decoding)
+            )
             yield {"batch": batch, "work": name, "ms": 1e3 * median(call, task.seconds)}
 
 
@@ -64,15 +68,15 @@ def matrix_rate(device: str) -> dict[str, float]:
     """Returns operations a second of a large matrix product in fp32 (no TF32) and fp16; an addition counts too."""
     torch: Any = importlib.import_module("torch")
     torch.backends.cuda.matmul.allow_tf32 = False
-    side = 8192 if device != "cpu" else 512
+    size = 8192 if device != "cpu" else 512
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16 if device != "cpu" else torch.bfloat16)):
-        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
 
         def product(left: Any = left, right: Any = right) -> None:
             torch.mm(left, right)
             if device != "cpu":
                 torch.cuda.synchronize()
 
-        rates[name] = 2 * side**3 / median(product, 0.5)
+        rates[name] = 2 * size**3 / median(product, 0.5)
     return rates

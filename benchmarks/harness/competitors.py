@@ -1,6 +1,6 @@
 """Who is measured: the engine in each precision, and every baseline; one table. Times nothing and proves nothing.
 
-Each side is made when it is first asked for, and only then is its library imported.
+Each competitor is made when it is first asked for, and only then is its library imported.
 """
 
 import importlib
@@ -29,7 +29,7 @@ IMAGES, ENCODER, DECODER, WHOLE, START = "images", "encoder", "decoder", "whole"
 
 
 class Captioned(Protocol):
-    """A sentence of any side."""
+    """A sentence of any competitor."""
 
     @property
     def text(self) -> str: ...
@@ -37,8 +37,8 @@ class Captioned(Protocol):
     def score(self) -> float: ...
 
 
-class Side(Protocol):
-    """What every side can do; pixels are uint8 (batch, height, width, 3), or what a side makes of them."""
+class Competitor(Protocol):
+    """What every competitor can do; pixels are uint8 (batch, height, width, 3), or what a competitor makes of them."""
 
     def pixels(self, files: Sequence[bytes]) -> Any:
         """Decodes and resizes JPEG files."""
@@ -76,7 +76,7 @@ class Engine:
         self.bias[:, [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]] = -np.inf
 
     def pixels(self, files: Sequence[bytes]) -> Any:
-        """See Side."""
+        """See Competitor."""
         return np.stack(list(self.pool.map(self._pixels, files)))
 
     def _pixels(self, file: bytes) -> np.ndarray:
@@ -87,19 +87,19 @@ class Engine:
         return load_pixels(file, height=image.height, width=image.width, resample=image.resample, quick=quick)
 
     def prepare(self, pixels: np.ndarray) -> Any:
-        """See Side."""
+        """See Competitor."""
         return list(pixels)
 
     def levels(self, pixels: Any) -> np.ndarray:
-        """See Side."""
+        """See Competitor."""
         return np.asarray(pixels)
 
     def encode(self, pixels: Any) -> np.ndarray:
-        """See Side."""
+        """See Competitor."""
         return self.captioner.encode(pixels)
 
     def stepper(self, features: np.ndarray) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
-        """See Side."""
+        """See Competitor."""
         # No public method does a single step; and so that what is timed is what users run, this is no copy of it.
         steps, rows = self.captioner._graphs.start(features), np.arange(len(features))
         given = np.full(len(features), self.start_id)
@@ -111,17 +111,17 @@ class Engine:
         return step
 
     def decode(self, features: np.ndarray, decoding: Decoding) -> Sequence[Captioned]:
-        """See Side."""
+        """See Competitor."""
         return self.captioner.caption_features(features, decoding)
 
     def caption(self, files: Sequence[bytes], decoding: Decoding) -> Sequence[Captioned]:
-        """See Side."""
+        """See Competitor."""
         return self.captioner.caption(files, decoding)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a side is made, which parts of the way are its own, and whether what it computes is exactly fp32.
+    """How a competitor is made, which parts of the way are its own, and whether what it computes is exactly fp32.
 
     precision: the one whose graphs it runs, which the bundle must hold. needs: a module that must be installed.
     exact_decoder: its decoder is exactly fp32, whatever its encoder: of portable steps, bundles hold no other.
@@ -136,10 +136,12 @@ class Kind:
     needs: str = "numpy"
     exact_decoder: bool = False
 
-    def make(self, bundle: Bundle, threads: int = 0) -> Side:
-        """Imports the side's library and makes it."""
-        side: Side = getattr(importlib.import_module(self.module), self.name)(bundle, threads, **self.options)
-        return side
+    def make(self, bundle: Bundle, threads: int = 0) -> Competitor:
+        """Imports the competitor's library and makes it."""
+        competitor: Competitor = getattr(importlib.import_module(self.module), self.name)(
+            bundle, threads, **self.options
+        )
+        return competitor
 
     def first_caption(self, bundle: Path, file: Path) -> str:
         """Returns the program that captions one file in a fresh process and prints the sentence."""
@@ -152,8 +154,8 @@ class Kind:
             )
         return (
             f"from {self.module} import {self.name}; from engine import Greedy; from engine.bundle import Bundle; "
-            f"side = {self.name}(Bundle.load({str(bundle)!r}), **{dict(self.options)!r}); "
-            f"print(side.caption([open({str(file)!r}, 'rb').read()], Greedy())[0].text)"
+            f"competitor = {self.name}(Bundle.load({str(bundle)!r}), **{dict(self.options)!r}); "
+            f"print(competitor.caption([open({str(file)!r}, 'rb').read()], Greedy())[0].text)"
         )
 
 
@@ -190,7 +192,7 @@ for _hint in ("latency", "throughput"):
 
 
 def kinds(bundle: Bundle) -> dict[str, Kind]:
-    """Returns the sides that can be measured with a bundle here, by name, the engine's own first.
+    """Returns the competitors that can be measured with a bundle here, by name, the engine's own first.
 
     A precision that has no decoder of its own decodes in fp32, which is measured already.
     """
@@ -213,21 +215,21 @@ def kinds(bundle: Bundle) -> dict[str, Kind]:
     }
 
 
-class Sides:
-    """The sides of one bundle, with what they work on: JPEG files, their pixels and their features."""
+class Competitors:
+    """The competitors of one bundle, with what they work on: JPEG files, their pixels and their features."""
 
     def __init__(self, bundle: Path | None = None, threads: int = 0, most: int = max(BATCHES)) -> None:
         """Takes the bundle that ships where none is named; 0 threads are as many as each library takes by itself."""
         self.bundle, self.threads = Bundle.load(bundle), threads
         self.kinds = kinds(self.bundle)
-        self._made: dict[str, Side] = {}
+        self._made: dict[str, Competitor] = {}
         self.expected: dict[Any, Any] = {}  # what the reference gave for a work and batch
         self.files = photographs(most)
         self.reference = self[REFERENCE]
         self.pixels = np.asarray(self.reference.pixels(self.files))
         self.features = self.reference.encode(self.reference.prepare(self.pixels))
 
-    def __getitem__(self, name: str) -> Side:
+    def __getitem__(self, name: str) -> Competitor:
         if name not in self._made:
             self._made[name] = self.kinds[name].make(self.bundle, self.threads)
         return self._made[name]

@@ -1,7 +1,7 @@
-"""Times several sides in turns, for ratios that a noisy machine does not bend. Knows nothing of what they do.
+"""Interleaved timing, for ratios that a noisy machine does not bend. Knows nothing of what is timed.
 
-A turn of each side is followed at once by a turn of the next, and each round gives one ratio for each pair, so that
-whatever slows the machine for longer than a round slows all.
+In each round every competitor runs once, right after the one before, and each round gives one ratio for each pair: what
+slows the machine for longer than a round slows all of them.
 """
 
 import statistics
@@ -9,29 +9,29 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-TURN = 0.2
-"""Least seconds of a turn, in which a quick piece of work is done many times."""
+LEAST_SECONDS = 0.2
+"""Seconds that each competitor gets in a round, in which a quick piece of work is done many times."""
 FEWEST_ROUNDS = 5
 
 Ratios = tuple[float, float, float]
 
 
-def take_turns(
+def interleave(
     tasks: Mapping[str, Callable[[], Any]], seconds: float, fewest: int = FEWEST_ROUNDS
 ) -> dict[str, list[float]]:
     """Returns the seconds of a call of each task in each round; rounds go on for `seconds` for each task."""
-    calls = {name: max(1, round(TURN / _turn(task, 2))) for name, task in tasks.items()}
+    calls = {name: max(1, round(LEAST_SECONDS / _mean_seconds(task, 2))) for name, task in tasks.items()}
     times: dict[str, list[float]] = {name: [] for name in tasks}
     begin, rounds = time.perf_counter(), 0
     while rounds < fewest or time.perf_counter() < begin + seconds * len(tasks):
         for name, task in tasks.items():
-            times[name].append(_turn(task, calls[name]))
+            times[name].append(_mean_seconds(task, calls[name]))
         rounds += 1
     return times
 
 
-def _turn(task: Callable[[], Any], calls: int) -> float:
-    """Returns the mean seconds of some calls, after one that is not timed: the other side's threads still spin.
+def _mean_seconds(task: Callable[[], Any], calls: int) -> float:
+    """Returns the mean seconds of some calls, after one that is not timed: the last competitor's threads still spin.
 
     They do not for as long as a call takes that fills a turn alone.
     """

@@ -1,4 +1,4 @@
-"""What is kept of a run: where it ran, and a row for each pair of sides. Owns the JSON's shape; measures nothing."""
+"""What is kept of a run: where it ran, and a row for each pair. Owns the shape of the JSON; measures nothing."""
 
 import importlib.metadata
 import json
@@ -33,7 +33,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One piece of work by two sides: milliseconds of a call (medians), and the baseline's time over the engine's.
+    """One workload by two competitors: median milliseconds of a call, and the baseline's time over the engine's.
 
     ratios are the first quartile, the median and the third quartile over the rounds.
     """

@@ -1,16 +1,16 @@
 """What the engine must reach beside the baselines, and how each is measured. Prints nothing.
 
-The exact engine is REFERENCE; the other column is the side that the caller names, "engine auto" or a precision.
+The exact engine is REFERENCE; the other column is the competitor that the caller names, "engine auto" or a precision.
 """
 
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from benchmarks.harness.competitors import REFERENCE, Sides
-from benchmarks.harness.interleave import ratios, take_turns
+from benchmarks.harness.competitors import REFERENCE, Competitors
+from benchmarks.harness.interleave import interleave, ratios
 from benchmarks.harness.saved import Outcome, Row
-from benchmarks.harness.workloads import WORKS
+from benchmarks.harness.workloads import WORKLOADS
 
 SHIPPED, INCEPTION = "shipped", "inception_v3"
 RANDOM = "engine int8"
@@ -42,37 +42,41 @@ TARGETS = (
 )
 
 
-def measure_targets(models: Mapping[str, Sides], auto: str, seconds: float) -> Iterator[tuple[Row, Outcome]]:
+def measure_targets(models: Mapping[str, Competitors], auto: str, seconds: float) -> Iterator[tuple[Row, Outcome]]:
     """Measures every target of the models that are given, each in both columns."""
     for target in TARGETS:
         if target.model in models:
-            sides = models[target.model]
+            competitors = models[target.model]
             column = {REFERENCE: target.exact}
             inexact = auto if target.model == SHIPPED else RANDOM
-            if inexact in sides.kinds:
+            if inexact in competitors.kinds:
                 column[inexact] = target.auto
-            yield from _measure(target, sides, column, seconds)
+            yield from _measure(target, competitors, column, seconds)
 
 
-def _measure(target: Target, sides: Sides, asked: Mapping[str, float], seconds: float) -> Iterator[tuple[Row, Outcome]]:
-    work, cost = WORKS[target.work], target.against in WORKS
-    tasks = {name: work.task(sides, name, target.batch) for name in asked}
+def _measure(
+    target: Target, competitors: Competitors, asked: Mapping[str, float], seconds: float
+) -> Iterator[tuple[Row, Outcome]]:
+    work, cost = WORKLOADS[target.work], target.against in WORKLOADS
+    tasks = {name: work.task(competitors, name, target.batch) for name in asked}
     if cost:
         others = {name: f"{name}, {target.against}" for name in asked}
-        tasks |= {others[name]: WORKS[target.against].task(sides, name, target.batch) for name in asked}
+        tasks |= {others[name]: WORKLOADS[target.against].task(competitors, name, target.batch) for name in asked}
     else:
         others = dict.fromkeys(asked, target.against)
-        tasks[target.against] = work.task(sides, target.against, target.batch)
-    times = take_turns(tasks, seconds)
+        tasks[target.against] = work.task(competitors, target.against, target.batch)
+    times = interleave(tasks, seconds)
     for name, least in asked.items():
-        row = make_row(sides, target.work, target.batch, name, others[name], times)
+        row = make_row(competitors, target.work, target.batch, name, others[name], times)
         reached = 1 / row.ratios[1] if cost else row.ratios[1]
         yield row, Outcome(target.title, name, others[name], least, reached, cost)
 
 
-def make_row(sides: Sides, work: str, batch: int, engine: str, baseline: str, times: Mapping[str, list[float]]) -> Row:
-    """Sums up the turns of two sides."""
+def make_row(
+    competitors: Competitors, work: str, batch: int, engine: str, baseline: str, times: Mapping[str, list[float]]
+) -> Row:
+    """Sums up the rounds of two competitors."""
     engine_ms, baseline_ms = (1000 * statistics.median(times[name]) for name in (engine, baseline))
     pairs = ratios(times[engine], times[baseline])
-    model = sides.bundle.manifest.name
+    model = competitors.bundle.manifest.name
     return Row(model, work, batch, engine, baseline, engine_ms, baseline_ms, pairs, len(times[engine]))

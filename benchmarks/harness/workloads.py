@@ -1,6 +1,6 @@
-"""The pieces of work that are timed, and the proof that a side gives what the engine gives in fp32. Times nothing.
+"""The workloads that are timed, and the proof that a competitor gives what the engine gives in fp32. Times nothing.
 
-A side that is exact must give the same words as likely, others must stay near: see the constants. Only a fresh process
+An exact competitor must give the same words, as likely; others must stay near: see the constants. Only a fresh process
 prints words alone, and is compared by them.
 """
 
@@ -26,8 +26,8 @@ from benchmarks.harness.competitors import (
     START,
     WHOLE,
     Captioned,
-    Side,
-    Sides,
+    Competitor,
+    Competitors,
 )
 from engine import Beam, Greedy, Sample
 from engine.options import Decoding
@@ -65,38 +65,38 @@ Task = Callable[[], Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One side at one batch size of a part of the way."""
+    """One competitor at one batch size of a part of the way."""
 
-    sides: Sides
+    competitors: Competitors
     name: str
     batch: int
     part: str
 
     @property
-    def side(self) -> Side:
-        return self.sides[self.name]
+    def competitor(self) -> Competitor:
+        return self.competitors[self.name]
 
     @property
     def exact(self) -> bool:
-        kind = self.sides.kinds[self.name]
+        kind = self.competitors.kinds[self.name]
         return kind.exact or (kind.exact_decoder and self.part == DECODER)
 
     @property
     def files(self) -> list[bytes]:
-        return self.sides.files[: self.batch]
+        return self.competitors.files[: self.batch]
 
     @property
     def pixels(self) -> np.ndarray:
-        return self.sides.pixels[: self.batch]
+        return self.competitors.pixels[: self.batch]
 
     @property
     def features(self) -> np.ndarray:
-        return self.sides.features[: self.batch]
+        return self.competitors.features[: self.batch]
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One piece of work: the part of the way it is, how a side does it, and what two sides' results must share.
+class Workload:
+    """One workload: the part of the way it is, how a competitor does it, and what two results must share.
 
     prove(found, expected, place) raises AssertionError unless they do.
     """
@@ -106,22 +106,22 @@ class Work:
     prove: Callable[[Any, Any, Place], None]
     batches: tuple[int, ...] = BATCHES
 
-    def task(self, sides: Sides, name: str, batch: int) -> Task:
-        """Returns the work of a side for the first `batch` images, proved right."""
-        place = Place(sides, name, batch, self.part)
+    def task(self, competitors: Competitors, name: str, batch: int) -> Task:
+        """Returns the work of a competitor for the first `batch` images, proved right."""
+        place = Place(competitors, name, batch, self.part)
         task = self.begin(place)
-        if (self.begin, batch) not in sides.expected:
-            sides.expected[self.begin, batch] = self.begin(Place(sides, REFERENCE, batch, self.part))()
-        self.prove(task(), sides.expected[self.begin, batch], place)
+        if (self.begin, batch) not in competitors.expected:
+            competitors.expected[self.begin, batch] = self.begin(Place(competitors, REFERENCE, batch, self.part))()
+        self.prove(task(), competitors.expected[self.begin, batch], place)
         return task
 
 
 def _decode_images(place: Place) -> Task:
-    return partial(place.side.pixels, place.files)
+    return partial(place.competitor.pixels, place.files)
 
 
 def _same_pixels(found: Any, expected: Any, place: Place) -> None:
-    levels = place.side.levels(found)
+    levels = place.competitor.levels(found)
     if place.exact:
         np.testing.assert_array_equal(levels, expected)
     else:
@@ -129,7 +129,7 @@ def _same_pixels(found: Any, expected: Any, place: Place) -> None:
 
 
 def _encode(place: Place) -> Task:
-    return partial(place.side.encode, place.side.prepare(place.pixels))
+    return partial(place.competitor.encode, place.competitor.prepare(place.pixels))
 
 
 def _same_features(found: np.ndarray, expected: np.ndarray, place: Place) -> None:
@@ -142,7 +142,7 @@ def _same_features(found: np.ndarray, expected: np.ndarray, place: Place) -> Non
 
 
 def _step(place: Place) -> Task:
-    return place.side.stepper(place.features)
+    return place.competitor.stepper(place.features)
 
 
 def _same_step(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], place: Place) -> None:
@@ -152,11 +152,11 @@ def _same_step(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...], 
 
 
 def _decode(place: Place, decoding: Decoding) -> Task:
-    return partial(place.side.decode, place.features, decoding)
+    return partial(place.competitor.decode, place.features, decoding)
 
 
 def _caption(place: Place, decoding: Decoding) -> Task:
-    return partial(place.side.caption, place.files, decoding)
+    return partial(place.competitor.caption, place.files, decoding)
 
 
 def _same_sentences(found: Sequence[Captioned], expected: Sequence[Captioned], place: Place) -> None:
@@ -177,28 +177,28 @@ def _same_sentences(found: Sequence[Captioned], expected: Sequence[Captioned], p
 def _scores(sentences: Sequence[Captioned], place: Place) -> np.ndarray:
     """Returns the sentences' scores under PENALTY; END counts as a word."""
     lengths = np.array([len(sentence.text.split()) + 1 for sentence in sentences])
-    own = place.sides.bundle.manifest.defaults.length_penalty
+    own = place.competitors.bundle.manifest.defaults.length_penalty
     return np.array([sentence.score for sentence in sentences]) * lengths ** (own - PENALTY)
 
 
 def _drawn(found: Sequence[Captioned], expected: object, place: Place) -> None:
-    """What is timed draws as each side does by itself; proved is what the engine draws with known numbers."""
-    side, sides = place.side, place.sides
-    words = sides.bundle.vocabulary.ids
+    """What is timed draws as each competitor does by itself; proved is what the engine draws with known numbers."""
+    competitor, competitors = place.competitor, place.competitors
+    words = competitors.bundle.vocabulary.ids
     assert all(word in words for sentence in found for word in sentence.text.split())
-    if not place.exact or not isinstance(side, Baseline):
+    if not place.exact or not isinstance(competitor, Baseline):
         return
     for seed in SEEDS:
-        captions: Any = sides.reference.decode(place.features, Sample(seed=seed, **FREE))
+        captions: Any = competitors.reference.decode(place.features, Sample(seed=seed, **FREE))
         tokens = [[words[word] for word in caption.tokens] for caption in captions]
-        random = np.random.default_rng(seed).random((side.search.max_length, 1), dtype=np.float32)
+        random = np.random.default_rng(seed).random((competitor.search.max_length, 1), dtype=np.float32)
         uniforms = 1 - random[:, 0]  # as Sample(seed=...) draws them
-        choose = _follow(tokens, uniforms, sides.bundle.vocabulary)
-        _same_sentences(side.search.walk(side, place.features, choose), captions, place)
+        choose = _follow(tokens, uniforms, competitors.bundle.vocabulary)
+        _same_sentences(competitor.search.walk(competitor, place.features, choose), captions, place)
 
 
 def _follow(live: list[list[int]], uniforms: np.ndarray, vocabulary: Vocabulary) -> Choose:
-    """Goes along given tokens, and requires of each that its random number draws it by the side's own probabilities.
+    """Goes along given tokens, and requires that its random number draws each by the competitor's own odds.
 
     Drawn is the word, in the order of ids, in whose part of the cumulative distribution the number falls, but for
     TOLERANCE at its ends.
@@ -213,7 +213,7 @@ def _follow(live: list[list[int]], uniforms: np.ndarray, vocabulary: Vocabulary)
         end = cumulative[rows, tokens]  # (rows,)
         begin = end - p[rows, tokens]
         if not ((begin - TOLERANCE <= uniforms[position]) & (uniforms[position] <= end + TOLERANCE)).all():
-            raise AssertionError(f"at position {position}, the side draws other words with the same numbers")
+            raise AssertionError(f"at position {position}, the competitor draws other words with the same numbers")
         live = [ids for ids in live if ids[position] != vocabulary.end_id]
         return tokens
 
@@ -223,8 +223,8 @@ def _follow(live: list[list[int]], uniforms: np.ndarray, vocabulary: Vocabulary)
 def _start(place: Place) -> Task:
     with tempfile.NamedTemporaryFile(suffix=".jpg", delete=False) as file:
         file.write(place.files[0])
-    kind = place.sides.kinds[place.name]
-    command = [sys.executable, "-c", kind.first_caption(place.sides.bundle.path.resolve(), Path(file.name))]
+    kind = place.competitors.kinds[place.name]
+    command = [sys.executable, "-c", kind.first_caption(place.competitors.bundle.path.resolve(), Path(file.name))]
 
     def run() -> str:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -241,28 +241,28 @@ def _close(found: Any, expected: Any, absolute: float, relative: float = 0) -> N
     np.testing.assert_allclose(found, expected, relative, absolute, equal_nan=False)
 
 
-def _searches(part: str, begin: Callable[..., Task], prefix: str, *decodings: Decoding) -> dict[str, Work]:
+def _searches(part: str, begin: Callable[..., Task], prefix: str, *decodings: Decoding) -> dict[str, Workload]:
     names = {
         decoding: f"beam {decoding.beam_size}" if isinstance(decoding, Beam) else "greedy" for decoding in decodings
     }
     return {
-        prefix + name: Work(part, partial(begin, decoding=decoding), _same_sentences)
+        prefix + name: Workload(part, partial(begin, decoding=decoding), _same_sentences)
         for decoding, name in names.items()
     }
 
 
 SEARCHES = (Greedy(**FREE), Beam(beam_size=3, **FREE), Beam(beam_size=5, **FREE))
-WORKS: dict[str, Work] = {
-    "image decoding": Work(IMAGES, _decode_images, _same_pixels),
-    "encoder": Work(ENCODER, _encode, _same_features),
-    "decoder step": Work(DECODER, _step, _same_step),
+WORKLOADS: dict[str, Workload] = {
+    "image decoding": Workload(IMAGES, _decode_images, _same_pixels),
+    "encoder": Workload(ENCODER, _encode, _same_features),
+    "decoder step": Workload(DECODER, _step, _same_step),
     **_searches(DECODER, _decode, "", *SEARCHES),
-    "sample": Work(DECODER, partial(_decode, decoding=Sample(**FREE)), _drawn),
+    "sample": Workload(DECODER, partial(_decode, decoding=Sample(**FREE)), _drawn),
     **_searches(WHOLE, _caption, "end to end, ", *SEARCHES),
-    "start-up": Work(START, _start, _same_text, (1,)),
+    "start-up": Workload(START, _start, _same_text, (1,)),
 }
 
 
-def sides_of(work: str, sides: Sides) -> list[str]:
-    """Returns the names of the sides that a work is a part of."""
-    return [name for name, kind in sides.kinds.items() if WORKS[work].part in kind.parts]
+def competitors_for(work: str, competitors: Competitors) -> list[str]:
+    """Returns the names of the competitors that do a workload."""
+    return [name for name, kind in competitors.kinds.items() if WORKLOADS[work].part in kind.parts]

@@ -13,7 +13,7 @@ from engine.options import Decoding
 WINDOW = 0.002  # seconds that static batches and, on a device, the Scheduler wait for company
 
 
-class Side(Protocol):
+class Server(Protocol):
     """A way to serve requests."""
 
     def submit(self, image: bytes, way: Decoding) -> Future[Caption]:

@@ -14,12 +14,12 @@ from typing import Any
 
 from benchmarks.harness.competitors import ENGINE
 from benchmarks.harness.saved import HISTORY, Outcome, Row, Run, describe
-from benchmarks.harness.workloads import WORKS
+from benchmarks.harness.workloads import WORKLOADS
 from benchmarks.report.charts import draw_lines, draw_panels
 
 PAGE = "benchmarks.md"
 Panels = dict[str, dict[str, dict[float, float]]]
-"""work, side, batch: milliseconds, or ratios"""
+"""work, competitor, batch: milliseconds, or ratios"""
 
 
 @dataclass(slots=True)
@@ -65,12 +65,12 @@ class Kept:
             for row in self._main_rows():
                 times[row.work, row.batch, row.engine] = row.engine_ms
                 times[row.work, row.batch, row.baseline] = row.baseline_ms
-        for (work, batch, side), milliseconds in sorted(times.items()):
-            found.setdefault(work, {}).setdefault(side, {})[batch] = milliseconds
+        for (work, batch, competitor), milliseconds in sorted(times.items()):
+            found.setdefault(work, {}).setdefault(competitor, {})[batch] = milliseconds
         return _in_order(found)
 
     def ratios(self, engine: str) -> Panels:
-        """How many times as fast an engine side is as each baseline."""
+        """How many times as fast an engine is as each baseline."""
         found: Panels = {}
         for row in sorted(self._main_rows(), key=lambda row: row.batch):
             if row.engine == engine:
@@ -84,12 +84,12 @@ class Kept:
         return [row for row in self.rows.values() if row.model == usual and not row.baseline.startswith(ENGINE)]
 
     def engines(self) -> list[str]:
-        """The engine sides that were held against baselines."""
+        """The engines that were held against baselines."""
         return sorted({row.engine for row in self._main_rows()})
 
 
 def _in_order(found: Panels) -> Panels:
-    return {work: found[work] for work in WORKS if work in found}
+    return {work: found[work] for work in WORKLOADS if work in found}
 
 
 def write_page(kept: Kept, history: Sequence[Mapping[str, Any]], folder: Path) -> Path:
@@ -109,7 +109,7 @@ def write_page(kept: Kept, history: Sequence[Mapping[str, Any]], folder: Path) -
             draw_panels(several, folder / name, y="times as fast", level=1)
             parts.append(f"Above the dotted line the engine is faster.\n\n![ratio to each baseline]({name})")
         parts.append(_ratios(panels))
-    if latencies := {work: lines for work, lines in kept.latencies().items() if WORKS[work].batches != (1,)}:
+    if latencies := {work: lines for work, lines in kept.latencies().items() if WORKLOADS[work].batches != (1,)}:
         draw_panels(latencies, folder / "benchmarks-latency.png", y="milliseconds a call (median)")
         parts += ["## Latency by batch", "![latency by batch](benchmarks-latency.png)"]
     threads = [point for point in kept.points if point["curve"] == "threads"]
@@ -170,16 +170,18 @@ def _ratios(panels: Panels) -> str:
 
 
 def _percentiles(speeds: Mapping[tuple[str, int, str], Mapping[str, Any]]) -> str:
-    order = list(WORKS)
+    order = list(WORKLOADS)
     rows = [
         [
             work,
             str(batch),
-            side,
+            competitor,
             *(f"{said[f'p{share}_ms']:.3g}" for share in (50, 90, 99)),
             f"{said['images_per_second']:.4g}",
         ]
-        for (work, batch, side), said in sorted(speeds.items(), key=lambda item: (order.index(item[0][0]), item[0][1:]))
+        for (work, batch, competitor), said in sorted(
+            speeds.items(), key=lambda item: (order.index(item[0][0]), item[0][1:])
+        )
     ]
     return _table(["work", "batch", "side", "p50 ms", "p90 ms", "p99 ms", "images a second"], rows)
 

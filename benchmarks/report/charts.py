@@ -17,39 +17,39 @@ COLUMNS = 4
 ENGINE_COLOURS = ("black", "crimson", "navy", "darkgreen")
 
 
-def styles(sides: Set[str]) -> dict[str, dict[str, Any]]:
-    """Gives every side its looks, the same in all pictures; the engine's lines are thick, inexact baselines dashed."""
+def styles(competitors: Set[str]) -> dict[str, dict[str, Any]]:
+    """Gives every competitor its looks, the same in all charts: the engine's lines thick, inexact baselines dashed."""
     found: dict[str, dict[str, Any]] = {}
-    engines = sorted(side for side in sides if side.startswith(ENGINE))
-    for number, side in enumerate(engines):
+    engines = sorted(competitor for competitor in competitors if competitor.startswith(ENGINE))
+    for number, competitor in enumerate(engines):
         colour = ENGINE_COLOURS[number % len(ENGINE_COLOURS)]
-        found[side] = {"color": colour, "linewidth": 2.2, "zorder": 3, "marker": "o", "markersize": 3}
-    for number, side in enumerate([*BASELINES, *sorted({*sides} - {*engines} - BASELINES.keys())]):
-        dashes = "-" if side not in BASELINES or BASELINES[side].exact else "--"
+        found[competitor] = {"color": colour, "linewidth": 2.2, "zorder": 3, "marker": "o", "markersize": 3}
+    for number, competitor in enumerate([*BASELINES, *sorted({*competitors} - {*engines} - BASELINES.keys())]):
+        dashes = "-" if competitor not in BASELINES or BASELINES[competitor].exact else "--"
         looks = {"color": f"C{number % 10}", "linestyle": dashes, "linewidth": 1.1, "marker": "o", "markersize": 3}
-        found[side] = looks
-    return {side: looks for side, looks in found.items() if side in sides}
+        found[competitor] = looks
+    return {competitor: looks for competitor, looks in found.items() if competitor in competitors}
 
 
 def draw_panels(panels: Mapping[str, Mapping[str, Line]], path: Path, *, y: str, level: float | None = None) -> None:
-    """Writes a PNG with a panel for each work, and in it a line for each side, over batch sizes; both axes logarithmic.
+    """Writes a PNG: a panel for each workload, in it a line for each competitor over batch sizes; logarithmic axes.
 
-    level: a value of y that is marked, as where both sides are equally fast.
+    level: a value of y that is marked, as where both competitors are equally fast.
     """
     rows = -(-(len(panels) + 1) // COLUMNS)  # one place is the legend's
     figure, places = pyplot.subplots(rows, COLUMNS, figsize=(13, 2.9 * rows), layout="constrained", squeeze=False)
-    look = styles({side for lines in panels.values() for side in lines})
+    look = styles({competitor for lines in panels.values() for competitor in lines})
     shown: dict[str, Any] = {}
     for axes, (work, lines) in zip(places.flat, panels.items(), strict=False):
-        for side, line in sorted(lines.items(), reverse=True):
-            (shown[side],) = axes.plot(list(line), list(line.values()), label=side, **look[side])
+        for competitor, line in sorted(lines.items(), reverse=True):
+            (shown[competitor],) = axes.plot(list(line), list(line.values()), label=competitor, **look[competitor])
         if level is not None:
             axes.axhline(level, color="black", linewidth=0.8, linestyle=":")
         axes.set_title(work, fontsize=10)
         _ticks(axes, sorted({x for line in lines.values() for x in line}))
     for axes in places.flat[len(panels) :]:
         axes.axis("off")
-    names = [side for side in look if side in shown]
+    names = [competitor for competitor in look if competitor in shown]
     places.flat[len(panels)].legend([shown[name] for name in names], names, loc="center", fontsize=9)
     figure.supxlabel("images at once", fontsize=10)
     figure.supylabel(y, fontsize=10)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks.harness.competitors import Sides
+from benchmarks.harness.competitors import Competitors
 
 
 @pytest.fixture(scope="session")
-def sides() -> Sides:
-    return Sides(most=8)
+def competitors() -> Competitors:
+    return Competitors(most=8)

@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-from benchmarks.arrivals import HOPELESS, ONE, SCHEDULER, STATIC, Answers, Work, held, latencies, summary
+from benchmarks.arrivals import HOPELESS, ONE, SCHEDULER, STATIC, Arrivals, ExpectedCaptions, held, latencies, summary
 from benchmarks.load.batching import Batches, Scheduled
 from benchmarks.photographs import photographs
 from engine import Caption, Captioner, Greedy
 from engine.options import Decoding
 
-WORK = Work(((b"", Greedy()), (b"", Greedy())), (0.0, 0.001))
+ARRIVALS = Arrivals(((b"", Greedy()), (b"", Greedy())), (0.0, 0.001))
 CAPTION = Caption("a cat", -1.0, -2.0, ("a", "cat"), (-1.0, -1.0), finished=True, alternatives=())
 
 
 class Served:
-    """A side that answers at once."""
+    """A server that answers at once."""
 
     def __init__(self, *answers: Caption | Exception) -> None:
         self._answers = list(answers)
@@ -35,16 +35,16 @@ class Served:
 
 
 def points(**p99: list[float | None]) -> list[dict[str, Any]]:
-    sides = {"one": ONE, "static": STATIC, "scheduler": SCHEDULER}
+    servers = {"one": ONE, "static": STATIC, "scheduler": SCHEDULER}
     return [
-        {"side": sides[name], "load": float(i), "rate": 10.0 * i, "p99": value}
+        {"side": servers[name], "load": float(i), "rate": 10.0 * i, "p99": value}
         for name, values in p99.items()
         for i, value in enumerate(values, start=1)
     ]
 
 
 def test_each_request_has_its_time() -> None:
-    found = latencies(Served(CAPTION, CAPTION), WORK, ["a cat"] * 2)
+    found = latencies(Served(CAPTION, CAPTION), ARRIVALS, ["a cat"] * 2)
     assert found is not None
     assert len(found) == 2
 
@@ -55,31 +55,31 @@ def test_each_request_has_its_time() -> None:
 )
 def test_what_goes_wrong_fails_the_run(answer: Any, expected: str, told: str) -> None:
     with pytest.raises(RuntimeError, match=told):
-        latencies(Served(CAPTION, answer), WORK, ["a cat", expected])
+        latencies(Served(CAPTION, answer), ARRIVALS, ["a cat", expected])
 
 
 def test_a_batch_that_fails_answers_its_requests() -> None:
-    side = Batches(Captioner(provider="cpu"), most=4, window=0.0)
+    server = Batches(Captioner(provider="cpu"), most=4, window=0.0)
     try:
         with pytest.raises(RuntimeError, match="failed"):
-            latencies(side, WORK)
+            latencies(server, ARRIVALS)
     finally:
-        side.close()
+        server.close()
 
 
 @pytest.mark.parametrize("name", [ONE, STATIC, SCHEDULER])
 def test_all_sides_say_what_the_captioner_says(name: str) -> None:
     captioner, images = Captioner(provider="cpu"), photographs(2)
-    work = Work.draw(images, 100.0, 0.2, 0)
-    side = (
+    arrivals = Arrivals.draw(images, 100.0, 0.2, 0)
+    server = (
         Scheduled(captioner, max_queue=HOPELESS)
         if name == SCHEDULER
         else Batches(captioner, most=1 if name == ONE else 8, window=0.01)
     )
     try:
-        assert latencies(side, work, Answers(captioner, images).to(work))
+        assert latencies(server, arrivals, ExpectedCaptions(captioner, images).of(arrivals))
     finally:
-        side.close()
+        server.close()
 
 
 def test_the_rate_held_is_the_last_before_the_first_that_is_not() -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.compare import main
-from benchmarks.harness import interleave
 from benchmarks.harness.competitors import BASELINES
-from benchmarks.harness.interleave import ratios, take_turns
+from benchmarks.harness.interleave import interleave, ratios
 from benchmarks.harness.saved import Outcome, Row, Run, setting
 from benchmarks.ratio import slower_cells
 
@@ -116,9 +115,9 @@ def test_the_engine_is_held_against_the_fastest_baseline_as_exact_as_itself() ->
 
 
 def test_turns_are_taken_in_rounds_and_a_ratio_is_one_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interleave, "TURN", 0.001)
+    monkeypatch.setattr("benchmarks.harness.interleave.LEAST_SECONDS", 0.001)
     order: list[str] = []
-    times = take_turns({name: lambda name=name: order.append(name) for name in "ab"}, 0, fewest=3)  # type: ignore[misc]
+    times = interleave({name: lambda name=name: order.append(name) for name in "ab"}, 0, fewest=3)  # type: ignore[misc]
     assert {name: len(found) for name, found in times.items()} == {"a": 3, "b": 3}
     starts = [name for before, name in zip(["", *order], order, strict=False) if name != before]
     assert starts == ["a", "b"] * 4  # once for how long a call takes, then three rounds

@@ -15,8 +15,8 @@ from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.__main__ import Line, main, measure, table
 from benchmarks.gpu.checks import SAME, TOLERANCE, Task, check
 from benchmarks.gpu.competitors import Kind, kinds
-from benchmarks.gpu.processes import Run, in_process_of_its_own
-from benchmarks.gpu.timing import WORKS, median, work
+from benchmarks.gpu.processes import Run, in_own_process
+from benchmarks.gpu.timing import WORKLOADS, check_and_time, median
 from engine.options import Decoding
 
 TASK = Task(
@@ -30,7 +30,7 @@ TASK = Task(
 
 
 class Fake:
-    """A side that computes the reference, except where a test says otherwise."""
+    """A competitor that computes the reference, except where a test says otherwise."""
 
     def __init__(self, error: float = 0.0, wrong: int = 0, by: float = 1.0) -> None:
         self.error, self.wrong, self.by = error, wrong, by
@@ -45,8 +45,8 @@ class Fake:
         return [type("Caption", (), {"text": text, "score": score}) for text, score in texts]
 
 
-def kind(side: Any, precision: str = "fp32") -> Kind:
-    return Kind(precision, lambda bundle, most: side)
+def kind(competitor: Any, precision: str = "fp32") -> Kind:
+    return Kind(precision, lambda bundle, most: competitor)
 
 
 # --- the gate
@@ -56,7 +56,7 @@ def kind(side: Any, precision: str = "fp32") -> Kind:
 def test_a_side_that_is_off_by_more_than_its_precision_allows_gets_no_figures(precision: str) -> None:
     limit = TOLERANCE[precision] * TASK.features.max()
     assert check(Fake(limit * 0.1), precision, TASK)["fault"] is None
-    facts = list(work(kind(Fake(limit * 1.1), precision), TASK))
+    facts = list(check_and_time(kind(Fake(limit * 1.1), precision), TASK))
     assert "features are off by" in facts[0]["check"]["fault"]
     assert len(facts) == 1
 
@@ -84,10 +84,10 @@ def test_features_that_are_no_numbers_are_wrong() -> None:
 
 
 def test_a_right_side_is_timed_at_every_batch_and_work() -> None:
-    side = Fake()
-    facts = list(work(kind(side), TASK))
+    competitor = Fake()
+    facts = list(check_and_time(kind(competitor), TASK))
     assert facts[0]["check"]["fault"] is None
-    assert [(fact["batch"], fact["work"]) for fact in facts[1:]] == list(itertools.product((1, 2), WORKS))
+    assert [(fact["batch"], fact["work"]) for fact in facts[1:]] == list(itertools.product((1, 2), WORKLOADS))
     assert all(fact["ms"] > 0 for fact in facts[1:])
 
 
@@ -117,8 +117,8 @@ def test_sides_beyond_the_budget_are_lines_and_the_last_gets_what_is_left() -> N
         clock.now += 50
         yield {"batch": 1, "work": "greedy", "ms": 2.0}
 
-    sides = dict.fromkeys("abcd", kind(Fake()))
-    lines = list(measure(sides, TASK, run, 2, clock))
+    competitors = dict.fromkeys("abcd", kind(Fake()))
+    lines = list(measure(competitors, TASK, run, 2, clock))
     assert given == [("a", 120), ("b", 70), ("c", 20)]
     assert [line.fault for line in lines] == [None, None, None, "left out: the 2 minutes are over"]
 
@@ -151,7 +151,7 @@ def test_without_a_matrix_rate_there_is_no_share() -> None:
 
 
 def processes() -> Run:
-    return in_process_of_its_own(argparse.Namespace(path=[], device="cpu"))
+    return in_own_process(argparse.Namespace(path=[], device="cpu"))
 
 
 def test_a_process_that_dies_is_a_fault_with_its_last_words(tiny_bundle: Path) -> None:
@@ -175,23 +175,25 @@ def test_without_a_gpu_the_command_says_so_and_ends(
 
 
 def test_every_provider_and_precision_is_a_side_and_pytorch_stands_beside() -> None:
-    sides = kinds("cuda")
-    assert {kind.provider for kind in sides.values()} == {"cuda", "tensorrt", "tensorrt-rtx", None}
-    assert {name for name in sides if name.startswith("torch")} == {
+    competitors = kinds("cuda")
+    assert {kind.provider for kind in competitors.values()} == {"cuda", "tensorrt", "tensorrt-rtx", None}
+    assert {name for name in competitors if name.startswith("torch")} == {
         f"torch {how} {precision}" for how in ("eager", "compile") for precision in ("fp32", "fp16")
     }
-    assert sides["engine tensorrt fp16"].precision == "fp16"
+    assert competitors["engine tensorrt fp16"].precision == "fp16"
 
 
 def test_on_a_cpu_the_whole_way_runs(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     real = processes()
 
     def run(name: str, task: Task, seconds: float) -> Iterator[dict[str, Any]]:
-        return real(name, task, seconds) if "engine" in name else work(kinds("cpu")[name], task)  # torch is loaded here
+        return (
+            real(name, task, seconds) if "engine" in name else check_and_time(kinds("cpu")[name], task)
+        )  # torch is loaded here
 
-    sides = ["--side", "engine cpu", "torch eager"]
+    competitors = ["--side", "engine cpu", "torch eager"]
     given = ["--device", "cpu", "--quick", "--bundle", str(tiny_bundle), "--output", str(tmp_path)]
-    assert main([*given, *sides], run) == 0
+    assert main([*given, *competitors], run) == 0
     out = capsys.readouterr().out
     (path,) = tmp_path.glob("gpu-*.json")
     record = json.loads(path.read_text())
@@ -200,7 +202,7 @@ def test_on_a_cpu_the_whole_way_runs(tiny_bundle: Path, tmp_path: Path, capsys: 
         assert line["fault"] is None
         assert line["check"]["same_captions"] == 1
         found = [(figure["batch"], figure["work"]) for figure in line["figures"]]
-        assert found == list(itertools.product((1, 2), WORKS))
+        assert found == list(itertools.product((1, 2), WORKLOADS))
         assert sum(row.startswith(f"| {line['side']} |") for row in out.splitlines()) == 2
     assert record["matrix_rate"]["fp32"] > 0
     assert record["encoder_operations"] > 0

@@ -26,12 +26,12 @@ def files(tmp_path: Path) -> dict[str, Path]:
     benchmarks = [
         {
             "extra_info": {
-                "work": "encoder", "batch": batch, "side": side, "images_per_second": 123.4,
+                "work": "encoder", "batch": batch, "side": competitor, "images_per_second": 123.4,
                 "p50_ms": batch * 5.0, "p90_ms": batch * 6.0, "p99_ms": batch * 7.0,
             }
         }
         for batch in BATCHES
-        for side in SIDES
+        for competitor in SIDES
     ]  # fmt: skip
     speeds = {
         "machine_info": {},
