@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.memory import memory
+from benchmarks.harness.memory import memory
 from engine import Beam, Captioner, Greedy, RuntimeOptions
 
 BATCH = 32
