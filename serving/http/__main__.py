@@ -20,6 +20,7 @@ from engine import Captioner, EngineError, OptionsError, RuntimeOptions, Schedul
 try:
     import uvicorn
     from fastapi import FastAPI
+    from prometheus_client import disable_created_metrics
 
     from serving.http.app import WARM, create_app
     from serving.http.limits import MAX_PIXELS, Limits
@@ -77,6 +78,7 @@ def _serve(
     asked: "SimpleQueue[bool]",
 ) -> None:
     lines = start(sys.stderr)
+    disable_created_metrics()  # a series more for each of the others, and none that anyone asked for
     config = uvicorn.Config(
         app,
         http=protocol(limits.upload_timeout),
