@@ -24,7 +24,7 @@ from benchmarks.load.callers import Callers
 from benchmarks.load.service import Service
 from benchmarks.load.traffic import OPTIONS, Requests
 from engine import Captioner
-from serving.http.options import read_decoding
+from serving.decoding_options import read_decoding
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

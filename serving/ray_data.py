@@ -19,7 +19,7 @@ try:
     import pyarrow as pa
     from ray.exceptions import RayError, RayTaskError
 
-    from serving.http.options import OPTIONS, WAYS, read_decoding
+    from serving.decoding_options import OPTIONS, WAYS, read_decoding
     from serving.ray_output import ENDINGS, SCHEMA, Output
     from serving.ray_parts import Folder, Tables, usual_size
     from serving.ray_places import inside, one_line, shown

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 
 from engine import Captioner
-from serving.http.options import Decoding, read_decoding
+from serving.decoding_options import Decoding, read_decoding
 
 captioner = Captioner(provider="cpu")
 turn = threading.Lock()

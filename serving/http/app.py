@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from engine import Beam, Greedy, Sample, Scheduler
+from serving.decoding_options import read_decoding
 from serving.http import description, metrics
 from serving.http.answers import Answer, Model, State
 from serving.http.bodies import Bodies
@@ -17,7 +18,6 @@ from serving.http.gate import Gate
 from serving.http.hosts import Hosts
 from serving.http.limits import Limits
 from serving.http.logs import log, lost_lines
-from serving.http.options import read_decoding
 from serving.http.problems import Problem, http_problem, respond
 from serving.http.reports import Report
 from serving.http.tokens import check_tokens

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from engine import Beam, Captioner, Greedy, Sample
 from engine.options import STYLES
-from serving.http.options import OPTIONS, read_decoding
+from serving.decoding_options import OPTIONS, read_decoding
 from tests.serving.calls import ask, events, problem
 
 JPEG = {"Content-Type": "image/jpeg"}
