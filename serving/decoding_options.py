@@ -14,7 +14,7 @@ from typing import Any
 from engine import Beam, Greedy, OptionsError, Sample
 
 Decoding = Greedy | Beam | Sample
-WAYS: dict[str, type[Decoding]] = {"greedy": Greedy, "beam": Beam, "sample": Sample}
+DECODINGS: dict[str, type[Decoding]] = {"greedy": Greedy, "beam": Beam, "sample": Sample}
 LEFT_OUT = {"with_scores"}  # an answer always has scores
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -51,7 +51,7 @@ class Option:
 
     def schema(self, max_rows: int = MOST) -> dict[str, Any]:
         """Returns the JSON schema of its values, for a service of so many rows."""
-        ways = "" if len(self.ways) == len(WAYS) else f"Only with decoding={' or '.join(self.ways)}. "
+        ways = "" if len(self.ways) == len(DECODINGS) else f"Only with decoding={' or '.join(self.ways)}. "
         if self.kind is tuple:
             left_out = "the default of the model" if self.default is None else "none"
             text = f"{ways}May be repeated; given once and empty: none. Left out: {left_out}."
@@ -73,7 +73,7 @@ class Option:
         return lower if first_not == MOST else lower | {"maximum": first_not - 1}
 
     def _takes(self, number: int) -> bool:
-        way: Any = WAYS[self.ways[0]]
+        way: Any = DECODINGS[self.ways[0]]
         try:
             way(**{self.name: number})
         except OptionsError:
@@ -91,7 +91,7 @@ def _kind(annotation: Any) -> type:
 
 def _derived() -> dict[str, Option]:
     found: dict[str, Option] = {}
-    for way, record in WAYS.items():
+    for way, record in DECODINGS.items():
         hints = typing.get_type_hints(record)
         for each in fields(record):
             if each.name not in LEFT_OUT:
@@ -109,8 +109,8 @@ def read_decoding(given: Iterable[tuple[str, str]]) -> Decoding:
     for name, text in given:
         texts.setdefault(name, []).append(text)
     way, *more = texts.pop("decoding", ["greedy"])
-    if more or way not in WAYS:
-        raise OptionsError(f"decoding={way!r}: decoding must be one of {', '.join(WAYS)}, given once")
+    if more or way not in DECODINGS:
+        raise OptionsError(f"decoding={way!r}: decoding must be one of {', '.join(DECODINGS)}, given once")
     for name in texts:
         if name not in OPTIONS:
             raise OptionsError(f"{name!r} is no option: the options are decoding, {', '.join(OPTIONS)}")
@@ -118,7 +118,7 @@ def read_decoding(given: Iterable[tuple[str, str]]) -> Decoding:
             raise OptionsError(f"{name} needs decoding={' or '.join(OPTIONS[name].ways)}, not {way}")
     values: dict[str, Any] = {name: OPTIONS[name].read(written) for name, written in texts.items()}
     try:
-        return WAYS[way](**values)
+        return DECODINGS[way](**values)
     except OptionsError as error:
         raise OptionsError(CLASS.sub(_outside, str(error))) from error
 
@@ -130,13 +130,13 @@ def _outside(match: re.Match[str]) -> str:
 
 def schemas(max_rows: int = MOST) -> dict[str, dict[str, Any]]:
     """Returns the JSON schema of each option, by name, for a service of so many rows."""
-    ways = {"type": "string", "enum": list(WAYS), "default": "greedy", "description": "How words are chosen."}
+    ways = {"type": "string", "enum": list(DECODINGS), "default": "greedy", "description": "How words are chosen."}
     return {"decoding": ways, **{name: option.schema(max_rows) for name, option in OPTIONS.items()}}
 
 
 def description() -> str:
     """Returns what the engine's own documentation says of the options, as Markdown."""
-    parts = {"every decoding": Greedy.__base__, **{f"decoding={name}": way for name, way in WAYS.items()}}
+    parts = {"every decoding": Greedy.__base__, **{f"decoding={name}": way for name, way in DECODINGS.items()}}
     return "\n\n".join(f"**{title}**: {_said(record)}" for title, record in parts.items())
 
 
