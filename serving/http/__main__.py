@@ -22,6 +22,7 @@ try:
     from fastapi import FastAPI
     from prometheus_client import disable_created_metrics
 
+    from serving.formats import as_argument, format_names
     from serving.http.app import WARM, create_app
     from serving.http.limits import MAX_PIXELS, Limits
     from serving.http.logs import log, start
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 precision=arguments["precision"],
                 batch_size=arguments["batch_size"],
                 max_pixels=arguments["max_pixels"],
-                **({"formats": arguments["formats"].upper().split(",")} if arguments["formats"] is not None else {}),
+                **as_argument(format_names(arguments["formats"])),
                 runtime=RuntimeOptions(threads=arguments["threads"]),
             )
             hosts = _hosts(listener, arguments["allowed_host"])

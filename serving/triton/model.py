@@ -34,6 +34,7 @@ from engine import (
     Scheduler,
 )
 from serving.decoding_options import DECODINGS, LEFT_OUT, Decoding
+from serving.formats import as_argument, format_names
 
 WORDS = "suppress", "bad_endings"  # options that hold words, as a parameter one text with spaces
 LOOK = 0.05  # seconds between two looks whether a request that waits, or is under way, still has its client
@@ -72,6 +73,7 @@ class TritonPythonModel:
             precision=given["precision"],
             batch_size=config["max_batch_size"],
             max_pixels=int(given["max_pixels"]),
+            **as_argument(format_names(given.get("formats"))),
             runtime=RuntimeOptions(threads=int(given["threads"]), device_id=device),
         )
         captioner.warmup()
