@@ -79,7 +79,8 @@ def _serve(
     asked: "SimpleQueue[bool]",
 ) -> None:
     lines = start(sys.stderr)
-    disable_created_metrics()  # a series more for each of the others, and none that anyone asked for
+    # a second series beside each, that nobody asked for
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     config = uvicorn.Config(
         app,
         http=protocol(limits.upload_timeout),

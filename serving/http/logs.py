@@ -5,6 +5,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 MAX_WAITING = 10_000  # lines
@@ -16,7 +17,7 @@ log = logging.getLogger("serving.http")
 class JsonFormatter(logging.Formatter):
     """A record as a line of JSON: time, level, event, the fields of `extra`, and the trace of an error."""
 
-    converter = time.gmtime
+    converter: Callable[[float | None], time.struct_time] = time.gmtime
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
