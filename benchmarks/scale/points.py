@@ -41,7 +41,7 @@ class Task:
 class Point:
     """What was measured: images a second, and the latencies of a call in milliseconds where calls were timed alone.
 
-    line is the work, of which a curve may have several. peak is the process's greatest memory in MB.
+    line is the workload, of which a curve may have several. peak is the process's greatest memory in MB.
     """
 
     curve: str
@@ -55,7 +55,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class _Workload:
     """What the curves work on."""
 
     task: Task
@@ -88,47 +88,49 @@ class _Work:
         return Point(curve=task.curve, line=line, precision=task.precision, x=task.x, rate=rate, p50=middle, p99=late)
 
 
-def images(work: _Work) -> list[Point]:
+def images(workload: _Workload) -> list[Point]:
     """One call with x images; of a long one only what it takes until the rate is steady."""
-    captioner, count, batch = work.open(), work.task.x, work.task.batch
+    captioner, count, batch = workload.open(), workload.task.x, workload.task.batch
     if count <= 8 * batch:
-        files = work.many(count)
-        return [work.point("JPEG to caption", count, lambda: captioner.caption(files))]
-    captioner.caption(work.files)
+        files = workload.many(count)
+        return [workload.point("JPEG to caption", count, lambda: captioner.caption(files))]
+    captioner.caption(workload.files)
     marks = [time.perf_counter()]
-    for done, _ in enumerate(captioner.iter_captions(itertools.islice(itertools.cycle(work.files), count)), start=1):
+    for done, _ in enumerate(
+        captioner.iter_captions(itertools.islice(itertools.cycle(workload.files), count)), start=1
+    ):
         if done % batch == 0:
             marks.append(time.perf_counter())
         half, elapsed = len(marks) // 2, marks[-1] - marks[0]
-        if done % batch == 0 and len(marks) > 8 and elapsed > 2 * work.task.seconds:
+        if done % batch == 0 and len(marks) > 8 and elapsed > 2 * workload.task.seconds:
             first, second = marks[half] - marks[0], marks[2 * half] - marks[half] if 2 * half < len(marks) else 0.0
-            if abs(second / first - 1) < STEADY or elapsed > 8 * work.task.seconds:
+            if abs(second / first - 1) < STEADY or elapsed > 8 * workload.task.seconds:
                 break
     times = np.diff(marks).tolist()
-    return [work._point("JPEG to caption", batch * len(times) / sum(times), times)]
+    return [workload._point("JPEG to caption", batch * len(times) / sum(times), times)]
 
 
-def threads(work: _Work) -> list[Point]:
+def threads(workload: _Workload) -> list[Point]:
     """RuntimeOptions(threads=x), beam 3, in batches."""
-    captioner, way = work.open(work.task.x), Beam(beam_size=3)
-    batch = work.task.batch
-    files, features = work.many(batch), work.features[:batch]
+    captioner, way = workload.open(workload.task.x), Beam(beam_size=3)
+    batch = workload.task.batch
+    files, features = workload.many(batch), workload.features[:batch]
     return [
-        work.point("JPEG to caption", batch, lambda: captioner.caption(files, way)),
-        work.point("JPEG to features", batch, lambda: captioner.encode(files)),
-        work.point("search", batch, lambda: captioner.caption_features(features, way)),
+        workload.point("JPEG to caption", batch, lambda: captioner.caption(files, way)),
+        workload.point("JPEG to features", batch, lambda: captioner.encode(files)),
+        workload.point("search", batch, lambda: captioner.caption_features(features, way)),
     ]
 
 
-def callers(work: _Work) -> list[Point]:
+def callers(workload: _Workload) -> list[Point]:
     """Threads that share one Captioner, x of them, each with one photograph at a time."""
-    captioner, count = work.open(), work.task.x
-    captioner.caption(work.files[:1])
+    captioner, count = workload.open(), workload.task.x
+    captioner.caption(workload.files[:1])
     together, over = threading.Barrier(count + 1), threading.Event()
     latencies: list[list[float]] = [[] for _ in range(count)]
 
     def call(i: int) -> None:
-        mine = itertools.cycle(work.files[i:] + work.files[:i])
+        mine = itertools.cycle(workload.files[i:] + workload.files[:i])
         captioner.caption([next(mine)])
         together.wait()
         while not over.is_set():
@@ -141,37 +143,37 @@ def callers(work: _Work) -> list[Point]:
         thread.start()
     together.wait()
     start = time.perf_counter()
-    time.sleep(3 * work.task.seconds)  # as long as a point with three lines: calls in a queue are slow
+    time.sleep(3 * workload.task.seconds)  # as long as a point with three lines: calls in a queue are slow
     over.set()
     for thread in crowd:
         thread.join()
     elapsed, times = time.perf_counter() - start, list(itertools.chain.from_iterable(latencies))
-    return [work._point("one photograph a call", len(times) / elapsed, times)]
+    return [workload._point("one photograph a call", len(times) / elapsed, times)]
 
 
-def beam(work: _Work) -> list[Point]:
+def beam(workload: _Workload) -> list[Point]:
     """Beam(beam_size=x) in batches, with its share that is no search."""
-    captioner, way = work.open(), Beam(beam_size=work.task.x)
-    batch = work.task.batch
-    files, features = work.many(batch), work.features[:batch]
+    captioner, way = workload.open(), Beam(beam_size=workload.task.x)
+    batch = workload.task.batch
+    files, features = workload.many(batch), workload.features[:batch]
     return [
-        work.point("JPEG to caption", batch, lambda: captioner.caption(files, way)),
-        work.point("search", batch, lambda: captioner.caption_features(features, way)),
-        work.point("JPEG to features", batch, lambda: captioner.encode(files)),
+        workload.point("JPEG to caption", batch, lambda: captioner.caption(files, way)),
+        workload.point("search", batch, lambda: captioner.caption_features(features, way)),
+        workload.point("JPEG to features", batch, lambda: captioner.encode(files)),
     ]
 
 
-def vocabulary(work: _Work) -> list[Point]:
+def vocabulary(workload: _Workload) -> list[Point]:
     """The search alone, over x words, in batches; every sentence has the greatest length."""
-    captioner, batch = work.open(), work.task.batch
-    features = work.features[:batch]
+    captioner, batch = workload.open(), workload.task.batch
+    features = workload.features[:batch]
     return [
-        work.point("greedy", batch, lambda: captioner.caption_features(features, Greedy())),
-        work.point("beam 3", batch, lambda: captioner.caption_features(features, Beam(beam_size=3))),
+        workload.point("greedy", batch, lambda: captioner.caption_features(features, Greedy())),
+        workload.point("beam 3", batch, lambda: captioner.caption_features(features, Beam(beam_size=3))),
     ]
 
 
-CURVES: dict[str, Callable[[_Work], list[Point]]] = {
+CURVES: dict[str, Callable[[_Workload], list[Point]]] = {
     "images": images,
     "threads": threads,
     "callers": callers,
@@ -185,7 +187,7 @@ def main(text: str) -> None:
     task = Task(**json.loads(text))
     folder = Path(task.folder)
     files = [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
-    points = CURVES[task.curve](_Work(task, files, np.load(folder / "features.npy")))
+    points = CURVES[task.curve](_Workload(task, files, np.load(folder / "features.npy")))
     peak = memory(0).peak
     print(json.dumps([{**asdict(point), "peak": peak} for point in points]))
 
