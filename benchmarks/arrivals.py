@@ -3,7 +3,7 @@
 python -m benchmarks.arrivals [--seconds 10] [--output FILE.json] [--chart FILE.png]
 
 Open loop: arrivals are a Poisson process that waits for nobody, and a latency counts from the arrival that was due. All
-sides get the same photographs, options and arrivals, and no side refuses any. Rates are multiples of what one request
+servers get the same photographs, options and arrivals, and none refuses any. Rates are multiples of what one request
 at a time does when it is never idle; the bound on p99 is a multiple of the time that a lone request takes. A request
 that fails ends the run, and so does, on a CPU, a caption in other words than the Captioner's of that image alone.
 """
@@ -23,7 +23,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from benchmarks.arrival_sides import WINDOW, Batches, Scheduled, Side
+from benchmarks.load.batching import WINDOW, Batches, Scheduled, Server
 from benchmarks.photographs import photographs
 from engine import Beam, Caption, Captioner, Greedy, Sample
 from engine.autotune.machine import fingerprint
@@ -33,21 +33,21 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 LOADS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0)
-TURNS = 3  # of each rate and side; percentiles are the medians of theirs
+ROUNDS = 3  # of each rate and server; percentiles are the medians of theirs
 BOUND = 5.0  # of the time that a lone request takes
 HOPELESS = 400  # requests under way at which a rate is given up
 SCHEDULER, ONE, STATIC = "scheduler", "one at a time", "static batches"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Arrivals:
     """Requests and when they are due, in seconds from the start."""
 
     requests: tuple[tuple[bytes, Decoding], ...]
     due: tuple[float, ...]
 
     @classmethod
-    def draw(cls, images: Sequence[bytes], rate: float, seconds: float, seed: int) -> "Work":
+    def draw(cls, images: Sequence[bytes], rate: float, seconds: float, seed: int) -> "Arrivals":
         """Draws arrivals of a rate, each with an image and options of the mix."""
         random = np.random.default_rng(seed)
         due = np.cumsum(random.exponential(1 / rate, max(1, round(rate * seconds))))
@@ -71,7 +71,7 @@ def mixed(images: Sequence[bytes], count: int, random: np.random.Generator) -> l
     return requests
 
 
-class Answers:
+class ExpectedCaptions:
     """What the Captioner says of images when nobody else is there, in words; kept, for most requests come again."""
 
     def __init__(self, captioner: Captioner, images: Sequence[bytes]) -> None:
@@ -79,17 +79,17 @@ class Answers:
         self._features = dict(zip(images, captioner.encode(images), strict=True))
         self._texts: dict[tuple[bytes, Decoding], str] = {}
 
-    def to(self, work: Work) -> list[str]:
+    def of(self, arrivals: Arrivals) -> list[str]:
         """Returns the caption of each request."""
-        for image, way in work.requests:
+        for image, way in arrivals.requests:
             if (image, way) not in self._texts:
                 [caption] = self._captioner.caption_features(self._features[image][None], way)
                 self._texts[image, way] = caption.text
-        return [self._texts[request] for request in work.requests]
+        return [self._texts[request] for request in arrivals.requests]
 
 
-def latencies(side: Side, work: Work, expected: Sequence[str] | None = None) -> list[float] | None:
-    """Sends the work as it is due and returns the seconds that each request took; None where the side falls behind.
+def latencies(server: Server, arrivals: Arrivals, expected: Sequence[str] | None = None) -> list[float] | None:
+    """Sends requests as they are due and returns the seconds that each took; None where the server falls behind.
 
     expected: the captions, where each is to be compared. Raises RuntimeError for a request that failed, or another
     caption: percentiles of what went wrong say nothing.
@@ -107,23 +107,25 @@ def latencies(side: Side, work: Work, expected: Sequence[str] | None = None) -> 
 
         return answered
 
-    for sent, ((image, way), due) in enumerate(zip(work.requests, work.due, strict=True)):
+    for sent, ((image, way), due) in enumerate(zip(arrivals.requests, arrivals.due, strict=True)):
         time.sleep(max(0.0, start + due - time.perf_counter()))
         if sent - len(taken) > HOPELESS:
             break
-        futures.append(side.submit(image, way))
+        futures.append(server.submit(image, way))
         futures[-1].add_done_callback(note(due))
     else:
-        for _ in work.due:
+        for _ in arrivals.due:
             done.acquire()
     for i, future in enumerate(futures):
         if not future.done():
             continue  # given up
         if (error := future.exception()) is not None:
-            raise RuntimeError(f"request {i}, {work.requests[i][1]}, failed: {error}") from error
+            raise RuntimeError(f"request {i}, {arrivals.requests[i][1]}, failed: {error}") from error
         if expected is not None and (text := future.result().text) != expected[i]:
-            raise RuntimeError(f"request {i}, {work.requests[i][1]}, is {text!r}, where alone it is {expected[i]!r}")
-    return taken if len(futures) == len(work.due) else None
+            raise RuntimeError(
+                f"request {i}, {arrivals.requests[i][1]}, is {text!r}, where alone it is {expected[i]!r}"
+            )
+    return taken if len(futures) == len(arrivals.due) else None
 
 
 def capacity(captioner: Captioner, images: Sequence[bytes], count: int) -> tuple[float, float]:
@@ -139,54 +141,54 @@ def capacity(captioner: Captioner, images: Sequence[bytes], count: int) -> tuple
 def measure(
     captioner: Captioner, images: Sequence[bytes], loads: Sequence[float], seconds: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Measures all sides at all rates; returns what there is to keep."""
-    opens: Mapping[str, Callable[[], Side]] = {
+    """Measures all servers at all rates; returns what there is to keep."""
+    opens: Mapping[str, Callable[[], Server]] = {
         ONE: lambda: Batches(captioner, most=1, window=0.0),
         STATIC: lambda: Batches(captioner, most=captioner.batch_size, window=WINDOW),
         SCHEDULER: lambda: Scheduled(captioner, max_queue=10 * HOPELESS),
     }
     warm = mixed(images, 40, np.random.default_rng(1))
-    for open_side in opens.values():
-        side = open_side()
-        for future in [side.submit(*request) for request in warm]:
+    for open_server in opens.values():
+        server = open_server()
+        for future in [server.submit(*request) for request in warm]:
             future.result()
-        side.close()
+        server.close()
     busy, lone = capacity(captioner, images, 100)
     say(f"one at a time: {busy:.1f} requests a second, {1000 * lone:.1f} ms for a lone one")
-    answers = Answers(captioner, images)
+    expected_captions = ExpectedCaptions(captioner, images)
     exact = captioner.provider == "cpu"  # a device adds up a batch in another order
     points: list[dict[str, Any]] = []
     lost: set[str] = set()
     for load in loads:
-        turns: dict[str, list[list[float]]] = {name: [] for name in opens}
-        for number in range(TURNS):  # in turns: a machine that slows down slows all
-            work = Work.draw(images, load * busy, seconds, number)
-            expected = answers.to(work) if exact else None
-            for name, open_side in opens.items():
+        rounds: dict[str, list[list[float]]] = {name: [] for name in opens}
+        for number in range(ROUNDS):  # interleaved: a machine that slows down slows all
+            arrivals = Arrivals.draw(images, load * busy, seconds, number)
+            expected = expected_captions.of(arrivals) if exact else None
+            for name, open_server in opens.items():
                 if name not in lost:
-                    with closing(open_side()) as side:
-                        found = latencies(side, work, expected)
+                    with closing(open_server()) as server:
+                        found = latencies(server, arrivals, expected)
                     if found is None:
                         lost.add(name)
                     else:
-                        turns[name].append(np.percentile(found, (50, 99)).tolist())
+                        rounds[name].append(np.percentile(found, (50, 99)).tolist())
         for name in opens:
             point = {"side": name, "load": load, "rate": load * busy, "p50": None, "p99": None}
             told = "falls behind"
             if name not in lost:
-                p50, p99 = np.median(turns[name], axis=0).tolist()
-                point |= {"p50": p50, "p99": p99, "turns": turns[name]}
+                p50, p99 = np.median(rounds[name], axis=0).tolist()
+                point |= {"p50": p50, "p99": p99, "turns": rounds[name]}
                 told = f"p50 {1000 * p50:7.1f} ms  p99 {1000 * p99:7.1f} ms"
             points.append(point)
             say(f"{load * busy:7.1f}/s  {name:15} {told}")
     return {"capacity": busy, "lone": lone, "bound": BOUND * lone, "seconds": seconds, "points": points}
 
 
-def held(points: Sequence[Mapping[str, Any]], side: str, bound: float) -> float:
-    """Returns the highest rate up to which a side kept p99 within a bound."""
+def held(points: Sequence[Mapping[str, Any]], server: str, bound: float) -> float:
+    """Returns the highest rate up to which a server kept p99 within a bound."""
     best = 0.0
     for point in points:
-        if point["side"] == side:
+        if point["side"] == server:
             if point["p99"] is None or point["p99"] > bound:
                 break
             best = point["rate"]
@@ -197,8 +199,8 @@ def summary(result: Mapping[str, Any]) -> list[str]:
     """Says whether the Scheduler keeps what is asked of it."""
     points, lines = result["points"], []
     for bound in (result["bound"], 2 * result["bound"]):
-        rates = {side: held(points, side, bound) for side in (ONE, STATIC, SCHEDULER)}
-        told = ", ".join(f"{side} {rate:.1f}" for side, rate in rates.items())
+        rates = {server: held(points, server, bound) for server in (ONE, STATIC, SCHEDULER)}
+        told = ", ".join(f"{server} {rate:.1f}" for server, rate in rates.items())
         ratio = rates[SCHEDULER] / rates[ONE] if rates[ONE] else float("inf")
         lines.append(f"requests a second at p99 <= {1000 * bound:.0f} ms: {told}; {ratio:.2f} x one at a time")
     p99 = {(point["side"], point["load"]): point["p99"] or float("inf") for point in points}
@@ -211,11 +213,11 @@ def summary(result: Mapping[str, Any]) -> list[str]:
 def draw(result: Mapping[str, Any], path: Path) -> None:
     """Draws p50 and p99 over the rate, and the bound."""
     figure, axes = pyplot.subplots(figsize=(9, 4.2), layout="constrained")
-    for colour, side in (("C1", ONE), ("C2", STATIC), ("crimson", SCHEDULER)):
-        points = [point for point in result["points"] if point["side"] == side and point["p99"] is not None]
+    for colour, server in (("C1", ONE), ("C2", STATIC), ("crimson", SCHEDULER)):
+        points = [point for point in result["points"] if point["side"] == server and point["p99"] is not None]
         for name, dashes in (("p50", ":"), ("p99", "-")):
             rates, values = [point["rate"] for point in points], [1000 * point[name] for point in points]
-            axes.plot(rates, values, dashes, color=colour, marker="o", markersize=4, label=f"{side}, {name}")
+            axes.plot(rates, values, dashes, color=colour, marker="o", markersize=4, label=f"{server}, {name}")
     axes.axhline(1000 * result["bound"], color="black", linewidth=0.8, label=f"{BOUND:g} x a lone request")
     axes.set(xlabel="requests a second", ylabel="milliseconds", yscale="log")
     axes.grid(alpha=0.3, which="both")
@@ -232,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--photographs", type=Path, help="a folder of JPEG files; else those that benchmarks take")
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS, help="rates, as multiples of one at a time's")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each turn")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each round")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/arrivals-cpu.json"))
     parser.add_argument("--chart", type=Path, default=Path("docs/scheduling.png"))
     told = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """Two saved runs beside each other: `python -m benchmarks.compare REFERENCE NEW` exits 1 when a ratio worsened.
 
-Ratios are compared, never times: both sides of a ratio ran in turns on one machine, so that another machine, or a
-busy one, moves them little.
+Ratios are compared, never times: the competitors of a ratio ran interleaved on one machine, so that
+another machine, or a busy one, moves them little.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.saved import Run, unlike
+from benchmarks.harness.saved import Run, unlike
 
 MOST_WORSE = 0.15
 

@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 SERVERS = {
     "serving.http": ["-m", "serving.http", "--provider", "cpu", "--port"],
-    "one at a time": ["-m", "benchmarks.one_at_a_time"],
+    "one at a time": ["-m", "benchmarks.load.one_at_a_time"],
 }
 CALLERS = (1, 4, 16, 64)
 
@@ -72,7 +72,7 @@ def _ready(url: str) -> bool:
 
 def measure(url: str, callers: int, seconds: int) -> dict[str, Any]:
     """Lets locust call a server; returns requests a second, milliseconds (p50, p99) and failures."""
-    load = ["-f", "benchmarks/locustfile.py", "--headless", "--json", "--only-summary", "--host", url]
+    load = ["-f", "benchmarks/load/locustfile.py", "--headless", "--json", "--only-summary", "--host", url]
     size = ["-u", str(callers), "-r", str(callers), "-t", f"{seconds}s", "--stop-timeout", "30"]
     command = [sys.executable, "-m", "locust", *load, *size]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
 """What one photograph costs beside the graphs alone: `python -m benchmarks.one_image`.
 
 Captioner.encode beside reading and a plain session.run of the same graph with as many threads; and decodes in their two
-parts, inside ONNX Runtime and around it. Sides take turns; figures are medians, in milliseconds.
+parts, inside ONNX Runtime and around it. Rounds are interleaved; figures are medians, in milliseconds.
 """
 
 import argparse
@@ -30,20 +30,20 @@ def encode_times(precision: str, rounds: int) -> dict[str, float]:
     image, read = captioner.bundle.manifest.image, captioner._pipeline._read
     pixels = np.empty((1, image.height, image.width, 3), np.uint8)
     times: dict[str, list[float]] = {"reading": [], "plain session.run": [], "Captioner.encode": []}
-    for turn in range(rounds + 1):
+    for round_number in range(rounds + 1):
         plain = _plain_session(captioner.bundle, precision)
         for file in files:
             seconds = {"reading": _seconds(read, 0, file, pixels[0])}
             found = plain.run(["features"], {"pixels": pixels})[0]
             seconds["plain session.run"] = _seconds(plain.run, ["features"], {"pixels": pixels})
-            for name in seconds if turn else ():  # the first turn warms up
+            for name in seconds if round_number else ():  # the first round warms up
                 times[name].append(seconds[name])
         np.testing.assert_allclose(captioner.encode(files[-1:]), found, rtol=0, atol=1e-3)
-        del plain  # whose threads would spin on into the other side's time
+        del plain  # whose threads would spin on into the time of the other
         captioner.encode(files[:1])
         for file in files:
             whole = _seconds(captioner.encode, [file])
-            if turn:
+            if round_number:
                 times["Captioner.encode"].append(whole)
     return {name: 1e3 * statistics.median(listed) for name, listed in times.items()}
 
@@ -66,13 +66,13 @@ def decode_times(precision: str, decoding: Decoding, rounds: int) -> dict[str, f
     captioner = Captioner(provider="cpu", precision=precision)
     features = captioner.encode(photographs(PHOTOGRAPHS))
     totals, inside, runs = [], [], []
-    for turn in range(rounds + 2):
+    for round_number in range(rounds + 2):
         for image in range(PHOTOGRAPHS):
             with _timed_runs() as spent:
                 began = time.perf_counter()
                 captioner.caption_features(features[image : image + 1], decoding)
                 seconds = time.perf_counter() - began
-            if turn > 1:  # warm
+            if round_number > 1:  # warm
                 totals.append(seconds)
                 inside.append(sum(spent))
                 runs.append(len(spent))

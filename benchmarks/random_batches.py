@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.memory import Sample as Memory
-from benchmarks.memory import growth, memory
+from benchmarks.harness.memory import Memory, growth, memory
 from engine import Beam, Captioner, Greedy, Sample
 from engine.options import Decoding
 
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         samples.append(sample)
         threads.append(threading.active_count())
         print(
-            f"{sample.images:>7,} batches: {sample.resident:6.1f} MB, peak {sample.peak:6.1f} MB, "
+            f"{sample.done:>7,} batches: {sample.resident:6.1f} MB, peak {sample.peak:6.1f} MB, "
             f"{threads[-1]} threads, {time.monotonic() - start:5.1f} s",
             flush=True,
         )

@@ -1,7 +1,7 @@
-"""The engine and the baselines in turns: `python -m benchmarks.ratio`, a Markdown table.
+"""The engine beside the baselines, interleaved: `python -m benchmarks.ratio`, a Markdown table.
 
 Without a preset: the engine in each precision beside PyTorch. --targets measures what the engine must reach, --grid all
-works, batches and baselines, and marks where the engine is slower than the best of them.
+workloads, batches and baselines, and marks where the engine is slower than the best of them.
 """
 
 import argparse
@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.compare import compare, report
+from benchmarks.harness.competitors import BATCHES, ENGINE, Competitors, Engine, Kind
+from benchmarks.harness.interleave import interleave
+from benchmarks.harness.saved import HISTORY, Outcome, Row, Run, describe, setting
+from benchmarks.harness.targets import INCEPTION, SHIPPED, make_row, measure_targets
+from benchmarks.harness.workloads import WORKLOADS, competitors_for
 from benchmarks.random_bundle import random_bundle
-from benchmarks.saved import HISTORY, Outcome, Row, Run, describe, setting
-from benchmarks.sides import BATCHES, ENGINE, Engine, Kind, Sides
-from benchmarks.targets import INCEPTION, SHIPPED, make_row, measure_targets
-from benchmarks.turns import take_turns
-from benchmarks.works import WORKS, sides_of
 
 USUAL = ("eager", "careful")
 AUTO = f"{ENGINE}auto"
@@ -43,21 +43,21 @@ def outcome_line(outcome: Outcome) -> str:
 
 
 def measure(
-    sides: Sides, works: Sequence[str], batches: Sequence[int], names: Sequence[str], seconds: float
+    competitors: Competitors, works: Sequence[str], batches: Sequence[int], names: Sequence[str], seconds: float
 ) -> Iterator[Row]:
-    """Yields a row for each engine side and baseline among `names`, of each work and batch."""
+    """Yields a row for each engine and baseline among `names`, of each workload and batch."""
     for work in works:
-        chosen = [name for name in sides_of(work, sides) if name in names]
+        chosen = [name for name in competitors_for(work, competitors) if name in names]
         engines = [name for name in chosen if name.startswith(ENGINE)]
-        for batch in (batch for batch in batches if batch in WORKS[work].batches):
-            times = take_turns({name: WORKS[work].task(sides, name, batch) for name in chosen}, seconds)
+        for batch in (batch for batch in batches if batch in WORKLOADS[work].batches):
+            times = interleave({name: WORKLOADS[work].task(competitors, name, batch) for name in chosen}, seconds)
             for engine in engines:
                 for baseline in (name for name in chosen if name not in engines):
-                    yield make_row(sides, work, batch, engine, baseline, times)
+                    yield make_row(competitors, work, batch, engine, baseline, times)
 
 
 def slower_cells(rows: Sequence[Row], kinds: Mapping[str, Kind]) -> list[Row]:
-    """Returns, of every work, batch and engine side, the row of the best baseline where it beats the engine for sure.
+    """Returns, of every workload, batch and engine, the row of the best baseline where it surely beats the engine.
 
     An exact engine is held against exact baselines, another against all. For sure: in three rounds of four.
     """
@@ -71,9 +71,9 @@ def slower_cells(rows: Sequence[Row], kinds: Mapping[str, Kind]) -> list[Row]:
     return [row for row in best.values() if row.ratios[2] < 1]
 
 
-def auto_is_another(sides: Sides) -> bool:
-    """Whether the engine's own choice differs from its exact side on the CPU."""
-    auto = sides[AUTO]
+def auto_is_another(competitors: Competitors) -> bool:
+    """Whether the engine's own choice differs from fp32 on the CPU."""
+    auto = competitors[AUTO]
     return isinstance(auto, Engine) and (auto.captioner.precision, auto.captioner.provider) != ("fp32", "cpu")
 
 
@@ -82,43 +82,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ratio", description=(__doc__ or "").splitlines()[0])
     preset = parser.add_mutually_exclusive_group()
     preset.add_argument("--targets", action="store_true", help="what the engine must reach")
-    preset.add_argument("--grid", action="store_true", help="all works, batches and baselines, and where one is faster")
+    preset.add_argument("--grid", action="store_true", help="all of everything, and where a baseline is faster")
     parser.add_argument("--bundle", type=Path, help="the bundle to measure; the one that ships where left out")
     parser.add_argument("--inception", type=Path, help="an InceptionV3 bundle for --targets; made where left out")
-    parser.add_argument("--work", nargs="+", choices=WORKS, metavar="WORK", help="; ".join(WORKS))
+    parser.add_argument("--work", nargs="+", choices=WORKLOADS, metavar="WORK", help="; ".join(WORKLOADS))
     parser.add_argument("--batch", nargs="+", type=int, choices=BATCHES, metavar="N")
     parser.add_argument("--side", nargs="+", metavar="SIDE", help="engine and baselines, by name")
     parser.add_argument("--auto", default=AUTO, metavar="SIDE", help=f"the inexact column of --targets ({AUTO})")
-    parser.add_argument("--seconds", type=float, default=3, help="for each side of a line of the table (default: 3)")
-    parser.add_argument("--threads", type=int, default=0, help="for every side (default: as many as each takes)")
+    parser.add_argument("--seconds", type=float, default=3, help="for each competitor in a row (default: 3)")
+    parser.add_argument("--threads", type=int, default=0, help="for every competitor (default: as many as each takes)")
     parser.add_argument("--json", type=Path, help="write the numbers to this file, too")
     parser.add_argument("--history", action="store_true", help=f"append the ratios to {HISTORY.name}")
     parser.add_argument("--compare", type=Path, metavar="RUN", help="exit 1 if a ratio is worse than in this saved run")
     options = parser.parse_args(arguments)
     batches = options.batch or (BATCHES if options.grid else BATCHES[:-1])
-    sides = Sides(options.bundle, options.threads, most=max(batches))
-    if unknown := set(options.side or ()) - sides.kinds.keys():
-        parser.error(f"no side is called {', '.join(sorted(unknown))}; there are {', '.join(sides.kinds)}")
-    here = setting(sides.bundle.manifest.name, options.threads)
+    competitors = Competitors(options.bundle, options.threads, most=max(batches))
+    if unknown := set(options.side or ()) - competitors.kinds.keys():
+        parser.error(f"no competitor is called {', '.join(sorted(unknown))}; there are {', '.join(competitors.kinds)}")
+    here = setting(competitors.bundle.manifest.name, options.threads)
     print(describe(here), file=sys.stderr)
     if options.targets:
-        run = Run(here, *_targets(sides, options))
+        run = Run(here, *_targets(competitors, options))
     else:
         print(HEAD)
         names = options.side or [
-            name for name in sides.kinds if options.grid or name.startswith(ENGINE) or name in USUAL
+            name for name in competitors.kinds if options.grid or name.startswith(ENGINE) or name in USUAL
         ]
-        if AUTO in names and not options.side and not auto_is_another(sides):
+        if AUTO in names and not options.side and not auto_is_another(competitors):
             names.remove(AUTO)
         rows: list[Row] = []
-        for row in measure(sides, options.work or list(WORKS), batches, names, options.seconds):
+        for row in measure(competitors, options.work or list(WORKLOADS), batches, names, options.seconds):
             print(line(row), flush=True)
             rows.append(row)
             if options.json:  # what an interrupted run has measured is kept
                 Run(here, tuple(rows)).save(options.json)
         run = Run(here, tuple(rows))
         if options.grid:
-            _print_slower(slower_cells(rows, sides.kinds))
+            _print_slower(slower_cells(rows, competitors.kinds))
     if options.json:
         run.save(options.json)
     if options.history:
@@ -130,14 +130,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _targets(sides: Sides, options: argparse.Namespace) -> tuple[tuple[Row, ...], tuple[Outcome, ...]]:
+def _targets(competitors: Competitors, options: argparse.Namespace) -> tuple[tuple[Row, ...], tuple[Outcome, ...]]:
     rows, outcomes = [], []
     with contextlib.ExitStack() as stack:
         bundle = options.inception
         if bundle is None:
             bundle = random_bundle(INCEPTION, Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        models = {SHIPPED: sides, INCEPTION: Sides(bundle, options.threads, most=8)}
-        chosen = sides[options.auto]
+        models = {SHIPPED: competitors, INCEPTION: Competitors(bundle, options.threads, most=8)}
+        chosen = competitors[options.auto]
         if isinstance(chosen, Engine):
             print(f"{options.auto}: {chosen.captioner!r}", file=sys.stderr)
         print("| target | engine | reached | asked | |\n|---|---|---|---|---|")

@@ -20,11 +20,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from benchmarks.mixed_requests import OPTIONS, Requests
-from benchmarks.soak_callers import Callers
-from benchmarks.soak_service import Service
+from benchmarks.load.callers import Callers
+from benchmarks.load.service import Service
+from benchmarks.load.traffic import OPTIONS, Requests
 from engine import Captioner
-from serving.http.options import read_decoding
+from serving.decoding_options import read_decoding
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -1,4 +1,4 @@
-"""Each piece of work by the engine in every precision and by every baseline, in one group for each batch size.
+"""Each workload by the engine in every precision and by every baseline, in one group for each batch size.
 
 A call's result is proved before it is timed. extra_info holds images a second and percentiles in milliseconds.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.works import Task
+from benchmarks.harness.workloads import Task
 
 SECONDS = 1.5
 """What the rounds of one benchmark take together, but for the FEWEST."""
@@ -18,12 +18,17 @@ PERCENTILES = (50, 90, 99)
 
 
 def test_speed(
-    benchmark: BenchmarkFixture, task: Callable[[str, str, int], Task], work: str, batch: int, side: str, quick: bool
+    benchmark: BenchmarkFixture,
+    task: Callable[[str, str, int], Task],
+    work: str,
+    batch: int,
+    competitor: str,
+    quick: bool,
 ) -> None:
-    run = task(work, side, batch)
+    run = task(work, competitor, batch)
     rounds, warm_up = (1, 0) if quick else _rounds(run)
     benchmark.group = f"{work}, batch {batch}"
-    benchmark.extra_info |= {"work": work, "batch": batch, "side": side}
+    benchmark.extra_info |= {"work": work, "batch": batch, "side": competitor}
     benchmark.pedantic(run, rounds=rounds, warmup_rounds=warm_up)  # type: ignore[no-untyped-call]
     if benchmark.stats is not None:  # None where benchmarks are switched off
         seconds = benchmark.stats.stats.sorted_data

@@ -1,7 +1,7 @@
 """The fused steps of a search: state gather, LSTM cell, logits and selection in one graph for each way to choose.
 
 Built node by node rather than traced: what runs at every word of every sentence was chosen by measurement
-(benchmarks/step_variants.py), and the weights keep the bytes that the portable step has, so that all share one file.
+(docs/performance.md), and the weights keep the bytes that the portable step has, so that all share one file.
 Knows nothing of files or of how a search uses what it gets.
 """
 

@@ -19,7 +19,8 @@ try:
     import pyarrow as pa
     from ray.exceptions import RayError, RayTaskError
 
-    from serving.http.options import OPTIONS, WAYS, read_decoding
+    from serving.decoding_options import DECODINGS, OPTIONS, read_decoding
+    from serving.formats import format_names
     from serving.ray_output import ENDINGS, SCHEMA, Output
     from serving.ray_parts import Folder, Tables, usual_size
     from serving.ray_places import inside, one_line, shown
@@ -90,7 +91,7 @@ def _found(job: Job) -> Folder | Tables:
     """Lists INPUT, and tells what is left out of it. Raises OptionsError."""
     if job.column:
         return Tables.find(job.input, [job.column, *job.keep])
-    folder = Folder.find(job.input, inside(job.input, job.output.place) or "")
+    folder = Folder.find(job.input, inside(job.input, job.output.place) or "", job.formats)
     for paths, why in ((folder.others, "not named like an image"), (folder.irregular, "no regular file")):
         if paths:
             files = "1 file" if len(paths) == 1 else f"{len(paths):,} files"
@@ -127,6 +128,7 @@ def _job(arguments: argparse.Namespace) -> Job:
         batch_size=arguments.batch_size,
         threads=int(arguments.num_cpus),
         max_pixels=arguments.max_pixels,
+        formats=format_names(arguments.formats),
     )
 
 
@@ -151,6 +153,7 @@ def _record(job: Job, opened: Opened, arguments: argparse.Namespace, size: int) 
         "model": opened.model,
         "precision": opened.precision,
         "max pixels": job.max_pixels,
+        "formats": list(job.formats) or None,  # None as in the records of earlier releases
         "decoding": {"decoding": arguments.decoding, **decoding},
     }
 
@@ -216,14 +219,16 @@ def _parser() -> argparse.ArgumentParser:
         "--part-size", type=int, metavar="N", help="images of an output file, which are done again if a kill hits it"
     )
     option("--max-pixels", type=int, metavar="N", help="refuse images with more pixels")
+    text = "read these formats and no others, by Pillow's names; left out, those that photographs come in"
+    option("--formats", metavar="NAME[,NAME]", help=text)
     option("--bundle", metavar="FOLDER", help="the model to use, on every machine; the one that ships if left out")
     option("--provider", default="auto", metavar="NAME", help="what to run on; auto is the default")
     option("--precision", default="auto", metavar="NAME", help="auto is the default")
     ways = parser.add_argument_group("how words are chosen")
-    ways.add_argument("--decoding", choices=WAYS, default="beam", help="beam is the default")
+    ways.add_argument("--decoding", choices=DECODINGS, default="beam", help="beam is the default")
     for name, each in OPTIONS.items():
         said = "may be repeated" if each.kind is tuple else each.kind.__name__
-        what = said if len(each.ways) == len(WAYS) else f"{said}; only with {' or '.join(each.ways)}"
+        what = said if len(each.ways) == len(DECODINGS) else f"{said}; only with {' or '.join(each.ways)}"
         ways.add_argument(f"--{name.replace('_', '-')}", action="append", metavar="X", help=what)
     return parser
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine import OptionsError
+from serving.formats import file_suffixes
 from serving.ray_places import files_in, locate, one_line, shown
 
 SUFFIXES = re.compile(
@@ -55,14 +56,19 @@ class Folder:
         return len(self.files)
 
     @classmethod
-    def find(cls, place: str, besides: str = "") -> "Folder":
-        """Lists a folder, its hidden files and what lies in its subfolder `besides` left out. Raises OptionsError."""
+    def find(cls, place: str, besides: str = "", formats: tuple[str, ...] = ()) -> "Folder":
+        """Lists a folder, its hidden files and what lies in its subfolder `besides` left out. Raises OptionsError.
+
+        formats: others than the usual ones, whose files are images too.
+        """
+        rare = file_suffixes(formats)
         files: list[str] = []
         others: list[str] = []
         irregular: list[str] = []
         for path in files_in(place, ".", irregular):
             if not (besides and path.startswith(f"{besides}/")):
-                (files if SUFFIXES.fullmatch(path.rpartition(".")[2]) else others).append(path)
+                suffix = path.rpartition(".")[2]
+                (files if SUFFIXES.fullmatch(suffix) or suffix.lower() in rare else others).append(path)
         if not files:
             raise OptionsError(f"there is no image file in {shown(place)}; images in Parquet files need --column")
         return cls(tuple(sorted(files)), tuple(sorted(others)), tuple(sorted(irregular)))

@@ -13,6 +13,7 @@ from ray import serve
 from ray.serve import Application
 
 from engine import Captioner, DeadlineError, Greedy, OverloadedError, RuntimeOptions, Scheduler
+from serving.formats import as_argument, format_names
 from serving.http.app import WARM, create_app
 from serving.http.limits import MAX_PIXELS, Limits
 from serving.http.tokens import read_tokens
@@ -25,7 +26,8 @@ class Options(BaseModel):
     """What `serve run serving.ray_serve:app NAME=VALUE …` takes; a configuration file gives them as `args`.
 
     A replica holds num_cpus cores, each a thread of its engine, and num_gpus GPUs. Replicas are added while each has
-    more than target_requests requests under way on average, up to max_replicas.
+    more than target_requests requests under way on average, up to max_replicas. formats: those that are read, by
+    Pillow's names with commas between, such as JPEG,PNG,WEBP; left out, those that photographs come in.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,6 +35,7 @@ class Options(BaseModel):
     bundle: str | None = None
     provider: str = "auto"
     precision: str = "auto"
+    formats: str | None = None
     num_cpus: PositiveInt = 1
     num_gpus: float = Field(default=0, ge=0)
     min_replicas: int = Field(default=1, ge=0)
@@ -54,6 +57,7 @@ class Replica:
             provider=options.provider,
             precision=options.precision,
             max_pixels=MAX_PIXELS,
+            **as_argument(format_names(options.formats)),
             runtime=RuntimeOptions(threads=options.num_cpus),
         )
         captioner.warmup(decodings=WARM)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
 from engine import Beam, Caption, Captioner, EngineError, Greedy, ImageError, RuntimeOptions, Sample
+from serving.formats import as_argument
 from serving.ray_output import Output
 from serving.ray_parts import Part, image_type, is_bytes, steps
 from serving.ray_places import ESCAPED, locate, one_line, shown
@@ -30,7 +31,10 @@ ATTEMPTS = 5  # at a part; Ray would begin it anew for ever
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every part is captioned with. column: that of a Parquet input's images; None is a folder of files."""
+    """What every part is captioned with. column: that of a Parquet input's images; None is a folder of files.
+
+    formats: names of formats, as Pillow has them; () are those that photographs come in.
+    """
 
     input: str
     output: Output
@@ -43,6 +47,7 @@ class Job:
     batch_size: int
     threads: int
     max_pixels: int | None
+    formats: tuple[str, ...] = ()
 
     def captioner(self) -> Captioner:
         """Returns a captioner as the job asks for. Raises EngineError."""
@@ -54,6 +59,7 @@ class Job:
             batch_size=self.batch_size,
             runtime=RuntimeOptions(threads=self.threads),
             **limits,
+            **as_argument(self.formats),
         )
 
 

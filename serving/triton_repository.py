@@ -19,9 +19,11 @@ from typing import Any
 from PIL import Image
 
 from engine import Captioner, EngineError, OptionsError, ProviderError
+from serving.formats import as_argument, format_names
 from serving.triton.config import WARMUP, Settings
 
 MODEL = Path(__file__).parent / "triton" / "model.py"
+WRITTEN = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # formats of the warm-up image, the first that fits
 HELP = {
     "name": "the model's name",
     "kind": "cpu or gpu",
@@ -34,6 +36,7 @@ HELP = {
     "max_rows": "most sentences that grow at once in an instance",
     "max_in_flight": "most images under way in an instance; what comes beyond waits in Triton's queue",
     "max_pixels": "most pixels of an image",
+    "formats": "read these formats and no others, by Pillow's names, such as JPEG,PNG; empty: those of photographs",
     "max_queue": "most requests of a priority that wait there",
     "timeout": "seconds that a request waits there, and then seconds to caption it, unless it says otherwise",
     "versions": "newest versions that are served",
@@ -70,12 +73,13 @@ def write(output: Path, settings: Settings, bundle: Path | str, *, overwrite: bo
     target = output / settings.name
     if target.exists() and not overwrite:
         raise OptionsError(f"{target} exists: --overwrite replaces it, --add-version adds a version to it")
+    photograph = _warmup(format_names(settings.formats or None))
     output.mkdir(parents=True, exist_ok=True)
     with _beside(output) as staged:
         model = staged / settings.name
         (model / "warmup").mkdir(parents=True)
         (model / "config.pbtxt").write_text(settings.text(), encoding="utf-8")
-        (model / "warmup" / WARMUP).write_bytes(_warmup())
+        (model / "warmup" / WARMUP).write_bytes(photograph)
         _write_version(model / "1", bundle)
         if target.exists():
             target.rename(staged / "replaced")
@@ -136,10 +140,16 @@ def _write_version(folder: Path, bundle: Path | str) -> None:
         (folder / "bundle.path").write_text(f"{bundle}\n", encoding="utf-8")
 
 
-def _warmup() -> bytes:
-    """Returns a grey photograph as Triton keeps a text in a file: its length in four bytes, then itself."""
+def _warmup(formats: tuple[str, ...]) -> bytes:
+    """Returns a grey photograph as Triton keeps a text in a file: its length in four bytes, then itself.
+
+    It is in a format that the model reads, or no version of it would become ready. Raises OptionsError.
+    """
+    written = next((name for name in WRITTEN if not formats or name in formats), None)
+    if written is None:
+        raise OptionsError(f"--formats {','.join(formats)}: the warm-up image needs one of {', '.join(WRITTEN)}")
     file = io.BytesIO()
-    Image.new("RGB", (640, 480), (127, 127, 127)).save(file, "JPEG")
+    Image.new("RGB", (640, 480), (127, 127, 127)).save(file, written)
     return struct.pack("<I", len(file.getvalue())) + file.getvalue()
 
 
@@ -150,11 +160,15 @@ def _bundle(copied: str | None, named: str | None, settings: Settings) -> Path |
     if named is not None and not Path(named).exists():
         print(f"note: {named} is not on this machine, so it was not opened", file=sys.stderr)
         return named
-    folder, most = copied or named, settings.max_batch_size
+    folder = copied or named
+    given: dict[str, Any] = {
+        "batch_size": settings.max_batch_size,
+        **as_argument(format_names(settings.formats or None)),
+    }
     try:
-        captioner = Captioner(folder, provider=settings.provider, precision=settings.precision, batch_size=most)
+        captioner = Captioner(folder, provider=settings.provider, precision=settings.precision, **given)
     except ProviderError as error:  # the server's machine may have what this one lacks
-        captioner = Captioner(folder, provider="cpu", batch_size=most)
+        captioner = Captioner(folder, provider="cpu", **given)
         print(f"note: {error}; the bundle was opened on cpu instead", file=sys.stderr)
     return named if named is not None else captioner.bundle.path
 

@@ -20,7 +20,9 @@ from engine import Captioner, EngineError, OptionsError, RuntimeOptions, Schedul
 try:
     import uvicorn
     from fastapi import FastAPI
+    from prometheus_client import disable_created_metrics
 
+    from serving.formats import as_argument, format_names
     from serving.http.app import WARM, create_app
     from serving.http.limits import MAX_PIXELS, Limits
     from serving.http.logs import log, start
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 precision=arguments["precision"],
                 batch_size=arguments["batch_size"],
                 max_pixels=arguments["max_pixels"],
-                **({"formats": arguments["formats"].upper().split(",")} if arguments["formats"] is not None else {}),
+                **as_argument(format_names(arguments["formats"])),
                 runtime=RuntimeOptions(threads=arguments["threads"]),
             )
             hosts = _hosts(listener, arguments["allowed_host"])
@@ -77,6 +79,8 @@ def _serve(
     asked: "SimpleQueue[bool]",
 ) -> None:
     lines = start(sys.stderr)
+    # a second series beside each, that nobody asked for
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     config = uvicorn.Config(
         app,
         http=protocol(limits.upload_timeout),

@@ -1,7 +1,6 @@
 """The service as an ASGI application: its routes and its description. Reads, captions and counts nothing itself."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -10,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from engine import Beam, Greedy, Sample, Scheduler
+from serving.decoding_options import read_decoding
 from serving.http import description, metrics
 from serving.http.answers import Answer, Model, State
 from serving.http.bodies import Bodies
@@ -17,8 +17,7 @@ from serving.http.clients import EventStream, while_connected
 from serving.http.gate import Gate
 from serving.http.hosts import Hosts
 from serving.http.limits import Limits
-from serving.http.logs import JsonLines, log
-from serving.http.options import read_decoding
+from serving.http.logs import log, lost_lines
 from serving.http.problems import Problem, http_problem, respond
 from serving.http.reports import Report
 from serving.http.tokens import check_tokens
@@ -53,7 +52,7 @@ def create_app(
     limits, known = limits or Limits(), Hosts(hosts)
     check_tokens(tokens)
     bodies, work = Bodies(limits), Work(scheduler, limits.timeout)
-    counts = metrics.Metrics()
+    counts = metrics.Metrics(scheduler, held_bytes=lambda: bodies.budget.held, lost_lines=lost_lines)
     max_rows = scheduler.stats().max_rows
     routes = description.Routes(limits, max_rows, guarded=bool(tokens), named=not known.all)
 
@@ -120,9 +119,7 @@ def create_app(
     @app.get("/metrics", **routes.text(metrics.MEDIA_TYPE))
     async def show_metrics() -> Response:
         """Counters in Prometheus' text format."""
-        lost = sum(handler.lost for handler in logging.getLogger().handlers if isinstance(handler, JsonLines))
-        text = counts.render(scheduler.stats(), held_bytes=bodies.budget.held, lost_log_lines=lost)
-        return Response(text, media_type=metrics.MEDIA_TYPE)
+        return Response(counts.render(), media_type=metrics.MEDIA_TYPE)
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:

@@ -7,7 +7,7 @@ from fastapi import Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
-from serving.http import options
+from serving import decoding_options
 from serving.http.bodies import IMAGES
 from serving.http.limits import Limits
 from serving.http.problems import MEDIA_TYPE, TITLES, ProblemBody
@@ -52,7 +52,7 @@ def text() -> str:
     return (
         "Photographs in, English sentences out. Errors are RFC 9457 problems. Every answer carries X-Request-ID, "
         "which a caller may choose (up to 64 letters, digits, dots, dashes and underscores).\n\n## Options\n\n"
-        + options.description()
+        + decoding_options.description()
     )
 
 
@@ -67,7 +67,7 @@ class Routes:
 
     def captions(self, *, many: bool) -> dict[str, Any]:
         """Returns the description of a route that captions: many images as JSON, or one as events."""
-        schemas = options.schemas(self.max_rows)
+        schemas = decoding_options.schemas(self.max_rows)
         image = {"type": "string", "format": "binary"}
         raw = {"schema": image | {"description": f"One image file, up to {self.limits.max_bytes:,} bytes."}}
         several = {"type": "array", "items": image, "minItems": 1, "maxItems": self.limits.max_images if many else 1}

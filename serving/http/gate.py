@@ -40,11 +40,11 @@ class Gate:
             await self.app(scope, receive, send)
             return
         visit = _Visit(scope, receive, send)
-        self.metrics.in_progress += 1
+        self.metrics.in_progress.inc()
         try:
             await self._enter(visit)
         finally:
-            self.metrics.in_progress -= 1
+            self.metrics.in_progress.dec()
             self._note(visit)
 
     async def _enter(self, visit: "_Visit") -> None:
@@ -79,7 +79,7 @@ class Gate:
         method = visit.scope["method"] if visit.scope["method"] in METHODS else "other"
         self.metrics.add(method, path, status, seconds)
         self.metrics.add_problems(visit.report.problems)
-        self.metrics.bytes_received += visit.received
+        self.metrics.bytes_received.inc(visit.received)
         client = visit.scope.get("client") or ("",)
         said = {"request_id": visit.report.request_id, "method": method, "path": visit.scope["path"][:200]}
         said |= {"status": status, "problems": [kind for kind, _ in visit.report.problems]}

@@ -5,7 +5,7 @@ import logging
 import queue
 import threading
 import time
-import traceback
+from collections.abc import Callable
 from typing import TextIO
 
 MAX_WAITING = 10_000  # lines
@@ -14,11 +14,28 @@ PLAIN = logging.makeLogRecord({}).__dict__.keys() | {"message", "asctime", "colo
 log = logging.getLogger("serving.http")
 
 
+class JsonFormatter(logging.Formatter):
+    """A record as a line of JSON: time, level, event, the fields of `extra`, and the trace of an error."""
+
+    converter: Callable[[float | None], time.struct_time] = time.gmtime
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line."""
+        entry = {"time": self.formatTime(record), "level": record.levelname.lower(), "event": record.getMessage()}
+        entry |= {name: value for name, value in record.__dict__.items() if name not in PLAIN}
+        if record.exc_info:
+            entry["trace"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
 class JsonLines(logging.Handler):
-    """Writes each record as a line of JSON: time, level, event, and the fields of `extra`."""
+    """Writes each record as a line of JSON."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
+        self.setFormatter(JsonFormatter())
         self.lost = 0
         self._stream = stream
         self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
@@ -28,7 +45,7 @@ class JsonLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Queues a line; where too many wait, it is lost and counted."""
         try:
-            self._lines.put_nowait(_line(record))
+            self._lines.put_nowait(f"{self.format(record)}\n")
         except Exception:  # the queue is full, or a field cannot be told: no reason to fail a request
             self.lost += 1
 
@@ -50,15 +67,6 @@ class JsonLines(logging.Handler):
                 self.lost += 1
 
 
-def _line(record: logging.LogRecord) -> str:
-    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-    entry = {"time": f"{moment}.{record.msecs:03.0f}Z", "level": record.levelname.lower(), "event": record.getMessage()}
-    entry |= {name: value for name, value in record.__dict__.items() if name not in PLAIN}
-    if record.exc_info:
-        entry["trace"] = "".join(traceback.format_exception(*record.exc_info))
-    return json.dumps(entry, default=str) + "\n"
-
-
 def start(stream: TextIO) -> JsonLines:
     """Sends the logs of the whole process to a stream as JSON lines."""
     handler = JsonLines(stream)
@@ -66,3 +74,8 @@ def start(stream: TextIO) -> JsonLines:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     return handler
+
+
+def lost_lines() -> int:
+    """Returns how many lines the logs of the process have lost."""
+    return sum(handler.lost for handler in logging.getLogger().handlers if isinstance(handler, JsonLines))

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from engine import Caption, CaptionFuture, CaptionStream, DeviceError, ImageError, Scheduler
+from serving.decoding_options import Decoding
 from serving.http.answers import Answer, Captioned, Failed, captioned
-from serving.http.options import Decoding
 from serving.http.problems import problem_of
 from serving.http.reports import Report
 

@@ -11,7 +11,7 @@ PROVIDERS = {"cpu": ("auto", "cpu", "openvino"), "gpu": ("auto", "cuda", "tensor
 MOST_THREADS = 4096
 WARMUP = "photograph"  # the file in the folder warmup/ that Triton sends before a version is ready
 ENGINE = "provider", "precision", "threads", "max_rows", "max_in_flight", "max_pixels", "timeout"
-"""The settings that the model's parameters say."""
+"""The settings that the model's parameters say; formats only where they are named, as other tools drop empty texts."""
 PARAMETER = re.compile(r'key:\s*"(\w+)"\s*value:?\s*\{\s*string_value:\s*"([^"]*)"')
 NUMBERED = re.compile(r"\b(max_batch_size|kind):\s*(?:KIND_)?(\w+)")
 TEMPLATE = """\
@@ -54,9 +54,10 @@ class Settings:
     makes provider "auto" mean "cuda", so that nothing falls back in silence. instances: processes, on each GPU if kind
     is "gpu". max_batch_size: most images of a request, and of an encoder's run. max_wait_ms: longest time that Triton
     waits for more requests. max_rows: most sentences that grow at once. max_in_flight: most images under way in an
-    instance; what comes beyond waits in Triton's queue. max_pixels: most of an image. max_queue:
-    most requests of a priority that wait in Triton's queue, timeout: seconds that one may wait there, and again seconds
-    in which it has to be captioned, unless it says otherwise. versions: newest versions that are served.
+    instance; what comes beyond waits in Triton's queue. max_pixels: most of an image. formats: those that are read, by
+    Pillow's names with commas between; "" are those that photographs come in. max_queue: most requests of a priority
+    that wait in Triton's queue, timeout: seconds that one may wait there, and again seconds in which it has to be
+    captioned, unless it says otherwise. versions: newest versions that are served.
     """
 
     name: str = "captions"
@@ -70,6 +71,7 @@ class Settings:
     max_rows: int = 256
     max_in_flight: int = 128
     max_pixels: int = 50_000_000
+    formats: str = ""
     max_queue: int = 256
     timeout: float = 30.0
     versions: int = 1
@@ -81,6 +83,8 @@ class Settings:
         for name in ("instances", "max_batch_size", "max_rows", "max_in_flight", "max_pixels", "max_queue", "versions"):
             self._require(name, 1 <= getattr(self, name) < 2**31, f"a whole number from 1 to {2**31 - 1:,}")
         self._require("threads", 0 <= self.threads <= MOST_THREADS, f"a whole number from 0 to {MOST_THREADS:,}")
+        named = re.fullmatch(r"([A-Za-z0-9]+(,[A-Za-z0-9]+)*)?", self.formats) is not None
+        self._require("formats", named, "names of formats with commas between, such as JPEG,PNG")
         self._require("max_wait_ms", 0 <= self.max_wait_ms <= 60_000, "a number from 0 to 60,000")
         self._require("timeout", 0.001 <= self.timeout <= 86_400, "seconds from 0.001, up to a day")
         enough = self.max_in_flight >= self.max_batch_size
@@ -102,6 +106,8 @@ class Settings:
             warmup=WARMUP,
         )
         model: dict[str, Any] = {name: getattr(self, name) for name in ENGINE}
+        if self.formats:
+            model["formats"] = self.formats
         if (self.kind, self.provider) == ("gpu", "auto"):
             model["provider"] = "cuda"
         lines = (

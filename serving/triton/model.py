@@ -20,25 +20,22 @@ import numpy as np
 import triton_python_backend_utils as triton
 
 from engine import (
-    Beam,
     Caption,
     Captioner,
     CaptionFuture,
     ClosedError,
     DeadlineError,
     EngineError,
-    Greedy,
     Hypothesis,
     ImageError,
     OptionsError,
     OverloadedError,
     RuntimeOptions,
-    Sample,
     Scheduler,
 )
+from serving.decoding_options import DECODINGS, LEFT_OUT, Decoding
+from serving.formats import as_argument, format_names
 
-Decoding = Greedy | Beam | Sample
-WAYS: dict[str, type[Decoding]] = {"greedy": Greedy, "beam": Beam, "sample": Sample}
 WORDS = "suppress", "bad_endings"  # options that hold words, as a parameter one text with spaces
 LOOK = 0.05  # seconds between two looks whether a request that waits, or is under way, still has its client
 
@@ -76,6 +73,7 @@ class TritonPythonModel:
             precision=given["precision"],
             batch_size=config["max_batch_size"],
             max_pixels=int(given["max_pixels"]),
+            **as_argument(format_names(given.get("formats"))),
             runtime=RuntimeOptions(threads=int(given["threads"]), device_id=device),
         )
         captioner.warmup()
@@ -153,15 +151,15 @@ def read_decoding(parameters: dict[str, Any]) -> Decoding:
     """Returns how to decode, from `decoding` and the fields of the record that it names. Raises OptionsError."""
     given = dict(parameters)
     way = given.pop("decoding", "greedy")
-    if way not in WAYS:
-        raise OptionsError(f"decoding={way!r}: decoding must be one of {', '.join(WAYS)}")
-    names = [field.name for field in fields(WAYS[way]) if field.name != "with_scores"]  # an answer always has scores
+    if way not in DECODINGS:
+        raise OptionsError(f"decoding={way!r}: decoding must be one of {', '.join(DECODINGS)}")
+    names = [field.name for field in fields(DECODINGS[way]) if field.name not in LEFT_OUT]
     for name in given.keys() - set(names):
         raise OptionsError(f"{name!r} is no option of decoding={way}: its options are {', '.join(names)}")
     for name in WORDS:
         if isinstance(given.get(name), str):
             given[name] = tuple(given[name].split())
-    return WAYS[way](**given)
+    return DECODINGS[way](**given)
 
 
 def _bundle(version: Path) -> Path:

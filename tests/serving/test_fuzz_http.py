@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from serving.http.options import OPTIONS
+from serving.decoding_options import OPTIONS
 
 PATHS = st.sampled_from(["/v1/captions", "/v1/captions/stream"])
 KINDS = st.sampled_from(

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from engine import Beam, Captioner, Greedy, Sample
 from engine.options import STYLES
-from serving.http.options import OPTIONS, read_decoding
+from serving.decoding_options import OPTIONS, read_decoding
 from tests.serving.calls import ask, events, problem
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -17,7 +17,7 @@ def form(photos: list[bytes]) -> list[tuple[str, tuple[str, bytes]]]:
     return [("images", (f"{i}.jpg", photo)) for i, photo in enumerate(photos)]
 
 
-WAYS: list[tuple[dict[str, Any], Any]] = [
+DECODINGS: list[tuple[dict[str, Any], Any]] = [
     ({}, Greedy()),
     ({"decoding": "greedy", "max_length": 5, "style": "sentence"}, Greedy(max_length=5, style="sentence")),
     ({"decoding": "beam"}, Beam()),
@@ -36,7 +36,7 @@ WAYS: list[tuple[dict[str, Any], Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "decoding"), WAYS)
+@pytest.mark.parametrize(("options", "decoding"), DECODINGS)
 def test_captions_are_those_of_the_engine_in_the_order_of_the_images(
     app: FastAPI, captioner: Captioner, photos: list[bytes], options: dict[str, Any], decoding: Any
 ) -> None:
@@ -53,7 +53,7 @@ def test_captions_are_those_of_the_engine_in_the_order_of_the_images(
         assert entry["timings_ms"].keys() == {"queued", "encoding", "decoding"}
 
 
-@pytest.mark.parametrize(("options", "decoding"), WAYS)
+@pytest.mark.parametrize(("options", "decoding"), DECODINGS)
 def test_a_raw_body_with_query_parameters_says_the_same_as_a_form(
     app: FastAPI, photos: list[bytes], options: dict[str, Any], decoding: Any
 ) -> None:
@@ -67,7 +67,7 @@ def without_times(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name != "timings_ms"}
 
 
-@pytest.mark.parametrize(("options", "decoding"), WAYS)
+@pytest.mark.parametrize(("options", "decoding"), DECODINGS)
 def test_a_stream_gives_the_words_and_then_what_a_plain_request_gives(
     app: FastAPI, photos: list[bytes], options: dict[str, Any], decoding: Any
 ) -> None:

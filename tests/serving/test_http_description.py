@@ -13,8 +13,8 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from engine import Captioner, CaptionFuture, CaptionStream
+from serving.decoding_options import read_decoding
 from serving.http.app import create_app
-from serving.http.options import read_decoding
 from tests.serving.calls import ask, events
 from tests.serving.stand_in import StandIn
 

@@ -122,7 +122,7 @@ def test_all_bodies_together_have_a_budget_that_is_given_back(captioner: Caption
     assert done.status_code == 200
     problem(refused, 429, "overloaded")
     assert refused.headers["retry-after"] == "1"
-    assert "http_held_bytes 0\n" in held.text
+    assert "http_held_bytes 0.0\n" in held.text
 
 
 def test_a_stream_keeps_nothing_of_its_photograph_once_the_scheduler_has_it(captioner: Captioner) -> None:
@@ -137,7 +137,7 @@ def test_a_stream_keeps_nothing_of_its_photograph_once_the_scheduler_has_it(capt
         while not stand_in.words and not asking.done():
             await asyncio.sleep(0.001)
         stand_in.words[0].put(["a"])
-        while "http_held_bytes 0\n" not in (told := await client.get("/metrics")).text:
+        while "http_held_bytes 0.0\n" not in (told := await client.get("/metrics")).text:
             await asyncio.sleep(0.001)
         kept = tracemalloc.get_traced_memory()[0] - before
         stand_in.answer()

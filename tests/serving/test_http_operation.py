@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
 
 from engine import Captioner, ClosedError, DeviceError, OptionsError, Scheduler
 from serving.http import gate
@@ -307,27 +308,19 @@ def test_a_failed_warm_up_never_becomes_ready(
     assert any("warm-up failed" in line["event"] and "no memory" in line["trace"] for line in logged(lines))
 
 
-SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="[^"\\]*",?)*)\})? (-?[0-9.e+-]+)')
-
-
 def parsed(text: str) -> dict[str, dict[str, float]]:
-    """Returns name -> labels -> value, after checking that every family has its help and type before it."""
+    """Returns name -> labels -> value, as Prometheus' own parser reads them; every sample has its help and type."""
     values: dict[str, dict[str, float]] = {}
-    kinds: dict[str, str] = {}
-    assert text.endswith("\n")
-    for line in text.splitlines():
-        if line.startswith("# TYPE "):
-            _, _, name, kind = line.split(" ")
-            assert name not in kinds
-            kinds[name] = kind
-        elif not line.startswith("# HELP "):
-            match = SAMPLE.fullmatch(line)
-            assert match, line
-            name, labels, value = match.groups()
-            family = re.sub("_(bucket|sum|count)$", "", name) if name not in kinds else name
-            assert (kinds[family] == "histogram") == (family != name)
-            assert labels not in values.setdefault(name, {})
-            values[name][labels or ""] = float(value)
+    names: list[str] = []
+    for family in text_string_to_metric_families(text):
+        names.append(family.name)
+        assert family.documentation
+        assert family.type in ("counter", "gauge", "histogram")
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            assert labels not in values.setdefault(sample.name, {})
+            values[sample.name][labels] = sample.value
+    assert len(names) == len(set(names))
     return values
 
 
@@ -350,17 +343,27 @@ def test_counters_count_what_happened(scheduler: Scheduler, photos: list[bytes])
     assert values["process_resident_memory_bytes"][""] > 1e6
 
 
+def test_metrics_have_the_names_that_dashboards_ask_for(app: FastAPI) -> None:
+    families = {family.name for family in text_string_to_metric_families(ask(app, "GET", "/metrics").text)}
+    http = "requests problems request_seconds requests_in_progress received_bytes held_bytes"
+    images = "accepted finished failed cancelled expired refused queue_depth rows_in_use max_rows"
+    times = "wait_seconds encode_seconds decode_seconds batch_images step_rows"
+    process = "cpu_seconds start_time_seconds resident_memory_bytes open_fds"
+    groups = {"http": http, "caption": f"{images} {times}", "process": process, "log": "lines_lost"}
+    assert {f"{group}_{name}" for group, names in groups.items() for name in names.split()} <= families
+
+
 def test_buckets_rise_and_end_at_the_count(app: FastAPI, photos: list[bytes]) -> None:
     ask(app, "POST", "/v1/captions", content=photos[0], headers=JPEG)
     values = parsed(ask(app, "GET", "/metrics").text)
     families = [name.removesuffix("_count") for name in values if name.endswith("_count")]
     assert {"http_request_seconds", "caption_wait_seconds", "caption_step_rows"} <= set(families)
     for name in families:
-        rows = {labels.rpartition("le=")[0].rstrip(",") for labels in values[f"{name}_bucket"]}
-        for row in rows:
-            buckets = [
-                v for labels, v in values[f"{name}_bucket"].items() if labels.rpartition("le=")[0].rstrip(",") == row
-            ]
+        rows: dict[str, list[float]] = {}
+        for labels, value in values[f"{name}_bucket"].items():
+            rows.setdefault(re.sub('le="[^"]+",?', "", labels), []).append(value)
+        assert rows.keys() == values[f"{name}_count"].keys()
+        for row, buckets in rows.items():
             assert buckets == sorted(buckets)
             assert buckets[-1] == values[f"{name}_count"][row]
 
@@ -416,7 +419,7 @@ def test_an_error_within_a_stream_is_logged_and_counted(
     assert traced["request_id"] == request["request_id"] == told["request_id"]
     assert "/a/secret" in traced["trace"]
     assert (request["status"], request["problems"]) == (200, [told_kind])
-    assert parsed(counters)["http_problems_total"] == {f'type="{told_kind}",in="event"': 1}
+    assert parsed(counters)["http_problems_total"] == {f'in="event",type="{told_kind}"': 1}
 
 
 def test_a_device_that_fails_one_image_of_several_is_logged_and_counted(
@@ -442,7 +445,7 @@ def test_a_device_that_fails_one_image_of_several_is_logged_and_counted(
     assert traced["request_id"] == answer.json()["request_id"]
     assert "/a/secret" in traced["trace"]
     assert (request["status"], request["problems"]) == (200, ["device"])
-    assert parsed(counters)["http_problems_total"] == {'type="device",in="entry"': 1}
+    assert parsed(counters)["http_problems_total"] == {'in="entry",type="device"': 1}
 
 
 def test_a_line_of_the_log_is_of_bounded_length(app: FastAPI, lines: io.StringIO) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
@@ -326,6 +327,20 @@ def test_a_run_goes_on_only_with_the_same_limit_on_pixels(
     assert ray_data.main(command(folder, tmp_path / "out")) == 2
     assert "begun with max pixels 100000000, and this run has max pixels null" in capsys.readouterr().err
     assert ray_data.main(command(folder, tmp_path / "out", "--max-pixels", "100000000")) == 0
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_formats_that_are_named_are_read_and_no_others(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.open(folder / NAMES[0]).save(folder / "drawn.pcx")
+    given = command(folder, tmp_path / "out", "--formats", "pcx,jpeg")
+    assert ray_data.main(given) == 0
+    assert captioned_in(tmp_path / "out")["drawn.pcx"]["caption"]
+    assert ray_data.main(command(folder, tmp_path / "out")) == 2
+    assert 'begun with formats ["PCX", "JPEG"], and this run has formats null' in capsys.readouterr().err
+    assert ray_data.main(command(folder, tmp_path / "other", "--formats", "raw")) == 2
+    assert "'RAW' is no format that Pillow reads" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("without_ray")

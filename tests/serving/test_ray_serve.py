@@ -90,6 +90,14 @@ def test_a_replica_answers_who_has_its_token_whole_or_word_by_word(replica: Repl
     assert len(streamed) == len(expected.text.split()) + 1
 
 
+def test_formats_are_named_as_on_the_command_line(photos: list[bytes]) -> None:
+    with pytest.raises(OptionsError, match="'RAW' is no format"):
+        Replica(Options(provider="cpu", precision="int8", formats="png,raw"))
+    replica = Replica(Options(provider="cpu", precision="int8", formats="png"))
+    answer = ask(replica.__serve_build_asgi_app__(), "POST", "/v1/captions", content=photos[0], headers=JPEG)
+    assert "JPEG" in problem(answer, 422, "image")["detail"]
+
+
 def refuses(error: Exception) -> Callable[..., Any]:
     async def caption(*_: Any, **__: Any) -> Any:
         raise error

@@ -112,7 +112,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 def started(module: Any, max_in_flight: int, timeout: float = PATIENCE) -> Any:
     settings = {"provider": "cpu", "precision": "auto", "threads": 0, "max_rows": 64, "max_in_flight": max_in_flight}
-    settings |= {"max_pixels": 1_000_000, "timeout": timeout}
+    settings |= {"max_pixels": 1_000_000, "timeout": timeout, "formats": "JPEG,PNG"}
     parameters = {name: {"string_value": str(value)} for name, value in settings.items()}
     config = json.dumps({"parameters": parameters, "max_batch_size": 4})
     instance = module.TritonPythonModel()
@@ -192,6 +192,16 @@ def test_an_option_that_makes_no_sense_is_one_sentence(
     error = request.error()
     assert error.code == Error.INVALID_ARG
     assert sentence in str(error)
+
+
+def test_a_format_that_the_repository_does_not_name_is_refused(model: Any, photos: list[bytes]) -> None:
+    file = io.BytesIO()
+    Image.open(io.BytesIO(photos[0])).save(file, "BMP")
+    request = Request([file.getvalue()])
+    model.execute([request])
+    error = request.error()
+    assert error.code == Error.INVALID_ARG
+    assert "BMP" in str(error)
 
 
 def test_execute_waits_for_room_and_takes_the_next_request_when_there_is_some(

@@ -62,6 +62,7 @@ def test_the_config_says_what_the_settings_say() -> None:
 def test_a_config_is_read_as_it_was_written() -> None:
     settings = Settings(kind="gpu", provider="tensorrt", precision="fp16", max_batch_size=9, timeout=1.5, threads=2)
     assert Settings.read("captions", settings.text()) == settings
+    assert Settings.read("captions", Settings(formats="JPEG,PNG").text()) == Settings(formats="JPEG,PNG")
     written = parsed(Settings(precision="int8", max_pixels=7).text())
     text_format = pytest.importorskip("google.protobuf.text_format")
     again = Settings.read("captions", text_format.MessageToString(written))  # as other tools lay it out
@@ -201,6 +202,9 @@ def test_a_model_that_cannot_be_moved_into_place_gives_the_old_one_back(
         ("--max-batch-size 0", "--max-batch-size 0: must be a whole number from 1"),
         ("--max-in-flight 8", "--max-in-flight 8: must be at least max_batch_size (32)"),
         ("--max-pixels 0", "--max-pixels 0: must be a whole number from 1"),
+        ("--formats JPEG,", "--formats JPEG,: must be names of formats with commas between"),
+        ("--formats RAW", "'RAW' is no format that Pillow reads"),
+        ("--formats HEIF,JXL", "the warm-up image needs one of JPEG, PNG"),
         ("--max-batch-size 2147483648", "--max-batch-size 2147483648: must be a whole number from 1 to 2,147,483,647"),
         ("--timeout 0", "--timeout 0.0: must be seconds from 0.001, up to a day"),
         ("--timeout 1e-9", "--timeout 1e-09: must be seconds from 0.001"),

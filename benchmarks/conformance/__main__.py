@@ -1,0 +1,42 @@
+"""Laws that each provider has to keep, on a bundle's own graphs: `python -m benchmarks.conformance --provider cuda`.
+
+What is compared with is ONNX Runtime on the CPU by plain session.run, on the portable graphs in fp32, with searches in
+plain Python: none of the engine's bindings, fused steps or buffers. Times nothing.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.conformance.case import BATCH
+from benchmarks.conformance.laws import check_laws
+from engine import Captioner, EngineError, RuntimeOptions
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line. 0: all laws are kept; 1: some are not; 2: the provider does not open."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.conformance", description=(__doc__ or "").split(":")[0])
+    parser.add_argument("--bundle", type=Path, help="the bundle; the one that ships if left out")
+    parser.add_argument("--provider", default="cpu", help="as Captioner takes it (default: cpu)")
+    parser.add_argument("--precision", nargs="+", default=["fp32"], help="one or more (default: fp32)")
+    parser.add_argument("--cuda-graphs", action="store_true")
+    options = parser.parse_args(arguments)
+    broken = 0
+    for precision in options.precision:
+        runtime = RuntimeOptions(cuda_graphs=options.cuda_graphs)
+        try:
+            captioner = Captioner(
+                options.bundle, provider=options.provider, precision=precision, batch_size=BATCH, runtime=runtime
+            )
+        except EngineError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        for verdict in check_laws(captioner):
+            broken += bool(verdict.fault)
+            print(f"{captioner.provider} {precision}: {verdict.law}: {verdict.fault or 'holds'}", flush=True)
+    return int(broken > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

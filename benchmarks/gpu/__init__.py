@@ -1,0 +1,1 @@
+"""The engine on a GPU beside PyTorch: `python -m benchmarks.gpu`."""

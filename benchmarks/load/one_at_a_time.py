@@ -1,0 +1,44 @@
+"""The HTTP server that one writes first, to compare with: FastAPI and the Captioner, one image at a time.
+
+`python -m benchmarks.load.one_at_a_time PORT`. It takes the raw bodies and the options that `serving.http` takes.
+"""
+
+import sys
+import threading
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
+
+from engine import Captioner
+from serving.decoding_options import Decoding, read_decoding
+
+captioner = Captioner(provider="cpu")
+turn = threading.Lock()
+app = FastAPI()
+
+
+def caption(image: bytes, decoding: Decoding) -> dict[str, Any]:
+    """Captions an image when it is its turn."""
+    with turn:
+        best = captioner.caption([image], decoding)[0]
+    return {"captions": [{"caption": best.text, "log_prob": best.log_prob}]}
+
+
+@app.post("/v1/captions")
+async def captions(request: Request) -> dict[str, Any]:
+    """Answers one request."""
+    image, decoding = await request.body(), read_decoding(request.query_params.multi_items())
+    return await run_in_threadpool(caption, image, decoding)
+
+
+@app.get("/readyz")
+async def readyz() -> str:
+    """Answers once the server listens; the model was warmed up before."""
+    return "ready"
+
+
+if __name__ == "__main__":
+    captioner.warmup([1])
+    uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", access_log=False)

@@ -1,0 +1,1 @@
+"""Saved runs on one page: `python -m benchmarks.report`."""

@@ -1,0 +1,1 @@
+"""What more of everything costs: images, threads, callers, beams, words. `python -m benchmarks.scale`."""
