@@ -18,12 +18,12 @@ from engine.images.load import ImageInput
 from engine.options import Beam, Decoding, Greedy, Sample
 from engine.result import Caption
 from engine.scheduling.counters import SchedulerStats
-from engine.scheduling.decoder import shared
-from engine.scheduling.ending import end_at_exit, end_elsewhere, end_when_dropped
 from engine.scheduling.future import CaptionFuture
-from engine.scheduling.line import Line
 from engine.scheduling.request import Ledger, Request
+from engine.scheduling.running_batch import shared
+from engine.scheduling.shutdown import end_at_exit, end_elsewhere, end_when_dropped
 from engine.scheduling.stream import CaptionStream, Words
+from engine.scheduling.workers import Line
 from engine.validation import is_int, is_number, require
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from engine import Captioner, EngineError, Greedy, Scheduler
 from engine.scheduling.future import CaptionFuture
-from engine.scheduling.line import Line
+from engine.scheduling.workers import Line
 from tests.engine.gate import TIMEOUT
 from tests.engine.script import run_script
 
@@ -251,9 +251,9 @@ def test_an_exit_with_requests_in_flight_is_an_exit(last: str) -> None:
 
 def test_an_exit_does_not_wait_for_a_file_that_has_no_end(tiny_bundle: Path) -> None:
     code = f"""
-        from engine.scheduling import ending
+        from engine.scheduling import shutdown
 
-        ending.AT_EXIT = 0.5
+        shutdown.AT_EXIT = 0.5
         scheduler, reading = Scheduler(Captioner({str(tiny_bundle)!r}, provider="cpu")), threading.Event()
 
         class File:

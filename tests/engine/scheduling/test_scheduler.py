@@ -17,9 +17,9 @@ from PIL import Image
 
 from engine import Beam, Caption, Captioner, ClosedError, Greedy, OptionsError, Sample, Scheduler
 from engine.options import Decoding
-from engine.scheduling.decoder import Decoder, rules_of
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.request import Request
+from engine.scheduling.running_batch import Decoder, rules_of
 
 WAYS: tuple[Decoding, ...] = (
     Greedy(),
@@ -155,7 +155,7 @@ def test_nor_does_it_from_pixels_on_for_threads_that_ask_and_take_back(
 
 def test_rows_in_int8_do_not_depend_on_their_neighbours_either() -> None:
     captioner = Captioner(provider="cpu", precision="int8")
-    photographs = sorted((Path(__file__).parents[2] / "samples").glob("*.jpg"))[:3]
+    photographs = sorted((Path(__file__).parents[3] / "samples").glob("*.jpg"))[:3]
     ways: list[Decoding] = [
         Greedy(),
         Beam(),

@@ -18,10 +18,10 @@ from PIL import Image
 from engine import Beam, Captioner, ClosedError, EngineError, Greedy, ImageError, OptionsError, Scheduler
 from engine.decoding.beam import BeamSearch
 from engine.runtime.steps import Steps
-from engine.scheduling.decoder import Decoder, rules_of
 from engine.scheduling.future import CaptionFuture
-from engine.scheduling.line import Line
 from engine.scheduling.request import Request
+from engine.scheduling.running_batch import Decoder, rules_of
+from engine.scheduling.workers import Line
 from tests.engine.script import run_script
 
 TIMEOUT = 60  # seconds that no answer takes

@@ -9,10 +9,10 @@ import pytest
 
 from engine import Beam, Caption, Captioner, ClosedError, DeadlineError, Greedy, Sample, Scheduler
 from engine.runtime.steps import Steps
-from engine.scheduling.decoder import Decoder, rules_of, shared
 from engine.scheduling.future import CaptionFuture
-from engine.scheduling.line import Line
 from engine.scheduling.request import Request
+from engine.scheduling.running_batch import Decoder, rules_of, shared
+from engine.scheduling.workers import Line
 from tests.engine.gate import TIMEOUT, Gate
 
 LONG = Greedy(min_length=15, max_length=16)

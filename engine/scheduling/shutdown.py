@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterable
 
 from engine.fork_guard import Process
-from engine.scheduling.line import Line
+from engine.scheduling.workers import Line
 
 AT_EXIT = 10.0
 """Seconds that an exit waits for threads: a run takes less, and one that still reads a file can be left behind."""

@@ -15,8 +15,8 @@ from engine.errors import ClosedError, DeadlineError, OverloadedError
 from engine.images.pipeline import Encoded
 from engine.runtime.encoder import LANE_IMAGES
 from engine.scheduling.deadlines import Deadlines
-from engine.scheduling.decoder import Answer, Decoder, failure, rules_of
 from engine.scheduling.request import Ledger, Request
+from engine.scheduling.running_batch import Answer, Decoder, failure, rules_of
 
 A_DAY = 86_400.0
 """Seconds after which a longer wait looks up: the clock of a lock has an end."""
