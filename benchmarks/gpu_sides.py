@@ -23,7 +23,7 @@ from engine.decoding.decode import decode
 from engine.decoding.step_model import StepModel
 from engine.options import Decoding
 from engine.result import Caption
-from engine.runtime.buckets import bucket
+from engine.runtime.cuda.buckets import bucket
 
 WORKS: dict[str, Decoding | None] = {
     "encoder": None,

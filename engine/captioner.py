@@ -20,7 +20,7 @@ from engine.images.load import MAX_PIXELS, ImageInput, load_pixels
 from engine.images.pipeline import Pipeline
 from engine.options import Beam, Decoding, Greedy, Sample
 from engine.result import Caption
-from engine.runtime.device import DeviceFeatures
+from engine.runtime.cuda.device import DeviceFeatures
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement

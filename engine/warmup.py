@@ -12,7 +12,7 @@ import numpy as np
 from engine.decoding.decode import decode, rows_per_image
 from engine.decoding.step_model import StepModel
 from engine.options import Beam, Decoding, Greedy
-from engine.runtime.buckets import BUCKETS, bucket
+from engine.runtime.cuda.buckets import BUCKETS, bucket
 from engine.runtime.sessions import save_engine
 from engine.validation import is_int, require
 

@@ -99,7 +99,7 @@ LATER = {
     "cykooz_resizer",
     "email",
     "engine.cli",
-    "engine.runtime.device_steps",
+    "engine.runtime.cuda.steps",
     "engine.scheduler",
     "engine.autotune.measure",
     "engine.warmup",

@@ -12,8 +12,8 @@ from PIL import Image
 
 from engine.errors import ImageError
 from engine.images.load import ImageInput
-from engine.runtime.device import DeviceFeatures
-from engine.runtime.device_encoder import DeviceEncoder
+from engine.runtime.cuda.device import DeviceFeatures
+from engine.runtime.cuda.encoder import DeviceEncoder
 from engine.runtime.encoder import LANE_IMAGES, Encoder
 
 READERS = 8

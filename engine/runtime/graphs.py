@@ -9,8 +9,8 @@ import numpy as np
 
 from engine.bundle.bundle import Bundle
 from engine.decoding.step_model import StepModel
-from engine.runtime.device import Device, DeviceFeatures
-from engine.runtime.device_encoder import DeviceEncoder
+from engine.runtime.cuda.device import Device, DeviceFeatures
+from engine.runtime.cuda.encoder import DeviceEncoder
 from engine.runtime.encoder import Encoder
 from engine.runtime.lanes import Lanes
 from engine.runtime.options import RuntimeOptions, cores
@@ -19,7 +19,7 @@ from engine.runtime.sessions import open_session
 from engine.runtime.steps import StepLane, Steps
 
 if TYPE_CHECKING:
-    from engine.runtime.device_steps import DeviceDecoder
+    from engine.runtime.cuda.steps import DeviceDecoder
 
 
 class Graphs:
@@ -43,9 +43,9 @@ class Graphs:
             lanes = (options.threads or cores()) if placement.encoder.name == "cpu" else 0
             self.encoder = Encoder(partial(self.session, "encoder"), sizes.feature_size, lanes=lanes)
         if placement.decoder.device == "cuda":
-            from engine.runtime import device_steps  # which most machines never need
+            from engine.runtime.cuda import steps as cuda_steps  # which most machines never need
 
-            self._decoder = device_steps.DeviceDecoder(device, sizes.units, sizes.vocabulary_size)
+            self._decoder = cuda_steps.DeviceDecoder(device, sizes.units, sizes.vocabulary_size)
 
     @classmethod
     def open(cls, bundle: Bundle, placement: Placement, precision: str, options: RuntimeOptions) -> "Graphs":

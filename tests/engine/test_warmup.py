@@ -11,7 +11,7 @@ from engine import Beam, Captioner, Greedy, OptionsError, RuntimeOptions, Sample
 from engine import warmup as module
 from engine.cli import main
 from engine.commands import warmup
-from engine.runtime.buckets import BUCKETS
+from engine.runtime.cuda.buckets import BUCKETS
 from engine.warmup import save_engines, warm_up
 
 

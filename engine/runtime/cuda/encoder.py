@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.runtime.buckets import bucket
-from engine.runtime.device import Device, DeviceFeatures, GraphIds
+from engine.runtime.cuda.buckets import bucket
+from engine.runtime.cuda.device import Device, DeviceFeatures, GraphIds
 from engine.runtime.lanes import Lanes
 
 

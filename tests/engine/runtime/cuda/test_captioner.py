@@ -11,11 +11,12 @@ import pytest
 from engine import Beam, Captioner, Greedy, RuntimeOptions, Sample, Scheduler
 from engine.bundle.manifest import GraphFile
 from engine.options import Decoding
-from engine.runtime import device, graphs, placement
+from engine.runtime import graphs, placement
+from engine.runtime.cuda import device
 from engine.runtime.options import RuntimeOptions as Options
 from engine.runtime.providers import CAPTURED, PROVIDERS, Provider
 from engine.runtime.sessions import open_session as open_real_session
-from tests.engine.fake_cuda import FakeCuda, FakeSession
+from tests.engine.runtime.cuda.fake_cuda import FakeCuda, FakeSession
 
 Open = Callable[..., Captioner]
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.decoding.step_model import StepModel
-from engine.runtime.buckets import bucket
-from engine.runtime.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Parcel, joined
+from engine.runtime.cuda.buckets import bucket
+from engine.runtime.cuda.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Parcel, joined
 from engine.runtime.lanes import Lanes
 from engine.runtime.steps import TEMPERATURES, takes_one_temperature, too_few_temperatures
 

@@ -33,7 +33,7 @@ from engine.runtime.providers import (
 )
 from engine.runtime.sessions import open_session
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = "CPUExecutionProvider"
 OPENVINO = PROVIDERS["openvino"]
 TENSORRT = ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)

@@ -15,15 +15,15 @@ from engine import Beam, Captioner, EngineError, Greedy, Sample
 from engine.bundle.bundle import Bundle
 from engine.decoding.constraints import Rules
 from engine.decoding.decode import decode
-from engine.runtime import device
-from engine.runtime.buckets import BUCKETS, bucket
-from engine.runtime.device import MOST_GRAPHS, Device, GraphIds
-from engine.runtime.device_encoder import DeviceEncoder
-from engine.runtime.device_steps import DeviceDecoder, _StepLane
+from engine.runtime.cuda import device
+from engine.runtime.cuda.buckets import BUCKETS, bucket
+from engine.runtime.cuda.device import MOST_GRAPHS, Device, GraphIds
+from engine.runtime.cuda.encoder import DeviceEncoder
+from engine.runtime.cuda.steps import DeviceDecoder, _StepLane
 from engine.runtime.graphs import Graphs
 from engine.runtime.providers import CAPTURED
 from tests.bundles import write_bundle_of_one_temperature
-from tests.engine.fake_cuda import FakeCuda, FakeSession
+from tests.engine.runtime.cuda.fake_cuda import FakeCuda, FakeSession
 
 DECODINGS = [
     Greedy(),
