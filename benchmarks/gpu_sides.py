@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.conformance import LAWS, judge
 from engine import Beam, Captioner, Greedy, RuntimeOptions
 from engine.bundle.bundle import Bundle
-from engine.decoding.constraints import Rules
+from engine.decoding.constraints import TokenConstraints
 from engine.decoding.decode import decode
 from engine.decoding.step_model import StepModel
 from engine.options import Decoding
@@ -127,7 +127,7 @@ class Torch:
         """See Side."""
         steps = TorchSteps(self, self.features(pixels))
         vocabulary, defaults = self.bundle.vocabulary, self.bundle.manifest.defaults
-        return decode(steps, decoding, Rules.of(decoding, vocabulary, defaults), vocabulary, defaults)
+        return decode(steps, decoding, TokenConstraints.of(decoding, vocabulary, defaults), vocabulary, defaults)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from engine.autotune.select import Choice, Request, open_first, select
 from engine.bundle.bundle import Bundle
-from engine.decoding.constraints import Rules
+from engine.decoding.constraints import TokenConstraints
 from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
 from engine.errors import ImageError, OptionsError
 from engine.fork_guard import Process
@@ -63,7 +63,7 @@ class Captioner:
         )
         self.batch_size = batch_size
         words, defaults = self.bundle.vocabulary, self.bundle.manifest.defaults
-        self._rules = lru_cache(maxsize=256)(partial(Rules.of, vocabulary=words, defaults=defaults))
+        self._rules = lru_cache(maxsize=256)(partial(TokenConstraints.of, vocabulary=words, defaults=defaults))
         self._process = Process("Captioner")
         self.choice, self._graphs = open_first(select(self.bundle, request), self._open)
         self.provider, self.precision = self.choice.provider, self.choice.precision

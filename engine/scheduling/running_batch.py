@@ -10,13 +10,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from engine.captioner import Captioner
-from engine.decoding.allowed import STRIDE
-from engine.decoding.constraints import Rules
-from engine.decoding.decode import begin, caption, draws_of
-from engine.decoding.hypotheses import Sentence
+from engine.decoding.constraints import CANDIDATE_STRIDE, TokenConstraints
+from engine.decoding.decode import draws_of, make_caption, make_search
+from engine.decoding.hypotheses import TokenHypothesis
 from engine.decoding.search import Search
 from engine.decoding.step_model import StepModel
-from engine.decoding.step_request import Kind, no_numbers, no_numbers_error, together
+from engine.decoding.step_request import StepKind, merge, nan_error, nan_rows
 from engine.errors import DeviceError, EngineError
 from engine.options import Decoding, Sample
 from engine.result import Caption
@@ -37,12 +36,12 @@ Answer = tuple[Request, Caption | Exception]
 class Decoder:
     """Decodes the requests of one captioner; belongs to one thread."""
 
-    def __init__(self, captioner: Captioner, max_rows: int, rules: Callable[[Decoding], Rules]) -> None:
-        """Rules returns the constraints of options, as `rules_of` does."""
+    def __init__(self, captioner: Captioner, max_rows: int, rules: Callable[[Decoding], TokenConstraints]) -> None:
+        """TokenConstraints returns the constraints of options, as `rules_of` does."""
         self._captioner = captioner
         self._rules = rules
         self._capacity = 2 * max_rows  # rows of the last step and images that are admitted to the next
-        self._lanes: dict[Kind, _Lane] = {}
+        self._lanes: dict[StepKind, _Lane] = {}
         self._where: dict[Request, tuple[_Lane, Search]] = {}
         self._streaming = 0
 
@@ -57,13 +56,13 @@ class Decoder:
             model = self._captioner._graphs.begin(self._capacity)
             state = model.admit([np.zeros((1, manifest.feature_size), np.float32)])
             bias = np.zeros((1, manifest.vocabulary_size), np.float32)
-            model.step(row, state, bias, STRIDE)
+            model.step(row, state, bias, CANDIDATE_STRIDE)
             model.draw(row, row, bias, np.ones(1), np.ones(1, np.float32))
 
     def admit(self, arrivals: Sequence[tuple[Request, np.ndarray]]) -> list[Answer]:
         """Takes requests into the next step, each with its features (1, feature_size); returns those that failed."""
         failed: list[Answer] = []
-        by_kind: dict[Kind, list[tuple[Request, np.ndarray, Decoding, Search]]] = {}
+        by_kind: dict[StepKind, list[tuple[Request, np.ndarray, Decoding, Search]]] = {}
         fresh: dict[Decoding, Search] = {}
         for request, features in arrivals:
             key = shared(request.decoding)
@@ -88,7 +87,7 @@ class Decoder:
                 by_search.setdefault(id(search), (lane, search, set()))[2].add(request)
                 self._forget(request)
         for lane, search, gone in by_search.values():
-            search.leave(gone)
+            search.remove(gone)
             _tidy(lane)
 
     def step(self) -> tuple[list[Answer], int]:
@@ -115,26 +114,26 @@ class Decoder:
 
     def _step(self, lane: _Lane, answers: list[Answer]) -> int:
         searches = list(lane.searches.values())
-        asks = [search.ask() for search in searches]
-        ids, values = together(asks).put(lane.model)
-        broken, first = no_numbers(values), 0
-        for search, ask in zip(searches, asks, strict=True):
-            rows = slice(first, first + len(ask.token_ids))
+        requests = [search.next_step() for search in searches]
+        ids, values = merge(requests).run(lane.model)
+        broken, first = nan_rows(values), 0
+        for search, request in zip(searches, requests, strict=True):
+            rows = slice(first, first + len(request.token_ids))
             its_ids, its_values = ids[rows], values[rows]
-            if ask.k:
-                its_ids, its_values = its_ids[:, : ask.k], its_values[:, : ask.k]
+            if request.k:
+                its_ids, its_values = its_ids[:, : request.k], its_values[:, : request.k]
             if broken is not None and broken[rows].any():
-                poisoned = search.owners_of(broken[rows])
+                poisoned = search.owners_of_rows(broken[rows])
                 its_values = np.where(np.isnan(its_values), np.float32(-np.inf), its_values)
             else:
                 poisoned = []
-            for request, sentences in search.tell(its_ids, its_values, first):
+            for request, sentences in search.advance(its_ids, its_values, first):
                 if request not in poisoned:
                     answers.append((request, self._caption(request, sentences)))
                     self._forget(request)
             if poisoned:
-                answers += [(request, no_numbers_error()) for request in poisoned]
-                search.leave(set(poisoned))
+                answers += [(request, nan_error()) for request in poisoned]
+                search.remove(set(poisoned))
                 for request in poisoned:
                     self._forget(request)
             if self._streaming:
@@ -143,7 +142,7 @@ class Decoder:
         _tidy(lane)
         return first
 
-    def _join(self, kind: Kind, several: list[tuple[Request, np.ndarray, Decoding, Search]]) -> None:
+    def _join(self, kind: StepKind, several: list[tuple[Request, np.ndarray, Decoding, Search]]) -> None:
         lane = self._lanes.get(kind)
         if lane is None:
             lane = self._lanes[kind] = _Lane(self._captioner._graphs.begin(self._capacity))
@@ -153,22 +152,22 @@ class Decoder:
             groups.setdefault(key, []).append(i)
         for key, places in groups.items():
             requests, search = [several[i][0] for i in places], several[places[0]][3]
-            search.join(requests, state_rows[places], draws_of([request.decoding for request in requests]))
+            search.add(requests, state_rows[places], draws_of([request.decoding for request in requests]))
             lane.searches[key] = search
             for request in requests:
                 self._where[request] = lane, search
                 self._streaming += request.words is not None
 
     def _search(self, decoding: Decoding) -> Search:
-        return begin(decoding, self._rules(decoding), self._captioner.bundle.manifest.defaults)
+        return make_search(decoding, self._rules(decoding), self._captioner.bundle.manifest.defaults)
 
     def _forget(self, request: Request) -> None:
         del self._where[request]
         self._streaming -= request.words is not None
 
-    def _caption(self, request: Request, sentences: Sequence[Sentence]) -> Caption:
+    def _caption(self, request: Request, sentences: Sequence[TokenHypothesis]) -> Caption:
         bundle = self._captioner.bundle
-        made = caption(sentences, bundle.vocabulary, request.decoding, bundle.manifest.confidence)
+        made = make_caption(sentences, bundle.vocabulary, request.decoding, bundle.manifest.confidence)
         if request.words is not None:
             end = bundle.vocabulary.words[bundle.vocabulary.end_id]
             request.words.put([word for word in made.tokens if word != end][request.words.sent :])
@@ -177,7 +176,7 @@ class Decoder:
     def _send(self, search: Search) -> None:
         """Sends the words that stand to those who stream."""
         vocabulary = self._captioner.bundle.vocabulary
-        for request, tokens in search.standing({owner for owner in search.owners if owner.words is not None}):
+        for request, tokens in search.stable_tokens({owner for owner in search.owners if owner.words is not None}):
             if new := [vocabulary.words[i] for i in tokens[request.words.sent :] if i != vocabulary.end_id]:
                 request.words.put(new)
 
@@ -191,9 +190,9 @@ def failure(error: BaseException, captioner: Captioner) -> EngineError:
     return told
 
 
-def rules_of(captioner: Captioner, decoding: Decoding) -> Rules:
+def rules_of(captioner: Captioner, decoding: Decoding) -> TokenConstraints:
     """Returns the constraints in token ids. Raises OptionsError for what the captioner's model does not fit."""
-    return Rules.of(decoding, captioner.bundle.vocabulary, captioner.bundle.manifest.defaults)
+    return TokenConstraints.of(decoding, captioner.bundle.vocabulary, captioner.bundle.manifest.defaults)
 
 
 def shared(decoding: Decoding) -> Decoding:

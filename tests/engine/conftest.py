@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine import Captioner
-from engine.decoding.step_request import Ask
+from engine.decoding.step_request import StepRequest
 from tests.engine.gate import Gate, closed_before
 
 
@@ -22,7 +22,7 @@ def encoder(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> Iterator[G
 @pytest.fixture
 def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A closed gate before every step."""
-    with closed_before(monkeypatch, Ask, "put") as gate:
+    with closed_before(monkeypatch, StepRequest, "run") as gate:
         yield gate
 
 

@@ -12,7 +12,7 @@ from engine import Beam, Caption, Greedy, Sample
 from engine.bundle.manifest import Defaults
 from engine.bundle.vocabulary import END, PAD, START, UNK, Vocabulary
 from engine.confidence import FEATURES, UNCALIBRATED, confidence, confidence_faults
-from engine.decoding.constraints import Rules
+from engine.decoding.constraints import TokenConstraints
 from engine.decoding.decode import decode
 from engine.options import Decoding
 from tests.engine.decoding.table_model import TableModel
@@ -33,7 +33,7 @@ weights = st.dictionaries(st.sampled_from(RISING), st.floats(0, 10))
 
 
 def captions(decoding: Decoding, names: list[int], model: Mapping[str, float] = MODEL) -> list[Caption]:
-    rules = Rules.of(decoding, WORDS, DEFAULTS)
+    rules = TokenConstraints.of(decoding, WORDS, DEFAULTS)
     return decode(TableModel(len(WORDS), names), decoding, rules, WORDS, DEFAULTS, model)
 
 

@@ -240,12 +240,12 @@ def test_the_words_of_a_beam_come_when_they_can_no_longer_change(
             if answers:
                 break
             search = decoder._where[request][1]
-            standing = [
-                vocabulary.words[i] for i in dict(search.standing([request]))[request] if i != vocabulary.end_id
+            stable = [
+                vocabulary.words[i] for i in dict(search.stable_tokens([request]))[request] if i != vocabulary.end_id
             ]
-            assert standing == expected[: len(standing)]
-            assert len(standing) >= seen
-            seen = len(standing)
+            assert stable == expected[: len(stable)]
+            assert len(stable) >= seen
+            seen = len(stable)
         early += seen > 2  # words that nobody forced
     assert early > 0
 

@@ -13,7 +13,7 @@ import pytest
 
 from engine import Beam, Captioner, EngineError, Greedy, Sample
 from engine.bundle.bundle import Bundle
-from engine.decoding.constraints import Rules
+from engine.decoding.constraints import TokenConstraints
 from engine.decoding.decode import decode
 from engine.runtime.cuda import device
 from engine.runtime.cuda.buckets import BUCKETS, bucket
@@ -96,7 +96,7 @@ def same(ours: list[Any], theirs: list[Any]) -> None:
 
 def decoded(model: Any, decoding: Any, graphs: Graphs) -> list[Any]:
     vocabulary, defaults = graphs.bundle.vocabulary, graphs.bundle.manifest.defaults
-    return decode(model, decoding, Rules.of(decoding, vocabulary, defaults), vocabulary, defaults)
+    return decode(model, decoding, TokenConstraints.of(decoding, vocabulary, defaults), vocabulary, defaults)
 
 
 # --- buckets
