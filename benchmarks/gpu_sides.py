@@ -58,7 +58,7 @@ class Engine:
 
     def encode(self, pixels: np.ndarray) -> Any:
         """See Side."""
-        return self.captioner._graphs.encoder.encode(pixels)
+        return self.captioner.model.encoder.encode(pixels)
 
     def caption(self, pixels: np.ndarray, decoding: Decoding) -> Sequence[Caption]:
         """See Side."""

@@ -99,7 +99,7 @@ def open_first(choices: Sequence[Choice], start: Callable[[Choice], Opened]) -> 
             if choice is choices[-1]:
                 raise
             following = f"{choices[i + 1].provider} in {choices[i + 1].precision}"
-            warnings.warn(f"{error}; going on to {following}", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{error}; going on to {following}", RuntimeWarning, stacklevel=4)
     raise ProviderError("no provider runs here: ONNX Runtime offers not even its own cpu")
 
 

@@ -69,14 +69,14 @@ class Graphs:
             return self._decoder.start(features)
         return Steps(self._lanes, np.ascontiguousarray(features, np.float32))
 
-    def begin(self, capacity: int) -> StepModel:
+    def start_empty(self, capacity: int) -> StepModel:
         """Begins a decode without images, which are admitted later; capacity: most rows and images at a time.
 
         On a CPU it leaves most threads to the encoder, which works for the next images meanwhile. With one thread a row
         is computed alike, to the bit, whatever its neighbours.
         """
         if self._decoder is not None:
-            return self._decoder.begin(capacity)
+            return self._decoder.start_empty(capacity)
         none = np.empty((0, self.bundle.manifest.feature_size), np.float32)
         threads = max(1, self.encoder.lanes // 4) if self.encoder.lanes else 0
         lane = partial(self._lane, partial(self.session, threads=threads))

@@ -129,7 +129,7 @@ class _Walk:
         few = np.array([1, 3])  # the other rows leave
         tokens = self._search(tokens[few], few, 2, self._some_words(2))
         self._choose_alone()
-        self._models = tuple(graphs.begin(CAPACITY) for graphs in self._pair)  # type: ignore[assignment]
+        self._models = tuple(graphs.start_empty(CAPACITY) for graphs in self._pair)  # type: ignore[assignment]
         tokens = self._search(np.full(2, self._start), self._admit(slice(0, 2)), 4, name=FIRST)
         parents = np.concatenate((np.broadcast_to(np.arange(2), (2, 2)), self._admit(slice(2, 3))), axis=1)
         tokens = self._search(np.append(tokens, self._start), parents, 4)

@@ -128,7 +128,7 @@ def _keep(bundle: Bundle, facts: dict[str, Any], differences: list[Difference]) 
             f"what was shown of provider {facts['placement']} in {facts['precision']} cannot be kept: {where}; each "
             f"process shows it anew, which takes a second or two: let {VARIABLE} name a folder that can be",
             RuntimeWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
 
 

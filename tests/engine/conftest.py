@@ -15,7 +15,7 @@ from tests.engine.gate import Gate, closed_before
 @pytest.fixture
 def encoder(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A closed gate before every run of the encoder."""
-    with closed_before(monkeypatch, captioner._pipeline, "encode") as gate:
+    with closed_before(monkeypatch, captioner.model, "encode") as gate:
         yield gate
 
 

@@ -43,7 +43,7 @@ class DeviceDecoder:
             steps.admit([features])
             return steps
 
-    def begin(self, capacity: int) -> "DeviceSteps":
+    def start_empty(self, capacity: int) -> "DeviceSteps":
         """Begins a decode without images, which are admitted later; capacity: most rows and images at a time."""
         with self._device.turn():
             return DeviceSteps(self._device, self._lanes, 0, capacity)

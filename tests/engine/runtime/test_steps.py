@@ -29,7 +29,7 @@ def features(tiny_captioner: Captioner) -> np.ndarray:
 @pytest.fixture
 def steps(tiny_captioner: Captioner, features: np.ndarray) -> tuple[Steps, Steps]:
     """The same decode twice."""
-    graphs = tiny_captioner._graphs
+    graphs = tiny_captioner.model.graphs
     first, second = graphs.start(features), graphs.start(features)
     assert isinstance(first, Steps)
     assert isinstance(second, Steps)
@@ -69,7 +69,7 @@ def test_the_fused_steps_do_what_the_search_step_does_for_a_model_without_them(
 def test_a_row_draws_the_same_whatever_the_temperatures_of_the_others(
     tiny_captioner: Captioner, features: np.ndarray
 ) -> None:
-    graphs, rows = tiny_captioner._graphs, len(features)
+    graphs, rows = tiny_captioner.model.graphs, len(features)
     given, (temperatures, uniforms) = fed(tiny_captioner, rows, 0), heats_and_uniforms(rows, 0)
     mixed = [each.copy() for each in graphs.start(features).draw(*given, temperatures, uniforms)]
     for temperature in set(temperatures):
@@ -82,11 +82,11 @@ def test_a_graph_of_one_temperature_still_draws_each_row_at_its_own(
     tiny_captioner: Captioner, features: np.ndarray, tmp_path: Path
 ) -> None:
     folder = write_bundle_of_one_temperature(tiny_captioner.bundle.path, tmp_path / "old")
-    rows, old = len(features), Captioner(folder, provider="cpu")._graphs
+    rows, old = len(features), Captioner(folder, provider="cpu").model.graphs
     given, (temperatures, uniforms) = fed(tiny_captioner, rows, 1), heats_and_uniforms(rows, 1)
     for heats in (temperatures, np.full(rows, 0.7), temperatures[::-1]):
         ids, log_probs = old.start(features).draw(*given, heats, uniforms)
-        expected_ids, expected = tiny_captioner._graphs.start(features).draw(*given, heats, uniforms)
+        expected_ids, expected = tiny_captioner.model.graphs.start(features).draw(*given, heats, uniforms)
         np.testing.assert_array_equal(ids, expected_ids)
         np.testing.assert_allclose(log_probs, expected, atol=1e-5)
 
@@ -115,7 +115,7 @@ def test_no_shape_is_bound_twice_in_a_decode(
         return bind(self, key)
 
     monkeypatch.setattr(StepLane, "bind", counted)
-    monkeypatch.setattr(tiny_captioner._graphs, "_lanes", Lanes(tiny_captioner._graphs._lanes._make))
+    monkeypatch.setattr(tiny_captioner.model.graphs, "_lanes", Lanes(tiny_captioner.model.graphs._lanes._make))
     tiny_captioner.caption_features(features, decoding)
     assert bound
     assert len(bound) == len(set(bound))
@@ -133,7 +133,7 @@ def test_no_shape_is_bound_twice_in_a_decode(
 def test_decodes_at_once_share_no_memory_and_there_is_no_more_than_they_need(
     tiny_captioner: Captioner, features: np.ndarray
 ) -> None:
-    graphs = tiny_captioner._graphs
+    graphs = tiny_captioner.model.graphs
 
     def lent(steps: StepModel) -> StepLane:
         assert isinstance(steps, Steps)
@@ -145,13 +145,13 @@ def test_decodes_at_once_share_no_memory_and_there_is_no_more_than_they_need(
     several.clear()
     for size in (4, 9, 1):
         assert id(lent(graphs.start(features[:size]))) in lanes
-    assert id(lent(graphs.begin(4))) not in lanes  # a decode without end has its own
+    assert id(lent(graphs.start_empty(4))) not in lanes  # a decode without end has its own
 
 
 def test_the_memory_of_decodes_goes_with_their_captioner(tiny_bundle: Path, features: np.ndarray) -> None:
     captioner = Captioner(tiny_bundle, provider="cpu")
     captioner.caption_features(features, Beam(beam_size=3))
-    steps = captioner._graphs.start(features)
+    steps = captioner.model.graphs.start(features)
     assert isinstance(steps, Steps)
     lane = weakref.ref(steps._lane)
     del steps

@@ -36,7 +36,7 @@ def captioner(tiny_bundle: Path) -> Captioner:
 def test_a_full_queue_refuses_at_once_and_takes_again_later(
     captioner: Captioner, encoder: Gate, image: np.ndarray
 ) -> None:
-    lanes = captioner._graphs.encoder.lanes
+    lanes = captioner.model.encoder.lanes
     with Scheduler(captioner, max_queue=3) as scheduler:
         running = []
         for _ in range(lanes):
@@ -75,7 +75,7 @@ def test_an_image_that_cannot_be_read_fails_alone(captioner: Captioner, image: n
 def test_features_that_are_no_numbers_fail_alone(
     captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, way: Any
 ) -> None:
-    real = captioner._pipeline.encode
+    real = captioner.model.encode
     black = np.zeros_like(image)
 
     def encode(images: list[Any], *, alone: bool) -> Any:
@@ -86,7 +86,7 @@ def test_features_that_are_no_numbers_fail_alone(
         return encoded
 
     expected = captioner.caption([image], way)[0]
-    monkeypatch.setattr(captioner._pipeline, "encode", encode)
+    monkeypatch.setattr(captioner.model, "encode", encode)
     with Scheduler(captioner) as scheduler:
         futures = [(one is black, scheduler.submit(one, way)) for one in (image, black, image, black, image)]
         for poisoned, future in futures:
@@ -197,7 +197,7 @@ def test_what_is_cancelled_while_it_is_encoded_is_not_decoded(
 
 
 def test_a_deadline_ends_what_waits(captioner: Captioner, encoder: Gate, image: np.ndarray) -> None:
-    lanes = captioner._graphs.encoder.lanes
+    lanes = captioner.model.encoder.lanes
     with Scheduler(captioner) as scheduler:
         running = []
         for _ in range(lanes):
@@ -223,7 +223,7 @@ def test_a_deadline_ends_what_is_decoded_and_frees_its_rows(
         step.wait()
         waiting = scheduler.submit(image)
         with scheduler._ledger.lock:
-            (_, _, request), *_ = deadlines = scheduler._line._deadlines._heap
+            (_, _, request), *_ = deadlines = scheduler._workers._deadlines._heap
             deadlines[:] = [(0.0, 0, request)]  # its time is over while it is in a step
         step.open.set()
         with pytest.raises(DeadlineError):

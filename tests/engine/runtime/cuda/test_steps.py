@@ -75,7 +75,7 @@ def machine(request: pytest.FixtureRequest, tiny_bundle: Path, monkeypatch: pyte
 @pytest.fixture(scope="module")
 def graphs(tiny_captioner: Captioner) -> Graphs:
     """The tiny bundle on the CPU, its sessions open."""
-    graphs = tiny_captioner._graphs
+    graphs = tiny_captioner.model.graphs
     for name in ("decoder_init", "search_step"):
         graphs.session(name)
     return graphs
@@ -148,7 +148,7 @@ def test_each_row_draws_at_its_own_temperature(machine: Machine, graphs: Graphs,
 def test_images_that_join_a_running_decode_change_nothing(machine: Machine, graphs: Graphs) -> None:
     given = features(graphs, 6)
     bias = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32)
-    ours, host = machine.decoder.begin(24), graphs.begin(24)
+    ours, host = machine.decoder.start_empty(24), graphs.start_empty(24)
     answers = []
     for model in (ours, host):
         tokens, parents, found = np.empty(0, np.int64), np.empty(0, np.int64), []
@@ -320,7 +320,7 @@ def test_features_that_lie_side_by_side_join_a_decode_in_one_run(machine: Machin
     host = [graphs.encoder.encode(part) for part in given]
     slices = [(0, 1, 2), (0, 2, 3), (0, 3, 4), (1, 1, 2), (0, 5, 6), (1, 2, 3), (1, 0, 1)]  # of which, from, to
     bias, count = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32), len(slices)
-    model = machine.decoder.begin(2 * count)
+    model = machine.decoder.start_empty(2 * count)
     rows = model.admit([(one, other)[which][a:b] for which, a, b in slices[:3]])
     tokens = np.full(count, graphs.bundle.vocabulary.start_id)
     ids, _ = model.step(tokens[:3], rows, bias, 2)
