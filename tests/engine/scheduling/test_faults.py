@@ -152,7 +152,7 @@ def test_a_run_of_one_kind_that_fails_leaves_the_others_alone(
     real = StepRequest.run
 
     def run(request: StepRequest, model: Any) -> Any:
-        if request.kind.verb == "draw":
+        if request.kind.method == "draw":
             raise RuntimeError("no such kernel")
         return real(request, model)
 

@@ -371,14 +371,14 @@ def test_a_file_that_exits_while_it_is_read_ends_no_thread(scheduler: Scheduler,
 def test_a_second_group_that_cannot_join_leaves_no_ghost_of_the_first(
     captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = BeamSearch.join
+    real = BeamSearch.add
 
     def join(self: BeamSearch, *args: Any) -> None:
         if self._width == 2:
             raise MemoryError("no room")
         real(self, *args)
 
-    monkeypatch.setattr(BeamSearch, "join", join)
+    monkeypatch.setattr(BeamSearch, "add", join)
     decoder, features = RunningBatch(captioner.model, 8), captioner.encode([image])
     requests = [Request(b"", Beam(beam_size=size), size, CaptionFuture(lambda: True)) for size in (3, 2)]
     failed = decoder.admit([(request, features) for request in requests])
