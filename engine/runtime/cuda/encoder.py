@@ -28,7 +28,7 @@ class DeviceEncoder:
         """Returns features (images, feature_size) on the device for uint8 pixels (images, height, width, 3)."""
         images = len(pixels)
         size = bucket(max(images, 1))
-        with self._device.turn():
+        with self._device.exclusive():
             lanes = self._lanes.setdefault(size, Lanes(lambda: self._make(size)))
             owner = _Owner()
             lane = lanes.lend(owner)

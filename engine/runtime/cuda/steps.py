@@ -38,14 +38,14 @@ class DeviceDecoder:
 
     def start(self, features: np.ndarray | DeviceFeatures) -> "DeviceSteps":
         """Begins the decode of a batch: features float32 (images, feature_size), here or on the device."""
-        with self._device.turn():
+        with self._device.exclusive():
             steps = DeviceSteps(self._device, self._lanes, len(features))
             steps.admit([features])
             return steps
 
     def start_empty(self, capacity: int) -> "DeviceSteps":
         """Begins a decode without images, which are admitted later; capacity: most rows and images at a time."""
-        with self._device.turn():
+        with self._device.exclusive():
             return DeviceSteps(self._device, self._lanes, 0, capacity)
 
 
@@ -65,7 +65,7 @@ class DeviceSteps(StepModel):
     def admit(self, features: Sequence[np.ndarray | DeviceFeatures]) -> np.ndarray:
         """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
         rows = []
-        with self._device.turn():
+        with self._device.exclusive():
             for part in joined(features):  # what lies on the device stays there: a run for each piece of memory
                 first = -(-self._held // self._lane.aligned) * self._lane.aligned
                 self._lane.admit(part, self._slot, first)
@@ -102,7 +102,7 @@ class DeviceSteps(StepModel):
         self, graph: str, bias: np.ndarray, inputs: dict[str, np.ndarray], k: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         rows = len(inputs["token_ids"])
-        with self._device.turn():
+        with self._device.exclusive():
             run = self._lane.run(Kind(graph, self._slot, bucket(rows), k, len(bias) == 1))
             for name, array in inputs.items():
                 place = run.inputs.arrays[name]

@@ -415,4 +415,4 @@ def test_tuning_leaves_out_what_computes_something_else_and_says_so(
 
     found = tune(Bundle.load(tiny_bundle), [Way("cpu", "fp32", 0), openvino], Budget(20, start))
     assert [entry.way for entry in found.measured] == [Way("cpu", "fp32", 0)]
-    assert "does not compute here what cpu in fp32 computes" in found.entries[1].fault
+    assert "does not compute here what cpu in fp32 computes" in found.entries[1].error
