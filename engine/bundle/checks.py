@@ -5,10 +5,9 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from engine.bundle.manifest import Defaults, GraphFile, Manifest, Tensor
+from engine.bundle.manifest import RESAMPLE_FILTERS, Defaults, GraphFile, Manifest, Tensor
 from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary, split
 from engine.confidence import check_confidence
-from engine.images.load import RESAMPLES
 
 VOCABULARY_FILE = "vocabulary.json"
 
@@ -103,7 +102,12 @@ def check_values(manifest: Manifest) -> list[str]:
     image = manifest.image
     checks: list[tuple[bool, str, object, str]] = [
         (image.resize == "squash", "image.resize", image.resize, '"squash"'),
-        (image.resample in RESAMPLES, "image.resample", image.resample, f"one of {', '.join(RESAMPLES)}"),
+        (
+            image.resample in RESAMPLE_FILTERS,
+            "image.resample",
+            image.resample,
+            f"one of {', '.join(RESAMPLE_FILTERS)}",
+        ),
         (image.height >= 1, "image.height", image.height, "from 1"),
         (image.width >= 1, "image.width", image.width, "from 1"),
         (all(isfinite(value) for value in image.mean), "image.mean", image.mean, "finite"),

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 FORMAT_VERSION = 3
+RESAMPLE_FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 Record = TypeVar("Record")
 
 
@@ -14,7 +15,7 @@ class ImageSpec:
     """How an image becomes the encoder's input: resized whole to height x width, then (pixel - mean) / std.
 
     mean and std are per channel, red green blue, in units of uint8 pixels (0 to 255). resize "squash" does not
-    keep the aspect ratio and crops nothing. resample is Pillow's filter.
+    keep the aspect ratio and crops nothing. resample is one of RESAMPLE_FILTERS, as Pillow has them.
     """
 
     height: int
