@@ -76,7 +76,10 @@ def save_engines(model: Model) -> list[Path]:
     versions and GPU are the same. Raises ProviderError and OSError.
     """
     graphs, bundle = model.graphs, model.bundle
-    names = {graph.graph for graph in bundle.manifest.graphs} - {"decoder_step"}  # which the engine does not run
+    names = {graph.graph for graph in bundle.manifest.graphs} - {
+        "decoder_step",
+        "greedy_step",
+    }  # which the engine does not run
     saved = (
         save_engine(bundle.path, bundle.graph(name, graphs.precision), graphs.placement.provider(name), graphs.options)
         for name in sorted(names)
@@ -113,10 +116,6 @@ class _Spy(StepModel):
     ) -> tuple[np.ndarray, np.ndarray]:
         self._note("step", bias, lambda model, zeros, mask: model.step(zeros, zeros, mask, k), k)
         return self._model.step(token_ids, parent_rows, bias, k)
-
-    def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self._note("best", bias, lambda model, zeros, mask: model.best(zeros, zeros, mask))
-        return self._model.best(token_ids, parent_rows, bias)
 
     def draw(
         self,

@@ -1,7 +1,7 @@
 """From options to sentences: chooses the search, and turns the ids it finds into words."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan, nan
+from math import nan
 
 import numpy as np
 
@@ -16,13 +16,12 @@ from engine.decoding.greedy_and_sampling import (
     RowSearch,
     TokenChoice,
     TruncatedSampling,
-    UnscoredGreedyChoice,
 )
 from engine.decoding.hypotheses import TokenHypothesis
 from engine.decoding.search import Draw, Search
 from engine.decoding.step_model import StepModel
 from engine.decoding.step_request import nan_error, nan_rows
-from engine.options import Beam, Constraints, Decoding, Sample
+from engine.options import Beam, Constraints, Decoding, Greedy, Sample
 from engine.result import Caption, Hypothesis
 
 
@@ -72,7 +71,7 @@ def make_search(decoding: Decoding, constraints: TokenConstraints, defaults: Def
         case Sample():
             choose = FullSampling()
         case _:
-            choose = GreedyChoice() if decoding.with_scores else UnscoredGreedyChoice(constraints)
+            choose = GreedyChoice()
     return RowSearch(constraints, choose, num_rows=num_rows, length_penalty=penalty)
 
 
@@ -103,17 +102,18 @@ def make_caption(
     """Turns the hypotheses of an image, best first, into a caption; equal ones are given once."""
     words, end = vocabulary.words, vocabulary.end_id
     given = len(split(options.prefix)) if options.prefix else 0
+    scored = not isinstance(options, Greedy) or options.with_scores
     alternatives: dict[bytes, Hypothesis] = {}
     for hypothesis in hypotheses:
         key = hypothesis.tokens.tobytes()
         if key in alternatives:
             continue
-        scored, ids = not isnan(hypothesis.score), hypothesis.tokens.tolist()
+        ids = hypothesis.tokens.tolist()
         log_probs = hypothesis.token_log_probs[: len(ids) if scored else 0].astype(np.float64)
         listed = log_probs.tolist()
         alternatives[key] = Hypothesis(
             text=as_text([words[id_] for id_ in ids if id_ != end], options.style),
-            score=hypothesis.score,
+            score=hypothesis.score if scored else nan,
             log_prob=float(log_probs.sum()) if scored else nan,
             tokens=tuple([words[id_] for id_ in ids]),
             token_log_probs=tuple(listed),

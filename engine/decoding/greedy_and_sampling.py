@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from math import nan
 from typing import Any
 
 import numpy as np
@@ -195,33 +194,6 @@ class GreedyChoice(TokenChoice):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids and log_probs."""
         return allowed.best(ids, values)
-
-
-class UnscoredGreedyChoice(GreedyChoice):
-    """Takes the best token of each row and knows of none how likely it is: log_probs are NaN."""
-
-    def __init__(self, constraints: TokenConstraints) -> None:
-        self._plain = not (
-            constraints.bad_endings or constraints.no_repeat_ngram_size
-        )  # no token is banned by what was written
-        self.kind = StepKind("best") if self._plain else StepKind("step")
-
-    def bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
-        """Returns both arguments of the step."""
-        return (allowed.bias, 0) if self._plain else super().bias_and_k(allowed)
-
-    def choose(
-        self,
-        allowed: AllowedTokens,
-        ids: np.ndarray,
-        values: np.ndarray,
-        temperatures: np.ndarray,
-        uniforms: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns ids and NaN."""
-        if not self._plain:
-            ids, values = super().choose(allowed, ids, values, temperatures, uniforms)
-        return ids, np.where(values == -np.inf, values, np.float32(nan))
 
 
 class FullSampling(TokenChoice):

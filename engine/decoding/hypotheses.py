@@ -11,7 +11,7 @@ import numpy as np
 class TokenHypothesis:
     """A hypothesis that has ended: tokens int64 and token_log_probs float32, both (length,), END included.
 
-    score is log-probability / length ** length_penalty, NaN where nobody asked for it.
+    score is log-probability / length ** length_penalty.
     """
 
     tokens: np.ndarray

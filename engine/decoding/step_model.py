@@ -12,8 +12,8 @@ class StepModel(ABC):
     Each method feeds one token to each row. A row continues the state of row parent_rows[row] of the step before, so
     that one argument expands, reorders and drops rows. token_ids and parent_rows are int64 (rows,); bias, float32 (1 or
     rows, vocabulary), is 0 where a token is allowed and -inf where not. What is returned is valid until the next step,
-    and no longer than the model itself: another may take over its memory. `best` and
-    `draw` are here for models that have nothing better.
+    and no longer than the model itself: another may take over its memory. `draw` is here
+    for models that have nothing better.
     """
 
     images: int
@@ -35,14 +35,6 @@ class StepModel(ABC):
 
         ids int64 and log_probs float32 are both (rows, k) and best first; tokens that bias forbids have log_prob -inf.
         """
-
-    def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the best next token, where nobody asks how likely it is.
-
-        ids int64 (rows,), and float32 (rows,) that are -inf where bias forbids all tokens and any number elsewhere.
-        """
-        ids, log_probs = self.step(token_ids, parent_rows, bias, 1)
-        return ids[:, 0], log_probs[:, 0]
 
     def draw(
         self,

@@ -17,7 +17,7 @@ class StepKind(NamedTuple):
     many: whether `step` has to return so many candidates that it would slow the others down.
     """
 
-    method: Literal["step", "best", "draw"]
+    method: Literal["step", "draw"]
     many: bool = False
 
 
@@ -35,10 +35,8 @@ class StepRequest:
 
     def run(self, model: StepModel) -> tuple[np.ndarray, np.ndarray]:
         """Runs the model; returns ids and log_probs, best first: (rows, k) or (rows,)."""
-        if self.kind.method == "step":
-            return model.step(self.token_ids, self.parent_rows, self.bias, self.k)
         if self.temperatures is None or self.uniforms is None:
-            return model.best(self.token_ids, self.parent_rows, self.bias)
+            return model.step(self.token_ids, self.parent_rows, self.bias, self.k)
         return model.draw(self.token_ids, self.parent_rows, self.bias, self.temperatures, self.uniforms)
 
 

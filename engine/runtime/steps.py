@@ -71,10 +71,6 @@ class Steps(StepModel):
         """Returns the k best next tokens: see StepModel."""
         return self._run(self._feed("search_step", token_ids, parent_rows, bias, k))
 
-    def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the best next token: see StepModel."""
-        return self._run(self._feed("greedy_step", token_ids, parent_rows, bias))
-
     def draw(
         self,
         token_ids: np.ndarray,
@@ -182,8 +178,7 @@ class StepLane:
         shape = (rows, k) if graph == "search_step" else (rows,)
         ids, values = np.empty(shape, np.int64), np.empty(shape, np.float32)
         binding.bind_output("ids", "cpu", 0, np.int64, shape, ids.ctypes.data)
-        name = "logits" if graph == "greedy_step" else "log_probs"
-        binding.bind_output(name, "cpu", 0, np.float32, shape, values.ctypes.data)
+        binding.bind_output("log_probs", "cpu", 0, np.float32, shape, values.ctypes.data)
         self.slots[current].bind_inputs(binding)
         self.slots[1 - current].bind_outputs(binding, ("next_hidden", "next_cell"), rows)
         return _Bound(session, binding, inputs, ids, values)

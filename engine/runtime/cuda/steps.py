@@ -79,10 +79,6 @@ class DeviceSteps(StepModel):
         """Returns the k best next tokens: see StepModel."""
         return self._run("search_step", bias, {"token_ids": token_ids, "parent_rows": parent_rows}, k)
 
-    def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the best next token: see StepModel."""
-        return self._run("greedy_step", bias, {"token_ids": token_ids, "parent_rows": parent_rows})
-
     def draw(
         self,
         token_ids: np.ndarray,
@@ -124,7 +120,7 @@ class _Run:
     binding: Any
     options: Any  # onnxruntime.RunOptions with the number of the run's CUDA graph; None without graphs
     inputs: Parcel
-    outputs: Parcel  # ids, then how good they are
+    outputs: Parcel  # ids and log_probs
     k: np.ndarray  # (1,) on the host
     bias: Any  # on the device: (1 or rows, vocabulary)
 
@@ -189,7 +185,6 @@ class _StepLane:
         if kind.graph == "sample_step":
             heats = (1,) if takes_one_temperature(session) else rows
             drawn = {"uniforms": (np.float32, rows), "temperature": (np.float32, heats)}
-        values = "logits" if kind.graph == "greedy_step" else "log_probs"
         run = _Run(
             session=session,
             binding=session.io_binding(),
@@ -200,7 +195,7 @@ class _StepLane:
                 parent_rows=(np.int64, rows),
                 **drawn,
             ),
-            outputs=Parcel(device, ids=(np.int64, shape), **{values: (np.float32, shape)}),
+            outputs=Parcel(device, ids=(np.int64, shape), log_probs=(np.float32, shape)),
             k=np.array([kind.k], np.int64),
             bias=self._shared_bias if kind.shared else self._bias_of_rows(kind.rows),
         )

@@ -13,7 +13,6 @@ from engine.decoding.greedy_and_sampling import (
     RowSearch,
     TokenChoice,
     TruncatedSampling,
-    UnscoredGreedyChoice,
 )
 from engine.decoding.search import Draw
 from tests.engine.decoding.table_model import (
@@ -252,20 +251,6 @@ def test_the_hypotheses_of_an_image_all_differ_and_come_best_first(seed: int, si
         assert len(set(sentences(found, image))) == len(sentences(found, image))
         order = [(not done, -score) for done, score in zip(found.finished[image], found.scores[image], strict=True)]
         assert order == sorted(order)
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=seeds, limits=constraints)
-def test_greedy_without_scores_writes_the_same_sentences(seed: int, limits: dict[str, object]) -> None:
-    allowed, names = rules(6, 5, **limits), [1, 2, 3]
-    model = TableModel(6, names, seed)
-    found = searched(
-        model, RowSearch(allowed, UnscoredGreedyChoice(allowed), num_rows=1, length_penalty=0.0), allowed, 1
-    )
-    expected = greedy(TableModel(6, names, seed), allowed)
-    for name in ("tokens", "lengths", "finished"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    assert np.isnan(found.scores[found.lengths > 0]).all()
 
 
 def test_top_k_1_is_greedy() -> None:

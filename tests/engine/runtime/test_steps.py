@@ -50,10 +50,10 @@ def heats_and_uniforms(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return random.choice([1e-300, 0.3, 0.7, 1.0, 2.5], rows), 1 - random.random(rows, dtype=np.float32)
 
 
-def test_the_fused_steps_do_what_the_search_step_does_for_a_model_without_them(
+def test_the_fused_draw_does_what_the_search_step_does_for_a_model_without_it(
     tiny_captioner: Captioner, steps: tuple[Steps, Steps]
 ) -> None:
-    assert {"greedy_step", "sample_step"} <= {graph.graph for graph in tiny_captioner.bundle.manifest.graphs}
+    assert "sample_step" in {graph.graph for graph in tiny_captioner.bundle.manifest.graphs}
     fused, portable = steps
     for seed, rows in enumerate((9, 12, 4, 4)):
         given = fed(tiny_captioner, rows, seed)
@@ -62,8 +62,6 @@ def test_the_fused_steps_do_what_the_search_step_does_for_a_model_without_them(
         expected_ids, expected_log_probs = StepModel.draw(portable, *given, *drawn)
         np.testing.assert_array_equal(ids, expected_ids)
         np.testing.assert_allclose(log_probs, expected_log_probs, atol=1e-5)
-        given = fed(tiny_captioner, rows, seed + 10)
-        np.testing.assert_array_equal(fused.best(*given)[0], StepModel.best(portable, *given)[0])
 
 
 def test_a_row_draws_the_same_whatever_the_temperatures_of_the_others(
