@@ -59,11 +59,11 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         Placement.of(name)
     tuning = _tune(bundle, arguments, captioner_factory)
     date = datetime.date.today().isoformat()
-    path, fault = None, None
+    path, failed = None, None
     try:
         path = cache_file.save(bundle, _to_keep(bundle, tuning, date))
     except EngineError as error:  # what was measured is told all the same
-        fault = error
+        failed = error
     if arguments.json:
         print(json.dumps({"bundle": str(bundle.path), "date": date, **_facts(tuning), "kept": path and str(path)}))
     else:
@@ -74,8 +74,8 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         first = tuning.entries[0].way
         print(f"Milliseconds from JPEG bytes to a sentence, mean of greedy and beam; speed-up over {first}.")
         print(f"Measured in {tuning.seconds:.0f} seconds" + (f" and kept in {path}" if path else ""))
-    if fault is not None:
-        raise fault
+    if failed is not None:
+        raise failed
     return 0
 
 
