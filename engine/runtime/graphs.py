@@ -12,11 +12,11 @@ from engine.decoding.step_model import StepModel
 from engine.runtime.cuda.device import Device, DeviceFeatures
 from engine.runtime.cuda.encoder import DeviceEncoder
 from engine.runtime.encoder import Encoder
-from engine.runtime.lanes import Lanes
 from engine.runtime.options import RuntimeOptions, cores
 from engine.runtime.placement import Placement
+from engine.runtime.pool import Pool
 from engine.runtime.sessions import open_session
-from engine.runtime.steps import StepLane, Steps
+from engine.runtime.steps import StepBuffers, Steps
 
 if TYPE_CHECKING:
     from engine.runtime.cuda.steps import DeviceDecoder
@@ -32,8 +32,8 @@ class Graphs:
         self.options = options
         self.session = _Sessions(bundle, placement, precision, options)
         sizes, image = bundle.manifest, bundle.manifest.image
-        self._lane = partial(StepLane, units=sizes.units)
-        self._lanes = Lanes(partial(self._lane, self.session))
+        self._make_buffers = partial(StepBuffers, units=sizes.units)
+        self._pool = Pool(partial(self._make_buffers, self.session))
         device = Device(self.session, placement.name, options.device_id, options.cuda_graphs)
         self.encoder: Encoder | DeviceEncoder
         self._decoder: DeviceDecoder | None = None
@@ -67,7 +67,7 @@ class Graphs:
         """Begins the decode of a batch: features float32 (batch, feature_size)."""
         if self._decoder is not None:
             return self._decoder.start(features)
-        return Steps(self._lanes, np.ascontiguousarray(features, np.float32))
+        return Steps(self._pool, np.ascontiguousarray(features, np.float32))
 
     def start_empty(self, capacity: int) -> StepModel:
         """Begins a decode without images, which are admitted later; capacity: most rows and images at a time.
@@ -79,8 +79,8 @@ class Graphs:
             return self._decoder.start_empty(capacity)
         none = np.empty((0, self.bundle.manifest.feature_size), np.float32)
         threads = max(1, self.encoder.lanes // 4) if self.encoder.lanes else 0
-        lane = partial(self._lane, partial(self.session, threads=threads))
-        return Steps(Lanes(lane), none, capacity=capacity)
+        make = partial(self._make_buffers, partial(self.session, threads=threads))
+        return Steps(Pool(make), none, capacity=capacity)
 
 
 class _Sessions:

@@ -17,7 +17,7 @@ from engine.runtime.providers import onnxruntime
 _EXCLUSIVE = threading.RLock()
 """While a CUDA graph is captured, no thread of the process may allocate, copy or wait on the device: all take turns."""
 MOST_GRAPHS = 256
-"""CUDA graphs of one lane: each holds memory. What comes after runs without."""
+"""CUDA graphs of one decode at a time: each holds memory. What comes after runs without."""
 ALIGNMENT = 256  # bytes, as cudaMalloc has it: kernels may read several numbers at once
 NO_GRAPH = -1  # ONNX Runtime's gpu_graph_id for a run that is neither captured nor replayed
 
@@ -104,7 +104,7 @@ class GraphIds:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def options(self, captured: int) -> Any:
-        """Returns onnxruntime.RunOptions with a number of its own, if the lane has `captured` few enough graphs."""
+        """Returns onnxruntime.RunOptions with a number of its own; without one where too many graphs are captured."""
         with self._lock:
             self._next += captured < MOST_GRAPHS
             number = self._next if captured < MOST_GRAPHS else NO_GRAPH

@@ -14,7 +14,7 @@ import numpy as np
 from engine.decoding.step_model import StepModel
 from engine.runtime.cuda.buckets import bucket
 from engine.runtime.cuda.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Parcel, joined
-from engine.runtime.lanes import Lanes
+from engine.runtime.pool import Pool
 from engine.runtime.steps import TEMPERATURES, takes_one_temperature, too_few_temperatures
 
 
@@ -34,19 +34,19 @@ class DeviceDecoder:
     def __init__(self, device: Device, units: int, vocabulary_size: int) -> None:
         ids = GraphIds()
         self._device = device
-        self._lanes = Lanes(lambda: _StepLane(device, units, vocabulary_size, ids))
+        self._pool = Pool(lambda: _StepBuffers(device, units, vocabulary_size, ids))
 
     def start(self, features: np.ndarray | DeviceFeatures) -> "DeviceSteps":
         """Begins the decode of a batch: features float32 (images, feature_size), here or on the device."""
         with self._device.exclusive():
-            steps = DeviceSteps(self._device, self._lanes, len(features))
+            steps = DeviceSteps(self._device, self._pool, len(features))
             steps.admit([features])
             return steps
 
     def start_empty(self, capacity: int) -> "DeviceSteps":
         """Begins a decode without images, which are admitted later; capacity: most rows and images at a time."""
         with self._device.exclusive():
-            return DeviceSteps(self._device, self._lanes, 0, capacity)
+            return DeviceSteps(self._device, self._pool, 0, capacity)
 
 
 class DeviceSteps(StepModel):
@@ -54,21 +54,21 @@ class DeviceSteps(StepModel):
 
     images = 0
 
-    def __init__(self, device: Device, lanes: "Lanes[_StepLane]", images: int, capacity: int = 0) -> None:
+    def __init__(self, device: Device, pool: "Pool[_StepBuffers]", images: int, capacity: int = 0) -> None:
         self.images = images
         self._device = device
         self._slot = 0  # that holds the state
         self._held = 0  # rows of it that are in use
-        self._lane = lanes.lend(self)
-        self._lane.reserve(capacity)
+        self._buffers = pool.borrow(self)
+        self._buffers.reserve(capacity)
 
     def admit(self, features: Sequence[np.ndarray | DeviceFeatures]) -> np.ndarray:
         """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
         rows = []
         with self._device.exclusive():
             for part in joined(features):  # what lies on the device stays there: a run for each piece of memory
-                first = -(-self._held // self._lane.aligned) * self._lane.aligned
-                self._lane.admit(part, self._slot, first)
+                first = -(-self._held // self._buffers.aligned) * self._buffers.aligned
+                self._buffers.admit(part, self._slot, first)
                 self._held = first + len(part)
                 rows.append(np.arange(first, self._held))
         return np.concatenate(rows)
@@ -99,13 +99,13 @@ class DeviceSteps(StepModel):
     ) -> tuple[np.ndarray, np.ndarray]:
         rows = len(inputs["token_ids"])
         with self._device.exclusive():
-            run = self._lane.run(Kind(graph, self._slot, bucket(rows), k, len(bias) == 1))
+            run = self._buffers.run(Kind(graph, self._slot, bucket(rows), k, len(bias) == 1))
             for name, array in inputs.items():
                 place = run.inputs.arrays[name]
                 place[: len(array)] = array[: len(place)]  # of equal temperatures one, where the graph takes one
                 place[len(array) :] = array[0]
             run.inputs.send()
-            self._lane.send_bias(run, bias)
+            self._buffers.send_bias(run, bias)
             run.session.run_with_iobinding(run.binding, run.options)
             ids, values = run.outputs.fetch().values()
         self._slot, self._held = 1 - self._slot, rows
@@ -125,7 +125,7 @@ class _Run:
     bias: Any  # on the device: (1 or rows, vocabulary)
 
 
-class _StepLane:
+class _StepBuffers:
     """The device memory of one decode at a time: two slots of state, masks, and a _Run for each kind there was."""
 
     def __init__(self, device: Device, units: int, vocabulary_size: int, ids: GraphIds) -> None:

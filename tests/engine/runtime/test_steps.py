@@ -13,8 +13,8 @@ from engine import Beam, Captioner, EngineError, Greedy, Sample
 from engine.decoding.step_model import StepModel
 from engine.options import Decoding
 from engine.runtime import steps as steps_module
-from engine.runtime.lanes import Lanes
-from engine.runtime.steps import Key, StepLane, Steps
+from engine.runtime.pool import Pool
+from engine.runtime.steps import Key, StepBuffers, Steps
 from tests.bundles import write_bundle_of_one_temperature
 
 WAYS = (Greedy(), Greedy(with_scores=False), Beam(beam_size=3), Sample(seed=1), Sample(seed=1, top_k=5, num_samples=3))
@@ -106,14 +106,14 @@ def test_no_shape_is_bound_twice_in_a_decode(
     tiny_captioner: Captioner, features: np.ndarray, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound: list[tuple[Any, ...]] = []
-    bind = StepLane.bind
+    bind = StepBuffers.bind
 
-    def counted(self: StepLane, key: Key) -> Any:
+    def counted(self: StepBuffers, key: Key) -> Any:
         bound.append((key, tuple(slot.capacity for slot in self.slots)))
         return bind(self, key)
 
-    monkeypatch.setattr(StepLane, "bind", counted)
-    monkeypatch.setattr(tiny_captioner.model.graphs, "_lanes", Lanes(tiny_captioner.model.graphs._lanes._make))
+    monkeypatch.setattr(StepBuffers, "bind", counted)
+    monkeypatch.setattr(tiny_captioner.model.graphs, "_pool", Pool(tiny_captioner.model.graphs._pool._make))
     tiny_captioner.caption_features(features, decoding)
     assert bound
     assert len(bound) == len(set(bound))
@@ -133,9 +133,9 @@ def test_decodes_at_once_share_no_memory_and_there_is_no_more_than_they_need(
 ) -> None:
     graphs = tiny_captioner.model.graphs
 
-    def lent(steps: StepModel) -> StepLane:
+    def lent(steps: StepModel) -> StepBuffers:
         assert isinstance(steps, Steps)
-        return steps._lane
+        return steps._buffers
 
     several = [graphs.start(features[:size]) for size in (1, 2, 3)]
     lanes = {id(lent(steps)) for steps in several}
@@ -151,7 +151,7 @@ def test_the_memory_of_decodes_goes_with_their_captioner(tiny_bundle: Path, feat
     captioner.caption_features(features, Beam(beam_size=3))
     steps = captioner.model.graphs.start(features)
     assert isinstance(steps, Steps)
-    lane = weakref.ref(steps._lane)
+    lane = weakref.ref(steps._buffers)
     del steps
     assert lane() is not None
     del captioner

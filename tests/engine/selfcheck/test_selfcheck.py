@@ -85,7 +85,9 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, str, tuple[A
 
         def spoil(self: Steps, *arguments: Any, verb: str = verb) -> Any:
             call = real[verb].__get__(self)
-            sessions: Any = getattr(self._lane.session, "func", self._lane.session)  # of a running batch: a partial
+            sessions: Any = getattr(
+                self._buffers.session, "func", self._buffers.session
+            )  # of a running batch: a partial
             is_reference = sessions._placement.name == "cpu"
             return call(*arguments) if is_reference else change(call, verb, arguments)
 

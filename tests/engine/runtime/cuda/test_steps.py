@@ -19,7 +19,7 @@ from engine.runtime.cuda import device
 from engine.runtime.cuda.buckets import BUCKETS, bucket
 from engine.runtime.cuda.device import MOST_GRAPHS, Device, GraphIds
 from engine.runtime.cuda.encoder import DeviceEncoder
-from engine.runtime.cuda.steps import DeviceDecoder, _StepLane
+from engine.runtime.cuda.steps import DeviceDecoder, _StepBuffers
 from engine.runtime.graphs import Graphs
 from engine.runtime.providers import CAPTURED
 from tests.bundles import write_bundle_of_one_temperature
@@ -343,7 +343,7 @@ def test_features_that_lie_side_by_side_join_a_decode_in_one_run(machine: Machin
 def test_there_is_room_for_images_that_are_all_admitted_alone(
     machine: Machine, units: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lane = _StepLane(machine.encoder._device, units, 9, GraphIds())
+    lane = _StepBuffers(machine.encoder._device, units, 9, GraphIds())
     monkeypatch.setattr(lane, "_reserve", lambda slot, rows: room.append(rows))
     room: list[int] = []
     for half in (1, 2, 16, 128):
