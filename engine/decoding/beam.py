@@ -40,7 +40,7 @@ class BeamSearch(Search):
     for that. An end counts if it ranks among the first beam_size. An image is settled when beam_size sentences have
     ended, or when no live one can overtake the worst that would be returned; it then leaves.
 
-    An image has one row in its first step and beam_size from then on; a total of -inf marks an empty place.
+    An image has beam_size rows from its first step on: a total of -inf marks a row that is empty.
     """
 
     kind = StepKind("step")
@@ -57,7 +57,6 @@ class BeamSearch(Search):
         self._counts = np.empty(0, np.int64)  # (images,) finished sentences
         self._worst = np.empty(0)  # (images,)
         self._totals = np.empty((0, beam_size))  # (images, beam_size) log-probabilities, best first
-        self._fresh = 0  # images, the last ones, that have only one row yet
         self._live = LiveHypotheses(constraints.max_length, constraints.start_id)
         self._last = np.empty(0, np.int64)  # (rows,) the tokens to feed
         self._parents = np.empty(0, np.int64)  # (rows,) the model's rows to continue
@@ -70,24 +69,22 @@ class BeamSearch(Search):
 
     def add(self, owners: Sequence[Any], state_rows: np.ndarray, draws: Sequence[Draw] = ()) -> None:
         """Adds images: see Search."""
-        images = len(owners)
+        images, rows = len(owners), len(owners) * self._width
         totals = np.full((images, self._width), -np.inf)
-        totals[:, 0] = 0
+        totals[:, 0] = 0  # all rows of an image are the same yet: one of them counts
         self._owners += owners
         self._ended += [_Ended(self._most) for _ in owners]
         self._counts = joined(self._counts, np.zeros(images, np.int64))
         self._worst = joined(self._worst, np.full(images, -np.inf))
         self._totals = joined(self._totals, totals)
-        self._last = joined(self._last, np.full(images, self._constraints.start_id))
-        self._parents = joined(self._parents, state_rows)
-        self._live.add(images)
-        self._fresh += images
+        self._last = joined(self._last, np.full(rows, self._constraints.start_id))
+        self._parents = joined(self._parents, np.repeat(state_rows, self._width))
+        self._live.add(rows)
 
     def remove(self, owners: set[Any]) -> None:
         """Gives up images: see Search."""
         kept = np.array([owner not in owners for owner in self.owners])
-        rows = np.nonzero(kept[self._image_of_row()])[0]
-        self._fresh = int(kept[len(kept) - self._fresh :].sum())
+        rows = np.nonzero(np.repeat(kept, self._width))[0]
         self._last, self._parents, self._totals = self._last[rows], self._parents[rows], self._totals[kept]
         self._live.take(rows)
         self._keep(kept)
@@ -106,14 +103,10 @@ class BeamSearch(Search):
         """Takes the step's results: see Search."""
         assert self._allowed is not None, "next_step comes first"
         log_probs, images, k = self._allowed.mask_banned(ids, values), len(self.owners), ids.shape[1]
-        places = self._rows_of_places() if self._fresh else None  # (images * width,)
-        found = log_probs if places is None else log_probs[places]
-        sums = (self._totals.reshape(-1, 1) + found).reshape(images, -1)  # (images, width * k)
+        sums = (self._totals.reshape(-1, 1) + log_probs).reshape(images, -1)  # (images, width * k)
         best = (-sums).argsort(axis=1, kind="stable")[:, : 2 * self._width]
         best += np.arange(0, sums.size, sums.shape[1])[:, None]
-        totals = sums.ravel()[best]
-        at = best if places is None else places[best // k] * k + best % k  # where in ids and log_probs
-        words = Ranked(at // k, ids.ravel()[at], log_probs.ravel()[at], totals)
+        words = Ranked(best // k, ids.ravel()[best], log_probs.ravel()[best], sums.ravel()[best])
         is_end = words.ids == self._constraints.end_id
         going = words.first(self._width)
         if np.count_nonzero(is_end):
@@ -126,24 +119,20 @@ class BeamSearch(Search):
             self._keep(~done)
         rows = going.rows.ravel()
         self._live.take(rows)
-        self._last, self._totals, self._parents, self._fresh = going.ids.ravel(), going.totals, rows + first_row, 0
+        self._last, self._totals, self._parents = going.ids.ravel(), going.totals, rows + first_row
         self._live.append(self._last, going.log_probs.ravel())
         return leaving
 
     def owners_of_rows(self, rows: np.ndarray) -> list[Any]:
         """Returns the images of rows: see Search."""
-        return [self.owners[image] for image in sorted(set(self._image_of_row()[rows].tolist()))]
+        return [self.owners[i] for i in np.nonzero(rows.reshape(-1, self._width).any(axis=1))[0]]
 
     def stable_tokens(self, owners: Collection[Any]) -> Iterator[tuple[Any, list[int]]]:
         """Yields the tokens that can no longer change: see Search."""
-        rows: list[list[int]] = [[] for _ in self.owners]
-        live = np.nonzero(self._row_totals() > -np.inf)[0]
-        for row, image in zip(live.tolist(), self._image_of_row()[live].tolist(), strict=True):
-            rows[image].append(row)
         for image, owner in enumerate(self.owners):
             if owner in owners:
                 ended = [one.tokens for one in ranked(self._ended[image].sentences, 1)]
-                yield owner, common_prefix([*map(self._live.tokens_of, rows[image]), *ended])
+                yield owner, common_prefix([*(self._live.tokens_of(row) for row, _ in self._live_rows(image)), *ended])
 
     def _settle(self, going: "Ranked") -> np.ndarray:
         """Returns which images are done, bool (images,), and adds the live sentences that then stand."""
@@ -176,33 +165,21 @@ class BeamSearch(Search):
 
     def _keep_live(self, image: int) -> None:
         """Adds the sentences of an image as they stood before this step to what has ended."""
-        rows = np.nonzero(self._image_of_row() == image)[0]
-        for row, total in zip(rows.tolist(), self._row_totals()[rows].tolist(), strict=True):
-            if total > -np.inf:
-                tokens, log_probs = self._live.tokens_and_log_probs(row)
-                score = total / self._divisors[len(tokens)]
-                self._ended[image].add(TokenHypothesis(tokens, log_probs, score, False))
+        for row, total in self._live_rows(image):
+            tokens, log_probs = self._live.tokens_and_log_probs(row)
+            score = total / self._divisors[len(tokens)]
+            self._ended[image].add(TokenHypothesis(tokens, log_probs, score, False))
+
+    def _live_rows(self, image: int) -> list[tuple[int, float]]:
+        """Returns the rows of an image that hold a hypothesis, each with its log-probability."""
+        first = image * self._width
+        return [(first + i, total) for i, total in enumerate(self._totals[image].tolist()) if total > -np.inf]
 
     def _keep(self, kept: np.ndarray) -> None:
         """Goes on with some images, bool (images,)."""
         stay = np.nonzero(kept)[0].tolist()
         self._owners, self._ended = [self.owners[i] for i in stay], [self._ended[i] for i in stay]
         self._counts, self._worst = self._counts[kept], self._worst[kept]
-
-    def _image_of_row(self) -> np.ndarray:
-        """Returns which image each row is of, int64 (rows,)."""
-        old = len(self.owners) - self._fresh
-        return np.repeat(np.arange(len(self.owners)), [self._width] * old + [1] * self._fresh)
-
-    def _rows_of_places(self) -> np.ndarray:
-        """Returns the row that each place continues, int64 (images * width,); empty ones of a first step need none."""
-        old = (len(self.owners) - self._fresh) * self._width
-        return np.concatenate((np.arange(old), np.repeat(np.arange(old, old + self._fresh), self._width)))
-
-    def _row_totals(self) -> np.ndarray:
-        """Returns the log-probability of each row's sentence, float64 (rows,)."""
-        old = len(self.owners) - self._fresh
-        return np.concatenate((self._totals[:old].ravel(), self._totals[old:, 0]))
 
 
 @dataclass(frozen=True, slots=True)
