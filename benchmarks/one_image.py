@@ -27,7 +27,7 @@ DECODINGS: dict[str, Decoding] = {"greedy": Greedy(), "beam 3": Beam(beam_size=3
 def encode_times(precision: str, rounds: int) -> dict[str, float]:
     """Returns the milliseconds of reading, of a plain session.run, and of Captioner.encode, for one photograph."""
     captioner, files = Captioner(provider="cpu", precision=precision), photographs(PHOTOGRAPHS)
-    image, read = captioner.bundle.manifest.image, captioner._pipeline._read
+    image, read = captioner.bundle.manifest.image, captioner.model.pipeline.read
     pixels = np.empty((1, image.height, image.width, 3), np.uint8)
     times: dict[str, list[float]] = {"reading": [], "plain session.run": [], "Captioner.encode": []}
     for round_number in range(rounds + 1):

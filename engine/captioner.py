@@ -1,33 +1,26 @@
-"""The Captioner: images in, captions out. Owns batching and errors; the search and the runtime do the work."""
+"""The Captioner: images in, captions out. Owns the checks of what callers pass; the model does the work."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 from PIL import Image
 
-from engine.autotune.select import Choice, Request, open_first, select
+from engine.autotune.select import Request
 from engine.bundle.bundle import Bundle
-from engine.decoding.constraints import Rules
-from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
+from engine.decoding.decode import sentence_log_probs
 from engine.errors import ImageError, OptionsError
-from engine.fork_guard import Process
+from engine.fork_guard import ForkGuard
 from engine.images.formats import FORMATS, check_formats
-from engine.images.load import MAX_PIXELS, ImageInput, load_pixels
-from engine.images.pipeline import Pipeline
+from engine.images.load import MAX_PIXELS, ImageInput
+from engine.model import Model
 from engine.options import Beam, Decoding, Greedy, Sample
 from engine.result import Caption
-from engine.runtime.device import DeviceFeatures
-from engine.runtime.graphs import Graphs
+from engine.runtime.cuda.device import DeviceFeatures
 from engine.runtime.options import RuntimeOptions
-from engine.runtime.placement import Placement
-from engine.selfcheck.verify import require_shown
 from engine.validation import is_int, require
-
-MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
 
 
 class Captioner:
@@ -57,23 +50,16 @@ class Captioner:
         for name, value in (("batch_size", batch_size), ("max_pixels", max_pixels)):
             require(is_int(value, 1), "Captioner", name, value, "a whole number from 1")
         self.formats = check_formats(formats)
+        self.max_pixels = max_pixels
+        self.batch_size = batch_size
         self.bundle = Bundle.load(bundle)
         request = Request(
             provider=provider, precision=precision, batch_size=batch_size, runtime=runtime or RuntimeOptions()
         )
-        self.batch_size = batch_size
-        words, defaults = self.bundle.vocabulary, self.bundle.manifest.defaults
-        self._rules = lru_cache(maxsize=256)(partial(Rules.of, vocabulary=words, defaults=defaults))
-        self._process = Process("Captioner")
-        self.choice, self._graphs = open_first(select(self.bundle, request), self._open)
+        self._fork_guard = ForkGuard("Captioner")
+        self.model = Model.open(self.bundle, request, max_pixels=max_pixels, formats=self.formats)
+        self.choice = self.model.choice
         self.provider, self.precision = self.choice.provider, self.choice.precision
-        self.max_pixels = max_pixels
-        spec = self.bundle.manifest.image
-        quick = self.precision != "fp32"  # which is exact, to the pixel
-        reading = {"height": spec.height, "width": spec.width, "resample": spec.resample}
-        read = partial(_read, {**reading, "max_pixels": max_pixels, "formats": self.formats, "quick": quick})
-        shape = (spec.height, spec.width, 3)
-        self._pipeline = Pipeline(read, self._graphs.encoder, shape=shape, batch_size=batch_size)
 
     def __repr__(self) -> str:
         return f"Captioner({self.bundle.manifest.name!r}, provider={self.provider!r}, precision={self.precision!r})"
@@ -125,19 +111,14 @@ class Captioner:
             raise OptionsError(f"on_error={on_error!r}: on_error must be 'raise' or 'return'")
         _require_batch(images)
         _require_decoding(decoding)
-        self._process.require()
-        return self._captions(images, decoding, on_error == "raise")
-
-    def _captions(self, images: Iterable[ImageInput], decoding: Decoding, fail: bool) -> Iterator[Caption | ImageError]:
-        for encoded in self._pipeline.run(images, fail=fail):
-            captions = iter(self.caption_features(encoded.features, decoding))
-            yield from (fault or next(captions) for fault in encoded.faults)
+        self._fork_guard.check()
+        return self.model.captions(images, decoding, fail=on_error == "raise")
 
     def encode(self, batch: Iterable[ImageInput]) -> np.ndarray:
         """Returns the images' features: float32 (images, feature_size). Raises ImageError."""
         _require_batch(batch)
-        self._process.require()
-        parts = [encoded.features for encoded in self._pipeline.run(batch, fail=True)]
+        self._fork_guard.check()
+        parts = [encoded.features for encoded in self.model.encode_batches(batch, fail=True)]
         return np.concatenate([np.empty((0, self.bundle.manifest.feature_size), np.float32), *parts])
 
     def caption_features(
@@ -147,20 +128,13 @@ class Captioner:
     ) -> list[Caption]:
         """Returns one caption for each row of what `encode` returned. Raises OptionsError."""
         _require_decoding(decoding)
-        self._process.require()
+        self._fork_guard.check()
         size = self.bundle.manifest.feature_size
         if not isinstance(features, DeviceFeatures):
             features = np.asarray(features)
         if features.ndim != 2 or features.shape[1] != size:
             raise OptionsError(f"features have shape {features.shape}; this bundle takes (images, {size})")
-        manifest, vocabulary = self.bundle.manifest, self.bundle.vocabulary
-        images = max(1, min(self.batch_size, MAX_ROWS // rows_per_image(decoding, manifest.defaults)))
-        captions: list[Caption] = []
-        for i in range(0, len(features), images):
-            model, rules = self._graphs.start(features[i : i + images]), self._rules(decoding)
-            captions += decode(model, decoding, rules, vocabulary, manifest.defaults, manifest.confidence)
-            del model  # the next one takes over its memory
-        return captions
+        return self.model.caption_features(features, decoding)
 
     def score(self, batch: Iterable[ImageInput], captions: Sequence[str]) -> np.ndarray:
         """Returns the log-probability of each caption, with its end, under its image: float64 (images,).
@@ -177,7 +151,7 @@ class Captioner:
         sentences = [vocabulary.encode(caption) for caption in captions]
         parts = [
             sentence_log_probs(
-                self._graphs.start(features[i : i + self.batch_size]),
+                self.model.start(features[i : i + self.batch_size]),
                 sentences[i : i + self.batch_size],
                 len(vocabulary),
             )
@@ -194,25 +168,7 @@ class Captioner:
         """
         from engine.warmup import warm_up
 
-        warm_up(self, batch_sizes, decodings)
-
-    def _open(self, choice: Choice) -> Graphs:
-        placement, runtime = Placement.of(choice.provider), choice.runtime
-        if placement.encoder.cache is not None:
-            runtime = runtime.for_batches(self.batch_size)
-        graphs = Graphs.open(self.bundle, placement, choice.precision, runtime)
-        if require_shown(graphs, self.batch_size) and placement.encoder.cache is None:
-            graphs = Graphs.open(self.bundle, placement, choice.precision, runtime)  # without all that checking opened
-        return graphs
-
-
-def _read(options: dict[str, Any], entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
-    """Reads an image into pixels; options as load_pixels has them."""
-    try:
-        load_pixels(image, out=pixels, **options)
-    except ImageError as error:
-        return error.at(entry)
-    return None
+        warm_up(self.model, batch_sizes, decodings)
 
 
 def _require_batch(images: object) -> None:

@@ -43,8 +43,8 @@ def confidence(token_log_probs: Sequence[float], model: Mapping[str, float], *, 
     return (1 + tanh(odds / 2)) / 2  # the same function, and it cannot overflow
 
 
-def confidence_faults(model: Mapping[str, Any]) -> list[str]:
-    """Checks what a manifest holds; no coefficients at all are no fault."""
+def check_confidence(model: Mapping[str, Any]) -> list[str]:
+    """Checks what a manifest holds; no coefficients at all are no problem."""
     if not model:
         return []
     unknown, known = sorted(model.keys() - {*OTHERS, *FEATURES}), ", ".join(FEATURES)

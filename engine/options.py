@@ -63,7 +63,7 @@ class Constraints:
 class Greedy(Constraints):
     """The likeliest word at each step.
 
-    with_scores=False leaves out how likely the words are, and is a little faster: score and log_prob are then NaN,
+    with_scores=False leaves out how likely the words are: score and log_prob are then NaN,
     and token_log_probs is empty.
     """
 

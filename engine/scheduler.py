@@ -13,17 +13,17 @@ import numpy as np
 from engine.captioner import Captioner
 from engine.decoding.decode import rows_per_image
 from engine.errors import ClosedError, OptionsError
-from engine.fork_guard import Process
+from engine.fork_guard import ForkGuard
 from engine.images.load import ImageInput
 from engine.options import Beam, Decoding, Greedy, Sample
 from engine.result import Caption
 from engine.scheduling.counters import SchedulerStats
-from engine.scheduling.decoder import shared
-from engine.scheduling.ending import end_at_exit, end_elsewhere, end_when_dropped
 from engine.scheduling.future import CaptionFuture
-from engine.scheduling.line import Line
 from engine.scheduling.request import Ledger, Request
+from engine.scheduling.running_batch import shared_options
+from engine.scheduling.shutdown import close_at_exit, close_in_threads, close_when_dropped
 from engine.scheduling.stream import CaptionStream, Words
+from engine.scheduling.workers import Workers
 from engine.validation import is_int, is_number, require
 
 
@@ -44,19 +44,20 @@ class Scheduler:
         fits = is_number(max_wait_ms) and max_wait_ms >= 0
         require(fits, "Scheduler", "max_wait_ms", max_wait_ms, "a number from 0")
         self._max_rows, self._max_queue, self._max_wait = max_rows, max_queue, max_wait_ms / 1000
-        self._process = Process("Scheduler")
+        self._fork_guard = ForkGuard("Scheduler")
         self._ledger = Ledger()
         self._swapping = threading.RLock()
-        self._line = self._open(captioner)  # takes new requests
-        self._lines = weakref.WeakSet([self._line])  # and those that are running out, which their threads keep
-        self._threads = self._line.threads
+        self._captioner = captioner
+        self._workers = self._open(captioner)  # take new requests
+        self._all_workers = weakref.WeakSet([self._workers])  # also of models swapped out, which their threads keep
+        self._threads = self._workers.threads
         self._closed = False
-        end_when_dropped(self, self._lines, self._process)
+        close_when_dropped(self, self._all_workers, self._fork_guard)
 
     @property
     def captioner(self) -> Captioner:
         """The captioner that new requests go to."""
-        return self._line.captioner
+        return self._captioner
 
     def submit(
         self,
@@ -102,7 +103,7 @@ class Scheduler:
     def stats(self) -> SchedulerStats:
         """Returns what happened since the start."""
         with self._ledger.lock:
-            queued, rows = zip(*(line.load() for line in self._lines), strict=True)
+            queued, rows = zip(*(workers.usage() for workers in self._all_workers), strict=True)
             return self._ledger.stats(queue_depth=sum(queued), rows_in_use=sum(rows), max_rows=self._max_rows)
 
     def swap(self, bundle: str | Path | Captioner | None) -> None:
@@ -111,10 +112,10 @@ class Scheduler:
         What was accepted before is finished with the bundle that it came for; of two swaps at once the second begins
         when the first is done. Raises as Captioner does, and ClosedError.
         """
-        self._process.require()
+        self._fork_guard.check()
         self._ledger.require_outside("swap")
         with self._swapping:
-            old, captioner = self._line.captioner, bundle
+            old, captioner = self._captioner, bundle
             if not isinstance(captioner, Captioner):
                 captioner = Captioner(
                     captioner,
@@ -126,17 +127,17 @@ class Scheduler:
                     runtime=old.choice.runtime,
                 )
             captioner.warmup()
-            line = self._open(captioner)
+            workers = self._open(captioner)
             with self._ledger.lock:
-                unneeded = line if self._closed else self._line
+                unneeded = workers if self._closed else self._workers
                 if not self._closed:
-                    self._line = line
-                    self._lines.add(line)
+                    self._captioner, self._workers = captioner, workers
+                    self._all_workers.add(workers)
                     # a thread outlives what it keeps: it is waited for by itself
-                    self._threads = [thread for thread in self._threads if thread.is_alive()] + line.threads
-            unneeded.end()
-            if unneeded is line:
-                for thread in line.threads:
+                    self._threads = [thread for thread in self._threads if thread.is_alive()] + workers.threads
+            unneeded.close()
+            if unneeded is workers:
+                for thread in workers.threads:
                     thread.join()
                 raise ClosedError("the scheduler is closed: it has nothing to swap")
 
@@ -150,16 +151,16 @@ class Scheduler:
         """
         fits = timeout is None or (is_number(timeout) and timeout >= 0)
         require(fits, "Scheduler.close", "timeout", timeout, "a number of seconds from 0, or None")
-        if not self._process.here:
+        if not self._fork_guard.in_owner:
             return
         until = None if timeout is None else time.monotonic() + timeout
         with self._ledger.lock:
-            self._closed, lines, threads = True, list(self._lines), self._threads
+            self._closed, every, threads = True, list(self._all_workers), self._threads
         if self._ledger.interrupted:
-            end_elsewhere(lines, cancel=cancel)
+            close_in_threads(every, cancel=cancel)
             return
-        for line in lines:
-            line.end(cancel=cancel)
+        for workers in every:
+            workers.close(cancel=cancel)
         if threading.current_thread() not in threads:
             for thread in threads:
                 thread.join(None if until is None else min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX))
@@ -186,26 +187,27 @@ class Scheduler:
     ) -> CaptionFuture:
         if not isinstance(decoding, Greedy | Beam | Sample):
             raise OptionsError(f"decoding={decoding!r}: decoding must be a Greedy(), Beam() or Sample()")
-        self._process.require()
+        self._fork_guard.check()
         self._ledger.require_outside("submit")
         fits = timeout is None or (is_number(timeout) and timeout >= 0)
         require(fits, "Scheduler.submit", "timeout", timeout, "a number of seconds from 0, or None")
         while True:
-            line = self._line
-            request = self._request(line, image, decoding, timeout, words)
+            workers = self._workers
+            request = self._request(workers, image, decoding, timeout, words)
             try:
-                line.put(request)
+                workers.submit(request)
             except ClosedError:
-                if line is self._line:
+                if workers is self._workers:
                     raise
                 continue  # it was swapped in between
             return request.future
 
     def _request(
-        self, line: Line, image: ImageInput, decoding: Decoding, timeout: float | None, words: Words | None
+        self, workers: Workers, image: ImageInput, decoding: Decoding, timeout: float | None, words: Words | None
     ) -> Request:
-        line.check(shared(decoding))
-        rows = rows_per_image(decoding, line.captioner.bundle.manifest.defaults)
+        model = workers.model
+        model.constraints(shared_options(decoding))
+        rows = rows_per_image(decoding, model.bundle.manifest.defaults)
         if rows > self._max_rows:
             told = f"{_widest(decoding, rows)} takes {rows:,} rows, and there are {self._max_rows:,} (max_rows)"
             raise OptionsError(f"{told}: ask for fewer")
@@ -222,19 +224,19 @@ class Scheduler:
                 return False
             withdrawn = ledger.withdraw(request)
             if withdrawn:
-                line.forget(request)
+                workers.release(request)
             return withdrawn
 
         deadline = inf if timeout is None else time.monotonic() + timeout
-        future = CaptionFuture(withdraw, line.captioner.bundle.manifest.name)
+        future = CaptionFuture(withdraw, model.bundle.manifest.name)
         request = Request(image, decoding, rows, future, words, deadline)
         return request
 
-    def _open(self, captioner: Captioner) -> Line:
+    def _open(self, captioner: Captioner) -> Workers:
         sizes = {"max_rows": self._max_rows, "max_queue": self._max_queue}
-        line = Line(captioner, self._ledger, max_wait=self._max_wait, **sizes)
-        end_at_exit(line, self._process)
-        return line
+        workers = Workers(captioner.model, self._ledger, max_wait=self._max_wait, **sizes)
+        close_at_exit(workers, self._fork_guard)
+        return workers
 
 
 def _widest(decoding: Decoding, rows: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, confidence_faults, default_faults, sha256
+from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, check_confidence, check_defaults, sha256
 from engine.bundle.manifest import Defaults, Manifest, Variant
 from export import record
 from export.calibration import Calibration
@@ -102,14 +102,14 @@ def amend(
 def changed(defaults: Defaults, asked: Mapping[str, Any]) -> Defaults:
     """Replaces the defaults that are asked for. Raises ExportError for those that no search could use."""
     defaults = replace(defaults, **asked)
-    if faults := default_faults(defaults):
+    if faults := check_defaults(defaults):
         raise ExportError("; ".join(faults))
     return defaults
 
 
 def calibrated(coefficients: Mapping[str, Any]) -> dict[str, float]:
     """Returns the coefficients of engine.confidence. Raises ExportError for those that it could not use."""
-    if faults := confidence_faults(coefficients):
+    if faults := check_confidence(coefficients):
         raise ExportError("; ".join(faults))
     return {name: float(value) for name, value in coefficients.items()}
 

@@ -56,6 +56,14 @@ def imported_modules(file: Path) -> Iterator[str]:
             yield node.module
 
 
+def imported_names(file: Path) -> Iterator[str]:
+    """Yields every module that a file imports, and whatever it imports from one, by its dotted name."""
+    yield from imported_modules(file)
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
 def given_names(file: Path) -> Iterator[str]:
     """Yields the names that a module gives outside of all blocks, each as often as it does."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
@@ -82,6 +90,16 @@ def test_a_package_imports_only_what_it_may(package: str) -> None:
     assert not faults
 
 
+def test_no_modules_of_the_engine_import_each_other_in_a_circle() -> None:
+    files = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in sources("engine")}
+    # imports inside functions count too; "from engine.images import jpeg" names a module behind a package
+    imports: dict[str, set[str]] = {name: files.keys() & set(imported_names(file)) for name, file in files.items()}
+    while settled := [name for name, needed in imports.items() if not needed & imports.keys()]:
+        for name in settled:
+            del imports[name]
+    assert not imports
+
+
 @pytest.mark.parametrize("package", ["serving", "examples"])
 def test_services_use_the_engines_public_names_only(package: str) -> None:
     inside = {name for file in sources(package) for name in imported_modules(file) if name.startswith("engine.")}
@@ -99,7 +117,7 @@ LATER = {
     "cykooz_resizer",
     "email",
     "engine.cli",
-    "engine.runtime.device_steps",
+    "engine.runtime.cuda.steps",
     "engine.scheduler",
     "engine.autotune.measure",
     "engine.warmup",

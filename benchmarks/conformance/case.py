@@ -27,7 +27,7 @@ class Case:
         self.captioner = captioner
         self.plain = PlainSession(captioner.bundle)
         self.files = photographs(IMAGES)
-        precision = arithmetic_of(captioner._graphs)
+        precision = arithmetic_of(captioner.model.graphs)
         self.exact = precision == "fp32"
         self.features_within = FEATURES.get(precision, INTEGERS)
         self.nats_within = NATS.get(precision, INTEGERS)
@@ -37,7 +37,7 @@ class Case:
         """Features float32 (images, feature_size) by plain session.run, of the pixels that the engine reads."""
         pixels = [np.empty(self._shape, np.uint8) for _ in self.files]
         for entry, (file, out) in enumerate(zip(self.files, pixels, strict=True)):
-            assert self.captioner._pipeline._read(entry, file, out) is None
+            assert self.captioner.model.pipeline.read(entry, file, out) is None
         return self.plain.encode(np.stack(pixels))
 
     @property

@@ -27,7 +27,7 @@ from benchmarks.gpu.timing import WORKLOADS, check_and_time, matrix_rate
 from benchmarks.photographs import photographs
 from engine.bundle.bundle import Bundle
 from engine.images.load import load_pixels
-from engine.runtime.nvidia import driver_version, gpu_name, load_tensorrt
+from engine.runtime.cuda.nvidia import driver_version, gpu_name, load_tensorrt
 
 BATCHES = (1, 8, 32, 128, 256)
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-nv-tensorrt-rtx-cu13", "torch", "numpy")

@@ -11,12 +11,12 @@ import numpy as np
 
 from engine import Captioner, RuntimeOptions
 from engine.bundle.bundle import Bundle
-from engine.decoding.constraints import Rules
+from engine.decoding.constraints import TokenConstraints
 from engine.decoding.decode import decode
 from engine.decoding.step_model import StepModel
 from engine.options import Decoding
 from engine.result import Caption
-from engine.runtime.buckets import bucket
+from engine.runtime.cuda.buckets import bucket
 
 
 class Competitor(Protocol):
@@ -37,7 +37,7 @@ class Engine:
 
     def encode(self, pixels: np.ndarray) -> Any:
         """See Competitor."""
-        return self.captioner._graphs.encoder.encode(pixels)
+        return self.captioner.model.encoder.encode(pixels)
 
     def caption(self, pixels: np.ndarray, decoding: Decoding) -> Sequence[Caption]:
         """See Competitor."""
@@ -106,7 +106,7 @@ class Torch:
         """See Competitor."""
         steps = TorchSteps(self, self.features(pixels))
         vocabulary, defaults = self.bundle.vocabulary, self.bundle.manifest.defaults
-        return decode(steps, decoding, Rules.of(decoding, vocabulary, defaults), vocabulary, defaults)
+        return decode(steps, decoding, TokenConstraints.of(decoding, vocabulary, defaults), vocabulary, defaults)
 
 
 @dataclass(slots=True)

@@ -101,7 +101,7 @@ class Engine:
     def stepper(self, features: np.ndarray) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         """See Competitor."""
         # No public method does a single step; and so that what is timed is what users run, this is no copy of it.
-        steps, rows = self.captioner._graphs.start(features), np.arange(len(features))
+        steps, rows = self.captioner.model.start(features), np.arange(len(features))
         given = np.full(len(features), self.start_id)
 
         def step() -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """What `tune` found on this machine, kept in the user's cache: read, written, forgotten. Measures and chooses nothing.
 
-Each file answers for one bundle with one set of versions on one set of hardware, which its name and its text both say:
+Each file holds for one bundle with one set of versions on one set of hardware, which its name and its text both say:
 where any of them has changed, the file is not found, and two environments of one user do not disturb each other.
 """
 
@@ -39,7 +39,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Measurements:
     """What was measured, when (ISO 8601): only ways of running that were shown to compute what they ought to.
 
     tried: the providers that were to be measured, also where they could not.
@@ -50,7 +50,7 @@ class Answer:
     tried: tuple[str, ...] = ()
 
 
-def load(bundle: Bundle) -> Answer | None:
+def load(bundle: Bundle) -> Measurements | None:
     """Returns what was measured for the bundle with these versions on this machine; None if nothing was.
 
     A file that cannot be understood is a RuntimeWarning, and as if it were not there.
@@ -68,18 +68,18 @@ def load(bundle: Bundle) -> Answer | None:
         timings = tuple(Timing(**timing) for timing in data["timings"])
         if not isinstance(data["date"], str) or not timings:
             raise ValueError("it holds no date or no timing")
-        return Answer(data["date"], timings, tuple(map(str, data["tried"])))
+        return Measurements(data["date"], timings, tuple(map(str, data["tried"])))
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         sentence = f"{path} is ignored, it cannot be understood ({error!r}); `python -m engine tune` writes it again"
         warnings.warn(sentence, RuntimeWarning, stacklevel=2)
         return None
 
 
-def save(bundle: Bundle, answer: Answer) -> Path:
+def save(bundle: Bundle, measurements: Measurements) -> Path:
     """Writes the file whole or not at all and returns its path. Raises EngineError where no file can be written."""
     here = fingerprint(bundle)
     path = _path(bundle, here)
-    data = {**asdict(answer), "fingerprint": here}
+    data = {**asdict(measurements), "fingerprint": here}
     if path is None or not store(path, json.dumps(data, indent=1).encode()):
         where = "this user has no folder for caches" if path is None else f"{path} cannot be written"
         raise EngineError(f"what was measured cannot be kept: {where}; let {VARIABLE} name a folder that can be")

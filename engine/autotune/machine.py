@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 
 from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
-from engine.runtime.nvidia import driver_version, gpu_name
+from engine.runtime.cuda.nvidia import driver_version, gpu_name
 from engine.runtime.options import cores
 from engine.runtime.providers import PROVIDERS, Provider, built_in_providers, onnxruntime, plug_in_version
 
@@ -101,7 +101,7 @@ def runtime_facts(used: Iterable[Provider], device_id: int) -> dict[str, Any]:
     listed, nvidia = list(used), {}
     if any(provider.name in NVIDIA_PROVIDERS for provider in listed):
         nvidia = {"gpu": gpu_name(device_id), "cuda": driver_version(), "libraries": _nvidia_libraries()}
-    code = b"".join(path.read_bytes() for path in sorted((Path(__file__).parents[1] / "runtime").glob("*.py")))
+    code = b"".join(path.read_bytes() for path in sorted((Path(__file__).parents[1] / "runtime").rglob("*.py")))
     return {
         "code": hashlib.sha256(code).hexdigest()[:16],
         "onnxruntime": onnxruntime().__version__,

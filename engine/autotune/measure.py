@@ -50,7 +50,7 @@ class Entry:
     """A way with what was measured of it: seconds an image, for (images at once, index of the decoding)."""
 
     way: Way
-    fault: str = ""  # why nothing was measured
+    error: str = ""  # why nothing was measured
     refused: str = ""  # why "auto" does not take it, however fast
     samples: dict[tuple[int, int], list[float]] = field(default_factory=dict)
 
@@ -78,7 +78,7 @@ class Tuning:
     @property
     def measured(self) -> list[Entry]:
         """The entries with figures."""
-        return [entry for entry in self.entries if not entry.fault]
+        return [entry for entry in self.entries if not entry.error]
 
     def best(self, images: int) -> Entry:
         """Returns the fastest that "auto" may take."""
@@ -121,14 +121,14 @@ def tune(bundle: Bundle, candidates: Sequence[Way], budget: Budget) -> Tuning:
     A first round starts each and times it once; those that came close to the best then run in turns until the rounds or
     the seconds are over. One that does not start is no error: its entry says why. Raises what the first way raises.
     """
-    race = _Race(bundle, candidates[0], budget)
+    measuring = _Measuring(bundle, candidates[0], budget)
     for way in candidates[1:]:
-        race.enter(way)
-    race.repeat()
-    return Tuning(entries=tuple(race.entries), images=race.images, seconds=race.spent())
+        measuring.enter(way)
+    measuring.repeat()
+    return Tuning(entries=tuple(measuring.entries), images=measuring.images, seconds=measuring.spent())
 
 
-class _Race:
+class _Measuring:
     """The ways that still run, with their captioners; the first never leaves."""
 
     def __init__(self, bundle: Bundle, first: Way, budget: Budget) -> None:
@@ -153,17 +153,17 @@ class _Race:
         entry, began = Entry(way), self.spent()
         self.entries.append(entry)
         if began + self._longest > FIRST_ROUND * self._budget.seconds:
-            entry.fault = NO_TIME
+            entry.error = NO_TIME
             return
         try:
             captioner = self._budget.start(way)
             entry.refused = refused(self._bundle.manifest, way.precision, has_vnni(), measured=True)
             ready = way.provider == "cpu" or self._measure(Entry(way), captioner)  # others prepare for each size
             if not (ready and self._measure(entry, captioner)):
-                entry.fault = "it is too slow to be measured in time"
+                entry.error = "it is too slow to be measured in time"
         except Exception as error:  # whatever a provider raises, the other ways are measured
-            entry.fault = " ".join(str(error).split()) or type(error).__name__
-        if not entry.fault:
+            entry.error = " ".join(str(error).split()) or type(error).__name__
+        if not entry.error:
             self._running.append((entry, captioner))
             self._running[1:] = [pair for pair in self._running[1:] if self._is_close(pair[0])]
         self._longest = max(self._longest, self.spent() - began)

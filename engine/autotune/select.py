@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from engine.autotune.cache_file import Answer, load
+from engine.autotune.cache_file import Measurements, load
 from engine.autotune.machine import has_vnni
 from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Manifest
@@ -29,7 +29,7 @@ class Machine:
     """What is known of the machine: providers of the default order that are here; what was measured; has_vnni()."""
 
     available: tuple[str, ...]
-    answer: Answer | None = None
+    measurements: Measurements | None = None
     vnni: bool | None = None
 
     @classmethod
@@ -99,14 +99,14 @@ def open_first(choices: Sequence[Choice], start: Callable[[Choice], Opened]) -> 
             if choice is choices[-1]:
                 raise
             following = f"{choices[i + 1].provider} in {choices[i + 1].precision}"
-            warnings.warn(f"{error}; going on to {following}", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"{error}; going on to {following}", RuntimeWarning, stacklevel=4)
     raise ProviderError("no provider runs here: ONNX Runtime offers not even its own cpu")
 
 
 def refused(manifest: Manifest, precision: str, vnni: bool | None, *, measured: bool = False) -> str:
     """Returns why "auto" may not take a precision; nothing if it may.
 
-    measured: it was compared with fp32 on this machine, which answers for an unknown processor but not for one that
+    measured: it was compared with fp32 on this machine, which is enough for an unknown processor but not for one that
     is known to compute it wrongly.
     """
     if precision == "fp32":
@@ -126,11 +126,13 @@ def refused(manifest: Manifest, precision: str, vnni: bool | None, *, measured: 
 
 def _tuned(manifest: Manifest, request: Request, machine: Machine) -> list[Choice]:
     """Returns each provider's fastest measured way that suits the request, fastest first."""
-    if machine.answer is None:
+    if machine.measurements is None:
         return []
     many = request.batch_size >= THROUGHPUT_FROM
     fastest: dict[str, Choice] = {}
-    for timing in sorted(machine.answer.timings, key=lambda timing: timing.throughput if many else timing.latency):
+    for timing in sorted(
+        machine.measurements.timings, key=lambda timing: timing.throughput if many else timing.latency
+    ):
         asked = timing.precision == request.precision
         if request.provider not in ("auto", timing.provider) or timing.provider in fastest:
             continue
@@ -138,16 +140,16 @@ def _tuned(manifest: Manifest, request: Request, machine: Machine) -> list[Choic
             request.precision == "auto" and not refused(manifest, timing.precision, machine.vnni, measured=True)
         ):
             runtime = request.runtime if request.runtime.threads else replace(request.runtime, threads=timing.threads)
-            why = f"tuned on {machine.answer.date} for {'many images at once' if many else 'one image'}"
+            why = f"tuned on {machine.measurements.date} for {'many images at once' if many else 'one image'}"
             fastest[timing.provider] = Choice(timing.provider, timing.precision, runtime, why)
     return list(fastest.values())
 
 
 def _untried(machine: Machine, tuned: Sequence[Choice], default: Sequence[Choice]) -> list[Choice]:
     """Returns the default choices that stay before the tuned ones: providers that come first and nobody tried."""
-    if machine.answer is None or not tuned:
+    if machine.measurements is None or not tuned:
         return []
-    tried = {*machine.answer.tried, *(timing.provider for timing in machine.answer.timings)}
+    tried = {*machine.measurements.tried, *(timing.provider for timing in machine.measurements.timings)}
     order = machine.available
     before = order[: order.index(tuned[0].provider)] if tuned[0].provider in order else order
     return [choice for choice in default if choice.provider in before and choice.provider not in tried]

@@ -10,17 +10,17 @@ from pathlib import Path
 from engine.bundle.checks import (
     GRAPHS,
     VOCABULARY_FILE,
-    default_faults,
-    file_faults,
-    graph_faults,
+    check_defaults,
+    check_files,
+    check_graphs,
+    check_values,
+    check_vocabulary,
     listed_files,
     sha256,
-    value_faults,
-    vocabulary_faults,
 )
 from engine.bundle.manifest import FORMAT_VERSION, GraphFile, Manifest
 from engine.bundle.vocabulary import Vocabulary
-from engine.confidence import confidence_faults
+from engine.confidence import check_confidence
 from engine.errors import BundleError
 
 __all__ = [
@@ -28,8 +28,8 @@ __all__ = [
     "MANIFEST_FILE",
     "VOCABULARY_FILE",
     "Bundle",
-    "confidence_faults",
-    "default_faults",
+    "check_confidence",
+    "check_defaults",
     "sha256",
     "shipped_bundle",
 ]
@@ -58,22 +58,22 @@ class Bundle:
     def load(cls, path: str | Path | None = None) -> "Bundle":
         """Reads and validates a bundle; None means the one that ships with the engine.
 
-        Raises BundleError, which lists every fault that was found: nothing is left to fail later. A bundle of another
+        Raises BundleError, which lists every problem that was found: nothing is left to fail later. A bundle of another
         format version is not looked into further.
         """
         folder = shipped_bundle() if path is None else Path(path)
         if not (folder / MANIFEST_FILE).is_file():
             what = "holds no manifest.json" if folder.is_dir() else "is not a folder"
             raise BundleError(f"{folder} is no bundle: it {what}; `python -m export.to_onnx` writes bundles")
-        manifest, faults = _read_manifest(folder)
-        faults += graph_faults(manifest) + value_faults(manifest)
+        manifest, problems = _read_manifest(folder)
+        problems += check_graphs(manifest) + check_values(manifest)
         try:
             vocabulary = Vocabulary.load(folder / VOCABULARY_FILE)
         except (OSError, ValueError) as error:
-            raise _bundle_error(folder, [f"vocabulary.json cannot be read ({error})", *faults]) from error
-        faults += vocabulary_faults(vocabulary, manifest)
-        if faults:
-            raise _bundle_error(folder, faults)
+            raise _bundle_error(folder, [f"vocabulary.json cannot be read ({error})", *problems]) from error
+        problems += check_vocabulary(vocabulary, manifest)
+        if problems:
+            raise _bundle_error(folder, problems)
         return cls(folder, manifest, vocabulary)
 
     @property
@@ -93,8 +93,8 @@ class Bundle:
         return found[precision if precision in found else "fp32"]
 
 
-def _bundle_error(folder: Path, faults: list[str]) -> BundleError:
-    return BundleError(f"{folder} is not a valid bundle: " + "; ".join(faults))
+def _bundle_error(folder: Path, problems: list[str]) -> BundleError:
+    return BundleError(f"{folder} is not a valid bundle: " + "; ".join(problems))
 
 
 def _read_manifest(folder: Path) -> tuple[Manifest, list[str]]:
@@ -105,9 +105,9 @@ def _read_manifest(folder: Path) -> tuple[Manifest, list[str]]:
         raise _bundle_error(folder, [f"manifest.json cannot be read ({error})"]) from error
     version = data.get("format_version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION or isinstance(version, bool):
-        fault = f"its format version is {version!r} and this engine reads {FORMAT_VERSION}; export it again"
-        raise _bundle_error(folder, [fault])
-    files = file_faults(folder, listed_files(data))
+        problem = f"its format version is {version!r} and this engine reads {FORMAT_VERSION}; export it again"
+        raise _bundle_error(folder, [problem])
+    files = check_files(folder, listed_files(data))
     try:
         manifest = Manifest.from_dict(data)
     except ValueError as error:

@@ -5,10 +5,9 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from engine.bundle.manifest import Defaults, GraphFile, Manifest, Tensor
+from engine.bundle.manifest import RESAMPLE_FILTERS, Defaults, GraphFile, Manifest, Tensor
 from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary, split
-from engine.confidence import confidence_faults
-from engine.images.load import RESAMPLES
+from engine.confidence import check_confidence
 
 VOCABULARY_FILE = "vocabulary.json"
 
@@ -65,54 +64,59 @@ def _items(value: Any, kind: type[Any]) -> Any:
     return value if isinstance(value, kind) else kind()
 
 
-def file_faults(folder: Path, files: list[tuple[str, str]]) -> list[str]:
+def check_files(folder: Path, files: list[tuple[str, str]]) -> list[str]:
     """Checks that files, of which names and SHA-256 are given, are there and whole."""
-    faults = []
+    problems = []
     for name, expected in files:
         path = folder / name
         if Path(name).name != name or name in ("", ".."):
-            faults.append(f"{name!r} is not a plain file name")
+            problems.append(f"{name!r} is not a plain file name")
             continue
         try:
             if not path.is_file():
-                faults.append(f"{name} is missing")
+                problems.append(f"{name} is missing")
             elif sha256(path) != expected:
-                faults.append(f"{name} is corrupt (its SHA-256 differs from the manifest's)")
+                problems.append(f"{name} is corrupt (its SHA-256 differs from the manifest's)")
         except OSError as error:
-            faults.append(f"{name} cannot be read ({error.strerror})")
+            problems.append(f"{name} cannot be read ({error.strerror})")
     if VOCABULARY_FILE not in dict(files):
-        faults.append(f"the manifest lists no SHA-256 of {VOCABULARY_FILE}")
-    return faults
+        problems.append(f"the manifest lists no SHA-256 of {VOCABULARY_FILE}")
+    return problems
 
 
-def vocabulary_faults(vocabulary: Vocabulary, manifest: Manifest) -> list[str]:
+def check_vocabulary(vocabulary: Vocabulary, manifest: Manifest) -> list[str]:
     """Checks that vocabulary and manifest agree."""
-    faults = []
+    problems = []
     if len(vocabulary) != manifest.vocabulary_size:
-        faults.append(f"{VOCABULARY_FILE} has {len(vocabulary)} words and the manifest {manifest.vocabulary_size}")
+        problems.append(f"{VOCABULARY_FILE} has {len(vocabulary)} words and the manifest {manifest.vocabulary_size}")
     there, stated = vocabulary.ids, manifest.special_ids
-    return faults + [
+    return problems + [
         f"{word} is word {there[word]} of the vocabulary and {stated.get(word)} in the manifest"
         for word in SPECIAL_WORDS
         if there[word] != stated.get(word)
     ]
 
 
-def value_faults(manifest: Manifest) -> list[str]:
+def check_values(manifest: Manifest) -> list[str]:
     """Checks the manifest's values, whose types are right."""
     image = manifest.image
     checks: list[tuple[bool, str, object, str]] = [
         (image.resize == "squash", "image.resize", image.resize, '"squash"'),
-        (image.resample in RESAMPLES, "image.resample", image.resample, f"one of {', '.join(RESAMPLES)}"),
+        (
+            image.resample in RESAMPLE_FILTERS,
+            "image.resample",
+            image.resample,
+            f"one of {', '.join(RESAMPLE_FILTERS)}",
+        ),
         (image.height >= 1, "image.height", image.height, "from 1"),
         (image.width >= 1, "image.width", image.width, "from 1"),
         (all(isfinite(value) for value in image.mean), "image.mean", image.mean, "finite"),
         (all(0 < value < inf for value in image.std), "image.std", image.std, "above 0"),
     ]
-    return [*_misfits(checks), *default_faults(manifest.defaults), *confidence_faults(manifest.confidence)]
+    return [*_misfits(checks), *check_defaults(manifest.defaults), *check_confidence(manifest.confidence)]
 
 
-def default_faults(defaults: Defaults) -> list[str]:
+def check_defaults(defaults: Defaults) -> list[str]:
     """Checks that a search can use these defaults."""
     repeats, endings = defaults.no_repeat_ngram_size, defaults.bad_endings
     checks: list[tuple[bool, str, object, str]] = [
@@ -129,42 +133,42 @@ def _misfits(checks: list[tuple[bool, str, object, str]]) -> list[str]:
     return [f"{name} is {value!r} and must be {what}" for holds, name, value, what in checks if not holds]
 
 
-def graph_faults(manifest: Manifest) -> list[str]:
+def check_graphs(manifest: Manifest) -> list[str]:
     """Checks that fp32 has each graph, no precision one twice, and all the inputs and outputs that the engine binds."""
     held = Counter((graph.precision, graph.graph) for graph in manifest.graphs)
-    faults = [f"the manifest names no {name} graph in fp32" for name in GRAPHS if ("fp32", name) not in held]
-    faults += [
+    problems = [f"the manifest names no {name} graph in fp32" for name in GRAPHS if ("fp32", name) not in held]
+    problems += [
         f"the manifest names twice the {name} graph in {precision}" for (precision, name), n in held.items() if n > 1
     ]
-    faults += [
+    problems += [
         f"variants.{precision} describes a precision that no graph has"
         for precision in sorted(manifest.variants.keys() - {graph.precision for graph in manifest.graphs})
     ]
-    faults += [
+    problems += [
         f"{graph.file} needs {name}, which the manifest does not list"
         for graph in manifest.graphs
         for name in graph.data
         if name not in manifest.data_sha256
     ]
-    return faults + [fault for graph in manifest.graphs for fault in _tensor_faults(graph, manifest)]
+    return problems + [problem for graph in manifest.graphs for problem in _check_tensors(graph, manifest)]
 
 
-def _tensor_faults(graph: GraphFile, manifest: Manifest) -> list[str]:
+def _check_tensors(graph: GraphFile, manifest: Manifest) -> list[str]:
     if graph.graph not in _TENSORS:
         return [f"{graph.file} is a graph of the unknown kind {graph.graph!r}"]
-    faults = []
+    problems = []
     sides = zip(("inputs", "outputs"), (graph.inputs, graph.outputs), _TENSORS[graph.graph], strict=True)
     for side, tensors, expected in sides:
         names = sorted(tensor.name for tensor in tensors)
         if names != sorted(expected):
-            faults.append(f"{graph.file} has the {side} {names} instead of {sorted(expected)}")
+            problems.append(f"{graph.file} has the {side} {names} instead of {sorted(expected)}")
         for tensor in tensors:
             if tensor.name in expected:
-                faults += _tensor_fault(graph.file, tensor, expected[tensor.name], manifest)
-    return faults
+                problems += _check_tensor(graph.file, tensor, expected[tensor.name], manifest)
+    return problems
 
 
-def _tensor_fault(file: str, tensor: Tensor, expected: tuple[str | int, ...], manifest: Manifest) -> list[str]:
+def _check_tensor(file: str, tensor: Tensor, expected: tuple[str | int, ...], manifest: Manifest) -> list[str]:
     sizes: dict[str | int, int] = {
         "feature_size": manifest.feature_size,
         "units": manifest.units,
@@ -176,12 +180,12 @@ def _tensor_fault(file: str, tensor: Tensor, expected: tuple[str | int, ...], ma
     if tensor.dtype != dtype or len(tensor.shape) != len(extents):
         there = f"{tensor.dtype} with {len(tensor.shape)} dimensions"
         return [f"{file}: {tensor.name} is {there} and must be {dtype} with {len(extents)}"]
-    faults = []
+    problems = []
     for found, wanted in zip(tensor.shape, extents, strict=True):
         dynamic = isinstance(found, str) or (found, wanted) == (1, ROWS_OR_ONE)
         if wanted in sizes:
             if found != sizes[wanted]:
-                faults.append(f"{file}: {tensor.name} has the extent {found} where {wanted} is {sizes[wanted]}")
+                problems.append(f"{file}: {tensor.name} has the extent {found} where {wanted} is {sizes[wanted]}")
         elif not dynamic if isinstance(wanted, str) else found != wanted:
-            faults.append(f"{file}: {tensor.name} has the extent {found!r} where it must be {wanted!r}")
-    return faults
+            problems.append(f"{file}: {tensor.name} has the extent {found!r} where it must be {wanted!r}")
+    return problems

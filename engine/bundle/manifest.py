@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 FORMAT_VERSION = 3
+RESAMPLE_FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 Record = TypeVar("Record")
 
 
@@ -14,7 +15,7 @@ class ImageSpec:
     """How an image becomes the encoder's input: resized whole to height x width, then (pixel - mean) / std.
 
     mean and std are per channel, red green blue, in units of uint8 pixels (0 to 255). resize "squash" does not
-    keep the aspect ratio and crops nothing. resample is Pillow's filter.
+    keep the aspect ratio and crops nothing. resample is one of RESAMPLE_FILTERS, as Pillow has them.
     """
 
     height: int
@@ -102,45 +103,45 @@ class Manifest:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Manifest":
         """Reads what `to_dict` wrote. Raises ValueError that lists every missing, unknown or mistyped field."""
-        faults: list[str] = []
-        manifest = _read(cls, {k: v for k, v in data.items() if k != "format_version"}, "manifest", faults)
-        if faults:
-            raise ValueError("; ".join(faults))
+        problems: list[str] = []
+        manifest = _read(cls, {k: v for k, v in data.items() if k != "format_version"}, "manifest", problems)
+        if problems:
+            raise ValueError("; ".join(problems))
         return typing.cast(Manifest, manifest)
 
 
-def _read(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
-    """Converts a JSON value to the annotated type `kind`, adding a sentence to `faults` for each misfit."""
+def _read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """Converts a JSON value to the annotated type `kind`, adding a sentence to `problems` for each misfit."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if is_dataclass(kind):
-        return _read_record(kind, value, where, faults)
+        return _read_record(kind, value, where, problems)
     if origin is tuple and isinstance(value, list | tuple):
         if arguments[-1] is Ellipsis:
-            return tuple(_read(arguments[0], item, f"{where}[{i}]", faults) for i, item in enumerate(value))
+            return tuple(_read(arguments[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value))
         if len(value) == len(arguments):
             pairs = zip(arguments, value, strict=True)
-            return tuple(_read(part, item, f"{where}[{i}]", faults) for i, (part, item) in enumerate(pairs))
+            return tuple(_read(part, item, f"{where}[{i}]", problems) for i, (part, item) in enumerate(pairs))
     elif origin is dict and isinstance(value, dict):
-        return {key: _read(arguments[1], item, f"{where}.{key}", faults) for key, item in value.items()}
+        return {key: _read(arguments[1], item, f"{where}.{key}", problems) for key, item in value.items()}
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     elif kind is Any or (origin is types.UnionType and isinstance(value, arguments)):
         return value
     elif isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    faults.append(f"{where} is {value!r}, which is not {getattr(kind, '__name__', kind)}")
+    problems.append(f"{where} is {value!r}, which is not {getattr(kind, '__name__', kind)}")
     return None
 
 
-def _read_record(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
+def _read_record(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     if not isinstance(value, dict):
-        faults.append(f"{where} is {value!r}, which is not an object")
+        problems.append(f"{where} is {value!r}, which is not an object")
         return None
     types_by_name = typing.get_type_hints(kind)
     known = {f.name for f in fields(kind)}
-    faults += [f"{where}.{name} is unknown" for name in sorted(value.keys() - known)]
+    problems += [f"{where}.{name} is unknown" for name in sorted(value.keys() - known)]
     missing = sorted(known - value.keys())
-    faults += [f"{where}.{name} is missing" for name in missing]
+    problems += [f"{where}.{name} is missing" for name in missing]
     there = sorted(known & value.keys())
-    parts = {name: _read(types_by_name[name], value[name], f"{where}.{name}", faults) for name in there}
+    parts = {name: _read(types_by_name[name], value[name], f"{where}.{name}", problems) for name in there}
     return None if missing else kind(**parts)

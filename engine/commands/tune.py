@@ -1,4 +1,4 @@
-"""`python -m engine tune`: measures, prints a table, keeps the answer that "auto" takes from then on."""
+"""`python -m engine tune`: measures, prints a table, keeps what "auto" takes from then on."""
 
 import argparse
 import datetime
@@ -29,7 +29,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "tune",
         help="measure what is fastest on this machine, for auto to take",
         description="Times each provider in each precision on several numbers of threads, from JPEG bytes to "
-        "sentences, and keeps the answer in the user's cache folder (CAPTIONING_ENGINE_CACHE names another). "
+        "sentences, and keeps the result in the user's cache folder (CAPTIONING_ENGINE_CACHE names another). "
         "Nothing else should run meanwhile.",
         allow_abbrev=False,
     )
@@ -59,11 +59,11 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         Placement.of(name)
     tuning = _tune(bundle, arguments, captioner_factory)
     date = datetime.date.today().isoformat()
-    path, fault = None, None
+    path, failed = None, None
     try:
-        path = cache_file.save(bundle, _answer(bundle, tuning, date))
+        path = cache_file.save(bundle, _to_keep(bundle, tuning, date))
     except EngineError as error:  # what was measured is told all the same
-        fault = error
+        failed = error
     if arguments.json:
         print(json.dumps({"bundle": str(bundle.path), "date": date, **_facts(tuning), "kept": path and str(path)}))
     else:
@@ -74,24 +74,24 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         first = tuning.entries[0].way
         print(f"Milliseconds from JPEG bytes to a sentence, mean of greedy and beam; speed-up over {first}.")
         print(f"Measured in {tuning.seconds:.0f} seconds" + (f" and kept in {path}" if path else ""))
-    if fault is not None:
-        raise fault
+    if failed is not None:
+        raise failed
     return 0
 
 
-def _answer(bundle: Bundle, tuning: Tuning, date: str) -> cache_file.Answer:
+def _to_keep(bundle: Bundle, tuning: Tuning, date: str) -> cache_file.Measurements:
     """Returns what is to be kept: this tuning, and what an earlier one found of ways that this one left alone.
 
-    Raises EngineError where time ran out for a way that "auto" would take untuned: half an answer is worse than none.
+    Raises EngineError where time ran out for a way that "auto" would take untuned: incomplete results mislead it.
     """
-    lacking = [str(entry.way) for entry in tuning.entries if entry.fault == NO_TIME and not entry.way.threads]
+    lacking = [str(entry.way) for entry in tuning.entries if entry.error == NO_TIME and not entry.way.threads]
     if lacking:
         raise EngineError(f"nothing is kept, no time was left for {', '.join(lacking)}: give it more --seconds")
     ways = {entry.way for entry in tuning.entries}
-    earlier = cache_file.load(bundle) or cache_file.Answer(date, ())
+    earlier = cache_file.load(bundle) or cache_file.Measurements(date, ())
     kept = [timing for timing in earlier.timings if Way(timing.provider, timing.precision, timing.threads) not in ways]
     tried = dict.fromkeys((*earlier.tried, *(way.provider for way in ways)))
-    return cache_file.Answer(
+    return cache_file.Measurements(
         date, (*kept, *(entry.timing(tuning.images) for entry in tuning.measured)), tuple(sorted(tried))
     )
 
@@ -124,7 +124,7 @@ def _table(tuning: Tuning) -> list[str]:
             for cell in (f"{entry.mean(images) * 1e3:.1f} ms", f"{first.mean(images) / entry.mean(images):.2f}x")
         )
         rows.append((*_name(entry.way), *cells, _mark(entry, tuning)))
-    rows += [(*_name(entry.way), "", "", "", "", f"left out: {entry.fault}") for entry in tuning.entries if entry.fault]
+    rows += [(*_name(entry.way), "", "", "", "", f"left out: {entry.error}") for entry in tuning.entries if entry.error]
     widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in rows), strict=True)]
     lines = [
         "  ".join([*map(str.ljust, row[:3], widths), *map(str.rjust, row[3:-1], widths[3:]), row[-1]]) for row in rows
@@ -146,8 +146,8 @@ def _mark(entry: Entry, tuning: Tuning) -> str:
 def _facts(tuning: Tuning) -> dict[str, Any]:
     def describe(entry: Entry) -> dict[str, Any]:
         way = {"provider": entry.way.provider, "precision": entry.way.precision, "threads": entry.way.threads}
-        if entry.fault:
-            return {**way, "left_out": entry.fault}
+        if entry.error:
+            return {**way, "left_out": entry.error}
         seconds = {
             f"{type(decoding).__name__.lower()}, {images} at once": entry.seconds(images, i)
             for images in (1, tuning.images)

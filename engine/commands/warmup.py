@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         runtime=RuntimeOptions(engine_cache=arguments.save or None),
         **given(arguments, ("batch_size",)),
     )
-    warmed = warm_up(captioner)
-    saved = None if arguments.save is None else save_engines(captioner)
+    warmed = warm_up(captioner.model)
+    saved = None if arguments.save is None else save_engines(captioner.model)
     if arguments.json:
         facts: dict[str, Any] = {"provider": captioner.provider, "precision": captioner.precision}
         calls = [

@@ -7,15 +7,61 @@ import numpy as np
 
 from engine.bundle.manifest import Defaults
 from engine.bundle.vocabulary import Vocabulary, split
-from engine.decoding.allowed import Allowed
 from engine.errors import OptionsError
 from engine.options import Constraints
 
+CANDIDATE_STRIDE = 4  # a device keeps a graph for each number of candidates: few numbers, few graphs
 JOINT = "and"  # people write no phrase on both its sides; where a vocabulary lacks it, there is no such rule
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class AllowedTokens:
+    """bias, float32 (1 or rows, vocabulary), is 0 for tokens that may follow and -inf for the others.
+
+    banned, int64 (any, rows), are tokens that a row may not take either; None where there are none.
+    """
+
+    bias: np.ndarray
+    banned: np.ndarray | None = None
+
+    def candidates(self, k: int) -> int:
+        """Returns how many of the best tokens under bias hold the k best that may follow.
+
+        As few are banned, to ask for as many more costs next to nothing, and a mask for each row does not.
+        """
+        wanted = k if self.banned is None else -(-(k + len(self.banned)) // CANDIDATE_STRIDE) * CANDIDATE_STRIDE
+        return min(wanted, int(self.bias.shape[1]))
+
+    def mask_banned(self, ids: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
+        """Returns log_probs (rows, candidates) with -inf where a token is banned."""
+        if self.banned is None:
+            return log_probs
+        masked = (ids == self.banned[:, :, None]).any(axis=0)  # (rows, candidates)
+        return np.where(masked, np.float32(-np.inf), log_probs)
+
+    def best(self, ids: np.ndarray, log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns id and log_prob, both (rows,), of the best candidate that is not banned; -inf where there is none.
+
+        Ids and log_probs are (rows, candidates), best first.
+        """
+        if self.banned is None or not np.count_nonzero(ids[:, 0] == self.banned):
+            return ids[:, 0], log_probs[:, 0]
+        masked = self.mask_banned(ids, log_probs)
+        places = np.arange(len(ids)), masked.argmax(axis=1)
+        return ids[places], masked[places]
+
+    def mask(self) -> np.ndarray:
+        """Returns the same as a bias for StepModel: float32 (1 or rows, vocabulary)."""
+        if self.banned is None:
+            return self.bias
+        rows = self.banned.shape[1]
+        mask = np.repeat(self.bias, rows, axis=0) if len(self.bias) == 1 else self.bias.copy()
+        np.put_along_axis(mask, self.banned.T, -np.inf, axis=1)
+        return mask
+
+
+@dataclass(frozen=True, slots=True)
+class TokenConstraints:
     """The constraints of one decode, in token ids.
 
     No sentence ends in one of bad_endings: END may not follow them, and they may not take the last place of max_length.
@@ -47,7 +93,7 @@ class Rules:
         object.__setattr__(self, "_bans", bans)
 
     @classmethod
-    def of(cls, constraints: Constraints, vocabulary: Vocabulary, defaults: Defaults) -> "Rules":
+    def of(cls, constraints: Constraints, vocabulary: Vocabulary, defaults: Defaults) -> "TokenConstraints":
         """Translates options into token ids. Raises OptionsError naming the option that does not fit the model."""
         max_length = constraints.max_length or defaults.max_length
         words = split(constraints.prefix)
@@ -76,7 +122,7 @@ class Rules:
             joint=vocabulary.ids.get(JOINT, -1),
         )
 
-    def allowed(self, written: np.ndarray, positions: np.ndarray | None = None) -> Allowed:
+    def allowed(self, written: np.ndarray, positions: np.ndarray | None = None) -> AllowedTokens:
         """Returns what may follow some rows: written, int64 (rows, longest), ends with the words so far of each.
 
         Before its first word a row holds START; positions, int64 (rows,), says how many words it has, None that all
@@ -85,14 +131,14 @@ class Rules:
         longest = written.shape[1]
         bias = self._bias(positions, longest)
         if not longest or not (len(self._bans) or self.no_repeat_ngram_size):
-            return Allowed(bias)
+            return AllowedTokens(bias)
         banned = self._bans.take(written[:, -1], axis=1)  # (any, rows)
         if self.no_repeat_ngram_size and len(repeats := self._repeats(written)):
             banned = np.concatenate((banned, repeats))
         if self.prefix:  # which stands even where it breaks a rule
             forced = (np.full(len(written), longest) if positions is None else positions) < len(self.prefix)
             banned[:, forced] = self.start_id
-        return Allowed(bias, banned if len(banned) else None)
+        return AllowedTokens(bias, banned if len(banned) else None)
 
     def _bias(self, positions: np.ndarray | None, longest: int) -> np.ndarray:
         """Returns what any row may take at its position, whatever its words: float32 (1 or rows, vocabulary)."""

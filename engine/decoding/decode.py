@@ -1,7 +1,7 @@
 """From options to sentences: chooses the search, and turns the ids it finds into words."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan, nan
+from math import nan
 
 import numpy as np
 
@@ -9,31 +9,37 @@ from engine.bundle.manifest import Defaults
 from engine.bundle.vocabulary import Vocabulary, split
 from engine.confidence import UNCALIBRATED, confidence
 from engine.decoding.beam import BeamSearch
-from engine.decoding.constraints import Rules
-from engine.decoding.greedy_and_sampling import Choose, Drawn, DrawnFromBest, Likeliest, RowSearch, Unscored
-from engine.decoding.hypotheses import Sentence
+from engine.decoding.constraints import TokenConstraints
+from engine.decoding.greedy_and_sampling import (
+    FullSampling,
+    GreedyChoice,
+    RowSearch,
+    TokenChoice,
+    TruncatedSampling,
+)
+from engine.decoding.hypotheses import TokenHypothesis
 from engine.decoding.search import Draw, Search
 from engine.decoding.step_model import StepModel
-from engine.decoding.step_request import no_numbers, no_numbers_error
-from engine.options import Beam, Constraints, Decoding, Sample
+from engine.decoding.step_request import nan_error, nan_rows
+from engine.options import Beam, Constraints, Decoding, Greedy, Sample
 from engine.result import Caption, Hypothesis
 
 
 def decode(
     model: StepModel,
     decoding: Decoding,
-    rules: Rules,
+    constraints: TokenConstraints,
     vocabulary: Vocabulary,
     defaults: Defaults,
     calibration: Mapping[str, float] = UNCALIBRATED,
 ) -> list[Caption]:
     """Returns a caption for each image of the batch that `model` holds.
 
-    rules: those of the options, as `Rules.of` translates them. calibration: the coefficients of `confidence`.
+    constraints: those of the options, by `TokenConstraints.of`. calibration: the coefficients of `confidence`.
     """
-    search = begin(decoding, rules, defaults)
-    found = run(model, search, draws_of([decoding] * model.images))
-    return [caption(sentences, vocabulary, decoding, calibration) for sentences in found]
+    search = make_search(decoding, constraints, defaults)
+    found = run_search(model, search, draws_of([decoding] * model.images))
+    return [make_caption(hypotheses, vocabulary, decoding, calibration) for hypotheses in found]
 
 
 def rows_per_image(decoding: Decoding, defaults: Defaults) -> int:
@@ -47,26 +53,26 @@ def rows_per_image(decoding: Decoding, defaults: Defaults) -> int:
             return 1
 
 
-def begin(decoding: Decoding, rules: Rules, defaults: Defaults) -> Search:
+def make_search(decoding: Decoding, constraints: TokenConstraints, defaults: Defaults) -> Search:
     """Returns the search that the options ask for, without an image yet."""
     penalty, num_rows = defaults.length_penalty, rows_per_image(decoding, defaults)
-    choose: Choose
+    choose: TokenChoice
     match decoding:
         case Beam():
             return BeamSearch(
-                rules,
+                constraints,
                 beam_size=num_rows,
                 num_hypotheses=decoding.num_hypotheses,
                 length_penalty=penalty if decoding.length_penalty is None else decoding.length_penalty,
             )
         case Sample() if decoding.top_k or decoding.top_p < 1:
-            k = min(decoding.top_k or rules.vocabulary_size, rules.vocabulary_size)
-            choose = DrawnFromBest(k, decoding.top_p)
+            k = min(decoding.top_k or constraints.vocabulary_size, constraints.vocabulary_size)
+            choose = TruncatedSampling(k, decoding.top_p)
         case Sample():
-            choose = Drawn()
+            choose = FullSampling()
         case _:
-            choose = Likeliest() if decoding.with_scores else Unscored(rules)
-    return RowSearch(rules, choose, num_rows=num_rows, length_penalty=penalty)
+            choose = GreedyChoice()
+    return RowSearch(constraints, choose, num_rows=num_rows, length_penalty=penalty)
 
 
 def draws_of(decodings: Sequence[Decoding]) -> list[Draw]:
@@ -74,48 +80,50 @@ def draws_of(decodings: Sequence[Decoding]) -> list[Draw]:
     return [Draw(decoding.seed, decoding.temperature) for decoding in decodings if isinstance(decoding, Sample)]
 
 
-def run(model: StepModel, search: Search, draws: Sequence[Draw] = ()) -> list[list[Sentence]]:
-    """Decodes the images that a model holds; returns the sentences of each. Raises EngineError for NaN."""
-    found: dict[int, list[Sentence]] = {}
-    search.join(range(model.images), np.arange(model.images), draws)
+def run_search(model: StepModel, search: Search, draws: Sequence[Draw] = ()) -> list[list[TokenHypothesis]]:
+    """Decodes the images that a model holds; returns the hypotheses of each. Raises EngineError for NaN."""
+    found: dict[int, list[TokenHypothesis]] = {}
+    search.add(range(model.images), np.arange(model.images), draws)
     while len(found) < model.images:
-        ids, values = search.ask().put(model)
-        if no_numbers(values) is not None:
-            raise no_numbers_error()
-        found.update(search.tell(ids, values, 0))
+        request = search.next_step()
+        ids, log_probs = request.run(model)
+        if nan_rows(log_probs) is not None:
+            raise nan_error()
+        found.update(search.advance(ids, log_probs))
     return [found[image] for image in range(model.images)]
 
 
-def caption(
-    sentences: Sequence[Sentence],
+def make_caption(
+    hypotheses: Sequence[TokenHypothesis],
     vocabulary: Vocabulary,
-    asked: Constraints,
+    options: Constraints,
     calibration: Mapping[str, float] = UNCALIBRATED,
 ) -> Caption:
-    """Turns the sentences of an image, best first, into a caption; equal ones are given once. asked: the options."""
+    """Turns the hypotheses of an image, best first, into a caption; equal ones are given once."""
     words, end = vocabulary.words, vocabulary.end_id
-    given = len(split(asked.prefix)) if asked.prefix else 0
+    given = len(split(options.prefix)) if options.prefix else 0
+    scored = not isinstance(options, Greedy) or options.with_scores
     alternatives: dict[bytes, Hypothesis] = {}
-    for sentence in sentences:
-        key = sentence.tokens.tobytes()
+    for hypothesis in hypotheses:
+        key = hypothesis.tokens.tobytes()
         if key in alternatives:
             continue
-        scored, ids = not isnan(sentence.score), sentence.tokens.tolist()
-        log_probs = sentence.token_log_probs[: len(ids) if scored else 0].astype(np.float64)
+        ids = hypothesis.tokens.tolist()
+        log_probs = hypothesis.token_log_probs[: len(ids) if scored else 0].astype(np.float64)
         listed = log_probs.tolist()
         alternatives[key] = Hypothesis(
-            text=written([words[id_] for id_ in ids if id_ != end], asked.style),
-            score=sentence.score,
+            text=as_text([words[id_] for id_ in ids if id_ != end], options.style),
+            score=hypothesis.score if scored else nan,
             log_prob=float(log_probs.sum()) if scored else nan,
             tokens=tuple([words[id_] for id_ in ids]),
             token_log_probs=tuple(listed),
-            finished=sentence.finished,
+            finished=hypothesis.finished,
             confidence=confidence(listed, calibration, given=given),
         )
     return Caption.best_of(list(alternatives.values()))
 
 
-def written(words: Sequence[str], style: str) -> str:
+def as_text(words: Sequence[str], style: str) -> str:
     """Returns words as text; Constraints says what the styles are."""
     text = " ".join(words)
     return f"{text[0].upper()}{text[1:]}." if text and style == "sentence" else text
@@ -136,8 +144,8 @@ def sentence_log_probs(model: StepModel, sentences: list[list[int]], vocabulary_
         bias = np.full((live, vocabulary_size), -np.inf, np.float32)
         bias[np.arange(live), given[:, 1]] = 0  # the only candidate left is the given token
         _, log_probs = model.step(given[:, 0].copy(), parents[:live], bias, 1)
-        if no_numbers(log_probs) is not None:
-            raise no_numbers_error()
+        if nan_rows(log_probs) is not None:
+            raise nan_error()
         totals[order[:live]] += log_probs[:, 0]
         parents = np.arange(live)
     return totals

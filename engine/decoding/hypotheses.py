@@ -1,4 +1,4 @@
-"""Sentences of a search: those still growing, as arrays, and those that stand. Searches nothing itself."""
+"""Hypotheses of a search: live ones as arrays, ended ones one by one. Searches nothing itself."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
-    """A sentence that a search has found: tokens int64 and token_log_probs float32, both (length,), END included.
+class TokenHypothesis:
+    """A hypothesis that has ended: tokens int64 and token_log_probs float32, both (length,), END included.
 
-    score is log-probability / length ** length_penalty, NaN where nobody asked for it.
+    score is log-probability / length ** length_penalty.
     """
 
     tokens: np.ndarray
@@ -20,9 +20,9 @@ class Sentence:
     finished: bool
 
 
-def ranked(sentences: Iterable[Sentence], most: int) -> list[Sentence]:
+def ranked(hypotheses: Iterable[TokenHypothesis], most: int) -> list[TokenHypothesis]:
     """Returns the best, best first: finished before unfinished, then by falling score; ties keep their order."""
-    return sorted(sentences, key=lambda sentence: (not sentence.finished, -sentence.score))[:most]
+    return sorted(hypotheses, key=lambda one: (not one.finished, -one.score))[:most]
 
 
 @lru_cache(maxsize=256)
@@ -36,7 +36,7 @@ def joined(array: np.ndarray, more: np.ndarray) -> np.ndarray:
     return np.concatenate((array, more)) if len(array) else more
 
 
-class Growing:
+class LiveHypotheses:
     """The words so far of the rows of a search. Rows may have begun at different steps and write side by side.
 
     tokens int64 and token_log_probs float32 are (rows, length), of which a row owns the columns from its begin
@@ -62,7 +62,7 @@ class Growing:
         """Words of each row, int64 (rows,); None where all have as many as the longest."""
         return None if self._even else self.column - self.begin
 
-    def join(self, rows: int) -> None:
+    def add(self, rows: int) -> None:
         """Adds rows that begin now."""
         if not len(self.begin):
             self.column, self._first, self._even = 0, 0, True
@@ -79,14 +79,14 @@ class Growing:
         return self.tokens[:, self._first : self.column]
 
     def take(self, rows: np.ndarray) -> None:
-        """Goes on with these rows, in this order; one may come more than once or not at all."""
+        """Keeps these rows, in this order; one may come more than once or not at all."""
         self.tokens = self.tokens.take(rows, axis=0)
         self.token_log_probs = self.token_log_probs.take(rows, axis=0)
         self.begin = self.begin.take(rows)
         if not self._even and len(rows):
             self._first = int(self.begin.min())
 
-    def write(self, ids: np.ndarray, log_probs: np.ndarray) -> None:
+    def append(self, ids: np.ndarray, log_probs: np.ndarray) -> None:
         """Adds a word to each row."""
         if not len(self.begin):
             return
@@ -100,7 +100,7 @@ class Growing:
         """Returns the tokens of a row, int64 (length,)."""
         return self.tokens[row, self.begin[row] : self.column]
 
-    def sentence(self, row: int, *last: tuple[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    def tokens_and_log_probs(self, row: int, *last: tuple[int, float]) -> tuple[np.ndarray, np.ndarray]:
         """Returns tokens and token_log_probs of a row, and of a last word where one is given: its id and log_prob."""
         tokens = self.tokens_of(row)
         log_probs = self.token_log_probs[row, self.begin[row] : self.column]

@@ -1,12 +1,13 @@
-"""What every search can do: take images in at any step, ask, be told, and say which images are done."""
+"""The interface of all searches: images are added at any step, advance with each step, and leave when finished."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.decoding.hypotheses import Sentence
-from engine.decoding.step_request import Ask, Kind
+from engine.decoding.hypotheses import TokenHypothesis
+from engine.decoding.step_request import StepKind, StepRequest
 
 
 class Draw(NamedTuple):
@@ -16,52 +17,58 @@ class Draw(NamedTuple):
     temperature: float
 
 
-class Search(Protocol):
-    """The images that are decoded with the same options, wherever in their sentences they are.
+class Search(ABC):
+    """The images that are decoded with the same options, each at its own position in its caption.
 
-    An image is known by its owner, any object that the caller likes.
+    An image is known by its owner, which may be any object that can be hashed.
     """
 
-    kind: Kind
-    owners: list[Any]
-    """Of the images that are not done, in the order of their rows."""
+    kind: StepKind
+    """Of every request."""
 
-    def join(self, owners: Sequence[Any], state_rows: np.ndarray, draws: Sequence[Draw]) -> None:
-        """Takes images in: state_rows, int64 (images,), are the rows of the model that hold their first states.
+    @property
+    @abstractmethod
+    def owners(self) -> list[Any]:
+        """Of the images that are not finished, in the order of their rows."""
+
+    @abstractmethod
+    def add(self, owners: Sequence[Any], state_rows: np.ndarray, draws: Sequence[Draw] = ()) -> None:
+        """Adds images: state_rows, int64 (images,), are the rows of the model that hold their first states.
 
         draws: one for each image, where the search draws.
         """
-        ...
 
-    def leave(self, owners: set[Any]) -> None:
+    @abstractmethod
+    def remove(self, owners: set[Any]) -> None:
         """Gives up images."""
-        ...
 
-    def ask(self) -> Ask:
-        """Returns what to ask the model next, for at least one image."""
-        ...
+    @abstractmethod
+    def next_step(self) -> StepRequest:
+        """Returns the next step, for at least one image."""
 
-    def tell(self, ids: np.ndarray, values: np.ndarray, first_row: int) -> list[tuple[Any, list[Sentence]]]:
-        """Takes the answer, and returns the images that are done with their sentences, best first.
+    @abstractmethod
+    def advance(
+        self, ids: np.ndarray, log_probs: np.ndarray, first_row: int = 0
+    ) -> list[tuple[Any, list[TokenHypothesis]]]:
+        """Takes the step's results; returns the images that are finished with their hypotheses, best first.
 
         first_row: which row of the model's step was the search's first.
         """
-        ...
 
-    def owners_of(self, rows: np.ndarray) -> list[Any]:
-        """Returns the images that have one of the rows, bool (rows,), that `ask` asked for last."""
-        ...
+    @abstractmethod
+    def owners_of_rows(self, rows: np.ndarray) -> list[Any]:
+        """Returns the images that have one of the rows, bool (rows,), of the last request."""
 
-    def standing(self, owners: Collection[Any]) -> Iterator[tuple[Any, list[int]]]:
-        """Yields the first tokens of the best sentence of some images, as far as they can no longer change."""
-        ...
+    @abstractmethod
+    def stable_tokens(self, owners: Collection[Any]) -> Iterator[tuple[Any, list[int]]]:
+        """Yields the first tokens of the best hypothesis of some images, as far as they can no longer change."""
 
 
-def common(sentences: Sequence[np.ndarray]) -> list[int]:
-    """Returns the tokens with which all of some sentences, each int64 (length,), begin."""
-    length = min(map(len, sentences))
-    if len(sentences) == 1:
-        return sentences[0].tolist()  # type: ignore[no-any-return]
-    heads = np.array([sentence[:length] for sentence in sentences])  # (sentences, length)
+def common_prefix(sequences: Sequence[np.ndarray]) -> list[int]:
+    """Returns the tokens with which all sequences, each int64 (length,), begin."""
+    length = min(map(len, sequences))
+    if len(sequences) == 1:
+        return sequences[0].tolist()  # type: ignore[no-any-return]
+    heads = np.array([sequence[:length] for sequence in sequences])  # (sequences, length)
     differ = (heads != heads[0]).any(axis=0)
     return heads[0, : int(differ.argmax()) if differ.any() else length].tolist()  # type: ignore[no-any-return]

@@ -1,19 +1,19 @@
 """What a search needs of a model. Knows no runtime: the engine's decoder and the tests' tables both fit."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 
-class StepModel(Protocol):
+class StepModel(ABC):
     """A decoder in the middle of one batch: it keeps the state of its last step's rows (at first: one an image).
 
     Each method feeds one token to each row. A row continues the state of row parent_rows[row] of the step before, so
     that one argument expands, reorders and drops rows. token_ids and parent_rows are int64 (rows,); bias, float32 (1 or
     rows, vocabulary), is 0 where a token is allowed and -inf where not. What is returned is valid until the next step,
-    and no longer than the model itself: another may take over its memory. `best` and
-    `draw` are here for models that have nothing better.
+    and no longer than the model itself: another may take over its memory. `draw` is here
+    for models that have nothing better.
     """
 
     images: int
@@ -27,6 +27,7 @@ class StepModel(Protocol):
         """
         raise TypeError(f"{type(self).__name__} takes no more images")
 
+    @abstractmethod
     def step(
         self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -34,15 +35,6 @@ class StepModel(Protocol):
 
         ids int64 and log_probs float32 are both (rows, k) and best first; tokens that bias forbids have log_prob -inf.
         """
-        ...
-
-    def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the best next token, where nobody asks how likely it is.
-
-        ids int64 (rows,), and float32 (rows,) that are -inf where bias forbids all tokens and any number elsewhere.
-        """
-        ids, log_probs = self.step(token_ids, parent_rows, bias, 1)
-        return ids[:, 0], log_probs[:, 0]
 
     def draw(
         self,

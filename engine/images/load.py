@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
+from engine.bundle.manifest import RESAMPLE_FILTERS
 from engine.errors import ImageError, OptionsError, RefusalError
 from engine.images import colour, jpeg, resize
 from engine.images.files import open_path
@@ -23,7 +24,7 @@ from engine.images.upright import LYING, UPRIGHT, Picture, orientation_of
 
 MAX_PIXELS = 152_000_000
 """What the largest camera makes, a medium format back of 14,204 x 10,652: as a JPEG, which is shrunk meanwhile."""
-RESAMPLES = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS")}
+RESAMPLES = {name: Image.Resampling[name.upper()] for name in RESAMPLE_FILTERS}
 ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 
 

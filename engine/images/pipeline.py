@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from engine.errors import ImageError
-from engine.images.load import ImageInput
-from engine.runtime.device import DeviceFeatures
-from engine.runtime.device_encoder import DeviceEncoder
+from engine.images.load import ImageInput, load_pixels
+from engine.runtime.cuda.device import DeviceFeatures
+from engine.runtime.cuda.encoder import DeviceEncoder
 from engine.runtime.encoder import LANE_IMAGES, Encoder
 
 READERS = 8
@@ -27,10 +27,39 @@ Encode = Callable[[np.ndarray], np.ndarray | DeviceFeatures]
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A batch: what is wrong with each image, None for those that could be read, and the features of these."""
+    """A batch: the error of each image, None for those that could be read, and the features of these."""
 
-    faults: tuple[ImageError | None, ...]
+    errors: tuple[ImageError | None, ...]
     features: np.ndarray | DeviceFeatures  # (images that could be read, feature_size)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReader:
+    """Reads images as one model takes them: `load_pixels` with the model's size and the caller's limits."""
+
+    height: int
+    width: int
+    resample: str
+    max_pixels: int
+    formats: tuple[str, ...]
+    quick: bool
+
+    def __call__(self, entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
+        """Fills pixels uint8 (height, width, 3) with an image, or returns what is wrong with it."""
+        try:
+            load_pixels(
+                image,
+                height=self.height,
+                width=self.width,
+                resample=self.resample,
+                max_pixels=self.max_pixels,
+                formats=self.formats,
+                out=pixels,
+                quick=self.quick,
+            )
+        except ImageError as error:
+            return error.at(entry)
+        return None
 
 
 class Pipeline:
@@ -44,7 +73,7 @@ class Pipeline:
         self, read: Read, encoder: Encoder | DeviceEncoder, *, shape: tuple[int, int, int], batch_size: int
     ) -> None:
         """Shape is that of an image's pixels: (height, width, 3)."""
-        self._read = read
+        self.read = read
         self._encoder = encoder
         self._shape = shape
         self._batch_size = batch_size
@@ -53,22 +82,22 @@ class Pipeline:
     def run(self, images: Iterable[ImageInput], *, fail: bool) -> Iterator[Encoded]:
         """Yields the images batch by batch; with `fail` the first that is broken is raised. Raises ImageError."""
         entries = enumerate(images)
-        fills, fault = self._take(entries)
+        fills, error = self._take(entries)
         batch = ahead = self._begin(fills, alone=True)
         try:
             while fills:
-                batch, ahead, raised = ahead, None, fault
+                batch, ahead, raised = ahead, None, error
                 assert batch is not None, "what was taken has begun"
-                fills, fault = self._take(entries) if raised is None else ([], None)
+                fills, error = self._take(entries) if raised is None else ([], None)
                 ahead = self._begin(fills, alone=False)
                 encoded = batch.finish()
-                if fail and (broken := next(filter(None, encoded.faults), None)):
+                if fail and (broken := next(filter(None, encoded.errors), None)):
                     raise broken
                 yield encoded
                 if raised is not None:
                     raise raised
-            if fault is not None:
-                raise fault
+            if error is not None:
+                raise error
         finally:
             for begun in (batch, ahead):
                 if begun is not None:
@@ -83,8 +112,8 @@ class Pipeline:
         if self._encoder.lanes:
             return self._read_and_encode(fills, self._encoder.encode if alone else self._encoder.encode_in_lane)
         pixels = np.empty((len(fills), *self._shape), np.uint8)
-        faults = list(self._pool.map(lambda i: fills[i](pixels[i]), range(len(fills))))
-        return self._encode(faults, pixels, self._encoder.encode)
+        errors = list(self._pool.map(lambda i: fills[i](pixels[i]), range(len(fills))))
+        return self._encode(errors, pixels, self._encoder.encode)
 
     def _take(self, entries: Iterator[tuple[int, ImageInput]]) -> tuple[list[Fill], Exception | None]:
         """Takes the next batch; what the caller's iterable raises comes beside the images that it gave before."""
@@ -117,13 +146,13 @@ class Pipeline:
         if isinstance(image, bytearray):  # its owner may fill it anew before the next is taken
             image = bytes(image)
         if not isinstance(image, np.ndarray | Image.Image):
-            return partial(self._read, entry, image)
+            return partial(self.read, entry, image)
         pixels = np.empty(self._shape, np.uint8)  # its owner may change the image before the next is taken
-        fault = self._read(entry, image, pixels)
+        error = self.read(entry, image, pixels)
 
         def copy(out: np.ndarray) -> ImageError | None:
             out[:] = pixels
-            return fault
+            return error
 
         return copy
 
@@ -131,9 +160,9 @@ class Pipeline:
         pixels = np.empty((len(fills), *self._shape), np.uint8)
         return self._encode([fill(pixels[i]) for i, fill in enumerate(fills)], pixels, encode)
 
-    def _encode(self, faults: list[ImageError | None], pixels: np.ndarray, encode: Encode) -> Encoded:
-        good = pixels[[fault is None for fault in faults]] if any(faults) else pixels
-        return Encoded(tuple(faults), encode(good))
+    def _encode(self, errors: list[ImageError | None], pixels: np.ndarray, encode: Encode) -> Encoded:
+        good = pixels[[error is None for error in errors]] if any(errors) else pixels
+        return Encoded(tuple(errors), encode(good))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,5 +179,5 @@ class _Batch:
 
 def _gather(parts: Sequence[Future[Encoded]]) -> Encoded:
     encoded = [part.result() for part in parts]
-    faults = tuple(itertools.chain.from_iterable(part.faults for part in encoded))
-    return Encoded(faults, np.concatenate([part.features for part in encoded]))
+    errors = tuple(itertools.chain.from_iterable(part.errors for part in encoded))
+    return Encoded(errors, np.concatenate([part.features for part in encoded]))

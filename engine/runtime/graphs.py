@@ -9,17 +9,17 @@ import numpy as np
 
 from engine.bundle.bundle import Bundle
 from engine.decoding.step_model import StepModel
-from engine.runtime.device import Device, DeviceFeatures
-from engine.runtime.device_encoder import DeviceEncoder
+from engine.runtime.cuda.device import Device, DeviceFeatures
+from engine.runtime.cuda.encoder import DeviceEncoder
 from engine.runtime.encoder import Encoder
-from engine.runtime.lanes import Lanes
 from engine.runtime.options import RuntimeOptions, cores
 from engine.runtime.placement import Placement
+from engine.runtime.pool import Pool
 from engine.runtime.sessions import open_session
-from engine.runtime.steps import StepLane, Steps
+from engine.runtime.steps import StepBuffers, Steps
 
 if TYPE_CHECKING:
-    from engine.runtime.device_steps import DeviceDecoder
+    from engine.runtime.cuda.steps import DeviceDecoder
 
 
 class Graphs:
@@ -32,8 +32,8 @@ class Graphs:
         self.options = options
         self.session = _Sessions(bundle, placement, precision, options)
         sizes, image = bundle.manifest, bundle.manifest.image
-        self._lane = partial(StepLane, units=sizes.units)
-        self._lanes = Lanes(partial(self._lane, self.session))
+        self._make_buffers = partial(StepBuffers, units=sizes.units)
+        self._pool = Pool(partial(self._make_buffers, self.session))
         device = Device(self.session, placement.name, options.device_id, options.cuda_graphs)
         self.encoder: Encoder | DeviceEncoder
         self._decoder: DeviceDecoder | None = None
@@ -43,9 +43,9 @@ class Graphs:
             lanes = (options.threads or cores()) if placement.encoder.name == "cpu" else 0
             self.encoder = Encoder(partial(self.session, "encoder"), sizes.feature_size, lanes=lanes)
         if placement.decoder.device == "cuda":
-            from engine.runtime import device_steps  # which most machines never need
+            from engine.runtime.cuda import steps as cuda_steps  # which most machines never need
 
-            self._decoder = device_steps.DeviceDecoder(device, sizes.units, sizes.vocabulary_size)
+            self._decoder = cuda_steps.DeviceDecoder(device, sizes.units, sizes.vocabulary_size)
 
     @classmethod
     def open(cls, bundle: Bundle, placement: Placement, precision: str, options: RuntimeOptions) -> "Graphs":
@@ -67,20 +67,20 @@ class Graphs:
         """Begins the decode of a batch: features float32 (batch, feature_size)."""
         if self._decoder is not None:
             return self._decoder.start(features)
-        return Steps(self._lanes, np.ascontiguousarray(features, np.float32))
+        return Steps(self._pool, np.ascontiguousarray(features, np.float32))
 
-    def begin(self, capacity: int) -> StepModel:
+    def start_empty(self, capacity: int) -> StepModel:
         """Begins a decode without images, which are admitted later; capacity: most rows and images at a time.
 
         On a CPU it leaves most threads to the encoder, which works for the next images meanwhile. With one thread a row
         is computed alike, to the bit, whatever its neighbours.
         """
         if self._decoder is not None:
-            return self._decoder.begin(capacity)
+            return self._decoder.start_empty(capacity)
         none = np.empty((0, self.bundle.manifest.feature_size), np.float32)
         threads = max(1, self.encoder.lanes // 4) if self.encoder.lanes else 0
-        lane = partial(self._lane, partial(self.session, threads=threads))
-        return Steps(Lanes(lane), none, capacity=capacity)
+        make = partial(self._make_buffers, partial(self.session, threads=threads))
+        return Steps(Pool(make), none, capacity=capacity)
 
 
 class _Sessions:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.runtime.buckets import bucket
+from engine.runtime.cuda.buckets import bucket
 from engine.validation import is_int, require
 
 SIBLINGS = Path("/sys/devices/system/cpu")

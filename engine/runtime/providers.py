@@ -42,7 +42,7 @@ class Provider:
     cache: Callable[[str, str], ProviderOptions] | None = None  # of a provider that builds engines: folders to options
 
 
-CAPTURED = ("encoder", "search_step", "greedy_step", "sample_step")
+CAPTURED = ("encoder", "search_step", "sample_step")
 """The graphs whose runs CUDA graphs replay: those that run often, with few shapes and fixed memory."""
 
 

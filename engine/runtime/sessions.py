@@ -8,8 +8,8 @@ from typing import Any
 
 from engine.bundle.manifest import GraphFile
 from engine.errors import ProviderError
-from engine.runtime.engines import Engines
-from engine.runtime.nvidia import load_tensorrt
+from engine.runtime.cuda.nvidia import load_tensorrt
+from engine.runtime.engine_cache import Engines
 from engine.runtime.options import RuntimeOptions, whole_cores
 from engine.runtime.providers import (
     CPU,

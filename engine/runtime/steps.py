@@ -1,6 +1,6 @@
 """One decode of one batch on a session: the state between the steps, and the memory and bindings of each run.
 
-Owns no session: threads run one side by side, each with a lane of its own, which the next decode takes over. Knows
+Owns no session: threads run one side by side, each with buffers of its own, which the next decode takes over. Knows
 nothing of how the search chooses.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine.decoding.step_model import StepModel
-from engine.runtime.lanes import Lanes
+from engine.runtime.pool import Pool
 from engine.runtime.providers import onnxruntime
 
 MOST_BOUND = 1000
@@ -44,24 +44,24 @@ class Steps(StepModel):
     gathers its rows, so the shape that it reads stays the same when rows leave. Each shape is bound once.
     """
 
-    def __init__(self, lanes: "Lanes[StepLane]", features: np.ndarray, *, capacity: int = 0) -> None:
+    def __init__(self, pool: "Pool[StepBuffers]", features: np.ndarray, *, capacity: int = 0) -> None:
         """Capacity: room for so many rows and admitted images at once, where any are to be admitted."""
         self.images = len(features)
-        self._lane = lanes.lend(self)
-        self._large: dict[Key, _Bound] = {}  # what the lane does not keep
+        self._buffers = pool.borrow(self)
+        self._large: dict[Key, _Bound] = {}  # what the buffers do not keep
         self._current = 0  # the slot that holds the state
         self._held = 0  # rows of it that are in use
-        for slot in self._lane.slots:
-            self._lane.reserve(slot, capacity or self.images)
+        for slot in self._buffers.slots:
+            self._buffers.reserve(slot, capacity or self.images)
         if self.images:
             self.admit([features])
 
     def admit(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
         given = np.ascontiguousarray(np.concatenate(features), np.float32)  # (images, feature_size)
-        first, slot = self._held, self._lane.slots[self._current]
+        first, slot = self._held, self._buffers.slots[self._current]
         assert first + len(given) <= slot.capacity, "the scheduler keeps within the capacity it asked for"
-        self._lane.admit(given, self._current, first)
+        self._buffers.admit(given, self._current, first)
         self._held += len(given)
         return np.arange(first, self._held)
 
@@ -70,10 +70,6 @@ class Steps(StepModel):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the k best next tokens: see StepModel."""
         return self._run(self._feed("search_step", token_ids, parent_rows, bias, k))
-
-    def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the best next token: see StepModel."""
-        return self._run(self._feed("greedy_step", token_ids, parent_rows, bias))
 
     def draw(
         self,
@@ -84,7 +80,7 @@ class Steps(StepModel):
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns a next token drawn from the whole distribution: see StepModel."""
-        if too_few_temperatures(self._lane.session("sample_step"), temperatures):
+        if too_few_temperatures(self._buffers.session("sample_step"), temperatures):
             return super().draw(token_ids, parent_rows, bias, temperatures, uniforms)
         bound = self._feed("sample_step", token_ids, parent_rows, bias)
         heat = bound.inputs["temperature"]
@@ -97,15 +93,15 @@ class Steps(StepModel):
     ) -> "_Bound":
         """Returns what runs a graph, with these inputs in place."""
         rows = len(token_ids)
-        if self._lane.reserve(self._lane.slots[1 - self._current], rows):
+        if self._buffers.reserve(self._buffers.slots[1 - self._current], rows):
             self._large.clear()
-        kept = self._lane.bound if rows * k <= MOST_KEPT else self._large
+        kept = self._buffers.bound if rows * k <= MOST_KEPT else self._large
         key = (graph, self._current, rows, k, len(bias))
         bound = kept.get(key)
         if bound is None:
             if len(kept) >= MOST_BOUND:
                 kept.clear()
-            bound = kept[key] = self._lane.bind(key)
+            bound = kept[key] = self._buffers.bind(key)
         bound.inputs["token_ids"][:] = token_ids
         bound.inputs["parent_rows"][:] = parent_rows
         if bias is not bound.bias:
@@ -134,7 +130,7 @@ class _Bound:
     bias: np.ndarray | None = None
 
 
-class StepLane:
+class StepBuffers:
     """Two slots of state, and the bindings between them that are kept: for one decode at a time."""
 
     def __init__(self, session: Callable[[str], Any], units: int) -> None:
@@ -182,8 +178,7 @@ class StepLane:
         shape = (rows, k) if graph == "search_step" else (rows,)
         ids, values = np.empty(shape, np.int64), np.empty(shape, np.float32)
         binding.bind_output("ids", "cpu", 0, np.int64, shape, ids.ctypes.data)
-        name = "logits" if graph == "greedy_step" else "log_probs"
-        binding.bind_output(name, "cpu", 0, np.float32, shape, values.ctypes.data)
+        binding.bind_output("log_probs", "cpu", 0, np.float32, shape, values.ctypes.data)
         self.slots[current].bind_inputs(binding)
         self.slots[1 - current].bind_outputs(binding, ("next_hidden", "next_cell"), rows)
         return _Bound(session, binding, inputs, ids, values)

@@ -1,1 +1,1 @@
-"""What the Scheduler is made of: requests, their answers, and the counters."""
+"""What the Scheduler is made of: requests, the threads that work on them, the running batch, and the counters."""

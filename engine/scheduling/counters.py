@@ -46,7 +46,7 @@ class SchedulerStats:
     step_rows: Histogram
 
 
-class Tally:
+class HistogramCounter:
     """A histogram in the making; whoever adds holds the lock."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:

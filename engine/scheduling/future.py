@@ -56,14 +56,14 @@ class CaptionFuture(Future[Caption]):
         except BaseException:
             logging.getLogger(__name__).exception(CALLBACK_FAILED)
 
-    def _answer(self, answer: Caption | Exception) -> None:
+    def _finish(self, outcome: Caption | Exception) -> None:
         """Sets the result, or the exception: the scheduler calls it."""
-        self._withdraw = None  # it keeps no request, line or model
+        self._withdraw = None  # it keeps no request, thread or model
         try:
-            if isinstance(answer, Caption):
-                self.set_result(answer)
+            if isinstance(outcome, Caption):
+                self.set_result(outcome)
             else:
-                self.set_exception(answer)
+                self.set_exception(outcome)
         except InvalidStateError:  # somebody else has set it
             pass
         except BaseException:  # SystemExit of a callback, too: it would end the thread that answers all others

@@ -11,7 +11,7 @@ from engine.errors import DeadlineError, EngineError
 from engine.images.load import ImageInput
 from engine.options import Decoding
 from engine.result import Caption
-from engine.scheduling.counters import SECONDS, SIZES, SchedulerStats, Tally
+from engine.scheduling.counters import SECONDS, SIZES, HistogramCounter, SchedulerStats
 from engine.scheduling.future import CaptionFuture, Timings
 from engine.scheduling.stream import Words
 
@@ -43,8 +43,12 @@ class Ledger:
         self.lock = threading.RLock()
         self.dropped: queue.SimpleQueue[CaptionFuture] = queue.SimpleQueue()
         self._counts = dict.fromkeys(("accepted", "finished", "failed", "cancelled", "expired", "refused"), 0)
-        self._waits, self._encodes, self._decodes = Tally(SECONDS), Tally(SECONDS), Tally(SECONDS)
-        self._batch_sizes, self._step_rows = Tally(SIZES), Tally(SIZES)
+        self._waits, self._encodes, self._decodes = (
+            HistogramCounter(SECONDS),
+            HistogramCounter(SECONDS),
+            HistogramCounter(SECONDS),
+        )
+        self._batch_sizes, self._step_rows = HistogramCounter(SIZES), HistogramCounter(SIZES)
 
     @property
     def interrupted(self) -> bool:
@@ -89,10 +93,10 @@ class Ledger:
             with contextlib.suppress(queue.Empty):  # two threads may look at once
                 self.dropped.get_nowait()._drop()
 
-    def settle(self, request: Request, answer: Caption | Exception, *, given_up: bool = False) -> None:
-        """Answers a request, unless it has been; given_up: it counts as cancelled."""
-        finished = isinstance(answer, Caption)
-        failure = "expired" if isinstance(answer, DeadlineError) else "failed"
+    def settle(self, request: Request, outcome: Caption | Exception, *, given_up: bool = False) -> None:
+        """Sets the outcome of a request, unless it has one; given_up: it counts as cancelled."""
+        finished = isinstance(outcome, Caption)
+        failure = "expired" if isinstance(outcome, DeadlineError) else "failed"
         with self.lock:
             if request.settled:
                 return
@@ -107,7 +111,7 @@ class Ledger:
                 self._encodes.add(timings.encoding)
                 self._decodes.add(timings.decoding)
         request.image = b""
-        request.future._answer(answer)
+        request.future._finish(outcome)
 
     def stats(self, *, queue_depth: int, rows_in_use: int, max_rows: int) -> SchedulerStats:
         """Returns all that was counted; the caller holds the lock."""

@@ -129,7 +129,7 @@ class _Walk:
         few = np.array([1, 3])  # the other rows leave
         tokens = self._search(tokens[few], few, 2, self._some_words(2))
         self._choose_alone()
-        self._models = tuple(graphs.begin(CAPACITY) for graphs in self._pair)  # type: ignore[assignment]
+        self._models = tuple(graphs.start_empty(CAPACITY) for graphs in self._pair)  # type: ignore[assignment]
         tokens = self._search(np.full(2, self._start), self._admit(slice(0, 2)), 4, name=FIRST)
         parents = np.concatenate((np.broadcast_to(np.arange(2), (2, 2)), self._admit(slice(2, 3))), axis=1)
         tokens = self._search(np.append(tokens, self._start), parents, 4)
@@ -137,12 +137,10 @@ class _Walk:
         self._choose_alone()
 
     def _choose_alone(self) -> None:
-        """Takes two rows through the steps that choose a word by themselves.
+        """Takes two rows through the step that chooses a word by itself.
 
         State lies in two places by turns: each is read and written three times.
         """
-        for _ in range(6):
-            self._best(self._any_words(2))
         for temperatures in ((0.5, 1.5), (1.5, 0.5), (1, 1), (0.7, 5), (2, 0.7), (1, 3)):
             self._draw(self._any_words(2), np.array(temperatures, np.float32))
 
@@ -161,12 +159,6 @@ class _Walk:
         self._note(name, log_probs, np.take_along_axis(by_id, ids, axis=1))
         likeliest: np.ndarray = by_id.argmax(axis=1)
         return likeliest
-
-    def _best(self, tokens: np.ndarray) -> None:
-        rows = np.arange(len(tokens))
-        ids, _ = self._models[0].best(tokens, rows, self._open)
-        by_id = self._expected(tokens, rows, self._open)
-        self._note("greedy_step", by_id[rows, ids], by_id.max(axis=1))
 
     def _draw(self, tokens: np.ndarray, temperatures: np.ndarray) -> None:
         rows, bias = np.arange(len(tokens)), self._some_words(len(tokens))

@@ -16,8 +16,8 @@ from engine.autotune.machine import runtime_facts
 from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
 from engine.cache import VARIABLE, cache_folder, store
 from engine.errors import EngineError, ProviderError
-from engine.runtime.buckets import bucket
-from engine.runtime.engines import saved_engine
+from engine.runtime.cuda.buckets import bucket
+from engine.runtime.engine_cache import saved_engine
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
@@ -128,7 +128,7 @@ def _keep(bundle: Bundle, facts: dict[str, Any], differences: list[Difference]) 
             f"what was shown of provider {facts['placement']} in {facts['precision']} cannot be kept: {where}; each "
             f"process shows it anew, which takes a second or two: let {VARIABLE} name a folder that can be",
             RuntimeWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
 
 

@@ -8,21 +8,21 @@ import pytest
 from PIL import Image
 
 from engine import Captioner
-from engine.decoding.step_request import Ask
+from engine.decoding.step_request import StepRequest
 from tests.engine.gate import Gate, closed_before
 
 
 @pytest.fixture
 def encoder(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A closed gate before every run of the encoder."""
-    with closed_before(monkeypatch, captioner._pipeline, "encode") as gate:
+    with closed_before(monkeypatch, captioner.model, "encode") as gate:
         yield gate
 
 
 @pytest.fixture
 def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A closed gate before every step."""
-    with closed_before(monkeypatch, Ask, "put") as gate:
+    with closed_before(monkeypatch, StepRequest, "run") as gate:
         yield gate
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from engine import Beam, Caption, Greedy, Sample
 from engine.bundle.manifest import Defaults
 from engine.bundle.vocabulary import END, PAD, START, UNK, Vocabulary
-from engine.confidence import FEATURES, UNCALIBRATED, confidence, confidence_faults
-from engine.decoding.constraints import Rules
+from engine.confidence import FEATURES, UNCALIBRATED, check_confidence, confidence
+from engine.decoding.constraints import TokenConstraints
 from engine.decoding.decode import decode
 from engine.options import Decoding
 from tests.engine.decoding.table_model import TableModel
@@ -33,7 +33,7 @@ weights = st.dictionaries(st.sampled_from(RISING), st.floats(0, 10))
 
 
 def captions(decoding: Decoding, names: list[int], model: Mapping[str, float] = MODEL) -> list[Caption]:
-    rules = Rules.of(decoding, WORDS, DEFAULTS)
+    rules = TokenConstraints.of(decoding, WORDS, DEFAULTS)
     return decode(TableModel(len(WORDS), names), decoding, rules, WORDS, DEFAULTS, model)
 
 
@@ -92,8 +92,8 @@ def test_given_words_do_not_count(words: list[float], chosen: list[float]) -> No
 
 
 def test_every_fault_of_the_coefficients_is_named() -> None:
-    assert confidence_faults({}) == confidence_faults(MODEL) == []
-    faults = confidence_faults({"intercept": math.inf, "mean": "1", "words": 1.0, "least": True})
+    assert check_confidence({}) == check_confidence(MODEL) == []
+    faults = check_confidence({"intercept": math.inf, "mean": "1", "words": 1.0, "least": True})
     assert [fault.split(" and ")[0].split(":")[0] for fault in faults] == [
         "confidence.threshold is missing",
         "confidence.words is unknown",

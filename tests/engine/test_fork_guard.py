@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine import Captioner, EngineError, Scheduler
-from engine.fork_guard import Process
+from engine.fork_guard import ForkGuard
 
 
 def told_in_a_child(call: Callable[[], object]) -> str:
@@ -48,4 +48,4 @@ def test_a_forked_child_is_told_to_open_its_own() -> None:
 
 
 def test_the_process_that_opened_it_may() -> None:
-    Process("Captioner").require()
+    ForkGuard("Captioner").check()

@@ -12,8 +12,8 @@ import pytest
 from engine import Beam, EngineError, Greedy, OptionsError, RuntimeOptions, Sample
 from engine.bundle.manifest import Defaults
 from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary
-from engine.decoding.constraints import Rules
-from engine.decoding.decode import written
+from engine.decoding.constraints import TokenConstraints
+from engine.decoding.decode import as_text
 
 WAYS: tuple[Any, ...] = (Greedy, Beam, Sample)  # Any: most of what they get here mypy would refuse
 NO_COUNTS: tuple[Any, ...] = (-1, 1.0, "3", True, math.nan, [3])
@@ -127,54 +127,58 @@ def test_a_prefix_with_words_that_the_model_does_not_know_is_refused_with_those_
     way: Any,
 ) -> None:
     with pytest.raises(OptionsError, match=r"prefix='A zebra of Mars'.*\['zebra', 'mars'\]"):
-        Rules.of(way(prefix="A zebra of Mars"), WORDS, DEFAULTS)
+        TokenConstraints.of(way(prefix="A zebra of Mars"), WORDS, DEFAULTS)
 
 
 def test_a_prefix_that_fills_the_sentence_is_refused() -> None:
-    assert Rules.of(Greedy(prefix="a photo of a"), WORDS, DEFAULTS).prefix == tuple(WORDS.encode("a photo of a")[1:-1])
+    assert TokenConstraints.of(Greedy(prefix="a photo of a"), WORDS, DEFAULTS).prefix == tuple(
+        WORDS.encode("a photo of a")[1:-1]
+    )
     with pytest.raises(OptionsError, match=r"prefix='a photo of a dog'.*max_length=5"):
-        Rules.of(Greedy(prefix="a photo of a dog"), WORDS, DEFAULTS)
+        TokenConstraints.of(Greedy(prefix="a photo of a dog"), WORDS, DEFAULTS)
     with pytest.raises(OptionsError, match=r"prefix='a'.*max_length=1"):
-        Rules.of(Greedy(prefix="a", max_length=1), WORDS, DEFAULTS)
+        TokenConstraints.of(Greedy(prefix="a", max_length=1), WORDS, DEFAULTS)
 
 
 def test_a_min_length_that_leaves_no_room_for_the_end_is_refused() -> None:
-    assert Rules.of(Greedy(min_length=4), WORDS, DEFAULTS).min_length == 4
+    assert TokenConstraints.of(Greedy(min_length=4), WORDS, DEFAULTS).min_length == 4
     with pytest.raises(OptionsError, match=r"min_length=5.*max_length=5"):
-        Rules.of(Greedy(min_length=5), WORDS, DEFAULTS)
-    assert Rules.of(Greedy(min_length=5, max_length=6), WORDS, DEFAULTS).max_length == 6
+        TokenConstraints.of(Greedy(min_length=5), WORDS, DEFAULTS)
+    assert TokenConstraints.of(Greedy(min_length=5, max_length=6), WORDS, DEFAULTS).max_length == 6
 
 
 def test_what_is_left_out_is_the_bundles_default() -> None:
-    assert Rules.of(Greedy(), WORDS, DEFAULTS).max_length == 5
-    assert Rules.of(Greedy(max_length=9), WORDS, DEFAULTS).max_length == 9
+    assert TokenConstraints.of(Greedy(), WORDS, DEFAULTS).max_length == 5
+    assert TokenConstraints.of(Greedy(max_length=9), WORDS, DEFAULTS).max_length == 9
     repeats = Defaults(no_repeat_ngram_size=3)
-    assert Rules.of(Greedy(), WORDS, repeats).no_repeat_ngram_size == 3
-    assert Rules.of(Greedy(no_repeat_ngram_size=2), WORDS, repeats).no_repeat_ngram_size == 2
-    assert Rules.of(Greedy(no_repeat_ngram_size=0), WORDS, repeats).no_repeat_ngram_size == 0, "0 switches it off"
+    assert TokenConstraints.of(Greedy(), WORDS, repeats).no_repeat_ngram_size == 3
+    assert TokenConstraints.of(Greedy(no_repeat_ngram_size=2), WORDS, repeats).no_repeat_ngram_size == 2
+    assert TokenConstraints.of(Greedy(no_repeat_ngram_size=0), WORDS, repeats).no_repeat_ngram_size == 0, (
+        "0 switches it off"
+    )
 
 
 def test_bad_endings_are_the_bundles_unless_others_are_named_and_unknown_ones_do_nothing() -> None:
     endings = Defaults(bad_endings=("a", "of", "zebra"))
-    assert Rules.of(Greedy(), WORDS, endings).bad_endings == (WORDS.ids["a"], WORDS.ids["of"])
-    assert Rules.of(Greedy(bad_endings=("Of",)), WORDS, endings).bad_endings == (WORDS.ids["of"],)
-    assert Rules.of(Greedy(bad_endings=()), WORDS, endings).bad_endings == ()
+    assert TokenConstraints.of(Greedy(), WORDS, endings).bad_endings == (WORDS.ids["a"], WORDS.ids["of"])
+    assert TokenConstraints.of(Greedy(bad_endings=("Of",)), WORDS, endings).bad_endings == (WORDS.ids["of"],)
+    assert TokenConstraints.of(Greedy(bad_endings=()), WORDS, endings).bad_endings == ()
 
 
 def test_an_empty_sentence_has_no_style() -> None:
-    assert written([], "sentence") == ""
-    assert written(["a", "dog"], "sentence") == "A dog."
+    assert as_text([], "sentence") == ""
+    assert as_text(["a", "dog"], "sentence") == "A dog."
 
 
 def test_suppressed_words_are_forbidden_in_any_case_and_unknown_ones_do_nothing() -> None:
-    rules = Rules.of(Greedy(suppress=("Dog", "zebra", "photo of")), WORDS, DEFAULTS)
+    rules = TokenConstraints.of(Greedy(suppress=("Dog", "zebra", "photo of")), WORDS, DEFAULTS)
     forbidden = {WORDS.words[i] for i in rules.forbidden}
     assert forbidden == {"dog", "photo", "of", "#PAD#", "#UNK#", "#START#"}
 
 
 def test_the_first_word_of_a_vocabulary_can_be_suppressed_too() -> None:
     first = Vocabulary(("dog", "a", *SPECIAL_WORDS))
-    assert 0 in Rules.of(Greedy(suppress=("dog",)), first, DEFAULTS).forbidden
+    assert 0 in TokenConstraints.of(Greedy(suppress=("dog",)), first, DEFAULTS).forbidden
 
 
 # --- how to run

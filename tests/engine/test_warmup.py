@@ -11,26 +11,26 @@ from engine import Beam, Captioner, Greedy, OptionsError, RuntimeOptions, Sample
 from engine import warmup as module
 from engine.cli import main
 from engine.commands import warmup
-from engine.runtime.buckets import BUCKETS
+from engine.runtime.cuda.buckets import BUCKETS
 from engine.warmup import save_engines, warm_up
 
 
 def test_on_a_cpu_one_image_and_a_full_batch_are_captioned_twice(tiny_captioner: Captioner) -> None:
-    warmed = warm_up(tiny_captioner)
+    warmed = warm_up(tiny_captioner.model)
     assert [(w.batch_size, w.decoding) for w in warmed] == [(n, d) for d in (Greedy(), Beam()) for n in (1, 8)]
     assert all(w.first > 0 and w.second > 0 for w in warmed)
 
 
 def test_batch_sizes_and_decodings_can_be_chosen(tiny_captioner: Captioner) -> None:
-    warmed = warm_up(tiny_captioner, [2, 5], [Beam(beam_size=2)])
+    warmed = warm_up(tiny_captioner.model, [2, 5], [Beam(beam_size=2)])
     assert [(w.batch_size, w.decoding) for w in warmed] == [(2, Beam(beam_size=2)), (5, Beam(beam_size=2))]
-    assert warm_up(tiny_captioner, [], [Greedy()]) == []
+    assert warm_up(tiny_captioner.model, [], [Greedy()]) == []
 
 
 @pytest.mark.parametrize("size", [0, 9, 1.5])
 def test_a_batch_that_never_runs_is_refused(tiny_captioner: Captioner, size: Any) -> None:
     with pytest.raises(OptionsError, match=r"batch_sizes must be whole numbers from 1 to 8"):
-        warm_up(tiny_captioner, [size])
+        warm_up(tiny_captioner.model, [size])
 
 
 class Recorder:
@@ -56,9 +56,9 @@ class Recorder:
 
 
 def test_on_a_gpu_every_bucket_is_run_in_both_slots(tiny_captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder(tiny_captioner._graphs)
-    monkeypatch.setattr(tiny_captioner, "_graphs", recorder)
-    warmed = warm_up(tiny_captioner, decodings=[Sample(num_samples=2, top_k=4, no_repeat_ngram_size=2)])
+    recorder = Recorder(tiny_captioner.model.graphs)
+    monkeypatch.setattr(tiny_captioner.model, "graphs", recorder)
+    warmed = warm_up(tiny_captioner.model, decodings=[Sample(num_samples=2, top_k=4, no_repeat_ngram_size=2)])
     assert [w.batch_size for w in warmed] == [1, 2, 4, 8]
     for rows in (size for size in BUCKETS if size <= 16):
         for shared in (True, False) if rows > 1 else (True,):
@@ -69,13 +69,19 @@ def test_the_engines_of_the_graphs_that_run_are_saved(
     tiny_captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def save(folder: Path, graph: Any, provider: Any, options: Any) -> Path | None:
-        assert (folder, provider.name, options) == (tiny_captioner.bundle.path, "cpu", tiny_captioner._graphs.options)
+        assert (folder, provider.name, options) == (
+            tiny_captioner.bundle.path,
+            "cpu",
+            tiny_captioner.model.graphs.options,
+        )
         return None if graph.graph == "decoder_init" else Path(graph.file)
 
     monkeypatch.setattr(module, "save_engine", save)
     held = {graph.file for graph in tiny_captioner.bundle.manifest.graphs}
-    expected = held - {"decoder_init.onnx", "decoder_step.onnx"}
-    assert {path.name for path in save_engines(tiny_captioner)} == expected >= {"encoder.onnx", "search_step.onnx"}
+    expected = held - {"decoder_init.onnx", "decoder_step.onnx", "greedy_step.onnx"}
+    assert (
+        {path.name for path in save_engines(tiny_captioner.model)} == expected >= {"encoder.onnx", "search_step.onnx"}
+    )
 
 
 @pytest.fixture

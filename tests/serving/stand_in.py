@@ -15,10 +15,10 @@ from engine import (
     SchedulerStats,
     Timings,
 )
-from engine.scheduling.counters import SECONDS, Tally
+from engine.scheduling.counters import SECONDS, HistogramCounter
 from engine.scheduling.stream import Words
 
-EMPTY = Tally(SECONDS).histogram()
+EMPTY = HistogramCounter(SECONDS).histogram()
 CAPTION = Caption.best_of([Hypothesis("a dog", -1.5, -3.0, ("a", "dog", "#END#"), (-1.0, -1.0, -1.0), True)])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engine import Beam, Caption, Greedy, Hypothesis, ImageError, Sample
-from engine.confidence import confidence, confidence_faults
+from engine.confidence import check_confidence, confidence
 from engine.options import Decoding
 from tests.training.shapes import captions, draw_data
 from training import calibrate
@@ -70,7 +70,7 @@ def test_what_is_written_is_what_the_engine_takes_and_is_as_often_right_as_it_sa
     assert command("--plot", str(tmp_path / "plot.png"), "--features", "mean,length") == 0
     written: dict[str, Any] = json.loads((tmp_path / "confidence.json").read_text())
     coefficients = written["coefficients"]
-    assert confidence_faults(coefficients) == []
+    assert check_confidence(coefficients) == []
     assert coefficients.keys() == {"threshold", "intercept", "mean", "length"}
     assert coefficients["mean"] == pytest.approx(TRUTH["mean"], abs=0.8)
     assert coefficients["length"] == 0, "all captions have the same"

@@ -12,10 +12,10 @@ import pytest
 
 from engine import EngineError
 from engine.autotune import machine
-from engine.autotune.cache_file import Answer, Timing, forget, load, save
+from engine.autotune.cache_file import Measurements, Timing, forget, load, save
 from engine.bundle.bundle import Bundle
 
-ANSWER = Answer("2026-11-22", (Timing("cpu", "int8", 2, 0.01, 0.005), Timing("cpu", "fp32", 0, 0.02, 0.01)))
+MEASURED = Measurements("2026-11-22", (Timing("cpu", "int8", 2, 0.01, 0.005), Timing("cpu", "fp32", 0, 0.02, 0.01)))
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def bundle(tmp_path: Path) -> Bundle:
 
 def test_what_was_saved_is_loaded_and_a_later_answer_takes_its_place(folder: Path, bundle: Bundle) -> None:
     assert load(bundle) is None
-    path = save(bundle, ANSWER)
+    path = save(bundle, MEASURED)
     assert path.is_relative_to(folder)
-    assert load(bundle) == ANSWER
-    later = Answer("2027-01-01", ANSWER.timings[:1])
+    assert load(bundle) == MEASURED
+    later = Measurements("2027-01-01", MEASURED.timings[:1])
     assert save(bundle, later) == path
     assert load(bundle) == later
 
@@ -115,18 +115,18 @@ def other_provider(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_change_of_bundle_versions_or_hardware_makes_the_answer_stale(
     change: Any, folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(bundle, ANSWER)
+    save(bundle, MEASURED)
     before = machine.fingerprint(bundle)
     assert machine.fingerprint(bundle) == before
     change(bundle, monkeypatch)
     assert machine.fingerprint(bundle) != before
     assert load(bundle) is None
-    save(bundle, Answer("2027-01-01", ANSWER.timings))  # beside the other, not over it
+    save(bundle, Measurements("2027-01-01", MEASURED.timings))  # beside the other, not over it
     assert len(list((folder / "tuning").iterdir())) == 2
 
 
 def test_a_file_copied_from_another_machine_is_stale(folder: Path, bundle: Bundle) -> None:
-    path = save(bundle, ANSWER)
+    path = save(bundle, MEASURED)
     data = json.loads(path.read_text())
     data["fingerprint"]["cores"] = 99
     path.write_text(json.dumps(data))
@@ -151,7 +151,7 @@ def damaged(data: dict[str, Any]) -> list[str]:
 
 
 def test_a_corrupt_file_is_warned_of_and_ignored(folder: Path, bundle: Bundle) -> None:
-    path = save(bundle, ANSWER)
+    path = save(bundle, MEASURED)
     texts = damaged(json.loads(path.read_text()))
     assert len(texts) > 20
     for text in texts:
@@ -161,15 +161,15 @@ def test_a_corrupt_file_is_warned_of_and_ignored(folder: Path, bundle: Bundle) -
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.warns(RuntimeWarning, match="is ignored"):
         assert load(bundle) is None
-    save(bundle, ANSWER)
-    assert load(bundle) == ANSWER
+    save(bundle, MEASURED)
+    assert load(bundle) == MEASURED
 
 
 def test_readers_see_one_whole_answer_whatever_many_writers_do(folder: Path, bundle: Bundle) -> None:
-    answers = [Answer(f"day {i}", ANSWER.timings * (i + 1)) for i in range(8)]
+    answers = [Measurements(f"day {i}", MEASURED.timings * (i + 1)) for i in range(8)]
     save(bundle, answers[0])
 
-    def work(i: int) -> Answer | None:
+    def work(i: int) -> Measurements | None:
         save(bundle, answers[i % 8])
         return load(bundle)
 
@@ -186,29 +186,29 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_that_says_what_to_do(
     (tmp_path / "file").touch()
     monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path / "file"))
     with pytest.raises(EngineError, match=r"file/tuning/\S+ cannot be written; let CAPTIONING_ENGINE_CACHE name"):
-        save(bundle, ANSWER)
+        save(bundle, MEASURED)
     assert load(bundle) is None
     assert forget(bundle) == 0
     monkeypatch.setattr("engine.autotune.cache_file.cache_folder", lambda: None)
     with pytest.raises(EngineError, match="this user has no folder for caches"):
-        save(bundle, ANSWER)
+        save(bundle, MEASURED)
     assert load(bundle) is None
 
 
 def test_forgetting_takes_all_answers_of_the_bundle_and_no_others(
     folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(bundle, ANSWER)
+    save(bundle, MEASURED)
     with monkeypatch.context() as patch:
         other_cores(bundle, patch)
-        save(bundle, ANSWER)
+        save(bundle, MEASURED)
     other_bundle(bundle, monkeypatch)
-    save(bundle, ANSWER)
+    save(bundle, MEASURED)
     (bundle.path / "manifest.json").write_text("{}")
     assert forget(bundle) == 2
     assert load(bundle) is None
     other_bundle(bundle, monkeypatch)
-    assert load(bundle) == ANSWER
+    assert load(bundle) == MEASURED
 
 
 @pytest.mark.parametrize(

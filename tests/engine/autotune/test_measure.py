@@ -15,13 +15,13 @@ from PIL import Image
 
 from engine import Captioner, EngineError, ProviderError, RuntimeOptions
 from engine.autotune import cache_file, measure
-from engine.autotune.cache_file import Answer, Timing
+from engine.autotune.cache_file import Measurements, Timing
 from engine.autotune.measure import NO_TIME, Budget, Entry, Tuning, Way, tune, ways
 from engine.autotune.select import Request, select
 from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Defaults, Variant
 from engine.cli import main
-from engine.commands.tune import _answer
+from engine.commands.tune import _to_keep
 from engine.images.synthetic import draw_photographs
 
 FIRST = Way("cpu", "fp32", 0)
@@ -97,7 +97,7 @@ def race(fakes: dict[Way, Fake], seconds: float = 50, bundle: Bundle = BUNDLE) -
 
 
 def faults(found: Tuning) -> dict[Way, str]:
-    return {entry.way: entry.fault for entry in found.entries if entry.fault}
+    return {entry.way: entry.error for entry in found.entries if entry.error}
 
 
 @pytest.fixture(autouse=True)
@@ -405,13 +405,13 @@ def test_an_engine_error_on_the_way_leaves_nothing(tiny_bundle: Path, cache: Pat
 
 def test_half_an_answer_is_not_kept_and_another_provider_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     timings = Timing("cuda", "fp32", 0, 1.0, 1.0), Timing("cpu", "fp32", 0, 9.0, 9.0)
-    earlier = Answer("2026-01-01", timings, ("cpu", "cuda"))
+    earlier = Measurements("2026-01-01", timings, ("cpu", "cuda"))
     monkeypatch.setattr("engine.commands.tune.cache_file.load", lambda bundle: earlier)
     first = Entry(Way("cpu", "fp32", 0), samples={(images, i): [2.0] for images in (1, 8) for i in range(2)})
-    late = Entry(Way("cpu", "int8", 0), fault=NO_TIME)
+    late = Entry(Way("cpu", "int8", 0), error=NO_TIME)
     with pytest.raises(EngineError, match="no time was left for cpu int8"):
-        _answer(BUNDLE, Tuning(entries=(first, late), images=8, seconds=1), "2026-11-22")
+        _to_keep(BUNDLE, Tuning(entries=(first, late), images=8, seconds=1), "2026-11-22")
     late.way = Way("cpu", "int8", 1)  # a variation of threads may be left out
-    answer = _answer(BUNDLE, Tuning(entries=(first, late), images=8, seconds=1), "2026-11-22")
+    answer = _to_keep(BUNDLE, Tuning(entries=(first, late), images=8, seconds=1), "2026-11-22")
     assert {(timing.provider, timing.latency) for timing in answer.timings} == {("cuda", 1.0), ("cpu", 2.0)}
     assert answer.tried == ("cpu", "cuda")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine import BundleError, Captioner, OptionsError, ProviderError, RuntimeOptions
-from engine.autotune.cache_file import Answer, Timing, save
+from engine.autotune.cache_file import Measurements, Timing, save
 from engine.autotune.select import AS_EXACT, Choice, Machine, Request, open_first, refused, select
 from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest, Variant
@@ -33,7 +33,7 @@ def variant(cider: float | None = 0.5, record: dict[str, Any] | None = None, **s
 
 
 def measured(*timings: Timing) -> Machine:
-    return replace(GOOD, answer=Answer("2026-11-22", timings, tried=("cpu", "cuda", "openvino")))
+    return replace(GOOD, measurements=Measurements("2026-11-22", timings, tried=("cpu", "cuda", "openvino")))
 
 
 def tried(bundle: Bundle, machine: Machine = GOOD, **asked: Any) -> list[tuple[str, str, int]]:
@@ -138,7 +138,7 @@ def test_providers_that_were_not_measured_come_after_those_that_were() -> None:
 
 
 def test_a_provider_that_nobody_tried_keeps_its_place_in_the_documented_order() -> None:
-    machine = replace(GOOD, answer=Answer("2026-11-22", (INT8,), tried=("cpu",)))
+    machine = replace(GOOD, measurements=Measurements("2026-11-22", (INT8,), tried=("cpu",)))
     assert tried(TWO, machine)[0] == ("cuda", "fp32", 0)
     assert tried(TWO, machine, provider="cpu") == [("cpu", "int8", 1)]
 
@@ -222,7 +222,7 @@ def tuned(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """The tiny bundle on a machine where one thread was measured to be best for batches."""
     monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path))
     timings = (Timing("cpu", "fp32", 0, 0.001, 0.002), Timing("cpu", "fp32", 1, 0.002, 0.001))
-    save(Bundle.load(tiny_bundle), Answer("2026-11-22", timings))
+    save(Bundle.load(tiny_bundle), Measurements("2026-11-22", timings))
     return tiny_bundle
 
 

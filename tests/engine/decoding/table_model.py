@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.decoding.constraints import Rules
-from engine.decoding.decode import run
+from engine.decoding.constraints import TokenConstraints
+from engine.decoding.decode import run_search
 from engine.decoding.search import Draw, Search
 from engine.decoding.step_model import StepModel
 
@@ -50,9 +50,9 @@ class TableModel(StepModel):
         return ids, np.take_along_axis(log_probs, ids, axis=1)
 
 
-def rules(vocabulary_size: int, max_length: int, **constraints: object) -> Rules:
+def rules(vocabulary_size: int, max_length: int, **constraints: object) -> TokenConstraints:
     """Returns rules for a vocabulary whose word 0 is START, word 1 is END and word 3 is "and"."""
-    return Rules(
+    return TokenConstraints(
         vocabulary_size=vocabulary_size,
         start_id=START,
         end_id=END,
@@ -61,7 +61,9 @@ def rules(vocabulary_size: int, max_length: int, **constraints: object) -> Rules
     )
 
 
-def every_sentence(model: TableModel, name: int, limits: Rules) -> Iterator[tuple[tuple[int, ...], float, bool]]:
+def every_sentence(
+    model: TableModel, name: int, limits: TokenConstraints
+) -> Iterator[tuple[tuple[int, ...], float, bool]]:
     """Yields (tokens, log_prob, finished) of every sentence that the rules allow, by plain enumeration."""
     words = [i for i in range(model.vocabulary_size) if i != END]
     for length in range(limits.max_length + 1):
@@ -80,7 +82,7 @@ def log_prob(model: TableModel, name: int, tokens: tuple[int, ...]) -> float:
     return sum(float(model.distribution(name, (START, *tokens[:i]))[token]) for i, token in enumerate(tokens))
 
 
-def allowed(tokens: tuple[int, ...], limits: Rules) -> bool:
+def allowed(tokens: tuple[int, ...], limits: TokenConstraints) -> bool:
     """Says whether a sentence obeys the rules, written down independently of them."""
     for i, token in enumerate(tokens):
         if i < len(limits.prefix):
@@ -128,9 +130,9 @@ class Hypotheses:
         return self.tokens, self.token_log_probs, self.lengths, self.scores, self.finished
 
 
-def searched(model: TableModel, search: Search, limits: Rules, width: int, *draws: Draw) -> Hypotheses:
+def searched(model: TableModel, search: Search, limits: TokenConstraints, width: int, *draws: Draw) -> Hypotheses:
     """Runs a search over all images of a model."""
-    every = run(model, search, draws)
+    every = run_search(model, search, draws)
     shape = model.images, width
     found = Hypotheses(
         np.zeros((*shape, limits.max_length), np.int64),

@@ -47,15 +47,15 @@ def pipeline(lanes: int, batch_size: int = 32) -> tuple[Pipeline, Doubling]:
 @given(values=st.lists(st.integers(0, 255), max_size=40), lanes=st.integers(0, 5), batch_size=st.integers(1, 12))
 def test_each_image_has_its_own_features_whichever_way_it_took(values: list[int], lanes: int, batch_size: int) -> None:
     run, _ = pipeline(lanes, batch_size)
-    faults: list[ImageError | None] = []
+    errors: list[ImageError | None] = []
     features: list[float] = []
     for encoded in run.run([bytes([value]) for value in values], fail=False):
-        assert 1 <= len(encoded.faults) <= batch_size
-        assert len(encoded.features) == encoded.faults.count(None)
-        faults += encoded.faults
+        assert 1 <= len(encoded.errors) <= batch_size
+        assert len(encoded.features) == encoded.errors.count(None)
+        errors += encoded.errors
         features += np.asarray(encoded.features)[:, 0].tolist()
     assert features == [2 * value for value in values if value != 255]
-    assert [fault and fault.entry for fault in faults] == [
+    assert [error and error.entry for error in errors] == [
         i if value == 255 else None for i, value in enumerate(values)
     ]
 
@@ -99,7 +99,7 @@ def test_what_an_iterable_gave_before_it_failed_comes_first(given: int, batches:
     run, _ = pipeline(lanes, 2)
     seen: list[int] = []
     with pytest.raises(OSError, match="the disk is gone"):
-        seen.extend(len(encoded.faults) for encoded in run.run(images(), fail=True))
+        seen.extend(len(encoded.errors) for encoded in run.run(images(), fail=True))
     assert seen == batches
 
 

@@ -22,7 +22,7 @@ from engine import (
     Sample,
     Scheduler,
 )
-from engine.decoding.step_request import Ask
+from engine.decoding.step_request import StepRequest
 from tests.engine.gate import TIMEOUT, Gate
 
 LONG = Greedy(min_length=15, max_length=16)
@@ -36,7 +36,7 @@ def captioner(tiny_bundle: Path) -> Captioner:
 def test_a_full_queue_refuses_at_once_and_takes_again_later(
     captioner: Captioner, encoder: Gate, image: np.ndarray
 ) -> None:
-    lanes = captioner._graphs.encoder.lanes
+    lanes = captioner.model.encoder.lanes
     with Scheduler(captioner, max_queue=3) as scheduler:
         running = []
         for _ in range(lanes):
@@ -75,7 +75,7 @@ def test_an_image_that_cannot_be_read_fails_alone(captioner: Captioner, image: n
 def test_features_that_are_no_numbers_fail_alone(
     captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, way: Any
 ) -> None:
-    real = captioner._pipeline.encode
+    real = captioner.model.encode
     black = np.zeros_like(image)
 
     def encode(images: list[Any], *, alone: bool) -> Any:
@@ -86,7 +86,7 @@ def test_features_that_are_no_numbers_fail_alone(
         return encoded
 
     expected = captioner.caption([image], way)[0]
-    monkeypatch.setattr(captioner._pipeline, "encode", encode)
+    monkeypatch.setattr(captioner.model, "encode", encode)
     with Scheduler(captioner) as scheduler:
         futures = [(one is black, scheduler.submit(one, way)) for one in (image, black, image, black, image)]
         for poisoned, future in futures:
@@ -132,15 +132,15 @@ def test_a_failed_step_fails_those_in_it_and_the_next_ones_go_on(
 def test_after_a_failed_step_the_next_ones_get_new_state(
     captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, first = Ask.put, []
+    real, first = StepRequest.run, []
 
-    def put(ask: Ask, model: Any) -> Any:
+    def run(request: StepRequest, model: Any) -> Any:
         first.append(model)
         if model is first[0]:
             raise RuntimeError("this state is lost for good")
-        return real(ask, model)
+        return real(request, model)
 
-    monkeypatch.setattr(Ask, "put", put)
+    monkeypatch.setattr(StepRequest, "run", run)
     with Scheduler(captioner) as scheduler:
         assert isinstance(scheduler.submit(image).exception(TIMEOUT), DeviceError)
         assert scheduler.submit(image).result(TIMEOUT)
@@ -149,14 +149,14 @@ def test_after_a_failed_step_the_next_ones_get_new_state(
 def test_a_run_of_one_kind_that_fails_leaves_the_others_alone(
     captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Ask.put
+    real = StepRequest.run
 
-    def put(ask: Ask, model: Any) -> Any:
-        if ask.kind.verb == "draw":
+    def run(request: StepRequest, model: Any) -> Any:
+        if request.kind.method == "draw":
             raise RuntimeError("no such kernel")
-        return real(ask, model)
+        return real(request, model)
 
-    monkeypatch.setattr(Ask, "put", put)
+    monkeypatch.setattr(StepRequest, "run", run)
     with Scheduler(captioner) as scheduler:
         futures = [scheduler.submit(image, way) for way in (LONG, Sample(seed=1), LONG, Sample(seed=2), LONG)]
         wait(futures, TIMEOUT)
@@ -197,7 +197,7 @@ def test_what_is_cancelled_while_it_is_encoded_is_not_decoded(
 
 
 def test_a_deadline_ends_what_waits(captioner: Captioner, encoder: Gate, image: np.ndarray) -> None:
-    lanes = captioner._graphs.encoder.lanes
+    lanes = captioner.model.encoder.lanes
     with Scheduler(captioner) as scheduler:
         running = []
         for _ in range(lanes):
@@ -223,7 +223,7 @@ def test_a_deadline_ends_what_is_decoded_and_frees_its_rows(
         step.wait()
         waiting = scheduler.submit(image)
         with scheduler._ledger.lock:
-            (_, _, request), *_ = deadlines = scheduler._line._deadlines._heap
+            (_, _, request), *_ = deadlines = scheduler._workers._deadlines._heap
             deadlines[:] = [(0.0, 0, request)]  # its time is over while it is in a step
         step.open.set()
         with pytest.raises(DeadlineError):
@@ -268,15 +268,15 @@ def test_cancelling_the_task_cancels_the_request(captioner: Captioner, step: Gat
 def test_words_come_before_the_caption_is_done(
     captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, steps, taken = Ask.put, [], threading.Event()
+    real, steps, taken = StepRequest.run, [], threading.Event()
 
-    def put(ask: Ask, model: Any) -> Any:
-        steps.append(ask)
+    def run(request: StepRequest, model: Any) -> Any:
+        steps.append(request)
         if len(steps) == 4:
             assert taken.wait(TIMEOUT)  # the fourth word waits until somebody has the third
-        return real(ask, model)
+        return real(request, model)
 
-    monkeypatch.setattr(Ask, "put", put)
+    monkeypatch.setattr(StepRequest, "run", run)
 
     async def read(scheduler: Scheduler) -> list[str]:
         words = []

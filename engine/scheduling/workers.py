@@ -1,22 +1,21 @@
-"""The threads of one captioner: some read and encode, one writes. Owns queue, rows and deadlines; searches nothing."""
+"""The threads of one model: some read and encode, one decodes. Owns queue, rows and deadlines; searches nothing."""
 
 import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial
 from math import inf
 
 import numpy as np
 
-from engine.captioner import Captioner
 from engine.errors import ClosedError, DeadlineError, OverloadedError
 from engine.images.pipeline import Encoded
+from engine.model import Model
 from engine.runtime.encoder import LANE_IMAGES
 from engine.scheduling.deadlines import Deadlines
-from engine.scheduling.decoder import Answer, Decoder, failure, rules_of
 from engine.scheduling.request import Ledger, Request
+from engine.scheduling.running_batch import Outcome, RunningBatch, as_engine_error
 
 A_DAY = 86_400.0
 """Seconds after which a longer wait looks up: the clock of a lock has an end."""
@@ -25,18 +24,17 @@ READING = 2
 """Threads before a device: one reads the images of a batch while the one before is encoded."""
 
 
-class Line:
-    """Takes requests through encoder and decoder; several lines can share a ledger and its lock.
+class Workers:
+    """Takes requests through encoder and decoder; the workers of several models can share a ledger and its lock.
 
     A request is queued until an encoder takes it, which needs its rows to be free, and holds them until it is answered.
     """
 
-    def __init__(self, captioner: Captioner, ledger: Ledger, *, max_rows: int, max_queue: int, max_wait: float) -> None:
-        self.captioner = captioner
-        self.check = lru_cache(maxsize=256)(partial(rules_of, captioner))
+    def __init__(self, model: Model, ledger: Ledger, *, max_rows: int, max_queue: int, max_wait: float) -> None:
+        self.model = model
         self._ledger = ledger
         self._max_rows, self._max_queue, self._max_wait = max_rows, max_queue, max_wait
-        self._lanes = captioner._graphs.encoder.lanes
+        self._lanes = model.encoder.lanes
         self._to_encode = threading.Condition(ledger.lock)
         self._to_decode = threading.Condition(ledger.lock)
         self._queue: deque[Request] = deque()
@@ -59,13 +57,13 @@ class Line:
                 thread.start()
             self._ready.wait()
         except BaseException:  # no thread can be started, or Ctrl+C: those that were would wait for ever
-            self.end()
+            self.close()
             for thread in self.threads:
                 if thread.ident is not None:
                     thread.join()
             raise
 
-    def put(self, request: Request) -> None:
+    def submit(self, request: Request) -> None:
         """Queues a request. Raises OverloadedError, ClosedError."""
         if len(self._queue) >= self._max_queue:
             self._ledger.cancel_dropped()  # they may hold a place
@@ -82,7 +80,7 @@ class Line:
             if request.deadline < inf:
                 self._to_decode.notify()
 
-    def forget(self, request: Request) -> None:
+    def release(self, request: Request) -> None:
         """Frees what a request holds that was cancelled; called without the lock."""
         with self._ledger.lock:
             if request in self._holding:
@@ -91,11 +89,11 @@ class Line:
             else:
                 self._unqueue(request)
 
-    def load(self) -> tuple[int, int]:
+    def usage(self) -> tuple[int, int]:
         """Returns how many requests are queued and how many rows are in use; the caller holds the lock."""
         return len(self._queue), self._rows
 
-    def end(self, *, cancel: bool = False) -> None:
+    def close(self, *, cancel: bool = False) -> None:
         """Takes no more requests; those accepted are finished, or given up."""
         with self._ledger.lock:
             self._closed = True
@@ -107,13 +105,13 @@ class Line:
         for request in given_up:
             gone = ClosedError("the scheduler was closed before this request was done")
             self._ledger.settle(request, gone, given_up=True)
-            self.forget(request)
+            self.release(request)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
         except BaseException:  # without this thread nothing would be answered any more
-            self.end(cancel=True)
+            self.close(cancel=True)
             raise
         finally:
             self._ready.set()
@@ -136,9 +134,9 @@ class Line:
         if requests:
             alone = len(requests) == 1 and self._encoding == 1 and not self._queue
             try:
-                encoded = self.captioner._pipeline.encode([request.image for request in requests], alone=alone)
+                encoded = self.model.encode([request.image for request in requests], alone=alone)
             except BaseException as error:  # reading a file runs code of its owner, which may exit
-                self._answer((request, failure(error, self.captioner)) for request in requests)
+                self._finish((request, as_engine_error(error, self.model)) for request in requests)
             else:
                 self._pass_on(requests, encoded)
             with self._ledger.lock:
@@ -174,66 +172,68 @@ class Line:
     def _share(self) -> int:
         """Returns how many images one encoder takes: on a CPU more only where there is more than enough for all."""
         if not self._lanes:
-            return self.captioner.batch_size
+            return self.model.batch_size
         return min(LANE_IMAGES, -(-len(self._queue) // (2 * self._lanes)))
 
     def _wait(self) -> float:
         """Returns how long to wait for more images. A CPU gains next to nothing by a batch, so nobody waits there."""
-        if self._lanes or self._closed or len(self._queue) >= self.captioner.batch_size:
+        if self._lanes or self._closed or len(self._queue) >= self.model.batch_size:
             return 0.0
         return self._queue[0].arrived + self._max_wait - time.monotonic()
 
     def _pass_on(self, requests: list[Request], encoded: Encoded) -> None:
         self._ledger.encodes(len(requests))
-        good = [request for request, fault in zip(requests, encoded.faults, strict=True) if fault is None]
-        faults = [
-            (request, fault) for request, fault in zip(requests, encoded.faults, strict=True) if fault is not None
+        good = [request for request, error in zip(requests, encoded.errors, strict=True) if error is None]
+        failed = [
+            (request, error) for request, error in zip(requests, encoded.errors, strict=True) if error is not None
         ]
-        features, now = self.captioner._graphs.for_decoder(encoded.features), time.monotonic()
+        features, now = self.model.for_decoder(encoded.features), time.monotonic()
         for request in good:
             request.encoded, request.image = now, b""
         with self._ledger.lock:
             for i, request in enumerate(good):
                 self._encoded.append((request, features[i : i + 1]))  # type: ignore[arg-type]
             self._to_decode.notify()
-        self._answer((request, fault.at(None)) for request, fault in faults)  # no entry of any batch
+        self._finish((request, error.at(None)) for request, error in failed)  # no entry of any batch
 
     # --- decoding
 
     def _decode(self) -> None:
-        decoder = Decoder(self.captioner, self._max_rows, self.check)
-        decoder.warm_up()
+        batch = RunningBatch(self.model, self._max_rows)
+        batch.warm_up()
         self._ready.set()
-        while self._decode_step(decoder):
+        while self._decode_step(batch):
             pass
 
-    def _decode_step(self, decoder: Decoder) -> bool:
+    def _decode_step(self, batch: RunningBatch) -> bool:
         """Waits for work and does a step of it; False when all is done."""
         self._ledger.cancel_dropped()
-        work = self._work(decoder)
+        work = self._work(batch)
         if work is None:
             return False
         arrivals, gone, late = work
         for request in late:
             self._ledger.settle(request, DeadlineError("the time for this request was over before it was done"))
         try:
-            decoder.drop(gone)
+            batch.drop(gone)
             settled = {request for request, _ in arrivals if request.settled}  # read once: a cancel comes at any time
             self._free([*gone, *settled])
-            answers = decoder.admit([arrival for arrival in arrivals if arrival[0] not in settled])
-            if len(decoder):
-                done, rows = decoder.step()
-                answers += done
+            outcomes = batch.admit([arrival for arrival in arrivals if arrival[0] not in settled])
+            if len(batch):
+                done, rows = batch.step()
+                outcomes += done
                 self._ledger.steps(rows)
         except Exception as error:  # what nobody foresaw: all that are decoded fail, and the next ones go on
-            decoder.clear()
+            batch.clear()
             with self._ledger.lock:
                 lost = [request for request in self._holding if request.encoded]
-            answers = [(request, failure(error, self.captioner)) for request in lost]
-        self._answer(answers)
+            outcomes = [(request, as_engine_error(error, self.model)) for request in lost]
+        self._finish(outcomes)
         return True
 
-    def _work(self, decoder: Decoder) -> tuple[list[tuple[Request, np.ndarray]], list[Request], list[Request]] | None:
+    def _work(
+        self, batch: RunningBatch
+    ) -> tuple[list[tuple[Request, np.ndarray]], list[Request], list[Request]] | None:
         """Waits for work and returns who arrived, who is gone and who is late; None when all is done."""
         passed: list[Request] = []  # which are let go without the lock
         with self._ledger.lock:
@@ -246,7 +246,7 @@ class Line:
                         self._gone.append(request)
                     else:
                         self._unqueue(request)
-                if self._encoded or self._gone or late or len(decoder):
+                if self._encoded or self._gone or late or len(batch):
                     arrivals, self._encoded = self._encoded, []
                     gone, self._gone = self._gone, []
                     return arrivals, gone, late
@@ -254,12 +254,12 @@ class Line:
                     return None
                 self._to_decode.wait(min(self._deadlines.next - now, A_DAY))
 
-    def _answer(self, answers: Iterable[Answer]) -> None:
-        """Frees the rows of requests and answers them."""
-        listed = list(answers)
+    def _finish(self, outcomes: Iterable[Outcome]) -> None:
+        """Frees the rows of requests and sets their futures."""
+        listed = list(outcomes)
         self._free([request for request, _ in listed])
-        for request, answer in listed:
-            self._ledger.settle(request, answer)
+        for request, outcome in listed:
+            self._ledger.settle(request, outcome)
 
     def _free(self, requests: Sequence[Request]) -> None:
         if not requests:  # most steps: waking the encoders costs as much as a step

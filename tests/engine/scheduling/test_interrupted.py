@@ -16,7 +16,7 @@ import pytest
 
 from engine import Captioner, EngineError, Greedy, Scheduler
 from engine.scheduling.future import CaptionFuture
-from engine.scheduling.line import Line
+from engine.scheduling.workers import Workers
 from tests.engine.gate import TIMEOUT
 from tests.engine.script import run_script
 
@@ -161,16 +161,16 @@ def test_a_signal_handler_may_ask_for_stats_at_any_moment(tiny_bundle: Path) -> 
 def test_a_stream_that_was_dropped_holds_no_place_in_the_queue(
     tiny_captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Line, "_fitting", lambda _: False)
+    monkeypatch.setattr(Workers, "_fitting", lambda _: False)
     with Scheduler(tiny_captioner, max_queue=1) as scheduler:
         scheduler.stream(IMAGE)
         again = scheduler.submit(IMAGE)
         assert scheduler.stats().cancelled == 1
         monkeypatch.undo()
         assert scheduler.stats().refused == 0
-        scheduler._line._to_encode.acquire()
-        scheduler._line._to_encode.notify_all()
-        scheduler._line._to_encode.release()
+        scheduler._workers._to_encode.acquire()
+        scheduler._workers._to_encode.notify_all()
+        scheduler._workers._to_encode.release()
         assert again.result(TIMEOUT)
 
 
@@ -204,14 +204,14 @@ def test_a_dropped_request_whose_callback_exits_ends_no_thread(
 def test_whoever_cancels_second_is_told_so_while_the_first_is_at_it(
     scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, told = Line.forget, []
+    real, told = Workers.release, []
     future = scheduler.submit(IMAGE, ENDLESS)
 
-    def forget(line: Line, request: Any) -> None:
+    def release(workers: Workers, request: Any) -> None:
         told.append((future.cancel(), future.cancelled()))
-        real(line, request)
+        real(workers, request)
 
-    monkeypatch.setattr(Line, "forget", forget)
+    monkeypatch.setattr(Workers, "release", release)
     assert future.cancel()
     assert told == [(True, False)]
 
@@ -251,9 +251,9 @@ def test_an_exit_with_requests_in_flight_is_an_exit(last: str) -> None:
 
 def test_an_exit_does_not_wait_for_a_file_that_has_no_end(tiny_bundle: Path) -> None:
     code = f"""
-        from engine.scheduling import ending
+        from engine.scheduling import shutdown
 
-        ending.AT_EXIT = 0.5
+        shutdown.AT_EXIT = 0.5
         scheduler, reading = Scheduler(Captioner({str(tiny_bundle)!r}, provider="cpu")), threading.Event()
 
         class File:
@@ -270,7 +270,7 @@ def test_an_exit_does_not_wait_for_a_file_that_has_no_end(tiny_bundle: Path) -> 
 
 def test_a_line_that_has_ended_is_kept_by_no_exit(tiny_captioner: Captioner) -> None:
     scheduler = Scheduler(tiny_captioner)
-    line = weakref.ref(scheduler._line)
+    line = weakref.ref(scheduler._workers)
     scheduler.close()
     del scheduler
     gc.collect()

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from engine.decoding.step_model import StepModel
-from engine.runtime.buckets import bucket
-from engine.runtime.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Parcel, joined
-from engine.runtime.lanes import Lanes
+from engine.runtime.cuda.buckets import bucket
+from engine.runtime.cuda.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Parcel, joined
+from engine.runtime.pool import Pool
 from engine.runtime.steps import TEMPERATURES, takes_one_temperature, too_few_temperatures
 
 
@@ -34,19 +34,19 @@ class DeviceDecoder:
     def __init__(self, device: Device, units: int, vocabulary_size: int) -> None:
         ids = GraphIds()
         self._device = device
-        self._lanes = Lanes(lambda: _StepLane(device, units, vocabulary_size, ids))
+        self._pool = Pool(lambda: _StepBuffers(device, units, vocabulary_size, ids))
 
     def start(self, features: np.ndarray | DeviceFeatures) -> "DeviceSteps":
         """Begins the decode of a batch: features float32 (images, feature_size), here or on the device."""
-        with self._device.turn():
-            steps = DeviceSteps(self._device, self._lanes, len(features))
+        with self._device.exclusive():
+            steps = DeviceSteps(self._device, self._pool, len(features))
             steps.admit([features])
             return steps
 
-    def begin(self, capacity: int) -> "DeviceSteps":
+    def start_empty(self, capacity: int) -> "DeviceSteps":
         """Begins a decode without images, which are admitted later; capacity: most rows and images at a time."""
-        with self._device.turn():
-            return DeviceSteps(self._device, self._lanes, 0, capacity)
+        with self._device.exclusive():
+            return DeviceSteps(self._device, self._pool, 0, capacity)
 
 
 class DeviceSteps(StepModel):
@@ -54,21 +54,21 @@ class DeviceSteps(StepModel):
 
     images = 0
 
-    def __init__(self, device: Device, lanes: "Lanes[_StepLane]", images: int, capacity: int = 0) -> None:
+    def __init__(self, device: Device, pool: "Pool[_StepBuffers]", images: int, capacity: int = 0) -> None:
         self.images = images
         self._device = device
         self._slot = 0  # that holds the state
         self._held = 0  # rows of it that are in use
-        self._lane = lanes.lend(self)
-        self._lane.reserve(capacity)
+        self._buffers = pool.borrow(self)
+        self._buffers.reserve(capacity)
 
     def admit(self, features: Sequence[np.ndarray | DeviceFeatures]) -> np.ndarray:
         """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
         rows = []
-        with self._device.turn():
+        with self._device.exclusive():
             for part in joined(features):  # what lies on the device stays there: a run for each piece of memory
-                first = -(-self._held // self._lane.aligned) * self._lane.aligned
-                self._lane.admit(part, self._slot, first)
+                first = -(-self._held // self._buffers.aligned) * self._buffers.aligned
+                self._buffers.admit(part, self._slot, first)
                 self._held = first + len(part)
                 rows.append(np.arange(first, self._held))
         return np.concatenate(rows)
@@ -78,10 +78,6 @@ class DeviceSteps(StepModel):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the k best next tokens: see StepModel."""
         return self._run("search_step", bias, {"token_ids": token_ids, "parent_rows": parent_rows}, k)
-
-    def best(self, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the best next token: see StepModel."""
-        return self._run("greedy_step", bias, {"token_ids": token_ids, "parent_rows": parent_rows})
 
     def draw(
         self,
@@ -102,14 +98,14 @@ class DeviceSteps(StepModel):
         self, graph: str, bias: np.ndarray, inputs: dict[str, np.ndarray], k: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         rows = len(inputs["token_ids"])
-        with self._device.turn():
-            run = self._lane.run(Kind(graph, self._slot, bucket(rows), k, len(bias) == 1))
+        with self._device.exclusive():
+            run = self._buffers.run(Kind(graph, self._slot, bucket(rows), k, len(bias) == 1))
             for name, array in inputs.items():
                 place = run.inputs.arrays[name]
                 place[: len(array)] = array[: len(place)]  # of equal temperatures one, where the graph takes one
                 place[len(array) :] = array[0]
             run.inputs.send()
-            self._lane.send_bias(run, bias)
+            self._buffers.send_bias(run, bias)
             run.session.run_with_iobinding(run.binding, run.options)
             ids, values = run.outputs.fetch().values()
         self._slot, self._held = 1 - self._slot, rows
@@ -124,12 +120,12 @@ class _Run:
     binding: Any
     options: Any  # onnxruntime.RunOptions with the number of the run's CUDA graph; None without graphs
     inputs: Parcel
-    outputs: Parcel  # ids, then how good they are
+    outputs: Parcel  # ids and log_probs
     k: np.ndarray  # (1,) on the host
     bias: Any  # on the device: (1 or rows, vocabulary)
 
 
-class _StepLane:
+class _StepBuffers:
     """The device memory of one decode at a time: two slots of state, masks, and a _Run for each kind there was."""
 
     def __init__(self, device: Device, units: int, vocabulary_size: int, ids: GraphIds) -> None:
@@ -189,7 +185,6 @@ class _StepLane:
         if kind.graph == "sample_step":
             heats = (1,) if takes_one_temperature(session) else rows
             drawn = {"uniforms": (np.float32, rows), "temperature": (np.float32, heats)}
-        values = "logits" if kind.graph == "greedy_step" else "log_probs"
         run = _Run(
             session=session,
             binding=session.io_binding(),
@@ -200,7 +195,7 @@ class _StepLane:
                 parent_rows=(np.int64, rows),
                 **drawn,
             ),
-            outputs=Parcel(device, ids=(np.int64, shape), **{values: (np.float32, shape)}),
+            outputs=Parcel(device, ids=(np.int64, shape), log_probs=(np.float32, shape)),
             k=np.array([kind.k], np.int64),
             bias=self._shared_bias if kind.shared else self._bias_of_rows(kind.rows),
         )

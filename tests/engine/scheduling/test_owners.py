@@ -7,7 +7,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from PIL import Image
 from engine import Beam, Captioner, ClosedError, EngineError, Greedy, ImageError, OptionsError, Scheduler
 from engine.decoding.beam import BeamSearch
 from engine.runtime.steps import Steps
-from engine.scheduling.decoder import Decoder, rules_of
 from engine.scheduling.future import CaptionFuture
-from engine.scheduling.line import Line
 from engine.scheduling.request import Request
+from engine.scheduling.running_batch import RunningBatch
+from engine.scheduling.workers import Workers
 from tests.engine.script import run_script
 
 TIMEOUT = 60  # seconds that no answer takes
@@ -130,7 +129,7 @@ def test_after_a_swap_the_model_before_is_let_go_though_its_captions_are_kept(
     with Scheduler(first) as scheduler:
         kept = scheduler.submit(image)
         kept.result(TIMEOUT)
-        [line] = scheduler._lines
+        [line] = scheduler._all_workers
         threads = line.threads
         del line, first
         scheduler.swap(tiny_bundle)
@@ -150,8 +149,8 @@ def test_closing_waits_for_threads_that_outlive_what_they_served(
     delete = threading.Thread._delete  # type: ignore[attr-defined] # the last that a thread does
     go = threading.Event()
     with Scheduler(Captioner(tiny_bundle, provider="cpu")) as scheduler:
-        line = weakref.ref(scheduler._line)
-        threads = scheduler._line.threads
+        line = weakref.ref(scheduler._workers)
+        threads = scheduler._workers.threads
 
         def slow(thread: threading.Thread) -> None:
             if thread in threads:
@@ -181,7 +180,7 @@ def test_deadlines_of_what_is_answered_are_forgotten(scheduler: Scheduler, image
     for _ in range(50):
         scheduler.submit(image, timeout=86_400).result(TIMEOUT)
     pressing.result(TIMEOUT)
-    assert len(scheduler._line._deadlines._heap) < 10
+    assert len(scheduler._workers._deadlines._heap) < 10
 
 
 def test_a_step_that_frees_nothing_wakes_no_encoder(
@@ -190,7 +189,7 @@ def test_a_step_that_frees_nothing_wakes_no_encoder(
     """It would take the lock that the next step needs, and a core's attention."""
     scheduler.submit(image).result(TIMEOUT)
     woken: list[None] = []
-    condition = scheduler._line._to_encode
+    condition = scheduler._workers._to_encode
     notify = condition.notify_all
 
     def note() -> None:
@@ -205,7 +204,7 @@ def test_a_step_that_frees_nothing_wakes_no_encoder(
 
 def test_a_step_with_a_bias_for_each_row_keeps_none_of_them(captioner: Captioner) -> None:
     manifest = captioner.bundle.manifest
-    model = captioner._graphs.begin(8)
+    model = captioner.model.start_empty(8)
     assert isinstance(model, Steps)
     rows = model.admit([np.zeros((2, manifest.feature_size), np.float32)])
     bias = np.zeros((2, manifest.vocabulary_size), np.float32)
@@ -266,7 +265,7 @@ def test_a_callback_may_close_while_others_wait_for_rows(captioner: Captioner, i
 
 def test_a_wait_longer_than_any_clock_is_a_wait(captioner: Captioner, image: np.ndarray) -> None:
     scheduler = Scheduler(captioner, max_wait_ms=1e15)
-    scheduler._line._lanes = 0  # as before a device, where an encoder waits for others to come
+    scheduler._workers._lanes = 0  # as before a device, where an encoder waits for others to come
     one = scheduler.submit(image, timeout=1e10)
     others = [scheduler.submit(image) for _ in range(7)]  # a whole batch: it waits no longer
     assert all(future.result(TIMEOUT) for future in (one, *others))
@@ -319,7 +318,7 @@ def test_a_thread_that_dies_takes_nobody_into_an_endless_wait(
 ) -> None:
     died = threading.Event()
     monkeypatch.setattr(threading, "excepthook", lambda _: died.set())
-    monkeypatch.setattr(Line, "_work", lambda *_: 1 / 0)
+    monkeypatch.setattr(Workers, "_work", lambda *_: 1 / 0)
     scheduler = Scheduler(captioner)
     assert died.wait(TIMEOUT)
     with pytest.raises(ClosedError):
@@ -372,15 +371,15 @@ def test_a_file_that_exits_while_it_is_read_ends_no_thread(scheduler: Scheduler,
 def test_a_second_group_that_cannot_join_leaves_no_ghost_of_the_first(
     captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = BeamSearch.join
+    real = BeamSearch.add
 
     def join(self: BeamSearch, *args: Any) -> None:
         if self._width == 2:
             raise MemoryError("no room")
         real(self, *args)
 
-    monkeypatch.setattr(BeamSearch, "join", join)
-    decoder, features = Decoder(captioner, 8, partial(rules_of, captioner)), captioner.encode([image])
+    monkeypatch.setattr(BeamSearch, "add", join)
+    decoder, features = RunningBatch(captioner.model, 8), captioner.encode([image])
     requests = [Request(b"", Beam(beam_size=size), size, CaptionFuture(lambda: True)) for size in (3, 2)]
     failed = decoder.admit([(request, features) for request in requests])
     assert [request for request, _ in failed] == requests

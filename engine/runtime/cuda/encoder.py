@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.runtime.buckets import bucket
-from engine.runtime.device import Device, DeviceFeatures, GraphIds
-from engine.runtime.lanes import Lanes
+from engine.runtime.cuda.buckets import bucket
+from engine.runtime.cuda.device import Device, DeviceFeatures, GraphIds
+from engine.runtime.pool import Pool
 
 
 class DeviceEncoder:
@@ -22,33 +22,33 @@ class DeviceEncoder:
         self._image = image
         self._feature_size = feature_size
         self._ids = GraphIds()
-        self._lanes: dict[int, Lanes[_EncoderLane]] = {}
+        self._pools: dict[int, Pool[_EncoderBuffers]] = {}
 
     def encode(self, pixels: np.ndarray) -> DeviceFeatures:
         """Returns features (images, feature_size) on the device for uint8 pixels (images, height, width, 3)."""
         images = len(pixels)
         size = bucket(max(images, 1))
-        with self._device.turn():
-            lanes = self._lanes.setdefault(size, Lanes(lambda: self._make(size)))
+        with self._device.exclusive():
+            pool = self._pools.setdefault(size, Pool(lambda: self._make(size)))
             owner = _Owner()
-            lane = lanes.lend(owner)
+            buffers = pool.borrow(owner)
             if images:
-                lane.run(pixels)
-            return DeviceFeatures(self._device, lane.features, images, owner=owner)
+                buffers.run(pixels)
+            return DeviceFeatures(self._device, buffers.features, images, owner=owner)
 
     encode_in_lane = encode
 
-    def _make(self, size: int) -> "_EncoderLane":
-        return _EncoderLane(self._device, (size, *self._image), self._feature_size, self._ids)
+    def _make(self, size: int) -> "_EncoderBuffers":
+        return _EncoderBuffers(self._device, (size, *self._image), self._feature_size, self._ids)
 
 
 class _Owner:
-    """What borrows a lane: it is no more when no features are left that lie in the lane's memory."""
+    """What borrows buffers: it is no more when no features are left that lie in their memory."""
 
     __slots__ = ("__weakref__",)
 
 
-class _EncoderLane:
+class _EncoderBuffers:
     """Memory for the pixels and features of one bucket, bound once."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], feature_size: int, ids: GraphIds) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.runtime.device import ALIGNMENT
+from engine.runtime.cuda.device import ALIGNMENT
 
 GAP = 4096
 BASE = 1 << 40

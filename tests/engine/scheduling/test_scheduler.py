@@ -17,9 +17,9 @@ from PIL import Image
 
 from engine import Beam, Caption, Captioner, ClosedError, Greedy, OptionsError, Sample, Scheduler
 from engine.options import Decoding
-from engine.scheduling.decoder import Decoder, rules_of
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.request import Request
+from engine.scheduling.running_batch import RunningBatch
 
 WAYS: tuple[Decoding, ...] = (
     Greedy(),
@@ -98,7 +98,7 @@ def test_an_answer_is_that_of_a_lone_image_whoever_comes_and_goes(
     visits: list[tuple[int, int, Decoding, int | None]],
 ) -> None:
     features = captioner.encode(images)
-    decoder = Decoder(captioner, 128, functools.partial(rules_of, captioner))
+    decoder = RunningBatch(captioner.model, 128)
     requests = [Request(b"", way, 1, CaptionFuture(lambda: True)) for _, _, way, _ in visits]
     answers: dict[Request, object] = {}
     dropped = set()
@@ -155,7 +155,7 @@ def test_nor_does_it_from_pixels_on_for_threads_that_ask_and_take_back(
 
 def test_rows_in_int8_do_not_depend_on_their_neighbours_either() -> None:
     captioner = Captioner(provider="cpu", precision="int8")
-    photographs = sorted((Path(__file__).parents[2] / "samples").glob("*.jpg"))[:3]
+    photographs = sorted((Path(__file__).parents[3] / "samples").glob("*.jpg"))[:3]
     ways: list[Decoding] = [
         Greedy(),
         Beam(),
@@ -182,7 +182,7 @@ def test_before_a_device_batches_form_by_size_or_by_wait(
     tiny_bundle: Path, images: list[np.ndarray], alone: Callable[[int, Decoding], Caption]
 ) -> None:
     captioner = Captioner(tiny_bundle, provider="cpu", batch_size=3)
-    captioner._graphs.encoder.lanes = 0  # as one has that shares out its work itself
+    captioner.model.encoder.lanes = 0  # as one has that shares out its work itself
     with Scheduler(captioner, max_wait_ms=1000 * TIMEOUT) as scheduler:
         futures = [scheduler.submit(image) for image in images]  # nobody waits that long: the batches are full
         assert all(same(future.result(TIMEOUT / 2), alone(i, Greedy())) for i, future in enumerate(futures))
@@ -230,7 +230,7 @@ def test_the_words_of_a_beam_come_when_they_can_no_longer_change(
     way, features = Beam(beam_size=2, prefix="there is"), captioner.encode(images)
     early = 0
     for image in range(6):
-        decoder, seen = Decoder(captioner, 8, functools.partial(rules_of, captioner)), 0
+        decoder, seen = RunningBatch(captioner.model, 8), 0
         request = Request(b"", way, 4, CaptionFuture(lambda: True))
         decoder.admit([(request, features[image : image + 1])])
         expected = [word for word in alone(image, way).tokens if word != "#END#"]
@@ -240,12 +240,12 @@ def test_the_words_of_a_beam_come_when_they_can_no_longer_change(
             if answers:
                 break
             search = decoder._where[request][1]
-            standing = [
-                vocabulary.words[i] for i in dict(search.standing([request]))[request] if i != vocabulary.end_id
+            stable = [
+                vocabulary.words[i] for i in dict(search.stable_tokens([request]))[request] if i != vocabulary.end_id
             ]
-            assert standing == expected[: len(standing)]
-            assert len(standing) >= seen
-            seen = len(standing)
+            assert stable == expected[: len(stable)]
+            assert len(stable) >= seen
+            seen = len(stable)
         early += seen > 2  # words that nobody forced
     assert early > 0
 

@@ -11,8 +11,9 @@ import pytest
 from engine.bundle.bundle import sha256
 from engine.bundle.manifest import GraphFile, Tensor
 from engine.errors import ProviderError
-from engine.runtime import engines, nvidia, providers, sessions
-from engine.runtime.engines import Engines, saved_engine
+from engine.runtime import engine_cache, providers, sessions
+from engine.runtime.cuda import nvidia
+from engine.runtime.engine_cache import Engines, saved_engine
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.providers import PROVIDERS
 from engine.runtime.sessions import open_session, save_engine
@@ -69,8 +70,8 @@ class Builder:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The machine as the engines see it; a test may change it."""
     there = {"gpu": "NVIDIA H100 (9.0)", "tensorrt": "101301"}
-    monkeypatch.setattr(engines, "gpu_name", lambda device_id: there["gpu"])
-    monkeypatch.setattr(engines, "load_tensorrt", lambda: there["tensorrt"])
+    monkeypatch.setattr(engine_cache, "gpu_name", lambda device_id: there["gpu"])
+    monkeypatch.setattr(engine_cache, "load_tensorrt", lambda: there["tensorrt"])
     monkeypatch.setattr(sessions, "load_tensorrt", lambda: there["tensorrt"])
     return there
 
@@ -78,7 +79,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 @pytest.fixture
 def builder(monkeypatch: pytest.MonkeyPatch, gpu: dict[str, str]) -> Builder:
     made = Builder()
-    for module in (engines, sessions, providers):
+    for module in (engine_cache, sessions, providers):
         monkeypatch.setattr(module, "onnxruntime", lambda: made)
     return made
 
@@ -143,7 +144,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(bundle: Path, builder: Bui
 
 
 def test_without_a_cache_nothing_is_kept(bundle: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "cache_folder", lambda: None)
+    monkeypatch.setattr(engine_cache, "cache_folder", lambda: None)
     open_session(bundle, ENCODER, TENSORRT, RuntimeOptions())
     assert "trt_engine_cache_enable" not in builder.options[-1]
     with pytest.raises(ProviderError, match="no folder to save engines in"):

@@ -11,11 +11,12 @@ import pytest
 from engine import Beam, Captioner, Greedy, RuntimeOptions, Sample, Scheduler
 from engine.bundle.manifest import GraphFile
 from engine.options import Decoding
-from engine.runtime import device, graphs, placement
+from engine.runtime import graphs, placement
+from engine.runtime.cuda import device
 from engine.runtime.options import RuntimeOptions as Options
 from engine.runtime.providers import CAPTURED, PROVIDERS, Provider
 from engine.runtime.sessions import open_session as open_real_session
-from tests.engine.fake_cuda import FakeCuda, FakeSession
+from tests.engine.runtime.cuda.fake_cuda import FakeCuda, FakeSession
 
 Open = Callable[..., Captioner]
 
@@ -84,7 +85,7 @@ def test_the_scheduler_leaves_features_on_the_device(
     ways: list[Decoding] = [Greedy(), Beam(beam_size=2), Sample(seed=1, top_k=5, temperature=0.7), Greedy(min_length=4)]
     asked = [(image, ways[i % len(ways)]) for i, image in enumerate(photographs)]
     with Scheduler(captioner, max_wait_ms=20.0) as scheduler:
-        cuda = captioner._graphs.session("encoder").cuda
+        cuda = captioner.model.graphs.session("encoder").cuda
         cuda.downloads.clear()  # of warming up
         ours = [future.result() for future in [scheduler.submit(image, way) for image, way in asked]]
         steps = sum(scheduler.stats().step_rows.counts)  # all of one kind: a run each
@@ -108,7 +109,7 @@ def test_features_and_scores_are_those_of_the_cpu(
 def test_after_warming_up_nothing_is_captured_any_more(captioner: Captioner, photographs: list[np.ndarray]) -> None:
     decodings: list[Decoding] = [Greedy(), Greedy(with_scores=False), Sample(seed=1), Beam(beam_size=3)]
     captioner.warmup(decodings=decodings)
-    runs = captioner._graphs.session("search_step").cuda.runs
+    runs = captioner.model.graphs.session("search_step").cuda.runs
     captured = sum(run.startswith("capture") for run in runs)
     for images in (1, 3, 8, 21):
         for decoding in decodings:

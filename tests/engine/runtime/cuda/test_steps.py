@@ -13,17 +13,17 @@ import pytest
 
 from engine import Beam, Captioner, EngineError, Greedy, Sample
 from engine.bundle.bundle import Bundle
-from engine.decoding.constraints import Rules
+from engine.decoding.constraints import TokenConstraints
 from engine.decoding.decode import decode
-from engine.runtime import device
-from engine.runtime.buckets import BUCKETS, bucket
-from engine.runtime.device import MOST_GRAPHS, Device, GraphIds
-from engine.runtime.device_encoder import DeviceEncoder
-from engine.runtime.device_steps import DeviceDecoder, _StepLane
+from engine.runtime.cuda import device
+from engine.runtime.cuda.buckets import BUCKETS, bucket
+from engine.runtime.cuda.device import MOST_GRAPHS, Device, GraphIds
+from engine.runtime.cuda.encoder import DeviceEncoder
+from engine.runtime.cuda.steps import DeviceDecoder, _StepBuffers
 from engine.runtime.graphs import Graphs
 from engine.runtime.providers import CAPTURED
 from tests.bundles import write_bundle_of_one_temperature
-from tests.engine.fake_cuda import FakeCuda, FakeSession
+from tests.engine.runtime.cuda.fake_cuda import FakeCuda, FakeSession
 
 DECODINGS = [
     Greedy(),
@@ -75,7 +75,7 @@ def machine(request: pytest.FixtureRequest, tiny_bundle: Path, monkeypatch: pyte
 @pytest.fixture(scope="module")
 def graphs(tiny_captioner: Captioner) -> Graphs:
     """The tiny bundle on the CPU, its sessions open."""
-    graphs = tiny_captioner._graphs
+    graphs = tiny_captioner.model.graphs
     for name in ("decoder_init", "search_step"):
         graphs.session(name)
     return graphs
@@ -96,7 +96,7 @@ def same(ours: list[Any], theirs: list[Any]) -> None:
 
 def decoded(model: Any, decoding: Any, graphs: Graphs) -> list[Any]:
     vocabulary, defaults = graphs.bundle.vocabulary, graphs.bundle.manifest.defaults
-    return decode(model, decoding, Rules.of(decoding, vocabulary, defaults), vocabulary, defaults)
+    return decode(model, decoding, TokenConstraints.of(decoding, vocabulary, defaults), vocabulary, defaults)
 
 
 # --- buckets
@@ -124,12 +124,13 @@ def test_a_decode_on_the_device_is_the_decode_on_the_host(
         assert any(run.startswith("replay") for run in machine.cuda.runs)
 
 
-@pytest.mark.parametrize("decoding", [d for d in DECODINGS if not isinstance(d, Beam)], ids=repr)
-def test_where_nobody_asks_for_several_the_device_chooses(machine: Machine, graphs: Graphs, decoding: Any) -> None:
+@pytest.mark.parametrize("decoding", DECODINGS, ids=repr)
+def test_only_draws_from_the_whole_vocabulary_are_chosen_on_the_device(
+    machine: Machine, graphs: Graphs, decoding: Any
+) -> None:
     decoded(machine.decoder.start(features(graphs, 5)), decoding, graphs)
-    chosen = {"Greedy": "greedy_step", "Sample": "sample_step"}[type(decoding).__name__]
-    asked_for_best = isinstance(decoding, Greedy) and (decoding.with_scores or decoding.bad_endings)
-    assert (chosen in machine.sessions) == (not asked_for_best and not getattr(decoding, "top_k", 0))
+    drawn = isinstance(decoding, Sample) and not decoding.top_k and decoding.top_p == 1
+    assert ("sample_step" in machine.sessions) == drawn
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -148,7 +149,7 @@ def test_each_row_draws_at_its_own_temperature(machine: Machine, graphs: Graphs,
 def test_images_that_join_a_running_decode_change_nothing(machine: Machine, graphs: Graphs) -> None:
     given = features(graphs, 6)
     bias = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32)
-    ours, host = machine.decoder.begin(24), graphs.begin(24)
+    ours, host = machine.decoder.start_empty(24), graphs.start_empty(24)
     answers = []
     for model in (ours, host):
         tokens, parents, found = np.empty(0, np.int64), np.empty(0, np.int64), []
@@ -320,7 +321,7 @@ def test_features_that_lie_side_by_side_join_a_decode_in_one_run(machine: Machin
     host = [graphs.encoder.encode(part) for part in given]
     slices = [(0, 1, 2), (0, 2, 3), (0, 3, 4), (1, 1, 2), (0, 5, 6), (1, 2, 3), (1, 0, 1)]  # of which, from, to
     bias, count = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32), len(slices)
-    model = machine.decoder.begin(2 * count)
+    model = machine.decoder.start_empty(2 * count)
     rows = model.admit([(one, other)[which][a:b] for which, a, b in slices[:3]])
     tokens = np.full(count, graphs.bundle.vocabulary.start_id)
     ids, _ = model.step(tokens[:3], rows, bias, 2)
@@ -342,7 +343,7 @@ def test_features_that_lie_side_by_side_join_a_decode_in_one_run(machine: Machin
 def test_there_is_room_for_images_that_are_all_admitted_alone(
     machine: Machine, units: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lane = _StepLane(machine.encoder._device, units, 9, GraphIds())
+    lane = _StepBuffers(machine.encoder._device, units, 9, GraphIds())
     monkeypatch.setattr(lane, "_reserve", lambda slot, rows: room.append(rows))
     room: list[int] = []
     for half in (1, 2, 16, 128):

@@ -14,10 +14,10 @@ import numpy as np
 
 from engine.runtime.providers import onnxruntime
 
-_TURN = threading.RLock()
+_EXCLUSIVE = threading.RLock()
 """While a CUDA graph is captured, no thread of the process may allocate, copy or wait on the device: all take turns."""
 MOST_GRAPHS = 256
-"""CUDA graphs of one lane: each holds memory. What comes after runs without."""
+"""CUDA graphs of one decode at a time: each holds memory. What comes after runs without."""
 ALIGNMENT = 256  # bytes, as cudaMalloc has it: kernels may read several numbers at once
 NO_GRAPH = -1  # ONNX Runtime's gpu_graph_id for a run that is neither captured nor replayed
 
@@ -43,9 +43,9 @@ class Device:
         """Returns an onnxruntime.OrtValue on the device that holds a copy of an array."""
         return onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cuda", self.number)
 
-    def turn(self) -> AbstractContextManager[Any]:
+    def exclusive(self) -> AbstractContextManager[Any]:
         """Returns what every use of the device is to be wrapped in."""
-        return _TURN if self.cuda_graphs else contextlib.nullcontext()
+        return _EXCLUSIVE if self.cuda_graphs else contextlib.nullcontext()
 
     def bind_input(self, binding: Any, name: str, dtype: Any, shape: tuple[int, ...], address: int) -> None:
         """Binds an input of a run to device memory."""
@@ -104,7 +104,7 @@ class GraphIds:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def options(self, captured: int) -> Any:
-        """Returns onnxruntime.RunOptions with a number of its own, if the lane has `captured` few enough graphs."""
+        """Returns onnxruntime.RunOptions with a number of its own; without one where too many graphs are captured."""
         with self._lock:
             self._next += captured < MOST_GRAPHS
             number = self._next if captured < MOST_GRAPHS else NO_GRAPH
@@ -149,7 +149,7 @@ class DeviceFeatures:
         return DeviceFeatures(self._device, self._memory, max(0, stop - start), self._first + start, self.owner)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        with self._device.turn():
+        with self._device.exclusive():
             host = self._memory.numpy()
         return np.array(host[self._first : self._first + self._images], dtype=dtype)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from engine.bundle.checks import sha256
 from engine.bundle.manifest import GraphFile
 from engine.cache import cache_folder, store
-from engine.runtime.nvidia import gpu_name, load_tensorrt
+from engine.runtime.cuda.nvidia import gpu_name, load_tensorrt
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.providers import Provider, ProviderOptions, onnxruntime, plug_in_version
 

@@ -1,6 +1,5 @@
 """Who gets rows, in which order, and who is counted as what: gates hold runs at a known place."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,10 @@ import pytest
 
 from engine import Beam, Caption, Captioner, ClosedError, DeadlineError, Greedy, Sample, Scheduler
 from engine.runtime.steps import Steps
-from engine.scheduling.decoder import Decoder, rules_of, shared
 from engine.scheduling.future import CaptionFuture
-from engine.scheduling.line import Line
 from engine.scheduling.request import Request
+from engine.scheduling.running_batch import RunningBatch, shared_options
+from engine.scheduling.workers import Workers
 from tests.engine.gate import TIMEOUT, Gate
 
 LONG = Greedy(min_length=15, max_length=16)
@@ -25,7 +24,7 @@ def captioner(tiny_bundle: Path) -> Captioner:
 
 def decoded(captioner: Captioner, image: np.ndarray, ways: list[Sample]) -> list[Caption]:
     """Returns captions of requests that are admitted in one call."""
-    decoder, features = Decoder(captioner, 16, partial(rules_of, captioner)), captioner.encode([image])
+    decoder, features = RunningBatch(captioner.model, 16), captioner.encode([image])
     requests = [Request(b"", way, way.num_samples, CaptionFuture(lambda: True)) for way in ways]
     answers: dict[Request, Any] = dict(decoder.admit([(request, features) for request in requests]))
     while len(decoder):
@@ -39,7 +38,7 @@ def test_samples_that_share_a_search_have_each_the_words_of_its_own_seed_and_tem
 ) -> None:
     hot = dict(enumerate((3.0, 3.0, 5.0, 4.0)))
     ways = [Sample(seed=seed, temperature=hot[seed], min_length=12, top_k=top_k, num_samples=2) for seed in hot]
-    assert len(set(map(shared, ways))) == 1
+    assert len(set(map(shared_options, ways))) == 1
     captions = decoded(captioner, image, ways)
     assert len({caption.text for caption in captions}) == len(ways)
     for way, caption in zip(ways, captions, strict=True):
@@ -78,7 +77,7 @@ def test_no_step_has_more_rows_than_there_are(captioner: Captioner, image: np.nd
 def test_who_waits_behind_the_first_of_the_queue_is_woken_when_that_one_goes(
     captioner: Captioner, encoder: Gate, image: np.ndarray, how: str
 ) -> None:
-    captioner._graphs.encoder.lanes = 2
+    captioner.model.encoder.lanes = 2
     with Scheduler(captioner, max_rows=5) as scheduler:
         scheduler.submit(image, Beam(beam_size=3))
         encoder.wait()  # it holds three rows for as long as the gate is closed
@@ -93,7 +92,7 @@ def test_who_waits_behind_the_first_of_the_queue_is_woken_when_that_one_goes(
 
 
 def test_before_a_device_images_wait_for_company(captioner: Captioner, encoder: Gate, image: np.ndarray) -> None:
-    captioner._graphs.encoder.lanes = 0
+    captioner.model.encoder.lanes = 0
     with Scheduler(captioner, max_wait_ms=1000 * TIMEOUT) as scheduler:
         futures = [scheduler.submit(image)]
         assert not encoder.reached.acquire(timeout=0.2)
@@ -131,15 +130,15 @@ def test_closing_can_give_up_what_is_in_a_step(captioner: Captioner, step: Gate,
 def test_who_comes_while_another_bundle_does_goes_to_that(
     captioner: Captioner, tiny_bundle: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, lines = Line.put, []
+    real, lines = Workers.submit, []
     with Scheduler(captioner) as scheduler:
 
-        def put(line: Line, request: Request) -> None:
-            lines.append(line)
+        def submit(workers: Workers, request: Request) -> None:
+            lines.append(workers)
             if len(lines) == 1:
                 scheduler.swap(tiny_bundle)
-            real(line, request)
+            real(workers, request)
 
-        monkeypatch.setattr(Line, "put", put)
+        monkeypatch.setattr(Workers, "submit", submit)
         assert scheduler.submit(image).result(TIMEOUT)
-        assert lines[1:] == [scheduler._line] != lines[:1]
+        assert lines[1:] == [scheduler._workers] != lines[:1]

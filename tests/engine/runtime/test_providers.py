@@ -33,7 +33,7 @@ from engine.runtime.providers import (
 )
 from engine.runtime.sessions import open_session
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = "CPUExecutionProvider"
 OPENVINO = PROVIDERS["openvino"]
 TENSORRT = ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)
@@ -352,7 +352,7 @@ def test_auto_tries_cuda_first_and_takes_the_cpu_where_cuda_does_not_start(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = install(monkeypatch, FakeRuntime(("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)))
-    monkeypatch.setattr("engine.captioner.require_shown", lambda graphs, batch_size: False)  # nothing runs here
+    monkeypatch.setattr("engine.model.require_shown", lambda graphs, batch_size: False)  # nothing runs here
     assert Captioner(tiny_bundle).provider == "cuda"
     runtime.runs_on = [CPU]  # no driver: ONNX Runtime drops the provider
     with pytest.warns(RuntimeWarning, match="'cuda' could not be started .* going on to cpu in fp32") as warned:
