@@ -63,14 +63,22 @@ class LoopOptions:
     def differences(self, earlier: dict[str, Any]) -> list[str]:
         """Names the options in which resuming an earlier run (its options as a dict) would make another run.
 
-        An option that the earlier run did not know yet had its default.
+        An option that the earlier run did not know yet had its default. One that this version no longer has makes
+        another run where it was in use: at 0, "" or False it was not.
         """
-        return [
+        names = {option.name for option in fields(self)}
+        changed = [
             f"{option.name} was {was!r} and is {getattr(self, option.name)!r}"
             for option in fields(self)
             if option.name not in self.free
             and (was := earlier.get(option.name, option.default)) != getattr(self, option.name)
         ]
+        gone = [
+            f"{name} was {was!r}, and this version has no such option"
+            for name, was in earlier.items()
+            if name not in names and was
+        ]
+        return changed + gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +99,6 @@ class TrainingOptions(LoopOptions):
     max_words: int = _option(20, "captions are cut at this many words")
     min_count: int = _option(5, "words seen less often are unknown")
     label_smoothing: float = _option(0.0, "share of probability spread over all words while training")
-    scheduled_sampling: float = _option(
-        0.0, "share of words read that are the decoder's own at the end of the run, rising from none"
-    )
     bottleneck: int = _option(120, "units between features and LSTM")
     units: int = _option(300, "LSTM units")
     embedding: int = _option(100, "numbers in a word's embedding")
@@ -107,15 +112,7 @@ class TrainingOptions(LoopOptions):
         self.check_least(0, "jitter")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, but it is {self.label_smoothing}")
-        if not 0 <= self.scheduled_sampling <= 1:
-            raise ValueError(f"scheduled_sampling must be from 0 to 1, but it is {self.scheduled_sampling}")
         self.sizes(feature_size=1, vocabulary_size=1, pad_id=0)
-
-    @property
-    def free(self) -> frozenset[str]:
-        """The options that may change when a run is resumed; scheduled sampling stretches over the epochs."""
-        whole = self.schedule == "cosine" or self.scheduled_sampling > 0
-        return frozenset({"patience"} if whole else {"patience", "epochs"})
 
     def sizes(self, *, feature_size: int, vocabulary_size: int, pad_id: int) -> DecoderConfig:
         """Returns the decoder's sizes for an encoder's features and a vocabulary."""

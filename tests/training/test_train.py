@@ -119,7 +119,7 @@ def test_images_without_features_are_left_out() -> None:
     [
         {},
         {"tied": True, "schedule": "cosine", "label_smoothing": 0.1},
-        {"ema": 0.9, "scheduled_sampling": 0.3, "warmup": 9, "bf16": True, "tied": True},
+        {"ema": 0.9, "warmup": 9, "bf16": True, "tied": True},
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
