@@ -5,6 +5,9 @@ from typing import Any
 
 from training.models.decoder import DecoderConfig
 
+GONE = {"scheduled_sampling": 0.0, "finetune_encoder": ""}
+"""Options of earlier versions, the latter of self-critical training, and the value at which each did nothing."""
+
 
 def _option(default: Any, text: str) -> Any:
     """A field whose metadata carries the sentence that --help prints."""
@@ -29,11 +32,6 @@ class LoopOptions:
     )
     patience: int = _option(5, "stop after so many epochs without a better one; 0 never stops early")
     seed: int = _option(0, "seed of weights, batches and dropout")
-    finetune_encoder: str = _option(
-        "",
-        'let the encoder learn too: its head and so many of its last blocks, or "all" of it; batches are whole images',
-    )
-    encoder_learning_rate: float = _option(1e-4, "Adam's learning rate of what learns of the encoder")
 
     def __post_init__(self) -> None:
         self.check_least(1, "epochs")
@@ -44,10 +42,6 @@ class LoopOptions:
             raise ValueError(f"ema must be at least 0 and below 1, but it is {self.ema}")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f'schedule must be "constant" or "cosine", but it is "{self.schedule}"')
-        if not (self.finetune_encoder in ("", "all") or self.finetune_encoder.isdecimal()):
-            raise ValueError(f'finetune_encoder must be a number or "all", but it is "{self.finetune_encoder}"')
-        if not self.encoder_learning_rate > 0:
-            raise ValueError(f"encoder_learning_rate must be above 0, but it is {self.encoder_learning_rate}")
 
     def check_least(self, least: int, *names: str) -> None:
         """Raises ValueError for the first of the named options that lies below `least`."""
@@ -64,7 +58,7 @@ class LoopOptions:
         """Names the options in which resuming an earlier run (its options as a dict) would make another run.
 
         An option that the earlier run did not know yet had its default. One that this version no longer has makes
-        another run where it was in use: at 0, "" or False it was not.
+        another run where it was in use.
         """
         names = {option.name for option in fields(self)}
         changed = [
@@ -74,9 +68,9 @@ class LoopOptions:
             and (was := earlier.get(option.name, option.default)) != getattr(self, option.name)
         ]
         gone = [
-            f"{name} was {was!r}, and this version has no such option"
-            for name, was in earlier.items()
-            if name not in names and was
+            f"{name} was {earlier[name]!r}, and this version has no such option"
+            for name, off in GONE.items()
+            if name not in names and earlier.get(name, off) != off
         ]
         return changed + gone
 
@@ -90,6 +84,11 @@ class TrainingOptions(LoopOptions):
 
     encoder: str = _option("efficientnet_lite0", "image encoder by name")
     encoder_weights: str = _option("pretrained", 'its weights: "pretrained", "random" or a file')
+    finetune_encoder: str = _option(
+        "",
+        'let the encoder learn too: its head and so many of its last blocks, or "all" of it; batches are whole images',
+    )
+    encoder_learning_rate: float = _option(1e-4, "Adam's learning rate of what learns of the encoder")
     flip: bool = _option(False, "train on the photographs mirrored left to right too")
     jitter: int = _option(0, "train on so many views of each photograph too, cropped and coloured at random")
     batches: int = _option(1000, "batches in an epoch")
@@ -110,6 +109,10 @@ class TrainingOptions(LoopOptions):
         LoopOptions.__post_init__(self)  # super() does not find its way in a class with slots
         self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words", "min_count")
         self.check_least(0, "jitter")
+        if not (self.finetune_encoder in ("", "all") or self.finetune_encoder.isdecimal()):
+            raise ValueError(f'finetune_encoder must be a number or "all", but it is "{self.finetune_encoder}"')
+        if not self.encoder_learning_rate > 0:
+            raise ValueError(f"encoder_learning_rate must be above 0, but it is {self.encoder_learning_rate}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, but it is {self.label_smoothing}")
         self.sizes(feature_size=1, vocabulary_size=1, pad_id=0)

@@ -1,6 +1,6 @@
 """The training command: python -m training.train --data FOLDER --encoder NAME --output runs/x.
 
-Owns the run's folder and what is printed; the work is in trainer, report and their neighbours.
+Owns the run's folder and what is printed; the work is in training.loops.cross_entropy and training.reports.
 """
 
 import argparse

@@ -14,6 +14,7 @@ from training.data.batches import Batch, CaptionTable
 from training.loops.distributed import Processes
 from training.loops.loop import Loop, Record, TrainingError, Watcher, check_shared
 from training.models.decoder import CaptionDecoder
+from training.models.finetune import FineTuned
 from training.options import TrainingOptions
 
 
@@ -53,6 +54,15 @@ class Trainer(Loop[Epoch]):
     def best(self) -> Epoch | None:
         """The epoch of the lowest validation loss, the earlier one of equals; None before the first."""
         return min(self.history, key=lambda epoch: epoch.validation_loss, default=None)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        if not isinstance(self.decoder, FineTuned):
+            return super()._groups()
+        tail = list(self.decoder.tail.parameters())
+        known = {id(parameter) for parameter in tail}
+        rest = [parameter for parameter in self.decoder.parameters() if id(parameter) not in known]
+        scale = self.options.encoder_learning_rate / self.options.learning_rate
+        return [{"params": rest, "scale": 1.0}, {"params": tail, "scale": scale}]
 
     def _record(self, noted: dict[str, Any]) -> Epoch:
         return Epoch(**noted)
