@@ -28,12 +28,13 @@ from training.command import (
 )
 from training.loops.distributed import Processes
 from training.loops.run_data import Source, prepare
+from training.loops.sampler import greedy_captions
 from training.loops.self_critical import RewardEpoch, SelfCritic
 from training.models import checkpoint
 from training.models.checkpoint import Checkpoint, CheckpointError, write_atomically, write_json
 from training.options import ScstOptions, TrainingOptions
 from training.reports.charts import draw_rewards
-from training.reports.training_report import greedy_captions, spread
+from training.reports.training_report import spread
 
 SHOWN = 3  # photographs whose captions are printed after an epoch
 

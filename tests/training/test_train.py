@@ -30,9 +30,10 @@ from training.loops import run_data
 from training.loops.cross_entropy import Epoch, Trainer
 from training.loops.distributed import Processes
 from training.loops.loop import TrainingError
+from training.loops.sampler import greedy_captions
 from training.models.checkpoint import load_checkpoint, load_tensors
 from training.models.encoders import Encoder
-from training.reports.training_report import greedy_captions, predictions_table
+from training.reports.training_report import predictions_table
 from training.train import main
 
 
