@@ -19,11 +19,10 @@ from training.confidence.logistic import PENALTY, coefficients, fit, fit_folds, 
 from training.confidence.reliability import Reliability, measure
 from training.confidence.scored_captions import CalibrationError, ScoredCaptions, caption_and_score, human_ciders
 from training.data.datasets import DataError, open_dataset
+from training.files import check_outputs, write_atomically, write_json
 from training.metrics.java import MetricsError, package
 from training.metrics.tokens import find_tokeniser
-from training.models.checkpoint import write_atomically, write_json
 from training.outcome import outcome
-from training.output_files import check_outputs
 
 DEFAULT_FEATURES = ("per_root_length",)
 OTHER_FEATURES = (

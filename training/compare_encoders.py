@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from training.models.checkpoint import write_json
+from training.files import write_json
 from training.models.compiled import session, trace
 from training.models.encoders import EncoderError, load_encoder
 from training.outcome import outcome

@@ -20,10 +20,10 @@ from engine.manifest import Defaults
 from engine.options import Decoding
 from training.data.datasets import DataError, Dataset, open_dataset
 from training.evaluate_options import read_arguments
+from training.files import write_atomically, write_json
 from training.metrics.quality import assess
 from training.metrics.results import read_results, write_results
 from training.metrics.scores import MetricsError, Scores, score_captions
-from training.models.checkpoint import write_atomically, write_json
 from training.outcome import outcome
 from training.reports.quality_report import Page, choose, write_page
 

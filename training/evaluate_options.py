@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.files import check_outputs
 from training.metrics.bootstrap import RESAMPLES
-from training.output_files import check_outputs
 
 ENGINE = {"provider": "auto", "precision": "auto", "batch_size": 32}  # where nothing is said
 

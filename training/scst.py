@@ -26,12 +26,13 @@ from training.command import (
     make_tables,
     read_options,
 )
+from training.files import write_atomically, write_json
 from training.loops.distributed import Processes
 from training.loops.run_data import Source, prepare
 from training.loops.sampler import greedy_captions
 from training.loops.self_critical import RewardEpoch, SelfCritic
 from training.models import checkpoint
-from training.models.checkpoint import Checkpoint, CheckpointError, write_atomically, write_json
+from training.models.checkpoint import Checkpoint, CheckpointError
 from training.options import ScstOptions, TrainingOptions
 from training.reports.charts import draw_rewards
 from training.reports.training_report import spread

@@ -11,7 +11,8 @@ from engine.bundle import Bundle
 from export.bundle import export_bundle
 from export.errors import ExportError
 from tests.export.runs import OPTIONS, WORDS, small_decoder
-from training.models.checkpoint import ENCODER, decoder_tensors, describe_run, save_tensors, write_json
+from training.files import write_json
+from training.models.checkpoint import ENCODER, decoder_tensors, describe_run, save_tensors
 from training.models.encoders import load_encoder
 from training.models.finetune import FineTuned, split
 
