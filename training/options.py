@@ -27,8 +27,8 @@ class LoopOptions:
     ema: float = _option(0.0, "keep the exponential moving average of the weights, such as 0.999; 0 keeps the last")
     bf16: bool = _option(
         False,
-        "reckon in bfloat16 (pays on a GPU and on a CPU with AVX512-BF16 or AMX); a CPU without AVX-512 has none and "
-        "takes float32, in about 1.5 times the time",
+        "compute in bfloat16: faster on a GPU and on a CPU with AVX512-BF16 or AMX; a CPU without AVX-512 has none and "
+        "computes in float32, which takes about 1.5 times as long",
     )
     patience: int = _option(5, "stop after so many epochs without a better one; 0 never stops early")
     seed: int = _option(0, "seed of weights, batches and dropout")

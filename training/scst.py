@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.scst",
-        description="Trains a decoder on: sentences that it draws itself are made likelier by their CIDEr-D.",
+        description="Self-critical training: raises the expected CIDEr-D of the captions that a decoder samples.",
         epilog="Several processes: torchrun --nproc-per-node=N -m training.scst with the same options.",
     )
     parser.add_argument("--from", type=Path, required=True, dest="source", help="run that it begins from, its best")

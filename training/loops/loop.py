@@ -129,8 +129,8 @@ class Loop(ABC, Generic[R]):
         was = self.history[-1].precision
         if was not in ("", self.precision) and self.processes.first:
             print(
-                f"the epochs before were reckoned in {was} and those to come are in {self.precision}: "
-                "their last digits differ from those of a run without a stop",
+                f"the earlier epochs were computed in {was} and the next ones will be in {self.precision}: "
+                "the last digits differ from those of an uninterrupted run",
                 flush=True,
             )
 

@@ -1,6 +1,6 @@
-"""Self-critical training: sentences that the decoder draws itself, each made likelier by what it is worth.
+"""Self-critical training: the decoder samples captions, and learns to make those with a high reward more probable.
 
-The gradient is REINFORCE's (Rennie et al. 2017): the log-probability of a drawn sentence, weighed by its reward
+The gradient is REINFORCE's (Rennie et al. 2017): the log-probability of a sampled sentence, weighted by its reward
 (CIDEr-D and, if wanted, BLEU) less a baseline, which is what the image's other samples reach on average (Luo 2020) or
 what greedy decoding reaches (Rennie). Knows nothing of images, charts or commands.
 """

@@ -170,7 +170,10 @@ def begin_with(decoder: CaptionDecoder, vocabulary: Vocabulary, encoder: str, fo
     """
     before = load_checkpoint(folder)
     if before.vocabulary.words != vocabulary.words:
-        raise CheckpointError(f"the run in {folder} knows other words, so its decoder cannot be gone on with")
+        raise CheckpointError(
+            f"the run in {folder} has another vocabulary, so training cannot begin with its decoder: use the same "
+            "captions and the same --min-count"
+        )
     if before.config["encoder"].get("fingerprint", encoder) != encoder:
         raise CheckpointError(
             f"the decoder in {folder} was trained on features of another encoder: name its own by --encoder and "

@@ -171,7 +171,7 @@ def test_where_there_is_no_bfloat16_a_run_is_one_in_float32_and_says_so(
     assert one.precision == "float32"
     said = capsys.readouterr().out
     assert said.count("\n") == 1
-    assert said.startswith("this processor has no bfloat16: reckoning in float32")
+    assert said.startswith("this processor has no bfloat16: training computes in float32")
 
 
 def test_what_only_one_process_lacks_none_uses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_a_run_that_goes_on_in_another_precision_says_so(
         if times == 2:
             monkeypatch.setattr(trainer, "precision", "bfloat16")
             trainer.resume(tmp_path)
-            assert "reckoned in float32 and those to come are in bfloat16" in capsys.readouterr().out
+            assert "computed in float32 and the next ones will be in bfloat16" in capsys.readouterr().out
             monkeypatch.setattr(trainer, "precision", "float32")
         next(trainer.train(tmp_path))
     again = make_trainer(options)
