@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.arrival_sides import WINDOW, Batches, Scheduled, Side
 from benchmarks.photographs import photographs
 from engine import Beam, Caption, Captioner, Greedy, Sample
-from engine.machine import fingerprint
+from engine.autotune.machine import fingerprint
 from engine.options import Decoding
 
 matplotlib.use("Agg")

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.search import Search, Sentence, State
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.options import Decoding
 
 Step = Callable[[], tuple[np.ndarray, np.ndarray]]

@@ -16,7 +16,7 @@ import torch
 from onnx import numpy_helper
 from onnx.shape_inference import infer_shapes
 
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 
 SIDE = 2048  # of the matrix product that stands for the machine's best
 SMALL_SIDE = 256

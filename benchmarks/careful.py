@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.baseline import Baseline
 from benchmarks.eager import Eager
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 
 CHUNKS = (4, 8, 16, 32)
 """Numbers of images that the encoder is tried with at once: of large batches it may be slower than of small ones."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.baseline import Baseline
 from benchmarks.eager import Eager
 from benchmarks.search import State
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 
 CHUNK = 8
 

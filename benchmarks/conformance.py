@@ -20,9 +20,9 @@ from benchmarks.plain_session import PlainSession
 from benchmarks.search import FREE
 from benchmarks.works import EXACT, LEAST_SAME
 from engine import Beam, Caption, Captioner, EngineError, Greedy, RuntimeOptions, Sample, Scheduler
+from engine.bundle.vocabulary import SPECIAL_WORDS
 from engine.options import Decoding
-from engine.selfcheck import arithmetic_of
-from engine.vocabulary import SPECIAL_WORDS
+from engine.selfcheck.compare import arithmetic_of
 
 IMAGES, BATCH = 19, 8
 """Batches of 8, 8 and 3: the last is a smaller one."""

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.sides import BATCHES, ENGINE, Sides, kinds
 from benchmarks.works import WORKS, Task
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 
 QUICK_BATCHES = (1, 8)
 QUICK_SIDES = ("eager", "onnxruntime", "openvino latency")

@@ -11,7 +11,7 @@ import openvino
 
 from benchmarks.plain_session import HostDecoder
 from benchmarks.search import State
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 
 CHUNK = 4
 """Images of one request of the throughput queue: small enough that a batch of 8 gives both cores work."""

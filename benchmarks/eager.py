@@ -17,7 +17,7 @@ from torchvision import transforms
 from benchmarks.baseline import Baseline
 from benchmarks.restore import restore_decoder, restore_encoder
 from benchmarks.search import State
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 
 
 class Eager(Baseline):

@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks.gpu_sides import CHECKED, WORKS, Kind, Task, kinds, matrix_rate, reference, work
 from benchmarks.photographs import photographs
-from engine.bundle import Bundle
-from engine.images import load_pixels
+from engine.bundle.bundle import Bundle
+from engine.images.load import load_pixels
 from engine.runtime.nvidia import driver_version, gpu_name, load_tensorrt
 
 BATCHES = (1, 8, 32, 128, 256)

@@ -17,10 +17,10 @@ import numpy as np
 
 from benchmarks.conformance import LAWS, judge
 from engine import Beam, Captioner, Greedy, RuntimeOptions
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
+from engine.decoding.constraints import Rules
 from engine.decoding.decode import decode
-from engine.decoding.model import StepModel
-from engine.decoding.rules import Rules
+from engine.decoding.step_model import StepModel
 from engine.options import Decoding
 from engine.result import Caption
 from engine.runtime.buckets import bucket

@@ -20,8 +20,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.photographs import photographs
-from engine import jpeg, resizing
-from engine.images import load_pixels
+from engine.images import jpeg
+from engine.images import resize as resizing
+from engine.images.load import load_pixels
 
 SIZES = ((500, 375), (640, 480), (4000, 3000))
 PHOTOGRAPHS = 8  # of each size; of the largest a quarter

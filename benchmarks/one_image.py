@@ -16,7 +16,7 @@ import onnxruntime
 
 from benchmarks.photographs import photographs
 from engine import Beam, Captioner, Greedy
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.options import Decoding
 from engine.runtime.options import whole_cores
 

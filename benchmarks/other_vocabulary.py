@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, numpy_helper
 
-from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, sha256
-from engine.manifest import GraphFile, Tensor
-from engine.vocabulary import END, PAD, SPECIAL_WORDS, Vocabulary
+from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, sha256
+from engine.bundle.manifest import GraphFile, Tensor
+from engine.bundle.vocabulary import END, PAD, SPECIAL_WORDS, Vocabulary
 from export.weights import share_weights
 
 WEIGHTS = "other.weights"

@@ -11,7 +11,7 @@ import onnxruntime
 
 from benchmarks.baseline import Baseline
 from benchmarks.search import State
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 
 
 class HostDecoder(Baseline):

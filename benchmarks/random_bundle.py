@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.photographs import SAMPLES
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from export.bundle import ExportOptions, export_bundle
 from export.variants import VariantOptions
 from training.files import write_json

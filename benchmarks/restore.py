@@ -5,7 +5,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from training.models import checkpoint
 from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.models.encoders import Encoder, load_encoder

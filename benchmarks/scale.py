@@ -21,7 +21,7 @@ from benchmarks.photographs import photographs
 from benchmarks.scale_charts import draw_chart, explain
 from benchmarks.scale_points import BATCH, Point, Task
 from engine import Captioner
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.runtime.options import cores
 
 ROOT = Path(__file__).parents[1]

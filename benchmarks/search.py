@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from engine import Beam, Greedy, Sample
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
+from engine.bundle.vocabulary import Vocabulary
 from engine.options import Decoding
-from engine.vocabulary import Vocabulary
 
 State = tuple[Any, Any]
 """hidden and cell, (rows, units), in the arrays of the decoder's library"""

@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.photographs import photographs
 from benchmarks.search import FREE
 from engine import Captioner, RuntimeOptions
-from engine.bundle import Bundle
-from engine.images import load_pixels
+from engine.bundle.bundle import Bundle
+from engine.images.load import load_pixels
 from engine.options import Decoding
 
 BATCHES = (1, 8, 32, 128)
@@ -151,7 +151,8 @@ class Kind:
                 f"print(Captioner({given}).caption([{str(file)!r}], {decoding})[0].text)"
             )
         return (
-            f"from {self.module} import {self.name}; from engine import Greedy; from engine.bundle import Bundle; "
+            f"from {self.module} import {self.name}; "
+            "from engine import Greedy; from engine.bundle.bundle import Bundle; "
             f"side = {self.name}(Bundle.load({str(bundle)!r}), **{dict(self.options)!r}); "
             f"print(side.caption([open({str(file)!r}, 'rb').read()], Greedy())[0].text)"
         )

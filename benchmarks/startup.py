@@ -37,7 +37,7 @@ mark("numpy")
 import PIL.Image
 mark("Pillow")
 import engine
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 mark("engine's own modules")
 import onnxruntime
 mark("onnxruntime")

@@ -12,7 +12,7 @@ from benchmarks.scale import CURVES, SHORT, main
 from benchmarks.scale_charts import explain
 from benchmarks.scale_points import Point
 from engine import Beam, Captioner, Greedy
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 
 POINT = Point(curve="beam", line="search", precision="fp32", x=1, rate=1, p50=1, p99=1)
 

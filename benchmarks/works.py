@@ -19,8 +19,8 @@ from benchmarks.baseline import Baseline
 from benchmarks.search import FREE, Choose
 from benchmarks.sides import BATCHES, DECODER, ENCODER, IMAGES, REFERENCE, START, WHOLE, Captioned, Side, Sides
 from engine import Beam, Greedy, Sample
+from engine.bundle.vocabulary import Vocabulary
 from engine.options import Decoding
-from engine.vocabulary import Vocabulary
 
 TOLERANCE = 1e-3
 """Of exact features, and of the probability at which a word begins or ends to be drawn."""

@@ -9,23 +9,23 @@ from typing import Any, Literal, overload
 import numpy as np
 from PIL import Image
 
-from engine.bundle import Bundle
-from engine.checks import is_int, require
+from engine.autotune.select import Choice, Request, open_first, select
+from engine.bundle.bundle import Bundle
+from engine.decoding.constraints import Rules
 from engine.decoding.decode import decode, rows_per_image, sentence_log_probs
-from engine.decoding.rules import Rules
 from engine.errors import ImageError, OptionsError
-from engine.formats import FORMATS, check_formats
-from engine.images import MAX_PIXELS, ImageInput, load_pixels
+from engine.fork_guard import Process
+from engine.images.formats import FORMATS, check_formats
+from engine.images.load import MAX_PIXELS, ImageInput, load_pixels
+from engine.images.pipeline import Pipeline
 from engine.options import Beam, Decoding, Greedy, Sample
-from engine.pipeline import Pipeline
-from engine.process import Process
-from engine.proofs import require_shown
 from engine.result import Caption
 from engine.runtime.device import DeviceFeatures
 from engine.runtime.graphs import Graphs
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
-from engine.selection import Choice, Request, open_first, select
+from engine.selfcheck.verify import require_shown
+from engine.validation import is_int, require
 
 MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
 

@@ -8,7 +8,7 @@ from math import nan, sqrt, tanh
 from types import MappingProxyType
 from typing import Any
 
-from engine.checks import is_number
+from engine.validation import is_number
 
 UNCALIBRATED: Mapping[str, float] = MappingProxyType({})
 

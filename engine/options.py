@@ -6,7 +6,7 @@ None in a field means the default that the bundle states.
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from engine.checks import is_int, is_number, plain, require
+from engine.validation import is_int, is_number, plain, require
 
 STYLES = "plain", "sentence"
 LONGEST = 1000  # tokens: room for a sentence is taken before it is written

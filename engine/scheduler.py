@@ -11,12 +11,11 @@ from types import TracebackType
 import numpy as np
 
 from engine.captioner import Captioner
-from engine.checks import is_int, is_number, require
 from engine.decoding.decode import rows_per_image
 from engine.errors import ClosedError, OptionsError
-from engine.images import ImageInput
+from engine.fork_guard import Process
+from engine.images.load import ImageInput
 from engine.options import Beam, Decoding, Greedy, Sample
-from engine.process import Process
 from engine.result import Caption
 from engine.scheduling.counters import SchedulerStats
 from engine.scheduling.decoder import shared
@@ -25,6 +24,7 @@ from engine.scheduling.future import CaptionFuture
 from engine.scheduling.line import Line
 from engine.scheduling.request import Ledger, Request
 from engine.scheduling.stream import CaptionStream, Words
+from engine.validation import is_int, is_number, require
 
 
 class Scheduler:

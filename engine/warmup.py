@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.checks import is_int, require
 from engine.decoding.decode import decode, rows_per_image
-from engine.decoding.model import StepModel
+from engine.decoding.step_model import StepModel
 from engine.options import Beam, Decoding, Greedy
 from engine.runtime.buckets import BUCKETS, bucket
 from engine.runtime.sessions import save_engine
+from engine.validation import is_int, require
 
 if TYPE_CHECKING:
     from engine.captioner import Captioner

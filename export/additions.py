@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, confidence_faults, default_faults, sha256
-from engine.manifest import Defaults, Manifest, Variant
+from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, confidence_faults, default_faults, sha256
+from engine.bundle.manifest import Defaults, Manifest, Variant
 from export import record
 from export.calibration import Calibration
 from export.errors import ExportError, ParityError

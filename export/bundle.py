@@ -7,9 +7,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle
-from engine.manifest import Defaults, GraphFile, Manifest, Variant
-from engine.vocabulary import SPECIAL_WORDS
+from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle
+from engine.bundle.manifest import Defaults, GraphFile, Manifest, Variant
+from engine.bundle.vocabulary import SPECIAL_WORDS
 from export import record
 from export.additions import calibrated, changed, complete, require_passed, save_manifest
 from export.decoder import init_graph, step_graph
@@ -42,7 +42,7 @@ class Part(Enum):
 class ExportOptions:
     """What is exported of a run, and what the bundle says of itself.
 
-    checkpoint: "best" or "last". name, and each field of engine.manifest.Defaults in `defaults`: where absent, what
+    checkpoint: "best" or "last". name, and each field of the manifest's Defaults in `defaults`: where absent, what
     a bundle that is half replaced says already, or the usual. provenance is laid over what is known of encoder and
     decoder; quality is stored as it is. confidence: the coefficients that training.calibrate fits. verify_images: a
     folder of pictures to verify with; None for the repository's samples, or drawn ones where there are none.

@@ -15,9 +15,9 @@ import onnxruntime as ort
 from onnx import GraphProto, ModelProto, TensorProto, helper
 from tqdm import tqdm
 
+from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
-from engine.images import load_pixels
-from engine.manifest import ImageSpec
+from engine.images.load import load_pixels
 from export.errors import ExportError
 from export.pictures import SUFFIXES
 from export.quantise import Observed, Prepared, quantised_nodes

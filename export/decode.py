@@ -12,9 +12,9 @@ import onnxruntime as ort
 import torch
 
 from engine import Caption, Captioner, Greedy
-from engine.bundle import Bundle
-from engine.images import ImageInput
-from engine.vocabulary import Vocabulary
+from engine.bundle.bundle import Bundle
+from engine.bundle.vocabulary import Vocabulary
+from engine.images.load import ImageInput
 from training.models.decoder import CaptionDecoder
 
 PLAIN = Greedy(no_repeat_ngram_size=0, bad_endings=())  # as the loop is, whatever the bundle's defaults

@@ -12,8 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from engine import Beam, Captioner, ProviderError
-from engine.bundle import Bundle
-from engine.manifest import Variant
+from engine.bundle.bundle import Bundle
+from engine.bundle.manifest import Variant
 from engine.runtime.placement import canonical
 from engine.runtime.providers import available_providers
 from export.errors import ExportError

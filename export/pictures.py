@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from engine.images import ImageInput, load_pixels
-from engine.manifest import ImageSpec
+from engine.bundle.manifest import ImageSpec
+from engine.images.load import ImageInput, load_pixels
 from export.errors import ExportError
 
 SAMPLES = Path(__file__).parents[1] / "samples"

@@ -10,8 +10,8 @@ from typing import Any
 import onnx
 import onnxruntime
 
-from engine.bundle import sha256
-from engine.manifest import GraphFile, Tensor
+from engine.bundle.bundle import sha256
+from engine.bundle.manifest import GraphFile, Tensor
 from export.graphs import OPSET
 from export.verify import Check
 from training.models.checkpoint import ENCODER, Checkpoint

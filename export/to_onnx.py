@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from engine.bundle import Bundle
+    from engine.bundle.bundle import Bundle
+    from engine.bundle.manifest import Defaults
     from engine.errors import EngineError
-    from engine.manifest import Defaults
     from export.additions import add_variants, amend
     from export.bundle import ExportOptions, Part, export_bundle
     from export.calibration import IMAGES

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from engine.manifest import GraphFile, ImageSpec, Variant
+from engine.bundle.manifest import GraphFile, ImageSpec, Variant
 from export import record
 from export.calibration import IMAGES, Calibration, Photographs, observe
 from export.decoder_int8 import quantise_step

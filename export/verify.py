@@ -12,8 +12,8 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from engine.bundle import GRAPHS, Bundle
-from engine.images import ImageInput, load_pixels
+from engine.bundle.bundle import GRAPHS, Bundle
+from engine.images.load import ImageInput, load_pixels
 from export.decode import Decoded, Decoder, EngineGreedy, OnnxDecoder, State, TorchDecoder, decode_error, greedy
 from training.models.decoder import CaptionDecoder
 from training.models.encoders import Encoder

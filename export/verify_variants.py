@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnxruntime as ort
 
-from engine.bundle import Bundle
-from engine.manifest import GraphFile
+from engine.bundle.bundle import Bundle
+from engine.bundle.manifest import GraphFile
 from export import verify
 
 TOLERANCES = {"int8": 0.25, "fp16": 0.02}

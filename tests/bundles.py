@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from engine.bundle import MANIFEST_FILE, VOCABULARY_FILE, sha256, shipped_bundle
-from engine.vocabulary import SPECIAL_WORDS
+from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE, sha256, shipped_bundle
+from engine.bundle.vocabulary import SPECIAL_WORDS
 
 WEIGHTS = "decoder.weights"
 

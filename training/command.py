@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from engine.vocabulary import Vocabulary
+from engine.bundle.vocabulary import Vocabulary
 from training.data.batches import CaptionTable
 from training.data.datasets import DataError
 from training.files import write_json

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from engine import Beam, Captioner, EngineError, Greedy, ImageError
-from engine.manifest import Defaults
+from engine.bundle.manifest import Defaults
 from engine.options import Decoding
 from training.data.datasets import DataError, Dataset, open_dataset
 from training.evaluate_options import read_arguments

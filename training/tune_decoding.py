@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from engine import Beam, Captioner, EngineError, ImageError, OptionsError
-from engine.vocabulary import split
+from engine.bundle.vocabulary import split
 from training.data.datasets import DataError, Dataset, open_dataset
 from training.files import check_outputs, write_json
 from training.metrics.caption_statistics import repeats

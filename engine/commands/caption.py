@@ -9,11 +9,11 @@ from math import isnan
 
 from engine.captioner import Captioner
 from engine.commands.arguments import add_model, given
+from engine.commands.paths import Scan, expand
+from engine.commands.progress import Progress
 from engine.errors import ImageError, OptionsError
-from engine.formats import FORMATS, check_formats, image_names
+from engine.images.formats import FORMATS, check_formats, image_names
 from engine.options import STYLES, Beam, Greedy, Sample
-from engine.paths import Scan, expand
-from engine.progress import Progress
 from engine.result import Caption, Hypothesis
 from engine.runtime.options import RuntimeOptions
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from engine.autotune.machine import versions
 from engine.captioner import Captioner
 from engine.commands.arguments import add_json, add_model
-from engine.machine import versions
 from engine.runtime.providers import available_providers
 
 DETAILS = {"bundle", "provider", "precision", "notes", "seconds", "images_per_second"}  # of a measurement: for --json

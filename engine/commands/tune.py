@@ -7,17 +7,18 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from engine import answers, proofs
-from engine.bundle import Bundle
+from engine.autotune import cache_file
+from engine.autotune.measure import BUILDERS, DECODINGS, NO_TIME, Budget, Entry, Tuning, Way, tune, ways
+from engine.bundle.bundle import Bundle
 from engine.captioner import Captioner
-from engine.checks import is_number
 from engine.commands.arguments import add_json
+from engine.commands.progress import Progress
 from engine.errors import EngineError, OptionsError
-from engine.progress import Progress
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
 from engine.runtime.providers import available_providers
-from engine.tuning import BUILDERS, DECODINGS, NO_TIME, Budget, Entry, Tuning, Way, tune, ways
+from engine.selfcheck import verify
+from engine.validation import is_number
 
 HEAD = ("provider", "precision", "threads", "one image", "speed-up", "a batch of {}", "speed-up", "")
 
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         raise OptionsError(f"--seconds must be a number above 0, not {arguments.seconds}")
     bundle = Bundle.load(arguments.bundle)
     if arguments.clear:
-        count = answers.forget(bundle) + proofs.forget(bundle)
+        count = cache_file.forget(bundle) + verify.forget(bundle)
         print(json.dumps({"forgotten": count}) if arguments.json else "forgotten" if count else "nothing was measured")
         return 0
     for name in arguments.provider or ():
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     date = datetime.date.today().isoformat()
     path, fault = None, None
     try:
-        path = answers.save(bundle, _answer(bundle, tuning, date))
+        path = cache_file.save(bundle, _answer(bundle, tuning, date))
     except EngineError as error:  # what was measured is told all the same
         fault = error
     if arguments.json:
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     return 0
 
 
-def _answer(bundle: Bundle, tuning: Tuning, date: str) -> answers.Answer:
+def _answer(bundle: Bundle, tuning: Tuning, date: str) -> cache_file.Answer:
     """Returns what is to be kept: this tuning, and what an earlier one found of ways that this one left alone.
 
     Raises EngineError where time ran out for a way that "auto" would take untuned: half an answer is worse than none.
@@ -87,10 +88,10 @@ def _answer(bundle: Bundle, tuning: Tuning, date: str) -> answers.Answer:
     if lacking:
         raise EngineError(f"nothing is kept, no time was left for {', '.join(lacking)}: give it more --seconds")
     ways = {entry.way for entry in tuning.entries}
-    earlier = answers.load(bundle) or answers.Answer(date, ())
+    earlier = cache_file.load(bundle) or cache_file.Answer(date, ())
     kept = [timing for timing in earlier.timings if Way(timing.provider, timing.precision, timing.threads) not in ways]
     tried = dict.fromkeys((*earlier.tried, *(way.provider for way in ways)))
-    return answers.Answer(
+    return cache_file.Answer(
         date, (*kept, *(entry.timing(tuning.images) for entry in tuning.measured)), tuple(sorted(tried))
     )
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from engine.decoding.allowed import Allowed
-from engine.decoding.ask import Ask, Kind
-from engine.decoding.rules import Rules
+from engine.decoding.constraints import Rules
+from engine.decoding.hypotheses import Growing, Sentence, divisors, joined, ranked
 from engine.decoding.search import Draw, Search, common
-from engine.decoding.sentences import Growing, Sentence, divisors, joined, ranked
+from engine.decoding.step_request import Ask, Kind
 
 
 @dataclass(slots=True)

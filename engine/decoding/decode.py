@@ -5,18 +5,18 @@ from math import isnan, nan
 
 import numpy as np
 
+from engine.bundle.manifest import Defaults
+from engine.bundle.vocabulary import Vocabulary, split
 from engine.confidence import UNCALIBRATED, confidence
-from engine.decoding.ask import no_numbers, no_numbers_error
 from engine.decoding.beam import BeamSearch
-from engine.decoding.independent import Choose, Drawn, DrawnFromBest, Likeliest, RowSearch, Unscored
-from engine.decoding.model import StepModel
-from engine.decoding.rules import Rules
+from engine.decoding.constraints import Rules
+from engine.decoding.greedy_and_sampling import Choose, Drawn, DrawnFromBest, Likeliest, RowSearch, Unscored
+from engine.decoding.hypotheses import Sentence
 from engine.decoding.search import Draw, Search
-from engine.decoding.sentences import Sentence
-from engine.manifest import Defaults
+from engine.decoding.step_model import StepModel
+from engine.decoding.step_request import no_numbers, no_numbers_error
 from engine.options import Beam, Constraints, Decoding, Sample
 from engine.result import Caption, Hypothesis
-from engine.vocabulary import Vocabulary, split
 
 
 def decode(

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from engine.decoding.ask import Ask, Kind
-from engine.decoding.sentences import Sentence
+from engine.decoding.hypotheses import Sentence
+from engine.decoding.step_request import Ask, Kind
 
 
 class Draw(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.decoding.model import StepModel
+from engine.decoding.step_model import StepModel
 from engine.runtime.buckets import bucket
 from engine.runtime.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Parcel, joined
 from engine.runtime.lanes import Lanes

@@ -9,9 +9,9 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from engine.bundle.checks import sha256
+from engine.bundle.manifest import GraphFile
 from engine.cache import cache_folder, store
-from engine.faults import sha256
-from engine.manifest import GraphFile
 from engine.runtime.nvidia import gpu_name, load_tensorrt
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.providers import Provider, ProviderOptions, onnxruntime, plug_in_version

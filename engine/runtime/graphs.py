@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.bundle import Bundle
-from engine.decoding.model import StepModel
+from engine.bundle.bundle import Bundle
+from engine.decoding.step_model import StepModel
 from engine.runtime.device import Device, DeviceFeatures
 from engine.runtime.device_encoder import DeviceEncoder
 from engine.runtime.encoder import Encoder

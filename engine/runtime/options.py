@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.checks import is_int, require
 from engine.runtime.buckets import bucket
+from engine.validation import is_int, require
 
 SIBLINGS = Path("/sys/devices/system/cpu")
 CONV_SEARCHES = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT")

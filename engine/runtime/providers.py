@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from engine.bundle.manifest import GraphFile
 from engine.errors import ProviderError
-from engine.manifest import GraphFile
 from engine.runtime.options import RuntimeOptions
 
 ProviderOptions = dict[str, str]

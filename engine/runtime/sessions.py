@@ -6,8 +6,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from engine.bundle.manifest import GraphFile
 from engine.errors import ProviderError
-from engine.manifest import GraphFile
 from engine.runtime.engines import Engines
 from engine.runtime.nvidia import load_tensorrt
 from engine.runtime.options import RuntimeOptions, whole_cores

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.decoding.model import StepModel
+from engine.decoding.step_model import StepModel
 from engine.runtime.lanes import Lanes
 from engine.runtime.providers import onnxruntime
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from engine.captioner import Captioner
 from engine.decoding.allowed import STRIDE
-from engine.decoding.ask import Kind, no_numbers, no_numbers_error, together
+from engine.decoding.constraints import Rules
 from engine.decoding.decode import begin, caption, draws_of
-from engine.decoding.model import StepModel
-from engine.decoding.rules import Rules
+from engine.decoding.hypotheses import Sentence
 from engine.decoding.search import Search
-from engine.decoding.sentences import Sentence
+from engine.decoding.step_model import StepModel
+from engine.decoding.step_request import Kind, no_numbers, no_numbers_error, together
 from engine.errors import DeviceError, EngineError
 from engine.options import Decoding, Sample
 from engine.result import Caption

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Iterable
 
-from engine.process import Process
+from engine.fork_guard import Process
 from engine.scheduling.line import Line
 
 AT_EXIT = 10.0

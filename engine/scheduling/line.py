@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.captioner import Captioner
 from engine.errors import ClosedError, DeadlineError, OverloadedError
-from engine.pipeline import Encoded
+from engine.images.pipeline import Encoded
 from engine.runtime.encoder import LANE_IMAGES
 from engine.scheduling.deadlines import Deadlines
 from engine.scheduling.decoder import Answer, Decoder, failure, rules_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from engine.errors import DeadlineError, EngineError
-from engine.images import ImageInput
+from engine.images.load import ImageInput
 from engine.options import Decoding
 from engine.result import Caption
 from engine.scheduling.counters import SECONDS, SIZES, SchedulerStats, Tally

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine import Captioner
-from engine.decoding.ask import Ask
+from engine.decoding.step_request import Ask
 from tests.engine.gate import Gate, closed_before
 
 

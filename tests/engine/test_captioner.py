@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from engine import Beam, Caption, Captioner, EngineError, Greedy, ImageError, OptionsError, RuntimeOptions, Sample
-from engine.images import load_pixels
+from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary
+from engine.images.load import load_pixels
 from engine.options import Decoding
-from engine.vocabulary import SPECIAL_WORDS, Vocabulary
 from export.additions import amend
 from tests.drawn import COLOURS, SHAPES, draw
 from training.models.checkpoint import load_checkpoint

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from engine import Beam, Caption, EngineError, Greedy, Hypothesis, ImageError, ProviderError, RuntimeOptions, Sample
+from engine.autotune.select import Choice
+from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest
 from engine.cli import main
-from engine.formats import image_names
-from engine.images import load_pixels
-from engine.manifest import Defaults, GraphFile, ImageSpec, Manifest
-from engine.paths import Scan, expand
-from engine.progress import Progress
-from engine.selection import Choice
+from engine.commands.paths import Scan, expand
+from engine.commands.progress import Progress
+from engine.images.formats import image_names
+from engine.images.load import load_pixels
 
 SENTENCES = ("a dog runs", "a dog is running", "the dog")
 DEFAULTS = {"provider": "auto", "precision": "auto", "runtime": RuntimeOptions()}

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Beam, Caption, Greedy, Sample
+from engine.bundle.manifest import Defaults
+from engine.bundle.vocabulary import END, PAD, START, UNK, Vocabulary
 from engine.confidence import FEATURES, UNCALIBRATED, confidence, confidence_faults
+from engine.decoding.constraints import Rules
 from engine.decoding.decode import decode
-from engine.decoding.rules import Rules
-from engine.manifest import Defaults
 from engine.options import Decoding
-from engine.vocabulary import END, PAD, START, UNK, Vocabulary
-from tests.engine.table_model import TableModel
+from tests.engine.decoding.table_model import TableModel
 
 WORDS = Vocabulary((START, END, PAD, UNK, "a", "dog", "runs", "fast"))
 DEFAULTS = Defaults(max_length=6, beam_size=3, length_penalty=0.7)

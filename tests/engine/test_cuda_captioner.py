@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from engine import Beam, Captioner, Greedy, RuntimeOptions, Sample, Scheduler
-from engine.manifest import GraphFile
+from engine.bundle.manifest import GraphFile
 from engine.options import Decoding
 from engine.runtime import device, graphs, placement
 from engine.runtime.options import RuntimeOptions as Options

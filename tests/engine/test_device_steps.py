@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 
 from engine import Beam, Captioner, EngineError, Greedy, Sample
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
+from engine.decoding.constraints import Rules
 from engine.decoding.decode import decode
-from engine.decoding.rules import Rules
 from engine.runtime import device
 from engine.runtime.buckets import BUCKETS, bucket
 from engine.runtime.device import MOST_GRAPHS, Device, GraphIds

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from engine.bundle import sha256
+from engine.bundle.bundle import sha256
+from engine.bundle.manifest import GraphFile, Tensor
 from engine.errors import ProviderError
-from engine.manifest import GraphFile, Tensor
 from engine.runtime import engines, nvidia, providers, sessions
 from engine.runtime.engines import Engines, saved_engine
 from engine.runtime.options import RuntimeOptions

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine import Beam, Caption, Captioner, EngineError, Greedy, ImageError, OptionsError, Sample
+from engine.bundle.vocabulary import Vocabulary
 from engine.options import Decoding
-from engine.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[2]
 THREADS = 16

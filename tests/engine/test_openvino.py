@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from engine import Beam, Captioner, Greedy, ProviderError, RuntimeOptions, Sample
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from engine.options import Decoding
 from engine.runtime.providers import PROVIDERS, is_available, plug_in_devices
 from engine.runtime.sessions import open_session

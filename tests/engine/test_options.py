@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from engine import Beam, EngineError, Greedy, OptionsError, RuntimeOptions, Sample
+from engine.bundle.manifest import Defaults
+from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary
+from engine.decoding.constraints import Rules
 from engine.decoding.decode import written
-from engine.decoding.rules import Rules
-from engine.manifest import Defaults
-from engine.vocabulary import SPECIAL_WORDS, Vocabulary
 
 WAYS: tuple[Any, ...] = (Greedy, Beam, Sample)  # Any: most of what they get here mypy would refuse
 NO_COUNTS: tuple[Any, ...] = (-1, 1.0, "3", True, math.nan, [3])

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from engine import Captioner, EngineError, OptionsError, ProviderError, RuntimeOptions
-from engine.bundle import Bundle
-from engine.faults import GRAPHS
-from engine.machine import gpus, installed_providers
-from engine.manifest import GraphFile, Tensor
+from engine.autotune.machine import gpus, installed_providers
+from engine.bundle.bundle import Bundle
+from engine.bundle.checks import GRAPHS
+from engine.bundle.manifest import GraphFile, Tensor
 from engine.runtime import options, providers, sessions
 from engine.runtime.graphs import Graphs
 from engine.runtime.placement import Placement, canonical

@@ -22,7 +22,7 @@ from engine import (
     Sample,
     Scheduler,
 )
-from engine.decoding.ask import Ask
+from engine.decoding.step_request import Ask
 from tests.engine.gate import TIMEOUT, Gate
 
 LONG = Greedy(min_length=15, max_length=16)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engine import Beam, Captioner, EngineError, Greedy, Sample
-from engine.decoding.model import StepModel
+from engine.decoding.step_model import StepModel
 from engine.options import Decoding
 from engine.runtime import steps as steps_module
 from engine.runtime.lanes import Lanes

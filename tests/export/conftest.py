@@ -6,7 +6,7 @@ import pytest
 import torch
 from onnx import ModelProto
 
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from export import bundle as exporting
 from export import verify as verifying
 from export.decoder import init_graph, step_graph

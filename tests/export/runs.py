@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from engine.vocabulary import SPECIAL_WORDS, Vocabulary
+from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary
 from export.bundle import ExportOptions
 from training.files import write_json
 from training.models.checkpoint import decoder_tensors, describe_run, save_tensors

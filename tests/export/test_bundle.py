@@ -9,8 +9,8 @@ import pytest
 import safetensors.torch
 from onnx import ModelProto
 
-from engine.bundle import Bundle
-from engine.manifest import Variant
+from engine.bundle.bundle import Bundle
+from engine.bundle.manifest import Variant
 from export import bundle as exporting
 from export import record, staging
 from export.additions import amend, save_manifest

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from export.bundle import export_bundle
 from export.errors import ExportError
 from tests.export.runs import OPTIONS, WORDS, small_decoder

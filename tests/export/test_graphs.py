@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.bundle import GRAPHS, Bundle
+from engine.bundle.bundle import GRAPHS, Bundle
 from export.decode import OnnxDecoder, TorchDecoder
 from export.graphs import OPSET
 from export.weights import ALIGNMENT, share_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from export.to_onnx import main
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from engine import Captioner
-from engine.bundle import Bundle
-from engine.manifest import Variant
+from engine.bundle.bundle import Bundle
+from engine.bundle.manifest import Variant
 from export import additions, variants
 from export import measure as measuring
 from export.additions import add_variants

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
-from engine.bundle import Bundle
+from engine.bundle.bundle import Bundle
 from export import bundle as exporting
 from export.decode import Decoded, EngineGreedy, OnnxDecoder, TorchDecoder, decode_error, greedy
 from export.errors import ExportError, ParityError

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from engine.vocabulary import Vocabulary
+from engine.bundle.vocabulary import Vocabulary
 from training.data.batches import CaptionTable
 from training.data.examples import Example
 from training.data.features import FeatureStore

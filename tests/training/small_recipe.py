@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 
-from engine.manifest import Defaults
+from engine.bundle.manifest import Defaults
 from training.options import ScstOptions, TrainingOptions
 from training.recipes.command import main
 from training.recipes.recipe import Recipe

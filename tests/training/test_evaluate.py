@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine import Beam, Caption, Greedy, Hypothesis, ImageError, OptionsError
-from engine.manifest import Defaults
+from engine.bundle.manifest import Defaults
 from engine.options import Decoding
 from tests.training.shapes import captions, draw_data
 from training import evaluate

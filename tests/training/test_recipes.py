@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 
 from engine import Captioner
-from engine.bundle import Bundle
-from engine.manifest import Defaults
-from engine.vocabulary import Vocabulary
+from engine.bundle.bundle import Bundle
+from engine.bundle.manifest import Defaults
+from engine.bundle.vocabulary import Vocabulary
 from export import measure, to_onnx, verify
 from tests.drawn import write_drawn_data
 from tests.training import small_recipe

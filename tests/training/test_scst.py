@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.vocabulary import Vocabulary
+from engine.bundle.vocabulary import Vocabulary
 from tests.training.shapes import ALONE, VOCABULARY, draw_data, make_store, make_table
 from training import scst
 from training import train as cross_entropy

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.vocabulary import Vocabulary, pad_matrix
+from engine.bundle.vocabulary import Vocabulary, pad_matrix
 from training.data.examples import DataError
 from training.data.share import ALL, Share
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from engine.vocabulary import split as split_words
+from engine.bundle.vocabulary import split as split_words
 from training.data.examples import DataError, DataReport, Example
 
 CAPTIONS_ARCHIVE = "captions_train-val2014.zip"

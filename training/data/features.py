@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
-from engine.manifest import ImageSpec
 from training.data.examples import Dataset
 from training.data.views import View
 from training.files import write_json

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from engine.vocabulary import split as split_words
+from engine.bundle.vocabulary import split as split_words
 from training.data.examples import DataError, DataReport, Example
 
 HEADER = ["image", "caption"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.manifest import ImageSpec
+from engine.bundle.manifest import ImageSpec
 from training.data.batches import Features
 from training.data.examples import Dataset
 from training.data.views import View

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from engine.images import RESAMPLES, load_pixels
-from engine.manifest import ImageSpec
+from engine.bundle.manifest import ImageSpec
+from engine.images.load import RESAMPLES, load_pixels
 
 AREA = (0.7, 1.0)
 ASPECT = (0.92, 1.08)

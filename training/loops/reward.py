@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.vocabulary import Vocabulary, split
+from engine.bundle.vocabulary import Vocabulary, split
 
 ORDERS = 4  # n-grams of 1 to 4 words
 SIGMA = 6.0  # how many words of length CIDEr-D forgives

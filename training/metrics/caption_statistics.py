@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.vocabulary import split
+from engine.bundle.vocabulary import split
 
 # Words that leave a sentence unfinished: in the 35,000 captions that people wrote for Flickr8k's training and
 # development photographs none of them ends more than one in 2,000, "on", "up" or "another" do and are not here.

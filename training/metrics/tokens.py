@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.vocabulary import split
+from engine.bundle.vocabulary import split
 from training.metrics.java import INSTALL, MetricsError, find_java, package, run
 
 PTB, SIMPLE = "PTB tokeniser of pycocoevalcap", r"lower-case \w+ words"

@@ -16,7 +16,7 @@ import torchvision
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from engine.manifest import ImageSpec
+from engine.bundle.manifest import ImageSpec
 from training.models.encoder_weights import EncoderError, lite_pretrained, load_into, read_weights, reason
 
 __all__ = ["Encoder", "EncoderError", "fingerprint", "load_encoder"]

@@ -6,7 +6,7 @@ reached. Features of 123,000 photographs are most of the work on a CPU; --device
 
 import sys
 
-from engine.manifest import Defaults
+from engine.bundle.manifest import Defaults
 from training.options import TrainingOptions
 from training.recipes.command import main
 from training.recipes.recipe import Recipe

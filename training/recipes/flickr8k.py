@@ -6,7 +6,7 @@ Meant for two cores. docs/quality.md says which of the choices were measured, an
 import sys
 from dataclasses import replace
 
-from engine.manifest import Defaults
+from engine.bundle.manifest import Defaults
 from training.metrics.caption_statistics import BAD_ENDINGS
 from training.options import ScstOptions, TrainingOptions
 from training.recipes.command import main

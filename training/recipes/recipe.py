@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from engine.manifest import Defaults
+from engine.bundle.manifest import Defaults
 from training.options import ScstOptions, TrainingOptions
 from training.recipes.stages import Command, Stage
 

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from engine.machine import processor
+from engine.autotune.machine import processor
 from training.data.datasets import SPLITS, open_dataset
 from training.models.encoder_weights import read_weights
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from engine.vocabulary import split
+from engine.bundle.vocabulary import split
 from training.metrics.quality import Quality
 from training.reports.histogram import histogram
 from training.reports.style import STYLE

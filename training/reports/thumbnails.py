@@ -8,7 +8,7 @@ from io import BytesIO
 from PIL import Image, ImageOps
 
 from engine.errors import ImageError
-from engine.images import load_pixels
+from engine.images.load import load_pixels
 
 
 def picture(name: str, read: Callable[[str], bytes], side: int = 256) -> str:

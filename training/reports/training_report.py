@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from engine.vocabulary import Vocabulary
+from engine.bundle.vocabulary import Vocabulary
 from training.data.batches import CaptionTable
 from training.loops.cross_entropy import Epoch
 from training.models.decoder import CaptionDecoder

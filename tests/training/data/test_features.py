@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from engine.images import load_pixels
-from engine.manifest import ImageSpec
+from engine.bundle.manifest import ImageSpec
+from engine.images.load import load_pixels
 from training.data.datasets import DataError, DataReport, Example
 from training.data.features import FeatureStore, compute_features
 from training.data.views import View

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
-from engine.images import load_pixels
-from engine.manifest import ImageSpec
+from engine.images.load import load_pixels
 from training.data.views import AREA, View, training_views
 
 IMAGE = ImageSpec(40, 48, (127.0,) * 3, (128.0,) * 3)

@@ -8,7 +8,7 @@ import pytest
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
-from engine.vocabulary import Vocabulary, pad_matrix
+from engine.bundle.vocabulary import Vocabulary, pad_matrix
 from training.loops import reward
 from training.loops.reward import Lexicon, Scorer
 

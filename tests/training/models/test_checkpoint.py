@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.vocabulary import Vocabulary
+from engine.bundle.vocabulary import Vocabulary
 from training.files import write_json
 from training.models import checkpoint
 from training.models.checkpoint import CheckpointError, load_checkpoint

@@ -11,7 +11,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from engine.images import load_pixels
+from engine.images.load import load_pixels
 from training.models import encoders
 from training.models.encoder_weights import lite_pretrained
 from training.models.encoders import EncoderError, load_encoder

@@ -1,0 +1,1 @@
+"""The bundle: manifest, vocabulary and checks of the folder that passes from export to engine."""

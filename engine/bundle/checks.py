@@ -1,0 +1,187 @@
+"""What can be wrong with a bundle. Owns the checks, each a list of sentences; raises nothing and runs nothing."""
+
+from collections import Counter
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+from engine.bundle.manifest import Defaults, GraphFile, Manifest, Tensor
+from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary, split
+from engine.confidence import confidence_faults
+from engine.images.load import RESAMPLES
+
+VOCABULARY_FILE = "vocabulary.json"
+
+ROWS_OR_ONE = "rows or 1"
+"""An extent of a tensor that was the same for all rows in bundles exported before."""
+
+# inputs and outputs of each graph: dtype, then extents; a name that is no size of the manifest is a dynamic extent
+_FEATURES = {"features": ("float32", "batch", "feature_size")}
+_STATE = dict.fromkeys(("hidden", "cell"), ("float32", "rows", "units"))
+_NEXT = dict.fromkeys(("next_hidden", "next_cell"), ("float32", "rows", "units"))
+_FED = {
+    "token_ids": ("int64", "rows"),
+    "parent_rows": ("int64", "rows"),
+    **dict.fromkeys(("hidden", "cell"), ("float32", "state_rows", "units")),
+    "bias": ("float32", "bias_rows", "vocabulary_size"),
+}
+_TENSORS: dict[str, tuple[dict[str, tuple[str | int, ...]], dict[str, tuple[str | int, ...]]]] = {
+    "encoder": ({"pixels": ("uint8", "batch", "image.height", "image.width", 3)}, {**_FEATURES}),
+    "decoder_init": ({**_FEATURES}, {**_STATE}),
+    "decoder_step": (
+        {"token_ids": ("int64", "rows"), **_STATE},
+        {"log_probs": ("float32", "rows", "vocabulary_size"), **_NEXT},
+    ),
+    "search_step": (
+        {**_FED, "k": ("int64", 1)},
+        {"ids": ("int64", "rows", "candidates"), "log_probs": ("float32", "rows", "candidates"), **_NEXT},
+    ),
+    "greedy_step": ({**_FED}, {"ids": ("int64", "rows"), "logits": ("float32", "rows"), **_NEXT}),
+    "sample_step": (
+        {**_FED, "uniforms": ("float32", "rows"), "temperature": ("float32", ROWS_OR_ONE)},
+        {"ids": ("int64", "rows"), "log_probs": ("float32", "rows"), **_NEXT},
+    ),
+}
+GRAPHS = tuple(_TENSORS)
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
+    import hashlib  # as it takes its time: `import engine` hashes nothing
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listed_files(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns names and SHA-256 of the files that a manifest lists, as far as it can be read: it may be broken."""
+    graphs, data = manifest.get("graphs"), manifest.get("data_sha256")
+    pairs = [(graph.get("file"), graph.get("sha256")) for graph in _items(graphs, list) if isinstance(graph, dict)]
+    pairs += _items(data, dict).items()
+    return [(name, digest) for name, digest in pairs if isinstance(name, str) and isinstance(digest, str)]
+
+
+def _items(value: Any, kind: type[Any]) -> Any:
+    return value if isinstance(value, kind) else kind()
+
+
+def file_faults(folder: Path, files: list[tuple[str, str]]) -> list[str]:
+    """Checks that files, of which names and SHA-256 are given, are there and whole."""
+    faults = []
+    for name, expected in files:
+        path = folder / name
+        if Path(name).name != name or name in ("", ".."):
+            faults.append(f"{name!r} is not a plain file name")
+            continue
+        try:
+            if not path.is_file():
+                faults.append(f"{name} is missing")
+            elif sha256(path) != expected:
+                faults.append(f"{name} is corrupt (its SHA-256 differs from the manifest's)")
+        except OSError as error:
+            faults.append(f"{name} cannot be read ({error.strerror})")
+    if VOCABULARY_FILE not in dict(files):
+        faults.append(f"the manifest lists no SHA-256 of {VOCABULARY_FILE}")
+    return faults
+
+
+def vocabulary_faults(vocabulary: Vocabulary, manifest: Manifest) -> list[str]:
+    """Checks that vocabulary and manifest agree."""
+    faults = []
+    if len(vocabulary) != manifest.vocabulary_size:
+        faults.append(f"{VOCABULARY_FILE} has {len(vocabulary)} words and the manifest {manifest.vocabulary_size}")
+    there, stated = vocabulary.ids, manifest.special_ids
+    return faults + [
+        f"{word} is word {there[word]} of the vocabulary and {stated.get(word)} in the manifest"
+        for word in SPECIAL_WORDS
+        if there[word] != stated.get(word)
+    ]
+
+
+def value_faults(manifest: Manifest) -> list[str]:
+    """Checks the manifest's values, whose types are right."""
+    image = manifest.image
+    checks: list[tuple[bool, str, object, str]] = [
+        (image.resize == "squash", "image.resize", image.resize, '"squash"'),
+        (image.resample in RESAMPLES, "image.resample", image.resample, f"one of {', '.join(RESAMPLES)}"),
+        (image.height >= 1, "image.height", image.height, "from 1"),
+        (image.width >= 1, "image.width", image.width, "from 1"),
+        (all(isfinite(value) for value in image.mean), "image.mean", image.mean, "finite"),
+        (all(0 < value < inf for value in image.std), "image.std", image.std, "above 0"),
+    ]
+    return [*_misfits(checks), *default_faults(manifest.defaults), *confidence_faults(manifest.confidence)]
+
+
+def default_faults(defaults: Defaults) -> list[str]:
+    """Checks that a search can use these defaults."""
+    repeats, endings = defaults.no_repeat_ngram_size, defaults.bad_endings
+    checks: list[tuple[bool, str, object, str]] = [
+        (defaults.max_length >= 1, "defaults.max_length", defaults.max_length, "from 1"),
+        (defaults.beam_size >= 1, "defaults.beam_size", defaults.beam_size, "from 1"),
+        (0 <= defaults.length_penalty <= 10, "defaults.length_penalty", defaults.length_penalty, "from 0 to 10"),
+        (repeats >= 0, "defaults.no_repeat_ngram_size", repeats, "from 0"),
+        (all(split(word) == [word] for word in endings), "defaults.bad_endings", endings, "single lower-case words"),
+    ]
+    return _misfits(checks)
+
+
+def _misfits(checks: list[tuple[bool, str, object, str]]) -> list[str]:
+    return [f"{name} is {value!r} and must be {what}" for holds, name, value, what in checks if not holds]
+
+
+def graph_faults(manifest: Manifest) -> list[str]:
+    """Checks that fp32 has each graph, no precision one twice, and all the inputs and outputs that the engine binds."""
+    held = Counter((graph.precision, graph.graph) for graph in manifest.graphs)
+    faults = [f"the manifest names no {name} graph in fp32" for name in GRAPHS if ("fp32", name) not in held]
+    faults += [
+        f"the manifest names twice the {name} graph in {precision}" for (precision, name), n in held.items() if n > 1
+    ]
+    faults += [
+        f"variants.{precision} describes a precision that no graph has"
+        for precision in sorted(manifest.variants.keys() - {graph.precision for graph in manifest.graphs})
+    ]
+    faults += [
+        f"{graph.file} needs {name}, which the manifest does not list"
+        for graph in manifest.graphs
+        for name in graph.data
+        if name not in manifest.data_sha256
+    ]
+    return faults + [fault for graph in manifest.graphs for fault in _tensor_faults(graph, manifest)]
+
+
+def _tensor_faults(graph: GraphFile, manifest: Manifest) -> list[str]:
+    if graph.graph not in _TENSORS:
+        return [f"{graph.file} is a graph of the unknown kind {graph.graph!r}"]
+    faults = []
+    sides = zip(("inputs", "outputs"), (graph.inputs, graph.outputs), _TENSORS[graph.graph], strict=True)
+    for side, tensors, expected in sides:
+        names = sorted(tensor.name for tensor in tensors)
+        if names != sorted(expected):
+            faults.append(f"{graph.file} has the {side} {names} instead of {sorted(expected)}")
+        for tensor in tensors:
+            if tensor.name in expected:
+                faults += _tensor_fault(graph.file, tensor, expected[tensor.name], manifest)
+    return faults
+
+
+def _tensor_fault(file: str, tensor: Tensor, expected: tuple[str | int, ...], manifest: Manifest) -> list[str]:
+    sizes: dict[str | int, int] = {
+        "feature_size": manifest.feature_size,
+        "units": manifest.units,
+        "vocabulary_size": manifest.vocabulary_size,
+        "image.height": manifest.image.height,
+        "image.width": manifest.image.width,
+    }
+    dtype, extents = expected[0], expected[1:]
+    if tensor.dtype != dtype or len(tensor.shape) != len(extents):
+        there = f"{tensor.dtype} with {len(tensor.shape)} dimensions"
+        return [f"{file}: {tensor.name} is {there} and must be {dtype} with {len(extents)}"]
+    faults = []
+    for found, wanted in zip(tensor.shape, extents, strict=True):
+        dynamic = isinstance(found, str) or (found, wanted) == (1, ROWS_OR_ONE)
+        if wanted in sizes:
+            if found != sizes[wanted]:
+                faults.append(f"{file}: {tensor.name} has the extent {found} where {wanted} is {sizes[wanted]}")
+        elif not dynamic if isinstance(wanted, str) else found != wanted:
+            faults.append(f"{file}: {tensor.name} has the extent {found!r} where it must be {wanted!r}")
+    return faults

@@ -1,0 +1,170 @@
+"""Which tokens may come next. Owns the constraints of a decode, in token ids; knows nothing of scores."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from engine.bundle.manifest import Defaults
+from engine.bundle.vocabulary import Vocabulary, split
+from engine.decoding.allowed import Allowed
+from engine.errors import OptionsError
+from engine.options import Constraints
+
+JOINT = "and"  # people write no phrase on both its sides; where a vocabulary lacks it, there is no such rule
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The constraints of one decode, in token ids.
+
+    No sentence ends in one of bad_endings: END may not follow them, and they may not take the last place of max_length.
+    No no_repeat_ngram_size words stand twice in the same order, and no fewer twice in a row, nor around the word joint
+    ("white and white").
+    """
+
+    vocabulary_size: int
+    start_id: int
+    end_id: int
+    max_length: int
+    min_length: int = 0
+    prefix: tuple[int, ...] = ()
+    forbidden: tuple[int, ...] = ()
+    no_repeat_ngram_size: int = 0
+    bad_endings: tuple[int, ...] = ()
+    joint: int = -1
+    _open: np.ndarray = field(init=False, repr=False, compare=False)  # (1, vocabulary), END allowed
+    _unended: np.ndarray = field(init=False, repr=False, compare=False)  # (1, vocabulary), END forbidden
+    _last: np.ndarray = field(init=False, repr=False, compare=False)  # (1, vocabulary), bad endings forbidden
+    _bans: np.ndarray = field(init=False, repr=False, compare=False)  # (any, vocabulary) what may not follow a token
+
+    def __post_init__(self) -> None:
+        size, forbidden = self.vocabulary_size, self.forbidden
+        object.__setattr__(self, "_open", _forbid(size, forbidden))
+        object.__setattr__(self, "_unended", _forbid(size, (*forbidden, self.end_id)))
+        object.__setattr__(self, "_last", _forbid(size, (*forbidden, *self.bad_endings)))
+        bans = _bans(size, self.bad_endings, self.end_id, self.start_id, self.no_repeat_ngram_size > 1)
+        object.__setattr__(self, "_bans", bans)
+
+    @classmethod
+    def of(cls, constraints: Constraints, vocabulary: Vocabulary, defaults: Defaults) -> "Rules":
+        """Translates options into token ids. Raises OptionsError naming the option that does not fit the model."""
+        max_length = constraints.max_length or defaults.max_length
+        words = split(constraints.prefix)
+        if unknown := [word for word in words if word not in vocabulary.ids]:
+            raise OptionsError(f"prefix={constraints.prefix!r}: the model does not know {unknown}; choose other words")
+        if len(words) >= max_length:
+            raise OptionsError(f"prefix={constraints.prefix!r} leaves no room within max_length={max_length}")
+        if constraints.min_length >= max_length:
+            raise OptionsError(f"min_length={constraints.min_length} must be below max_length={max_length}")
+        repeats, endings = constraints.no_repeat_ngram_size, constraints.bad_endings
+        repeats = defaults.no_repeat_ngram_size if repeats is None else repeats
+        suppressed, bad_endings = (
+            {vocabulary.ids[word] for text in texts for word in split(text) if word in vocabulary.ids}
+            for texts in (constraints.suppress, defaults.bad_endings if endings is None else endings)
+        )
+        return cls(
+            vocabulary_size=len(vocabulary),
+            start_id=vocabulary.start_id,
+            end_id=vocabulary.end_id,
+            max_length=max_length,
+            min_length=constraints.min_length,
+            prefix=tuple(vocabulary.ids[word] for word in words),
+            forbidden=(*sorted(suppressed), vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id),
+            no_repeat_ngram_size=repeats,
+            bad_endings=tuple(sorted(bad_endings)),
+            joint=vocabulary.ids.get(JOINT, -1),
+        )
+
+    def allowed(self, written: np.ndarray, positions: np.ndarray | None = None) -> Allowed:
+        """Returns what may follow some rows: written, int64 (rows, longest), ends with the words so far of each.
+
+        Before its first word a row holds START; positions, int64 (rows,), says how many words it has, None that all
+        have as many as the longest. The bias is the same array, unchanged, wherever the same tokens may follow all.
+        """
+        longest = written.shape[1]
+        bias = self._bias(positions, longest)
+        if not longest or not (len(self._bans) or self.no_repeat_ngram_size):
+            return Allowed(bias)
+        banned = self._bans.take(written[:, -1], axis=1)  # (any, rows)
+        if self.no_repeat_ngram_size and len(repeats := self._repeats(written)):
+            banned = np.concatenate((banned, repeats))
+        if self.prefix:  # which stands even where it breaks a rule
+            forced = (np.full(len(written), longest) if positions is None else positions) < len(self.prefix)
+            banned[:, forced] = self.start_id
+        return Allowed(bias, banned if len(banned) else None)
+
+    def _bias(self, positions: np.ndarray | None, longest: int) -> np.ndarray:
+        """Returns what any row may take at its position, whatever its words: float32 (1 or rows, vocabulary)."""
+        begun, last = max(len(self.prefix), self.min_length), self.max_length - 1
+        if not begun and (self._last is self._open or longest < last):
+            return self._open
+        if positions is None:
+            return self._bias_at(longest)
+        present = set(positions.tolist())
+        biases = {position: self._bias_at(position) for position in present}
+        if len({id(bias) for bias in biases.values()}) == 1:
+            return biases[present.pop()]
+        return np.concatenate([biases[position] for position in positions.tolist()])
+
+    def _bias_at(self, position: int) -> np.ndarray:
+        if position < len(self.prefix):
+            forced = np.full((1, self.vocabulary_size), -np.inf, np.float32)
+            forced[:, self.prefix[position]] = 0
+            return forced
+        if position < self.min_length:
+            return self._unended
+        return self._last if position == self.max_length - 1 else self._open
+
+    def _repeats(self, tokens: np.ndarray) -> np.ndarray:
+        """Returns tokens that would repeat a phrase, int64 (any, rows); START, which never follows, fills the rest.
+
+        That a word may not follow itself stands in _bans.
+        """
+        if self.no_repeat_ngram_size == 1:
+            return tokens.T
+        last = tokens[:, -1].tolist()
+        # a phrase of two words or more is repeated only where its last stood before
+        rows = set(np.nonzero(tokens[:, :-2] == tokens[:, -1:])[0].tolist())
+        if self.joint in last:
+            rows.update(row for row, word in enumerate(last) if word == self.joint)
+        if not rows:
+            return tokens.T[:0]
+        found = {row: self._repeated(tokens[row].tolist()) for row in rows if last[row] != self.start_id}
+        repeats = np.full((max(map(len, found.values()), default=0), len(tokens)), self.start_id)
+        for row, words in found.items():
+            repeats[: len(words), row] = words
+        return repeats
+
+    def _repeated(self, words: list[int]) -> list[int]:
+        """Returns which words would repeat a phrase if they came next."""
+        size, last, end = self.no_repeat_ngram_size, words[-1], len(words)
+        found = words[-2:-1] if last == self.joint else []
+        for length in range(2, size):  # of phrases side by side, or around the joint
+            begin = end - length + 1  # of what is written of the second
+            for lag in (length, length + 1):
+                fits = begin >= lag and (lag == length or words[begin - 1] == self.joint)
+                if fits and words[begin:] == words[begin - lag : end - lag]:
+                    found.append(words[-lag])
+        before = words[end - size + 1 : -1]
+        for i in range(size - 2, end - 1):  # phrases of `size` words anywhere
+            if words[i] == last and words[i - size + 2 : i] == before:
+                found.append(words[i + 1])
+        return found
+
+
+@lru_cache(maxsize=256)
+def _forbid(vocabulary_size: int, forbidden: tuple[int, ...]) -> np.ndarray:
+    """Returns the bias that forbids these tokens, float32 (1, vocabulary): one array for all who ask for the same."""
+    bias = np.zeros((1, vocabulary_size), np.float32)
+    bias[:, list(forbidden)] = -np.inf
+    return bias
+
+
+@lru_cache(maxsize=256)
+def _bans(vocabulary_size: int, bad_endings: tuple[int, ...], end_id: int, none: int, itself: bool) -> np.ndarray:
+    """Returns which tokens may not follow each token, int64 (any, vocabulary): END, itself; none where one may."""
+    after = np.full(vocabulary_size, none)
+    after[list(bad_endings)] = end_id
+    bans = [*([after] if bad_endings else []), *([np.arange(vocabulary_size)] if itself else [])]
+    return np.array(bans, np.int64).reshape(-1, vocabulary_size)

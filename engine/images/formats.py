@@ -1,0 +1,168 @@
+"""Which files are photographs: formats, how each is told by its first bytes, who opens it. Decodes no pixels."""
+
+import importlib.util
+import struct
+from collections.abc import Collection, Iterable
+from typing import IO
+
+from PIL import Image, ImageFile
+
+from engine.errors import OptionsError, RefusalError
+from engine.images.jxl import JxlFile, is_jxl
+
+SUFFIXES = {
+    "JPEG": "jpg jpeg jpe jfif mpo",  # MPO, of phones and stereo cameras, is JPEG with more pictures behind the first
+    "HEIF": "heic heif heics heifs hif",  # phones and cameras
+    "JXL": "jxl",
+    "AVIF": "avif avifs",
+    "TIFF": "tif tiff",  # cameras and scanners
+    "PNG": "png apng",  # what photographs are saved as, from here on
+    "WEBP": "webp",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "JPEG2000": "jp2 j2k jpf jpx",
+    "PPM": "ppm pgm pbm pnm",
+    "PSD": "psd",
+}  # the usual formats, by Pillow's names, and how their files are called; others are rare, and hostile ones are not
+FORMATS = tuple(SUFFIXES)
+RUN = ("EPS", "WMF")  # Pillow hands them to an interpreter
+OURS = {"HEIF": "pi_heif", "JXL": "pillow_jxl"}  # read without Pillow's list of formats, by these packages
+READ_WHOLE = ("HEIF", "JXL", "AVIF", "WEBP")  # into memory, before anything is known of them
+PREFIX = 64  # bytes; Pillow's own tests of a format want 16
+AVIF_BRANDS = {b"avif", b"avis"}
+HEIF_BRANDS = {b"mif1", b"msf1", b"mif2", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+
+Opened = ImageFile.ImageFile | JxlFile
+
+
+def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
+    """Returns names of formats as a tuple. Raises OptionsError for none, and for one that cannot be read."""
+    try:
+        names = tuple(formats) if not isinstance(formats, str) else (formats,)
+        are_usual = set(names) <= set(FORMATS)
+    except TypeError:  # no names at all
+        names, are_usual = (), False
+    if not names:
+        raise OptionsError(f"formats={formats!r} must be names of formats, one or more, such as 'JPEG'")
+    if are_usual:
+        return names
+    Image.init()
+    known = {*FORMATS, *Image.ID} - {*RUN}
+    for name in names:
+        if name not in known:
+            why = "is run by an interpreter" if name in RUN else "is no format that Pillow reads"
+            raise OptionsError(f"formats={names!r}: {name!r} {why}; formats may hold {', '.join(sorted(known))}")
+    return names
+
+
+def image_names(formats: Collection[str] = FORMATS) -> frozenset[str]:
+    """Returns what files of the usual formats and of these end in, such as ".jpg".
+
+    Those of HEIC and JPEG XL too where no package reads them: who names a folder is then told.
+    """
+    names = {f".{suffix}" for suffixes in SUFFIXES.values() for suffix in suffixes.split()}
+    if rare := set(formats) - set(FORMATS):
+        Image.init()
+        names |= {name for name, its_format in Image.EXTENSION.items() if its_format in rare}
+    return frozenset(names)
+
+
+def open_image(file: IO[bytes], formats: Collection[str], most_bytes: int) -> Opened:
+    """Reads the header, as Image.open does but for its own size check, which warns below our limit and ignores it.
+
+    most_bytes: of a file whose format has to be read whole. Raises RefusalError.
+    """
+    prefix = file.read(PREFIX)
+    if not isinstance(prefix, bytes):
+        raise RefusalError("gives text, not bytes: open the file in binary mode")
+    if not prefix:
+        raise RefusalError("is empty")
+    if (ours := _ours(prefix)) is not None:
+        _check_named(ours, formats)
+        return _opened(ours, file, most_bytes)
+    tried = set(OURS)
+    for load_plugins in (Image.preinit, Image.init):
+        load_plugins()
+        for name in [name for name in Image.ID if name in formats and name not in tried]:
+            tried.add(name)
+            factory, accept = Image.OPEN[name]
+            try:
+                if accept is not None and accept(prefix) is not True:  # it may read beyond a file of a few bytes
+                    continue
+                if name in READ_WHOLE:
+                    _check_length(file, most_bytes)
+                file.seek(0)
+                return factory(file, "")
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue  # not of this format after all
+    for name in Image.ID:
+        if name not in tried and _begins_like(name, prefix):
+            _check_named(name, formats)
+    raise RefusalError("is not an image of a known format, or its header is broken")
+
+
+def length_if_read_whole(file: IO[bytes]) -> int:
+    """Returns the length of a file that is read into memory before anything is known of it, 0 for any other."""
+    file.seek(0)
+    prefix = file.read(PREFIX)
+    is_whole = is_jxl(prefix) or prefix[4:8] == b"ftyp" or prefix[8:12] == b"WEBP"  # as READ_WHOLE begin
+    return file.seek(0, 2) if is_whole else 0
+
+
+def _ours(prefix: bytes) -> str | None:
+    if is_jxl(prefix):
+        return "JXL"
+    brands = _brands(prefix)
+    return "HEIF" if brands & HEIF_BRANDS and not brands & AVIF_BRANDS else None
+
+
+def _brands(prefix: bytes) -> set[bytes]:
+    """Returns the brands that the first box of an ISO media file names, those that it is compatible with too."""
+    if prefix[4:8] != b"ftyp":
+        return set()
+    named = prefix[8 : min(int.from_bytes(prefix[:4]), PREFIX)]
+    return {named[i : i + 4] for i in (0, *range(8, len(named) - 3, 4))}
+
+
+def _opened(name: str, file: IO[bytes], most_bytes: int) -> Opened:
+    if importlib.util.find_spec(OURS[name]) is None:
+        shown = "HEIC/HEIF" if name == "HEIF" else "JPEG XL"
+        reason = f"is a {shown} file, which is read with the extra photos alone"
+        raise RefusalError(reason, "pip install 'captioning-engine[photos]' brings it")
+    _check_length(file, most_bytes)
+    file.seek(0)
+    try:
+        if name == "JXL":
+            return JxlFile(file)
+        from pi_heif.as_plugin import HeifImageFile  # not registered: other code's Pillow stays as it is
+
+        image: ImageFile.ImageFile = HeifImageFile(file, "")  # turned by the container; EXIF's orientation is reset
+        return image
+    except (SyntaxError, IndexError, ValueError) as error:
+        raise RefusalError("is not an image of a known format, or its header is broken") from error
+
+
+def _check_length(file: IO[bytes], most_bytes: int) -> None:
+    length = file.seek(0, 2)
+    if length > most_bytes:
+        reason = f"has {length:,} bytes, more than the {most_bytes:,} that may be held while it is decoded"
+        raise RefusalError(reason, "raise max_pixels if you trust it")
+
+
+def _check_named(name: str, formats: Collection[str]) -> None:
+    """Raises RefusalError unless the format is among those that are to be read."""
+    if name in formats:
+        return
+    why = "formats leaves out" if name in FORMATS else "photographs do not come in"
+    advice = "" if name in RUN else "name it in formats if you trust it"
+    raise RefusalError(f"is a file of the format {name}, which {why}", advice)
+
+
+def _begins_like(name: str, prefix: bytes) -> bool:
+    if name == "CUR" and prefix[4:6] == b"\0\0":  # of no cursors: it is a TGA, which nothing at its beginning tells
+        return False
+    accept = Image.OPEN[name][1]
+    try:
+        return accept is not None and accept(prefix) is True
+    except Exception:
+        return False

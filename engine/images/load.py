@@ -1,0 +1,272 @@
+"""Any image input -> uint8 pixels of the asked size. Knows nothing of models, batches or captions."""
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin
+from PIL.JpegImagePlugin import JpegImageFile
+
+from engine.errors import ImageError, OptionsError, RefusalError
+from engine.images import colour, jpeg, resize
+from engine.images.files import open_path
+from engine.images.formats import FORMATS, Opened, check_formats, length_if_read_whole, open_image
+from engine.images.jxl import JxlFile
+from engine.images.memory import DECODING, SMALL, bytes_to_decode
+from engine.images.upright import LYING, UPRIGHT, Picture, orientation_of
+
+MAX_PIXELS = 152_000_000
+"""What the largest camera makes, a medium format back of 14,204 x 10,652: as a JPEG, which is shrunk meanwhile."""
+RESAMPLES = {name.lower(): Image.Resampling[name] for name in ("NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS")}
+ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
+
+
+def load_pixels(
+    source: ImageInput,
+    *,
+    height: int,
+    width: int,
+    resample: str = "bicubic",
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] = FORMATS,
+    out: np.ndarray | None = None,
+    quick: bool = False,
+) -> np.ndarray:
+    """Returns the whole image, upright and squashed to the asked size: uint8 RGB (height, width, 3).
+
+    A file object is read from where it stands to its end and stays open; a PIL image gives the frame it stands at.
+    Alpha is laid over white, more than 8 bits a channel are scaled to 8, and colours of a profile become sRGB's.
+    `max_pixels` holds for the image as stored and is checked before its pixels are decoded; so is the memory that
+    this takes, which may be 400 MB or 3 bytes for each of max_pixels. A JPEG file at least twice as large as asked on
+    both sides is shrunk by 2, 4 or 8 while it is decoded, never below the asked size.
+    formats: names, as Pillow has them, of the formats that files may have.
+    out: a uint8 array of that shape to be filled and returned, as a row of a batch; else a fresh, contiguous one.
+    quick: resizes with the packages of the extra "fast" where they are installed, nearly all values within 1 level
+    of those without. Raises ImageError for everything wrong with the input; `out` may then hold anything.
+    """
+    if resample not in RESAMPLES:
+        raise OptionsError(f"resample must be one of {', '.join(RESAMPLES)}, not {resample!r}")
+    if out is not None and (out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.writeable):
+        raise OptionsError(f"out must be a writable uint8 array {(height, width, 3)}, not {describe(out)}")
+    aim = _Aim(height, width, resample, max_pixels, quick, check_formats(formats))
+    outer = sys.exception()  # that the caller is handling: what its frames hold is the caller's
+    try:
+        if isinstance(source, str | os.PathLike):
+            with open_path(Path(os.fsdecode(source))) as file:
+                pixels = _from_file(file, aim)
+        elif isinstance(source, Image.Image):
+            _check_size(source.size, aim.max_pixels)
+            with DECODING.hold(bytes_to_decode(source, width, quick=quick)):
+                pixels = _fitted(source, aim)
+        elif isinstance(source, np.ndarray):
+            image = _from_array(source, aim.max_pixels)
+            pixels = source if source.shape == (height, width, 3) else _fitted(image, aim)  # a resize of nothing
+        elif isinstance(source, bytes | bytearray | memoryview):
+            pixels = _from_file(io.BytesIO(bytes(source)), aim)
+        elif hasattr(source, "read"):
+            pixels = _from_file(io.BytesIO(source.read()), aim)
+        else:
+            raise RefusalError("is not an image: give a path, bytes, a binary file, a PIL image or a numpy array")
+        if out is None:
+            return pixels.copy()
+        out[:] = pixels
+        return out
+    except Exception as error:  # on hostile input Pillow raises nearly anything
+        advice = error.advice if isinstance(error, RefusalError) else ""
+        _forget_pictures(error, outer)
+        raise ImageError(_reason(error), source=describe(source), advice=advice) from error
+
+
+def describe(source: object) -> str:
+    """Returns a short name of an input for messages: its path, or what it is and how large. Never raises."""
+    try:
+        return _name(source)
+    except Exception:  # what a path or a file object of somebody else's may do
+        return f"{type(source).__name__} object"
+
+
+def _name(source: object) -> str:
+    if isinstance(source, str | os.PathLike):
+        path = os.fsdecode(source)
+        return path if path.isprintable() and path else ascii(path)
+    if isinstance(source, bytes | bytearray):
+        return f"{len(source):,} bytes"
+    if isinstance(source, memoryview):
+        return f"{source.nbytes:,} bytes"
+    if isinstance(source, np.ndarray):
+        return f"array {source.shape} {source.dtype}"
+    if isinstance(source, Image.Image):
+        return f"PIL image {source.width} x {source.height} {source.mode}"
+    name = getattr(source, "name", None)
+    return f"file {_name(name)}" if isinstance(name, str) else f"{type(source).__name__} object"
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """What the pixels shall be, and what may be read for them."""
+
+    height: int
+    width: int
+    resample: str
+    max_pixels: int
+    quick: bool
+    formats: tuple[str, ...]
+
+    @property
+    def most_bytes(self) -> int:
+        """Of decoding: what all together may take, or more for who raised max_pixels."""
+        return max(DECODING.size, 3 * self.max_pixels)
+
+
+def _from_file(file: IO[bytes], aim: _Aim) -> np.ndarray:
+    length = length_if_read_whole(file)
+    if length <= SMALL:
+        image, cost = _opened(file, aim)
+        with DECODING.hold(cost):
+            return _decoded(image, file, aim)
+    with DECODING.hold(length):  # and let go: two that held some and asked for more would wait for each other
+        cost = _opened(file, aim, length)[1]
+    with DECODING.hold(cost):
+        return _decoded(_opened(file, aim, length)[0], file, aim)
+
+
+def _opened(file: IO[bytes], aim: _Aim, length: int = 0) -> tuple[Opened, int]:
+    """Reads a header; returns the bytes that decoding takes too, with those of the file if they stay in memory."""
+    file.seek(0)
+    image = open_image(file, aim.formats, aim.most_bytes)
+    _check_size(image.size, aim.max_pixels)
+    width, height = image.size  # as stored
+    kept = _shrink(image, file, aim) if isinstance(image, JpegImageFile) else length
+    cost = kept + bytes_to_decode(image, aim.width, quick=aim.quick)
+    if cost > aim.most_bytes:
+        size = f"{width:,} x {height:,} pixels as {image.format} take {cost // 10**6:,} MB to decode"
+        limit = f"more than the limit of {aim.most_bytes // 10**6:,}"
+        raise RefusalError(f"is too large: {size}, {limit}", "raise max_pixels if you trust it")
+    return image, cost
+
+
+def _decoded(image: Opened, file: IO[bytes], aim: _Aim) -> np.ndarray:
+    if not isinstance(image, JxlFile):
+        return _read(image, file, aim)
+    decoded = image.decode()
+    if isinstance(decoded, Image.Image):
+        return _fitted(decoded, aim)
+    file = io.BytesIO(decoded)
+    jpeg_image = open_image(file, ("JPEG",), aim.most_bytes)
+    _check_size(jpeg_image.size, aim.max_pixels)
+    assert isinstance(jpeg_image, JpegImageFile)
+    _shrink(jpeg_image, file, aim)
+    return _read(jpeg_image, file, aim)
+
+
+def _shrink(image: JpegImageFile, file: IO[bytes], aim: _Aim) -> int:
+    """Lets a JPEG come out smaller where it may; returns the bytes that decoders keep whatever it is shrunk to."""
+    kept = jpeg.kept_between_scans(image, file)
+    if aim.quick and (length := jpeg.length_read_whole(file)) > SMALL:
+        kept += length
+    if aim.resample != "nearest":  # which takes single pixels: those of a shrunk image are others
+        jpeg.shrink(image, *((aim.height, aim.width) if orientation_of(image) in LYING else (aim.width, aim.height)))
+    return kept
+
+
+def _read(image: ImageFile.ImageFile, file: IO[bytes], aim: _Aim) -> np.ndarray:
+    if aim.quick and isinstance(image, JpegImageFile) and resize.can_resize(image.size, aim.resample):
+        rows = jpeg.decode(image, file) if orientation_of(image) not in UPRIGHT else None
+        if rows is not None:
+            pixels = resize.resize(rows, image.size, aim.height, aim.width, aim.resample)
+            change = colour.conversion(image.info, image.mode)
+            return np.asarray(change(Image.fromarray(pixels))) if change else pixels
+    return _fitted(image, aim)
+
+
+def _fitted(image: Image.Image, aim: _Aim) -> np.ndarray:
+    _load(image)
+    _check_size(image.size, aim.max_pixels)  # icons know their true size only now
+    change = colour.conversion(image.info, image.mode)
+    picture = Picture(image, orientation_of(image), "CMYK" if change and image.mode == "CMYK" else "RGB")
+    shown = picture.shown()
+    if aim.quick and shown.mode == "RGB" and resize.can_resize(shown.size, aim.resample):
+        pixels = resize.resize(shown.tobytes(), shown.size, aim.height, aim.width, aim.resample)
+        return np.asarray(change(Image.fromarray(pixels))) if change else pixels
+    resized = shown.resize((aim.width, aim.height), RESAMPLES[aim.resample])
+    return np.asarray(change(resized) if change else resized)
+
+
+def _load(image: Image.Image) -> None:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _skip_second_size_check(image)
+    try:
+        image.load()
+    finally:
+        vars(image).pop("load_prepare", None)  # a caller's image goes on as it was
+
+
+def _forget_pictures(error: BaseException, outer: BaseException | None) -> None:
+    """Lets go of what the frames of an error hold: whoever keeps the error would keep a decoded picture.
+
+    outer: one that was there before, which is left as it is, with all that led to it.
+    """
+    seen = {id(outer)}
+    found: list[BaseException | None] = [error]
+    while found:
+        each = found.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            found += (each.__cause__, each.__context__)
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case RefusalError():
+            return str(error)
+        case FileNotFoundError() | NotADirectoryError():
+            return "there is no such file"
+        case IsADirectoryError():
+            return "is a folder, not an image file"
+        case PermissionError():
+            return "may not be read: permission denied"
+        case Image.DecompressionBombError():
+            return "cannot be decoded: its first picture has more pixels than the file says of itself, and too many"
+        case MemoryError():
+            return "cannot be decoded: it needs more memory than there is"
+        case ValueError() if "MAX_TEXT_" in str(error):  # Pillow's advice to programmers
+            return "cannot be decoded: its texts or its colour profile unpack to too much; save it without them"
+        case OSError(strerror=str(why)) if error.errno is not None:
+            return f"cannot be read: {why}"
+    return f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
+    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if array.dtype != np.uint8 or not is_image or array.size == 0:
+        raise RefusalError("must be uint8 of shape (height, width, 3) or (height, width) and not empty")
+    _check_size((array.shape[1], array.shape[0]), max_pixels)
+    return Image.fromarray(array)
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height == 0:
+        raise RefusalError(f"has no pixels ({width} x {height})")
+    if width * height > max_pixels:
+        pixels = f"{width * height:,} pixels ({width:,} x {height:,})"
+        raise RefusalError(f"has {pixels}, more than the limit of {max_pixels:,}", "raise max_pixels if you trust it")
+
+
+def _skip_second_size_check(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Gives this one TIFF Pillow's plain load_prepare: the TIFF reader's own warns of sizes below our limit."""
+    stored_size = getattr(image, "_tile_size", image.size)  # before its orientation is applied
+
+    def load_prepare() -> None:
+        if image._im is None:
+            image.im = Image.new(image.mode, stored_size).im
+        ImageFile.ImageFile.load_prepare(image)
+
+    image.load_prepare = load_prepare  # type: ignore[method-assign]

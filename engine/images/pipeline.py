@@ -1,0 +1,154 @@
+"""From images to features, a batch ahead of whoever takes them. Owns the threads; knows nothing of captions."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from engine.errors import ImageError
+from engine.images.load import ImageInput
+from engine.runtime.device import DeviceFeatures
+from engine.runtime.device_encoder import DeviceEncoder
+from engine.runtime.encoder import LANE_IMAGES, Encoder
+
+READERS = 8
+"""Threads that decode images where a device encodes them."""
+
+Read = Callable[[int, ImageInput, np.ndarray], ImageError | None]
+"""Reads the image of an entry into pixels uint8 (height, width, 3), or says what is wrong with it."""
+Fill = Callable[[np.ndarray], ImageError | None]
+Encode = Callable[[np.ndarray], np.ndarray | DeviceFeatures]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A batch: what is wrong with each image, None for those that could be read, and the features of these."""
+
+    faults: tuple[ImageError | None, ...]
+    features: np.ndarray | DeviceFeatures  # (images that could be read, feature_size)
+
+
+class Pipeline:
+    """Decodes and encodes batches of images; callers in several threads share its pool.
+
+    On a CPU each thread of the pool takes a few images from their files to their features: they are still in its
+    cache, and decoding needs no turn of its own. The search of one batch overlaps all this for the next.
+    """
+
+    def __init__(
+        self, read: Read, encoder: Encoder | DeviceEncoder, *, shape: tuple[int, int, int], batch_size: int
+    ) -> None:
+        """Shape is that of an image's pixels: (height, width, 3)."""
+        self._read = read
+        self._encoder = encoder
+        self._shape = shape
+        self._batch_size = batch_size
+        self._pool = ThreadPoolExecutor(encoder.lanes or READERS, "captioner")
+
+    def run(self, images: Iterable[ImageInput], *, fail: bool) -> Iterator[Encoded]:
+        """Yields the images batch by batch; with `fail` the first that is broken is raised. Raises ImageError."""
+        entries = enumerate(images)
+        fills, fault = self._take(entries)
+        batch = ahead = self._begin(fills, alone=True)
+        try:
+            while fills:
+                batch, ahead, raised = ahead, None, fault
+                assert batch is not None, "what was taken has begun"
+                fills, fault = self._take(entries) if raised is None else ([], None)
+                ahead = self._begin(fills, alone=False)
+                encoded = batch.finish()
+                if fail and (broken := next(filter(None, encoded.faults), None)):
+                    raise broken
+                yield encoded
+                if raised is not None:
+                    raise raised
+            if fault is not None:
+                raise fault
+        finally:
+            for begun in (batch, ahead):
+                if begun is not None:
+                    begun.cancel()
+
+    def encode(self, images: Sequence[ImageInput], *, alone: bool) -> Encoded:
+        """Reads and encodes images in the calling thread; alone: nothing else is encoded meanwhile.
+
+        Of as many callers as the encoder has lanes each has a core to itself; one that is alone has them all.
+        """
+        fills = [self._fill(entry, image) for entry, image in enumerate(images)]
+        if self._encoder.lanes:
+            return self._read_and_encode(fills, self._encoder.encode if alone else self._encoder.encode_in_lane)
+        pixels = np.empty((len(fills), *self._shape), np.uint8)
+        faults = list(self._pool.map(lambda i: fills[i](pixels[i]), range(len(fills))))
+        return self._encode(faults, pixels, self._encoder.encode)
+
+    def _take(self, entries: Iterator[tuple[int, ImageInput]]) -> tuple[list[Fill], Exception | None]:
+        """Takes the next batch; what the caller's iterable raises comes beside the images that it gave before."""
+        fills: list[Fill] = []
+        try:
+            fills.extend(self._fill(*entry) for entry in itertools.islice(entries, self._batch_size))
+        except Exception as error:
+            return fills, error
+        return fills, None
+
+    def _begin(self, fills: list[Fill], *, alone: bool) -> "_Batch | None":
+        """Sets the pool to work on a batch, if there is one; alone: nobody is waiting for another meanwhile."""
+        images, lanes = len(fills), self._encoder.lanes
+        if not images:
+            return None
+        if images == 1 and alone:  # the shortest way: no other thread, and all of them for the encoder
+            return _Batch(partial(self._read_and_encode, fills, self._encoder.encode))
+        if lanes and (images % lanes == 0 or images >= 4 * lanes):
+            chunks = -(-images // LANE_IMAGES)
+            chunks += -chunks % lanes  # each lane has as many
+            bounds = [i * images // chunks for i in range(chunks + 1)]
+            work = partial(self._read_and_encode, encode=self._encoder.encode_in_lane)
+            parts = [self._pool.submit(work, fills[a:b]) for a, b in itertools.pairwise(bounds) if a < b]
+            return _Batch(partial(_gather, parts), parts)
+        pixels = np.empty((images, *self._shape), np.uint8)
+        reads = [self._pool.submit(fill, pixels[i]) for i, fill in enumerate(fills)]
+        return _Batch(lambda: self._encode([read.result() for read in reads], pixels, self._encoder.encode), reads)
+
+    def _fill(self, entry: int, image: ImageInput) -> Fill:
+        if isinstance(image, bytearray):  # its owner may fill it anew before the next is taken
+            image = bytes(image)
+        if not isinstance(image, np.ndarray | Image.Image):
+            return partial(self._read, entry, image)
+        pixels = np.empty(self._shape, np.uint8)  # its owner may change the image before the next is taken
+        fault = self._read(entry, image, pixels)
+
+        def copy(out: np.ndarray) -> ImageError | None:
+            out[:] = pixels
+            return fault
+
+        return copy
+
+    def _read_and_encode(self, fills: list[Fill], encode: Encode) -> Encoded:
+        pixels = np.empty((len(fills), *self._shape), np.uint8)
+        return self._encode([fill(pixels[i]) for i, fill in enumerate(fills)], pixels, encode)
+
+    def _encode(self, faults: list[ImageError | None], pixels: np.ndarray, encode: Encode) -> Encoded:
+        good = pixels[[fault is None for fault in faults]] if any(faults) else pixels
+        return Encoded(tuple(faults), encode(good))
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch at work: finish() waits for it."""
+
+    finish: Callable[[], Encoded]
+    futures: Sequence[Future[Any]] = ()
+
+    def cancel(self) -> None:
+        """Returns when nothing of the batch is read any more: its files are the caller's."""
+        wait([future for future in self.futures if not future.cancel()])
+
+
+def _gather(parts: Sequence[Future[Encoded]]) -> Encoded:
+    encoded = [part.result() for part in parts]
+    faults = tuple(itertools.chain.from_iterable(part.faults for part in encoded))
+    return Encoded(faults, np.concatenate([part.features for part in encoded]))

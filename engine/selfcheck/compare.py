@@ -1,0 +1,203 @@
+"""Compares what graphs compute with what they ought to, along the calls that captions go through. Keeps nothing.
+
+A provider may be there, start, and write other sentences: one that copies what was bound once, a processor that
+saturates 8-bit sums, a driver that rounds. So it is not one run that is compared but batches of several sizes, several
+steps in a row, memory that is used again, rows that leave, k above 1, images that come later.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.bundle.bundle import Bundle
+from engine.bundle.vocabulary import START
+from engine.decoding.step_model import StepModel
+from engine.images.load import load_pixels
+from engine.runtime.encoder import LANE_IMAGES, WIDE_IMAGES
+from engine.runtime.graphs import Graphs
+
+PHOTOGRAPHS = 3
+LEAST_NORM = 1e-9  # of features that differences are divided by
+FIRST = "decoder_init with search_step"
+BEAMS = [[0, 0, 1, 1, 2, 2, 2], [6, 5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5, 6], [3, 3, 1, 1, 6, 0, 0]]
+"""Rows that are continued: images are expanded to beams, which are then reordered in memory that is filled anew."""
+MANY = 96  # rows of a large batch
+CAPACITY = 16  # rows of the batch that images join
+
+SAME = {"fp32": (1e-3, 2e-3), "fp16": (1e-2, 5e-2), "integers": (0.1, 0.25)}
+"""Largest differences from the CPU in the same precision: of features, |found - expected| / |expected| for an image; of
+the log-probability of a word, in nats. "integers" are all precisions that are not named."""
+ROUNDED = {"fp16": (2e-2, 0.1), "integers": (0.3, 0.6)}
+"""The same from the CPU in fp32, where the precision is another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The largest difference found of what a graph computes, and the largest allowed."""
+
+    graph: str
+    found: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is within what is allowed; a difference that is no number is not."""
+        return self.found <= self.allowed
+
+    def __str__(self) -> str:
+        return f"{self.graph} differs by {self.found:.2g} where {self.allowed:g} is allowed"
+
+
+def compare(graphs: Graphs, reference: Graphs, batch_size: int) -> list[Difference]:
+    """Returns the largest difference that each graph shows. batch_size: most images that will be encoded at once."""
+    arithmetic = arithmetic_of(graphs)
+    table = SAME if arithmetic == reference.precision else ROUNDED
+    most_features, most_nats = table.get(arithmetic, table["integers"])
+    pixels = _pixels(graphs.bundle)
+    features = np.asarray(reference.encoder.encode(pixels))
+    off = max(_encoded(graphs, pixels, features, batch_size), key=lambda found: (np.isnan(found), found))
+    walk = _Walk(graphs, reference, features)
+    walk.run()
+    walked = [Difference(name, worst, most_nats) for name, worst in walk.worst.items()]
+    return [Difference("encoder", off, most_features), *walked]
+
+
+def arithmetic_of(graphs: Graphs) -> str:
+    """Returns the precision that graphs may compute in: options let some providers round what is stored in fp32."""
+    options, encoder = graphs.options, graphs.placement.encoder.name
+    tf32 = options.tf32 and any(provider.device == "cuda" for provider in graphs.placement.providers)
+    half = tf32 or (options.fp16 and encoder == "tensorrt")
+    return "fp16" if half and graphs.precision == "fp32" else graphs.precision
+
+
+def _pixels(bundle: Bundle) -> np.ndarray:
+    from engine.images.synthetic import draw_photographs  # the drawing takes a while to import, and is seldom needed
+
+    image = bundle.manifest.image
+    photographs = draw_photographs(PHOTOGRAPHS)
+    size: dict[str, Any] = {"height": image.height, "width": image.width, "resample": image.resample}
+    return np.stack([load_pixels(photograph, **size) for photograph in photographs])  # (photographs, height, width, 3)
+
+
+def _encoded(graphs: Graphs, pixels: np.ndarray, expected: np.ndarray, batch_size: int) -> Iterator[float]:
+    """Yields how far features are off, by every way to the encoder, in batches that fall and rise in size.
+
+    The largest is the largest that runs, and one image more where a batch is cut up. On the CPU that is the same
+    whatever the batch size: what is shown once holds for all.
+    """
+    encoder, provider = graphs.encoder, graphs.placement.encoder
+    ways: list[tuple[Callable[[np.ndarray], Any], int]] = [(encoder.encode, WIDE_IMAGES + 1)]
+    if provider.device != "cpu":
+        ways = [(encoder.encode, batch_size)]
+    elif provider.cache is not None:  # it is built for no more
+        ways = [(encoder.encode, min(batch_size, WIDE_IMAGES + 1))]
+    elif encoder.lanes:
+        ways.append((encoder.encode_in_lane, LANE_IMAGES + 1))
+    for encode, most in ways:
+        few = min(PHOTOGRAPHS, most)  # an engine built for one image takes no more
+        for images in (few, 1, most, few):
+            shown = (np.arange(images) + images) % PHOTOGRAPHS  # not the first one first each time
+            found, right = np.asarray(encode(pixels[shown]), np.float64), expected[shown].astype(np.float64)
+            off = np.linalg.norm(found - right, axis=1) / np.maximum(np.linalg.norm(right, axis=1), LEAST_NORM)
+            yield float(np.max(off))
+
+
+class _Walk:
+    """Takes two models through the same steps, with the words that the reference holds likeliest."""
+
+    def __init__(self, graphs: Graphs, reference: Graphs, features: np.ndarray) -> None:
+        manifest = graphs.bundle.manifest
+        self.worst: dict[str, float] = {}  # by graph
+        self._pair = graphs, reference
+        self._features = features
+        self._start = manifest.special_ids[START]
+        self._open = np.zeros((1, manifest.vocabulary_size), np.float32)
+        self._random = np.random.default_rng(0)
+        self._models: tuple[StepModel, StepModel]
+
+    def run(self) -> None:
+        """Steps through a batch whose images are there from the start, then through one that images join."""
+        self._models = tuple(graphs.start(self._features) for graphs in self._pair)  # type: ignore[assignment]
+        tokens = np.full(PHOTOGRAPHS, self._start)
+        tokens = self._search(tokens, np.arange(PHOTOGRAPHS), 4, name=FIRST)
+        for parents in map(np.array, BEAMS):
+            tokens = self._search(tokens[parents], parents, 4)
+        for parents in (np.arange(MANY) % len(tokens), np.arange(MANY)[::-1]):
+            tokens = self._search(tokens[parents], parents, 4)
+        few = np.array([1, 3])  # the other rows leave
+        tokens = self._search(tokens[few], few, 2, self._some_words(2))
+        self._choose_alone()
+        self._models = tuple(graphs.begin(CAPACITY) for graphs in self._pair)  # type: ignore[assignment]
+        tokens = self._search(np.full(2, self._start), self._admit(slice(0, 2)), 4, name=FIRST)
+        parents = np.concatenate((np.broadcast_to(np.arange(2), (2, 2)), self._admit(slice(2, 3))), axis=1)
+        tokens = self._search(np.append(tokens, self._start), parents, 4)
+        self._search(tokens[:2], np.arange(2), 4, self._some_words(2))
+        self._choose_alone()
+
+    def _choose_alone(self) -> None:
+        """Takes two rows through the steps that choose a word by themselves.
+
+        State lies in two places by turns: each is read and written three times.
+        """
+        for _ in range(6):
+            self._best(self._any_words(2))
+        for temperatures in ((0.5, 1.5), (1.5, 0.5), (1, 1), (0.7, 5), (2, 0.7), (1, 3)):
+            self._draw(self._any_words(2), np.array(temperatures, np.float32))
+
+    def _admit(self, images: slice) -> np.ndarray:
+        """Returns the rows that hold the images' states, int64 (models, images): each model has rows of its own."""
+        return np.stack([model.admit([self._features[images]]) for model in self._models])
+
+    def _search(
+        self, tokens: np.ndarray, parents: np.ndarray, k: int, bias: np.ndarray | None = None, name: str = "search_step"
+    ) -> np.ndarray:
+        """Compares a step; returns the tokens of the next one, which the reference holds likeliest."""
+        bias, parents = self._open if bias is None else bias, np.broadcast_to(parents, (2, len(tokens)))
+        ids, log_probs = self._models[0].step(tokens, parents[0], bias, min(k, bias.shape[1]))
+        by_id = self._expected(tokens, parents[1], bias)
+        self._note(name, log_probs, -np.sort(-by_id, axis=1)[:, : ids.shape[1]])
+        self._note(name, log_probs, np.take_along_axis(by_id, ids, axis=1))
+        likeliest: np.ndarray = by_id.argmax(axis=1)
+        return likeliest
+
+    def _best(self, tokens: np.ndarray) -> None:
+        rows = np.arange(len(tokens))
+        ids, _ = self._models[0].best(tokens, rows, self._open)
+        by_id = self._expected(tokens, rows, self._open)
+        self._note("greedy_step", by_id[rows, ids], by_id.max(axis=1))
+
+    def _draw(self, tokens: np.ndarray, temperatures: np.ndarray) -> None:
+        rows, bias = np.arange(len(tokens)), self._some_words(len(tokens))
+        uniforms = self._random.random(len(tokens), np.float32)
+        ids, log_probs = self._models[0].draw(tokens, rows, bias, temperatures, uniforms)
+        by_id = self._expected(tokens, rows, bias)
+        self._note("sample_step", log_probs, by_id[rows, ids])
+        p = np.exp((by_id - by_id.max(axis=1, keepdims=True)) / temperatures[:, None])
+        end = (p.cumsum(axis=1) / p.sum(axis=1, keepdims=True))[rows, ids]
+        begin = end - (p / p.sum(axis=1, keepdims=True))[rows, ids]
+        self._note("sample_step", np.clip(uniforms, begin, end), uniforms)  # the part of [0, 1] that is the word's
+
+    def _expected(self, tokens: np.ndarray, parents: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Takes the reference through the step; returns its log-probabilities by id, float64 (rows, vocabulary)."""
+        ids, log_probs = self._models[1].step(tokens, parents, bias, bias.shape[1])
+        by_id = np.empty(log_probs.shape)
+        np.put_along_axis(by_id, ids, log_probs, axis=1)
+        return by_id
+
+    def _any_words(self, rows: int) -> np.ndarray:
+        """Returns a token for each row, likely or not, int64 (rows,): what follows differs the more."""
+        return self._random.integers(0, self._open.shape[1], rows)
+
+    def _some_words(self, rows: int) -> np.ndarray:
+        """Returns a bias for each row that allows about half of the words, float32 (rows, vocabulary)."""
+        allowed = self._random.random((rows, self._open.shape[1])) < 0.5
+        allowed[:, :2] = True  # even of the smallest vocabulary some
+        return np.where(allowed, 0, -np.inf).astype(np.float32)
+
+    def _note(self, name: str, found: np.ndarray, expected: np.ndarray) -> None:
+        same = found == expected  # -inf too
+        with np.errstate(invalid="ignore"):
+            worst = float(np.max(np.where(same, 0, np.abs(found - expected))))
+        self.worst[name] = float(np.max([self.worst.get(name, 0.0), worst]))

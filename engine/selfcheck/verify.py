@@ -1,0 +1,149 @@
+"""What was shown on this machine to compute what it ought to, kept in the user's cache. Compares nothing itself.
+
+The CPU in the same precision is what a provider is compared with; the CPU in another precision is compared with fp32,
+which everything is compared with in the end. A file answers for one bundle with one set of versions, options and
+hardware; only what passed is kept.
+"""
+
+import json
+import warnings
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.autotune.machine import runtime_facts
+from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
+from engine.cache import VARIABLE, cache_folder, store
+from engine.errors import EngineError, ProviderError
+from engine.runtime.buckets import bucket
+from engine.runtime.engines import saved_engine
+from engine.runtime.graphs import Graphs
+from engine.runtime.options import RuntimeOptions
+from engine.runtime.placement import Placement
+from engine.selfcheck.compare import Difference, compare
+
+VERSION = 3
+"""Raised when more is checked: what an earlier check let pass is checked again."""
+DECIDING = ("tf32", "fp16", "cuda_graphs", "cudnn_conv_algo_search", "profile_images")
+"""The fields of RuntimeOptions that decide what is computed."""
+
+
+def require_shown(graphs: Graphs, batch_size: int = 1) -> bool:
+    """Raises ProviderError unless graphs were shown, now or before, to compute what they ought to.
+
+    Returns whether it was now, which has opened every session. batch_size: most images that will be encoded at once.
+    """
+    reference = _reference(graphs)
+    if reference is None:
+        return False
+    facts = _facts(graphs, batch_size)
+    if _is_kept(graphs.bundle, facts):
+        return False
+    try:
+        require_shown(reference, batch_size)
+    except ProviderError:  # it is the CPU that computes this precision wrongly
+        reference = _cpu(graphs, "fp32")
+        if graphs.placement == reference.placement:
+            raise
+    _keep(graphs.bundle, facts, _show(graphs, reference, batch_size))
+    return True
+
+
+def forget(bundle: Bundle) -> int:
+    """Deletes what was shown of a bundle; returns the number of files."""
+    files: list[Path] = []
+    with suppress(OSError):  # a folder that may not be read
+        files = [] if (folder := _folder()) is None else list(folder.glob(f"{_prefix(bundle)}-*.json"))
+    for file in files:
+        with suppress(OSError):
+            file.unlink()
+    return len(files)
+
+
+def _show(graphs: Graphs, reference: Graphs, batch_size: int) -> list[Difference]:
+    """Returns the differences, all within what is allowed. Raises ProviderError."""
+    mine, its = f"provider {graphs.placement.name!r} in {graphs.precision}", f"{reference.placement.name} in "
+    its += reference.precision
+    try:
+        differences = compare(graphs, reference, batch_size)
+    except EngineError:
+        raise
+    except Exception as error:  # whatever a provider raises in its runs
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ProviderError(f"{mine} cannot compute here what {its} computes: {why}") from error
+    if failed := [difference for difference in differences if not difference.passed]:
+        raise ProviderError(
+            f"{mine} does not compute here what {its} computes: {'; '.join(map(str, failed))}; choose another provider "
+            "or precision, or other versions of ONNX Runtime and its plug-ins"
+        )
+    return differences
+
+
+def _reference(graphs: Graphs) -> Graphs | None:
+    """Returns what graphs are compared with; None for those that everything is compared with in the end."""
+    if graphs.placement != Placement.of("cpu"):
+        return _cpu(graphs, graphs.precision)
+    return None if graphs.precision == "fp32" else _cpu(graphs, "fp32")
+
+
+def _cpu(graphs: Graphs, precision: str) -> Graphs:
+    return Graphs(graphs.bundle, Placement.of("cpu"), precision, RuntimeOptions())
+
+
+def _facts(graphs: Graphs, batch_size: int) -> dict[str, Any]:
+    """Returns all that the outcome depends on, as plain JSON values."""
+    bundle, placement = graphs.bundle, graphs.placement
+    encoder = bundle.graph("encoder", graphs.precision)
+    return {
+        "check": VERSION,
+        "bundle": sha256(bundle.path / MANIFEST_FILE),  # which holds the SHA-256 of every other file
+        "placement": placement.name,
+        "precision": graphs.precision,
+        "options": {name: _plain(getattr(graphs.options, name)) for name in DECIDING},
+        "images": bucket(batch_size) if placement.encoder.device != "cpu" else None,  # each bucket is compiled apart
+        "engine": saved_engine(bundle.path, encoder, placement.encoder, graphs.options),
+        "runtime": runtime_facts(placement.providers, graphs.options.device_id),
+    }
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _is_kept(bundle: Bundle, facts: dict[str, Any]) -> bool:
+    path = _path(bundle, facts)
+    try:
+        return path is not None and bool(json.loads(path.read_bytes())["facts"] == facts)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # nothing there, or nothing that can be read
+        return False
+
+
+def _keep(bundle: Bundle, facts: dict[str, Any], differences: list[Difference]) -> None:
+    path = _path(bundle, facts)
+    data = {"facts": facts, "differences": [asdict(difference) for difference in differences]}
+    if path is None or not store(path, json.dumps(data, indent=1).encode()):
+        where = "this user has no folder for caches" if path is None else f"{path.parent} cannot be written"
+        warnings.warn(
+            f"what was shown of provider {facts['placement']} in {facts['precision']} cannot be kept: {where}; each "
+            f"process shows it anew, which takes a second or two: let {VARIABLE} name a folder that can be",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+
+
+def _path(bundle: Bundle, facts: dict[str, Any]) -> Path | None:
+    import hashlib  # takes its time, and fp32 on the CPU needs none of it
+
+    folder = _folder()
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return folder and folder / f"{_prefix(bundle)}-{digest[:16]}.json"
+
+
+def _prefix(bundle: Bundle) -> str:
+    return sha256(bundle.path / MANIFEST_FILE)[:16]
+
+
+def _folder() -> Path | None:
+    folder = cache_folder()
+    return folder and folder / "checks"

@@ -1,0 +1,315 @@
+"""The laws of the search, on a fake decoder and against brute force."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.decoding.beam import BeamSearch
+from engine.decoding.constraints import Rules
+from engine.decoding.greedy_and_sampling import Choose, Drawn, DrawnFromBest, Likeliest, RowSearch, Unscored
+from engine.decoding.search import Draw
+from tests.engine.decoding.table_model import (
+    AND,
+    END,
+    START,
+    Hypotheses,
+    TableModel,
+    every_sentence,
+    log_prob,
+    repeats,
+    rules,
+    searched,
+)
+
+seeds = st.integers(0, 10_000)
+constraints = st.fixed_dictionaries(
+    {},
+    optional={
+        "min_length": st.integers(0, 2),
+        "prefix": st.sampled_from([(), (2,), (3, 2), (2, 3)]),
+        "forbidden": st.sampled_from([(0,), (0, 2), (0, 3)]),
+        "no_repeat_ngram_size": st.integers(0, 3),
+        "bad_endings": st.sampled_from([(), (2,), (3,), (2, 3)]),
+    },
+)
+
+
+def sentences(found: Hypotheses, image: int) -> list[tuple[int, ...]]:
+    places = np.nonzero(found.scores[image] > -np.inf)[0]
+    return [tuple(found.tokens[image, i, : found.lengths[image, i]].tolist()) for i in places]
+
+
+def beam(model: TableModel, limits: Rules, size: int, best: int = 1, penalty: float = 0.0) -> Hypotheses:
+    search = BeamSearch(limits, beam_size=size, num_hypotheses=best, length_penalty=penalty)
+    return searched(model, search, limits, best)
+
+
+def greedy(model: TableModel, limits: Rules, penalty: float = 0.0) -> Hypotheses:
+    return searched(model, RowSearch(limits, Likeliest(), num_rows=1, length_penalty=penalty), limits, 1)
+
+
+def sample(
+    model: TableModel,
+    limits: Rules,
+    *,
+    seed: int,
+    rows: int = 1,
+    k: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> Hypotheses:
+    choose: Choose = Drawn()
+    if k or top_p < 1:
+        choose = DrawnFromBest(k or model.vocabulary_size, top_p)
+    search = RowSearch(limits, choose, num_rows=rows, length_penalty=0.0)
+    return searched(model, search, limits, rows, *[Draw(seed, temperature)] * model.images)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=seeds,
+    size=st.integers(4, 5),
+    length=st.integers(3, 4),
+    penalty=st.sampled_from([0.0, 0.7, 1.0, 2.0]),
+    limits=constraints,
+)
+def test_a_wide_enough_beam_finds_the_brute_force_optimum(
+    seed: int, size: int, length: int, penalty: float, limits: dict[str, object]
+) -> None:
+    allowed = rules(size, length, **limits)
+    model = TableModel(size, [7], seed)
+    every = sorted(every_sentence(model, 7, allowed), key=lambda s: (not s[2], -s[1] / max(len(s[0]), 1) ** penalty))
+    wide = size**length
+    found = beam(model, allowed, wide, best=min(wide, 6), penalty=penalty)
+    expected = every[: min(wide, 6)]
+    if not any(finished for _, _, finished in every):
+        return  # nothing can end: the sentences stand where they are, which another law covers
+    assert found.scores[0, : len(expected)] == pytest.approx(
+        [total / len(tokens) ** penalty for tokens, total, _ in expected], abs=1e-5
+    )
+    assert sentences(found, 0)[0] == expected[0][0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=seeds,
+    size=st.integers(4, 12),
+    length=st.integers(4, 8),
+    penalty=st.sampled_from([0.0, 1.0]),
+    limits=constraints,
+)
+def test_beam_1_is_greedy(seed: int, size: int, length: int, penalty: float, limits: dict[str, object]) -> None:
+    allowed = rules(size, length, **limits)
+    names = [1, 2, 3]
+    one = beam(TableModel(size, names, seed), allowed, 1, penalty=penalty)
+    other = greedy(TableModel(size, names, seed), allowed, penalty)
+    for left, right in zip(one.arrays(), other.arrays(), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=seeds, names=st.lists(st.integers(0, 50), min_size=1, max_size=7), size=st.integers(1, 4), limits=constraints
+)
+def test_a_batch_is_its_images_one_by_one(seed: int, names: list[int], size: int, limits: dict[str, object]) -> None:
+    allowed = rules(7, 6, **limits)
+    together = beam(TableModel(7, names, seed), allowed, size, best=size)
+    drawn = sample(TableModel(7, names, seed), allowed, seed=seed, rows=3)
+    for place, name in enumerate(names):
+        alone = beam(TableModel(7, [name], seed), allowed, size, best=size)
+        assert sentences(together, place) == sentences(alone, 0)
+        np.testing.assert_array_equal(together.scores[place], alone.scores[0])
+        drawn_alone = sample(TableModel(7, [name], seed), allowed, seed=seed, rows=3)
+        assert sentences(drawn, place) == sentences(drawn_alone, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds, limits=constraints, penalty=st.sampled_from([0.0, 0.6, 1.0]))
+def test_every_sentence_obeys_the_rules_and_scores_what_the_model_says(
+    seed: int, limits: dict[str, object], penalty: float
+) -> None:
+    allowed = rules(6, 4, **limits)
+    model = TableModel(6, [3, 4], seed)
+    possible = [{tokens for tokens, _, _ in every_sentence(model, name, allowed)} for name in (3, 4)]
+    for found in (
+        beam(TableModel(6, [3, 4], seed), allowed, 3, best=3, penalty=penalty),
+        greedy(TableModel(6, [3, 4], seed), allowed, penalty),
+        sample(TableModel(6, [3, 4], seed), allowed, seed=seed, rows=4),
+    ):
+        for image, name in enumerate((3, 4)):
+            for place, tokens in enumerate(sentences(found, image)):
+                ended = tokens in possible[image]
+                stuck = not any(longer[: len(tokens)] == tokens for longer in possible[image])
+                assert ended or stuck, tokens
+                assert found.finished[image, place] == (tokens[-1:] == (END,))
+                total = log_prob(model, name, tokens)
+                parts = found.token_log_probs[image, place, : len(tokens)]
+                assert parts.sum() == pytest.approx(total, abs=1e-4)
+
+
+WORDS = 7
+histories = st.integers(1, 12).flatmap(
+    lambda length: st.lists(
+        st.lists(st.integers(2, WORDS - 1), min_size=length, max_size=length), min_size=1, max_size=4
+    )
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=seeds, histories=histories, size=st.integers(0, 5), k=st.integers(1, 4), more=st.integers(1, 3))
+def test_what_may_follow_any_words_is_what_the_rules_say_and_the_quick_way_is_the_masked_one(
+    seed: int, histories: list[list[int]], size: int, k: int, more: int
+) -> None:
+    position, tokens = len(histories[0]), np.array(histories)
+    limits = rules(WORDS, position + more, no_repeat_ngram_size=size, bad_endings=(2, 5))
+    allowed = limits.allowed(tokens, np.full(len(tokens), position))
+    mask = np.broadcast_to(allowed.mask(), (len(tokens), WORDS))
+    for row, words in enumerate(histories):
+        for token in range(WORDS):
+            ends_badly = (words[-1] if token == END else token if more == 1 else 0) in (2, 5)
+            repeated = token not in (START, END) and repeats((*words, token), size)
+            assert (mask[row, token] == 0) == (token != START and not ends_badly and not repeated), (words, token)
+
+    def model() -> TableModel:
+        return TableModel(WORDS, list(range(len(tokens))), seed)
+
+    start, rows = np.zeros(len(tokens), int), np.arange(len(tokens))
+    ids, log_probs = model().step(start, rows, mask, k)
+    quick_ids, quick = model().step(start, rows, allowed.bias, allowed.candidates(k))
+    best_ids, best = allowed.best(quick_ids, quick)
+    np.testing.assert_array_equal(best, log_probs[:, 0])
+    np.testing.assert_array_equal(best_ids[best > -np.inf], ids[:, 0][best > -np.inf])
+    quick = allowed.strike(quick_ids, quick)
+    order = np.argsort(-quick, axis=1, kind="stable")[:, :k]
+    found = np.take_along_axis(quick, order, axis=1)
+    np.testing.assert_array_equal(found, log_probs)
+    possible = found > -np.inf
+    np.testing.assert_array_equal(np.take_along_axis(quick_ids, order, axis=1)[possible], ids[possible])
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories=histories, lengths=st.data(), size=st.integers(0, 4), least=st.integers(0, 3), more=st.integers(1, 3))
+def test_what_may_follow_a_row_does_not_depend_on_rows_that_began_earlier_or_later(
+    histories: list[list[int]], lengths: st.DataObject, size: int, least: int, more: int
+) -> None:
+    longest = len(histories[0])
+    words = [row[: lengths.draw(st.integers(0, longest))] for row in histories[1:]] + [histories[0]]
+    limits = rules(
+        WORDS, longest + more, no_repeat_ngram_size=size, bad_endings=(2, 5), min_length=least, prefix=(4, 4)[:least]
+    )
+    written = np.array([[START] * (longest - len(row)) + row for row in words])
+    together = limits.allowed(written, np.array([len(row) for row in words])).mask()
+    together = np.broadcast_to(together, (len(words), WORDS))
+    for mask, row in zip(together, words, strict=True):
+        alone = limits.allowed(np.array([row], np.int64).reshape(1, -1))  # all as long as the longest
+        np.testing.assert_array_equal(mask, alone.mask()[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=seeds, endings=st.sampled_from([(2,), (2, 4, 5), (2, 3, 4, 5, 6, 7)]), size=st.integers(1, 4))
+def test_no_sentence_ends_badly_or_repeats_a_phrase_cut_or_not(seed: int, endings: tuple[int, ...], size: int) -> None:
+    limits, names = rules(9, 8, bad_endings=endings, no_repeat_ngram_size=size), [1, 2, 3]
+    for found in (
+        beam(TableModel(9, names, seed), limits, 3, best=3, penalty=1.0),
+        greedy(TableModel(9, names, seed), limits),
+        sample(TableModel(9, names, seed), limits, seed=seed, rows=3),
+        sample(TableModel(9, names, seed), limits, seed=seed, rows=3, k=4, top_p=0.9),
+    ):
+        for image in range(3):
+            told = sentences(found, image)
+            assert told
+            for tokens in told:
+                words = tuple(token for token in tokens if token != END)
+                whole = tokens[-1:] == (END,) or len(tokens) == limits.max_length
+                assert not (whole and words[-1:] and words[-1] in endings)
+                assert not any(repeats(words[:i], size) for i in range(1, len(words) + 1))
+
+
+def test_where_every_word_ends_badly_the_sentence_still_stands_cut() -> None:
+    limits = rules(4, 5, bad_endings=(2, AND), min_length=1)
+    for found in (
+        beam(TableModel(4, [1, 2]), limits, 2, best=2),
+        greedy(TableModel(4, [1, 2]), limits),
+        sample(TableModel(4, [1, 2]), limits, seed=1),
+    ):
+        assert (found.lengths[:, 0] == 4).all()
+        assert not found.finished[:, 0].any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, size=st.integers(2, 6))
+def test_the_hypotheses_of_an_image_all_differ_and_come_best_first(seed: int, size: int) -> None:
+    found = beam(TableModel(8, [1, 2], seed), rules(8, 6), size, best=size, penalty=1.0)
+    for image in (0, 1):
+        assert len(set(sentences(found, image))) == len(sentences(found, image))
+        order = [(not done, -score) for done, score in zip(found.finished[image], found.scores[image], strict=True)]
+        assert order == sorted(order)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, limits=constraints)
+def test_greedy_without_scores_writes_the_same_sentences(seed: int, limits: dict[str, object]) -> None:
+    allowed, names = rules(6, 5, **limits), [1, 2, 3]
+    model = TableModel(6, names, seed)
+    found = searched(model, RowSearch(allowed, Unscored(allowed), num_rows=1, length_penalty=0.0), allowed, 1)
+    expected = greedy(TableModel(6, names, seed), allowed)
+    for name in ("tokens", "lengths", "finished"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert np.isnan(found.scores[found.lengths > 0]).all()
+
+
+def test_top_k_1_is_greedy() -> None:
+    drawn = sample(TableModel(20, [1, 2, 3]), rules(20, 8), seed=5, k=1)
+    np.testing.assert_array_equal(drawn.tokens, greedy(TableModel(20, [1, 2, 3]), rules(20, 8)).tokens)
+
+
+def test_a_small_top_p_and_a_small_temperature_are_greedy() -> None:
+    best = greedy(TableModel(20, [1, 2, 3]), rules(20, 8)).tokens
+    for temperature, top_p in ((1.0, 1e-6), (1e-4, 1.0)):
+        drawn = sample(TableModel(20, [1, 2, 3]), rules(20, 8), seed=5, temperature=temperature, top_p=top_p)
+        np.testing.assert_array_equal(drawn.tokens, best)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.7)])
+def test_sampling_draws_from_the_tempered_nucleus(temperature: float, top_p: float) -> None:
+    n = 40_000
+    model = TableModel(6, [9], seed=3)
+    drawn = sample(model, rules(6, 1), seed=1, rows=n, temperature=temperature, top_p=top_p)
+    seen = np.bincount(drawn.tokens[0, :, 0], minlength=6) / n
+    p = np.exp(model.distribution(9, (0,)).astype(np.float64))
+    p[0] = 0  # START is never produced
+    p = p ** (1 / temperature)
+    p /= p.sum()
+    order = np.argsort(-p)
+    kept = order[: int(np.searchsorted(p[order].cumsum(), top_p)) + 1]
+    expected = np.zeros(6)
+    expected[kept] = p[kept] / p[kept].sum()
+    np.testing.assert_allclose(seen, expected, atol=4 * np.sqrt(0.25 / n))  # four standard deviations
+    assert (seen[expected == 0] == 0).all()
+
+
+def test_the_first_beam_step_is_unexpanded_and_finished_images_leave_the_batch() -> None:
+    model = TableModel(6, list(range(16)), seed=2, sharpness=3.0)
+    beam(model, rules(6, 12), 3)
+    assert model.calls[0] == 16
+    assert max(model.calls) <= 48
+    assert model.calls[-1] < 48
+    assert all(later <= earlier for earlier, later in zip(model.calls[1:], model.calls[2:], strict=False))
+
+
+def test_the_loop_ends_with_the_last_token() -> None:
+    model = TableModel(6, [1, 2, 3], seed=4, sharpness=3.0)
+    found = greedy(model, rules(6, 30))
+    assert len(model.calls) == found.lengths.max() < 30
+
+
+def test_a_sentence_with_no_way_on_stands_unfinished() -> None:
+    limits = rules(4, 5, forbidden=(0, 1, 2), no_repeat_ngram_size=1)  # only word 3, and only once
+    for found in (
+        beam(TableModel(4, [1]), limits, 2),
+        greedy(TableModel(4, [1]), limits),
+        sample(TableModel(4, [1]), limits, seed=1),
+    ):
+        assert sentences(found, 0) == [(3,)]
+        assert not found.finished[0, 0]
