@@ -14,7 +14,8 @@ from benchmarks.photographs import SAMPLES
 from engine.bundle.bundle import Bundle
 from export.bundle import ExportOptions, export_bundle
 from export.variants import VariantOptions
-from training.models.checkpoint import decoder_tensors, describe_run, save_tensors, write_json
+from training.files import write_json
+from training.models.checkpoint import decoder_tensors, describe_run, save_tensors
 from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.models.encoders import load_encoder
 

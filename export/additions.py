@@ -19,7 +19,7 @@ from export.staging import staged
 from export.variants import VariantOptions, files_of, make_variant
 from export.verify import Check, table
 from export.verify_variants import verify_variant
-from training.models.checkpoint import write_json
+from training.files import write_json
 
 
 def add_variants(bundle: Path, options: VariantOptions, verify_images: Path | None = None) -> tuple[Check, ...]:

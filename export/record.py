@@ -65,7 +65,7 @@ def versions() -> dict[str, Any]:
 
 def encoder_provenance(encoder: Encoder) -> dict[str, Any]:
     """Says which weights the encoder has, where they come from and on what terms, as far as that is known."""
-    terms, lite = UNKNOWN_TERMS, LITE_SIZES.keys() >= set(encoder.name.split("+"))
+    terms, lite = UNKNOWN_TERMS, encoder.name in LITE_SIZES
     if encoder.weights == "random":
         terms = {"source": "random numbers: not trained", "licence": "none needed"}
     elif encoder.weights == ENCODER:

@@ -23,6 +23,7 @@ ALLOWED = {
     "export": {
         "training.models.decoder",
         "training.models.checkpoint",
+        "training.files",
         "training.models.encoders",
         "engine.bundle.bundle",
         "engine.bundle.manifest",

@@ -15,15 +15,14 @@ import numpy as np
 
 from engine import Captioner, EngineError
 from engine.confidence import FEATURES
-from training.confidence.logistic import PENALTY, Logistic, fit, fit_folds, folds_of, held_out
+from training.confidence.logistic import PENALTY, coefficients, fit, fit_folds, folds_of, held_out
 from training.confidence.reliability import Reliability, measure
 from training.confidence.scored_captions import CalibrationError, ScoredCaptions, caption_and_score, human_ciders
 from training.data.datasets import DataError, open_dataset
+from training.files import check_outputs, write_atomically, write_json
 from training.metrics.java import MetricsError, package
 from training.metrics.tokens import find_tokeniser
-from training.models.checkpoint import write_atomically, write_json
 from training.outcome import outcome
-from training.output_files import check_outputs
 
 DEFAULT_FEATURES = ("per_root_length",)
 OTHER_FEATURES = (
@@ -127,15 +126,15 @@ def calibrate(scored: Mapping[str, ScoredCaptions], threshold: float, names: Seq
     chosen = measured(names)
     elsewhere = {way: chosen(one) for way, one in scored.items()}
     return Calibration(
-        coefficients=_coefficients(fit(fitted.features(names), good), threshold, names),
+        coefficients=_rounded(threshold, names, *coefficients(fit(fitted.features(names), good))),
         found=elsewhere[next(iter(scored))],
         tried={by: measured(by)(fitted) for by in dict.fromkeys((tuple(names), DEFAULT_FEATURES, *OTHER_FEATURES))},
         elsewhere=elsewhere,
     )
 
 
-def _coefficients(model: Logistic, threshold: float, names: Sequence[str]) -> dict[str, float]:
-    values = {"threshold": threshold, "intercept": model.intercept, **dict(zip(names, model.weights, strict=True))}
+def _rounded(threshold: float, names: Sequence[str], intercept: float, weights: Sequence[float]) -> dict[str, float]:
+    values = {"threshold": threshold, "intercept": intercept, **dict(zip(names, weights, strict=True))}
     return {name: float(f"{value:.6g}") for name, value in values.items()}
 
 

@@ -13,11 +13,12 @@ import torch
 from engine.bundle.vocabulary import Vocabulary
 from training.data.batches import CaptionTable
 from training.data.datasets import DataError
+from training.files import write_json
 from training.loops.distributed import DeviceError, Processes, processes
 from training.loops.loop import TrainingError
 from training.loops.run_data import RunData
 from training.models import checkpoint
-from training.models.checkpoint import CheckpointError, write_json
+from training.models.checkpoint import CheckpointError
 from training.models.encoders import EncoderError
 from training.options import LoopOptions
 from training.outcome import outcome

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from training.models.checkpoint import write_json
+from training.files import write_json
 from training.models.compiled import session, trace
 from training.models.encoders import EncoderError, load_encoder
 from training.outcome import outcome
@@ -105,7 +105,7 @@ def _scores(entry: str) -> tuple[str, dict[str, Any]]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.compare_encoders", description=__doc__)
-    parser.add_argument("encoders", nargs="+", help="names; plus signs join several to one")
+    parser.add_argument("encoders", nargs="+", help="names of encoders")
     parser.add_argument("--weights", default="pretrained", help='"pretrained" (default) or "random", as fast')
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
     parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: 8)")

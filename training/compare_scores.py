@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from training.files import check_outputs, write_json
 from training.metrics.bootstrap import LEVEL, RESAMPLES, Difference, compare
 from training.metrics.counts import METRICS
 from training.metrics.java import MetricsError
 from training.metrics.score_file import ScoreFile, in_order_of, read_scores
-from training.models.checkpoint import write_json
 from training.outcome import outcome
-from training.output_files import check_outputs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

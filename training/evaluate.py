@@ -20,11 +20,10 @@ from engine.bundle.manifest import Defaults
 from engine.options import Decoding
 from training.data.datasets import DataError, Dataset, open_dataset
 from training.evaluate_options import read_arguments
+from training.files import write_atomically, write_json
 from training.metrics.quality import assess
 from training.metrics.results import read_results, write_results
 from training.metrics.scores import MetricsError, Scores, score_captions
-from training.metrics.spice import find_jars
-from training.models.checkpoint import write_atomically, write_json
 from training.outcome import outcome
 from training.reports.quality_report import Page, choose, write_page
 
@@ -49,17 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> None:
-    jars = find_jars(given.spice_jars)
     dataset = open_dataset(given.data, given.split, strict=given.strict)
     decoding = _decoding(given)
     captioner: Captioner | None = None
     if given.results is not None:
-        evaluation = _score_results(given.results, dataset, limit=given.limit, jars=jars)
+        evaluation = _score_results(given.results, dataset, limit=given.limit)
     else:
         captioner = Captioner(
             given.bundle, provider=given.provider, precision=given.precision, batch_size=given.batch_size
         )
-        evaluation = evaluate(captioner, dataset, decoding, limit=given.limit, jars=jars)
+        evaluation = evaluate(captioner, dataset, decoding, limit=given.limit)
     references = {example.name: example.captions for example in dataset.examples}
     quality = assess(
         evaluation.captions,
@@ -119,18 +117,10 @@ def _run(given: argparse.Namespace) -> None:
         print(f"page written to {given.report}")
 
 
-def evaluate(
-    captioner: Captioner,
-    dataset: Dataset,
-    decoding: Decoding,
-    *,
-    limit: int | None = None,
-    jars: Path | None = None,
-) -> Evaluation:
+def evaluate(captioner: Captioner, dataset: Dataset, decoding: Decoding, *, limit: int | None = None) -> Evaluation:
     """Captions the first `limit` images (None: all) and scores them; broken ones go to the data set's report.
 
-    `jars` as of training.metrics.scores. Raises MetricsError when no image can be read, and DataError for a broken one
-    when the report is strict.
+    Raises MetricsError when no image can be read, and DataError for a broken one when the report is strict.
     """
     examples = dataset.examples[:limit]
     unreadable: dict[str, str] = {}
@@ -160,15 +150,15 @@ def evaluate(
                 confidences[example.name] = result.confidence
     seconds = time.perf_counter() - began
     references = {example.name: example.captions for example in examples if example.name in captions}
-    return Evaluation(captions, refused, score_captions(references, captions, jars=jars), seconds, confidences)
+    return Evaluation(captions, refused, score_captions(references, captions), seconds, confidences)
 
 
-def _score_results(path: Path, dataset: Dataset, *, limit: int | None, jars: Path | None) -> Evaluation:
+def _score_results(path: Path, dataset: Dataset, *, limit: int | None) -> Evaluation:
     """Scores the captions of a result file; the seconds are none."""
     captions = read_results(path, dataset, limit)
     dataset.report.check()
     references = {example.name: example.captions for example in dataset.examples if example.name in captions}
-    return Evaluation(captions, {}, score_captions(references, captions, jars=jars), 0.0)
+    return Evaluation(captions, {}, score_captions(references, captions), 0.0)
 
 
 def _alternatives(

@@ -4,9 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.files import check_outputs
 from training.metrics.bootstrap import RESAMPLES
-from training.metrics.spice import VARIABLE
-from training.output_files import check_outputs
 
 ENGINE = {"provider": "auto", "precision": "auto", "batch_size": 32}  # where nothing is said
 
@@ -40,8 +39,8 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluate",
-        description="Captions a data set with the engine and measures the captions: BLEU, METEOR, ROUGE-L, CIDEr and "
-        "SPICE with confidence intervals, what the captions are like, a page with photographs.",
+        description="Captions a data set with the engine and measures the captions: BLEU, METEOR, ROUGE-L and "
+        "CIDEr with confidence intervals, what the captions are like, a page with photographs.",
     )
     parser.add_argument("--bundle", type=Path, help="bundle to run (default: the one that ships)")
     parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
@@ -68,9 +67,6 @@ def _parser() -> argparse.ArgumentParser:
         "--resamples", type=int, default=RESAMPLES, help=f"for confidence intervals (default: {RESAMPLES:,}; 0: none)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of resamples and drawn photographs (default: 0)")
-    parser.add_argument(
-        "--spice-jars", type=Path, help=f"folder with CoreNLP's jars, which SPICE needs (default: that of {VARIABLE})"
-    )
     parser.add_argument(
         "--output",
         type=Path,

@@ -5,6 +5,9 @@ from typing import Any
 
 from training.models.decoder import DecoderConfig
 
+GONE = {"scheduled_sampling": 0.0, "finetune_encoder": ""}
+"""Options of earlier versions, the latter of self-critical training, and the value at which each did nothing."""
+
 
 def _option(default: Any, text: str) -> Any:
     """A field whose metadata carries the sentence that --help prints."""
@@ -24,16 +27,11 @@ class LoopOptions:
     ema: float = _option(0.0, "keep the exponential moving average of the weights, such as 0.999; 0 keeps the last")
     bf16: bool = _option(
         False,
-        "reckon in bfloat16 (pays on a GPU and on a CPU with AVX512-BF16 or AMX); a CPU without AVX-512 has none and "
-        "takes float32, in about 1.5 times the time",
+        "compute in bfloat16: faster on a GPU and on a CPU with AVX512-BF16 or AMX; a CPU without AVX-512 has none and "
+        "computes in float32, which takes about 1.5 times as long",
     )
     patience: int = _option(5, "stop after so many epochs without a better one; 0 never stops early")
     seed: int = _option(0, "seed of weights, batches and dropout")
-    finetune_encoder: str = _option(
-        "",
-        'let the encoder learn too: its head and so many of its last blocks, or "all" of it; batches are whole images',
-    )
-    encoder_learning_rate: float = _option(1e-4, "Adam's learning rate of what learns of the encoder")
 
     def __post_init__(self) -> None:
         self.check_least(1, "epochs")
@@ -44,10 +42,6 @@ class LoopOptions:
             raise ValueError(f"ema must be at least 0 and below 1, but it is {self.ema}")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f'schedule must be "constant" or "cosine", but it is "{self.schedule}"')
-        if not (self.finetune_encoder in ("", "all") or self.finetune_encoder.isdecimal()):
-            raise ValueError(f'finetune_encoder must be a number or "all", but it is "{self.finetune_encoder}"')
-        if not self.encoder_learning_rate > 0:
-            raise ValueError(f"encoder_learning_rate must be above 0, but it is {self.encoder_learning_rate}")
 
     def check_least(self, least: int, *names: str) -> None:
         """Raises ValueError for the first of the named options that lies below `least`."""
@@ -63,14 +57,22 @@ class LoopOptions:
     def differences(self, earlier: dict[str, Any]) -> list[str]:
         """Names the options in which resuming an earlier run (its options as a dict) would make another run.
 
-        An option that the earlier run did not know yet had its default.
+        An option that the earlier run did not know yet had its default. One that this version no longer has makes
+        another run where it was in use.
         """
-        return [
+        names = {option.name for option in fields(self)}
+        changed = [
             f"{option.name} was {was!r} and is {getattr(self, option.name)!r}"
             for option in fields(self)
             if option.name not in self.free
             and (was := earlier.get(option.name, option.default)) != getattr(self, option.name)
         ]
+        gone = [
+            f"{name} was {earlier[name]!r}, and this version has no such option"
+            for name, off in GONE.items()
+            if name not in names and earlier.get(name, off) != off
+        ]
+        return changed + gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,11 @@ class TrainingOptions(LoopOptions):
 
     encoder: str = _option("efficientnet_lite0", "image encoder by name")
     encoder_weights: str = _option("pretrained", 'its weights: "pretrained", "random" or a file')
+    finetune_encoder: str = _option(
+        "",
+        'let the encoder learn too: its head and so many of its last blocks, or "all" of it; batches are whole images',
+    )
+    encoder_learning_rate: float = _option(1e-4, "Adam's learning rate of what learns of the encoder")
     flip: bool = _option(False, "train on the photographs mirrored left to right too")
     jitter: int = _option(0, "train on so many views of each photograph too, cropped and coloured at random")
     batches: int = _option(1000, "batches in an epoch")
@@ -91,9 +98,6 @@ class TrainingOptions(LoopOptions):
     max_words: int = _option(20, "captions are cut at this many words")
     min_count: int = _option(5, "words seen less often are unknown")
     label_smoothing: float = _option(0.0, "share of probability spread over all words while training")
-    scheduled_sampling: float = _option(
-        0.0, "share of words read that are the decoder's own at the end of the run, rising from none"
-    )
     bottleneck: int = _option(120, "units between features and LSTM")
     units: int = _option(300, "LSTM units")
     embedding: int = _option(100, "numbers in a word's embedding")
@@ -105,17 +109,13 @@ class TrainingOptions(LoopOptions):
         LoopOptions.__post_init__(self)  # super() does not find its way in a class with slots
         self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words", "min_count")
         self.check_least(0, "jitter")
+        if not (self.finetune_encoder in ("", "all") or self.finetune_encoder.isdecimal()):
+            raise ValueError(f'finetune_encoder must be a number or "all", but it is "{self.finetune_encoder}"')
+        if not self.encoder_learning_rate > 0:
+            raise ValueError(f"encoder_learning_rate must be above 0, but it is {self.encoder_learning_rate}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, but it is {self.label_smoothing}")
-        if not 0 <= self.scheduled_sampling <= 1:
-            raise ValueError(f"scheduled_sampling must be from 0 to 1, but it is {self.scheduled_sampling}")
         self.sizes(feature_size=1, vocabulary_size=1, pad_id=0)
-
-    @property
-    def free(self) -> frozenset[str]:
-        """The options that may change when a run is resumed; scheduled sampling stretches over the epochs."""
-        whole = self.schedule == "cosine" or self.scheduled_sampling > 0
-        return frozenset({"patience"} if whole else {"patience", "epochs"})
 
     def sizes(self, *, feature_size: int, vocabulary_size: int, pad_id: int) -> DecoderConfig:
         """Returns the decoder's sizes for an encoder's features and a vocabulary."""

@@ -1,6 +1,6 @@
 """The command of self-critical training: python -m training.scst --from runs/x --output runs/y --data FOLDER.
 
-Owns the run's folder and what is printed; the work is in selfcritic, reward and sampler.
+Owns the run's folder and what is printed; the work is in training.loops.self_critical, reward and sampler.
 """
 
 import argparse
@@ -26,14 +26,16 @@ from training.command import (
     make_tables,
     read_options,
 )
+from training.files import write_atomically, write_json
 from training.loops.distributed import Processes
 from training.loops.run_data import Source, prepare
+from training.loops.sampler import greedy_captions
 from training.loops.self_critical import RewardEpoch, SelfCritic
 from training.models import checkpoint
-from training.models.checkpoint import Checkpoint, CheckpointError, write_atomically, write_json
+from training.models.checkpoint import Checkpoint, CheckpointError
 from training.options import ScstOptions, TrainingOptions
 from training.reports.charts import draw_rewards
-from training.reports.training_report import greedy_captions, spread
+from training.reports.training_report import spread
 
 SHOWN = 3  # photographs whose captions are printed after an epoch
 
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.scst",
-        description="Trains a decoder on: sentences that it draws itself are made likelier by their CIDEr-D.",
+        description="Self-critical training: raises the expected CIDEr-D of the captions that a decoder samples.",
         epilog="Several processes: torchrun --nproc-per-node=N -m training.scst with the same options.",
     )
     parser.add_argument("--from", type=Path, required=True, dest="source", help="run that it begins from, its best")
@@ -78,15 +80,10 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
         "scst": asdict(options),
         "from": checkpoint.begun_with(given.source, before),
     }
-    decoder = run_data.decoder(before.decoder.config)
-    own = checkpoint.decoder_tensors(decoder)  # with what learns of the encoder, which the run before has in its file
-    checkpoint.restore_decoder(decoder, own | checkpoint.decoder_tensors(before.decoder))
-    if run_data.tail is not None:
-        config["encoder"] = run_data.encoder
     resuming = given.resume and (output / checkpoint.LAST).is_file()
     if resuming:
         check_same_run(output, "scst", options, config)
-    critic = SelfCritic(decoder, options, train, validation, together)
+    critic = SelfCritic(before.decoder, options, train, validation, together)
     if resuming:
         critic.resume(output)
     # by all processes together, though one alone prints it
@@ -97,7 +94,7 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
             pass
         return
     begin(given, config, before.vocabulary)
-    if run_data.tail is None and (given.source / checkpoint.ENCODER).is_file():
+    if (given.source / checkpoint.ENCODER).is_file():
         shutil.copyfile(given.source / checkpoint.ENCODER, output / checkpoint.ENCODER)
     print(
         f"{len(train.names):,} training and {len(validation.names):,} validation images, {options.samples} sentences "
@@ -113,10 +110,10 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
 
 
 def _encoder_options(before: Checkpoint, options: ScstOptions) -> TrainingOptions:
-    """Returns the options of the run before, as far as features hang on them: views and encoder, as it is now."""
+    """Returns the options of the run before that decide its features: its views and its encoder, frozen as it is."""
     known = {option.name for option in fields(TrainingOptions)}
     earlier = TrainingOptions(**{name: value for name, value in before.config["training"].items() if name in known})
-    earlier = replace(earlier, finetune_encoder=options.finetune_encoder, encoder_weights=before.encoder_weights)
+    earlier = replace(earlier, finetune_encoder="", encoder_weights=before.encoder_weights)
     return replace(earlier, flip=False, jitter=0) if options.views == "plain" else earlier
 
 

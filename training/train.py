@@ -1,6 +1,6 @@
 """The training command: python -m training.train --data FOLDER --encoder NAME --output runs/x.
 
-Owns the run's folder and what is printed; the work is in trainer, report and their neighbours.
+Owns the run's folder and what is printed; the work is in training.loops.cross_entropy and training.reports.
 """
 
 import argparse
@@ -28,14 +28,15 @@ from training.command import (
     read_options,
 )
 from training.data.datasets import Dataset
+from training.files import write_atomically, write_json
 from training.loops.cross_entropy import Epoch, Trainer
 from training.loops.distributed import Processes
 from training.loops.run_data import Source, prepare
+from training.loops.sampler import greedy_captions
 from training.models import checkpoint
-from training.models.checkpoint import write_atomically, write_json
 from training.options import TrainingOptions
 from training.reports.charts import draw_curves
-from training.reports.training_report import greedy_captions, predictions_table, spread, write_report
+from training.reports.training_report import predictions_table, spread, write_report
 
 REPORT = "report.html"
 

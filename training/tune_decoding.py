@@ -19,12 +19,11 @@ from tqdm import tqdm
 from engine import Beam, Captioner, EngineError, ImageError, OptionsError
 from engine.bundle.vocabulary import split
 from training.data.datasets import DataError, Dataset, open_dataset
+from training.files import check_outputs, write_json
 from training.metrics.caption_statistics import repeats
 from training.metrics.java import MetricsError, package
 from training.metrics.tokens import Tokeniser, Tokens, find_tokeniser
-from training.models.checkpoint import write_json
 from training.outcome import outcome
-from training.output_files import check_outputs
 
 T = TypeVar("T", int, float)
 SEEN, ENDING = 500, 0.002

@@ -6,7 +6,8 @@ import torch
 
 from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary
 from export.bundle import ExportOptions
-from training.models.checkpoint import decoder_tensors, describe_run, save_tensors, write_json
+from training.files import write_json
+from training.models.checkpoint import decoder_tensors, describe_run, save_tensors
 from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.models.encoders import load_encoder
 

@@ -1,4 +1,4 @@
-"""Encoders that learned with their decoder and encoders that are joined: what is exported is what was trained."""
+"""Encoders that learned with their decoder: what is exported is what was trained."""
 
 from pathlib import Path
 
@@ -9,17 +9,14 @@ import torch
 
 from engine.bundle.bundle import Bundle
 from export.bundle import export_bundle
-from export.calibration import observe
-from export.encoder import encoder_graph
 from export.errors import ExportError
-from export.quantise import prepare, quantise
 from tests.export.runs import OPTIONS, WORDS, small_decoder
-from training.models.checkpoint import ENCODER, decoder_tensors, describe_run, save_tensors, write_json
+from training.files import write_json
+from training.models.checkpoint import ENCODER, decoder_tensors, describe_run, save_tensors
 from training.models.encoders import load_encoder
 from training.models.finetune import FineTuned, split
 
 NAME = "test_efficientnet"
-JOINED = "test_byobnet+test_efficientnet"
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +73,3 @@ def test_a_decoder_is_not_exported_with_an_encoder_of_another_epoch(run: Path, t
     with pytest.raises(ExportError, match="was trained on features of other weights"):
         export_bundle(run, tmp_path / "bundle", replace(OPTIONS, checkpoint="last"))
     assert not (tmp_path / "bundle").exists()
-
-
-def test_a_joined_encoder_is_exported_as_one_graph_and_quantised(pixels: np.ndarray) -> None:
-    joined = load_encoder(JOINED, "random")
-    with torch.inference_mode():
-        expected = torch.cat([load_encoder(name, "random")(torch.from_numpy(pixels)) for name in JOINED.split("+")], 1)
-    model = encoder_graph(joined)
-    np.testing.assert_allclose(encode(model.SerializeToString(), pixels), expected, rtol=1e-4, atol=1e-5)
-    prepared = prepare(model)
-    found = encode(quantise(prepared, observe(prepared, pixels)).SerializeToString(), pixels)
-    assert 0 < np.linalg.norm(found - expected.numpy()) < 0.2 * np.linalg.norm(expected.numpy())

@@ -41,7 +41,7 @@ RUNS = {
     "photographs": f"{SIZES} --batch-size 11 --finetune-encoder all --epochs 1 --encoder-learning-rate 0.001",
     # of 33 images two processes have 80 and 85 sentences, which are learnt from in one part and in two
     "rewards": f"--from captions {REWARDS} --batch-size 33 --bleu 0.5",
-    "blocks-rewards": f"--from blocks --finetune-encoder 1 {REWARDS} --batch-size 7 --baseline greedy",
+    "blocks-rewards": f"--from blocks {REWARDS} --batch-size 7 --baseline greedy",
     "sampled": f"--from captions {REWARDS} --batch-size 9",
     "again": f"--from captions {REWARDS} --batch-size 9",
 }

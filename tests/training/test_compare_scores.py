@@ -136,8 +136,8 @@ def test_runs_on_other_images_and_files_that_are_none_are_refused(
     assert "is not valid JSON" in capsys.readouterr().err
     assert main([str(tmp_path / "none.json"), str(tmp_path / "c.json")]) == 1
     assert "cannot be read" in capsys.readouterr().err
-    assert main([str(write("a.json")), str(write("b.json")), "--by", "SPICE"]) == 1
-    assert "--by SPICE is not in both files" in capsys.readouterr().err
+    assert main([str(write("a.json")), str(write("b.json")), "--by", "METEOR"]) == 1
+    assert "--by METEOR is not in both files" in capsys.readouterr().err
 
 
 def test_options_are_checked_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

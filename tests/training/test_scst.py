@@ -381,7 +381,12 @@ def test_the_command_resumes_only_the_same_run(
     assert "samples was 5 and is 4; count_end was True and is False" in capsys.readouterr().err
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     del config["from"]["runs"]  # as runs had it that an earlier version began
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    for learning in ("1", ""):
+        config["scst"] |= {"finetune_encoder": learning, "encoder_learning_rate": 1e-4}
+        (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+        if learning:
+            assert command("--resume", "--epochs", "3") == 1
+            assert "finetune_encoder was '1', and this version has no such option" in capsys.readouterr().err
     assert command("--resume", "--epochs", "3") == 0
     resumed = load_tensors(tmp_path / "run" / "last.safetensors")[0]
     assert command("--overwrite", "--epochs", "3") == 0

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest, norm, spearmanr
+from sklearn.metrics import roc_auc_score
 
 BINS, RESAMPLES, LEVEL = 10, 1000, 0.95
-Z = 1.959964  # of a normal distribution, LEVEL lies within so many deviations of the mean
 LEAST = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 Array = NDArray[np.float64]
@@ -91,26 +92,14 @@ def measure(confidences: Array, ciders: Array, threshold: float, *, seed: int = 
     )
 
 
-def ranks(values: Array) -> Array:
-    """Returns each value's rank from 1, the mean rank for equal ones: (values,)."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places])
-
-
 def rank_correlation(first: Array, second: Array) -> float:
     """Returns Spearman's rank correlation; NaN where all values of a side are equal."""
-    one, other = ranks(first), ranks(second)
-    one, other = one - one.mean(), other - other.mean()
-    size = float(np.sqrt((one @ one) * (other @ other)))
-    return float(one @ other) / size if size else float("nan")
+    return float(spearmanr(first, second).statistic) if np.ptp(first) and np.ptp(second) else math.nan
 
 
 def area(confidences: Array, good: NDArray[np.bool_]) -> float:
     """Returns the area under the ROC curve, a tie counting half; NaN where all captions are of one kind."""
-    many, rest = int(good.sum()), int((~good).sum())
-    if not many or not rest:
-        return float("nan")
-    return float((ranks(confidences)[good].sum() - many * (many + 1) / 2) / (many * rest))
+    return float(roc_auc_score(good, confidences)) if good.any() and not good.all() else math.nan
 
 
 def calibration_error(confidences: Array, good: NDArray[np.bool_]) -> Array:
@@ -128,16 +117,17 @@ def _parts(confidences: Array) -> list[NDArray[np.int64]]:
 
 
 def _bin(confidences: Array, ciders: Array, good: NDArray[np.bool_]) -> Bin:
-    captions, share, mean = len(good), float(good.mean()), float(ciders.mean())
-    reach = Z * float(ciders.std()) / np.sqrt(captions)
-    return Bin(captions, float(confidences.mean()), share, wilson(share, captions), mean, (mean - reach, mean + reach))
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Returns the interval of a share seen in `count` trials (Wilson 1927)."""
-    centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
-    reach = Z / (1 + Z**2 / count) * float(np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2)))
-    return min(share, max(0.0, centre - reach)), max(share, min(1.0, centre + reach))  # rounding may leave it outside
+    captions, mean = len(good), float(ciders.mean())
+    reach = float(norm.ppf((1 + LEVEL) / 2) * ciders.std() / np.sqrt(captions))
+    shares = binomtest(int(good.sum()), captions).proportion_ci(LEVEL, method="wilson")
+    return Bin(
+        captions=captions,
+        confidence=float(confidences.mean()),
+        good=float(good.mean()),
+        good_interval=(float(shares.low), float(shares.high)),
+        cider=mean,
+        cider_interval=(mean - reach, mean + reach),
+    )
 
 
 def _kept(least: float, confidences: Array, ciders: Array, good: NDArray[np.bool_]) -> Kept:

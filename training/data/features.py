@@ -24,6 +24,7 @@ from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
 from training.data.examples import Dataset
 from training.data.views import View
+from training.files import write_json
 from training.models.compiled import Function, compiled, eager
 from training.models.encoders import Encoder, EncoderError
 
@@ -146,11 +147,11 @@ def _fill(
                 if isinstance(result, str):
                     state["broken"][name] = result
             state["done"] += len(results)
-            _write_json(folder / PROGRESS, state)  # after the rows themselves: what it counts is on the disk
+            write_json(folder / PROGRESS, state)  # after the rows themselves: what it counts is on the disk
             _report_broken(dataset, state["broken"])
             bar.update(len(results))
     state["names"] = [name for name in names if name not in state["broken"]]
-    _write_json(folder / INDEX, state)
+    write_json(folder / INDEX, state)
     (folder / PROGRESS).unlink()
     return state
 
@@ -165,7 +166,7 @@ def _begin(folder: Path, wanted: dict[str, Any], shape: tuple[int, ...]) -> tupl
     (folder / MATRIX).unlink(missing_ok=True)  # a new file: whoever has the old one mapped keeps it whole
     matrix = np.lib.format.open_memmap(folder / MATRIX, mode="w+", dtype=np.float16, shape=shape)
     state = {"format": FORMAT_VERSION, **wanted, "done": 0, "broken": {}}
-    _write_json(folder / PROGRESS, state)
+    write_json(folder / PROGRESS, state)
     return state, matrix
 
 
@@ -224,12 +225,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return state if isinstance(state, dict) else {}
-
-
-def _write_json(path: Path, state: dict[str, Any]) -> None:
-    new = path.with_suffix(".new")
-    with new.open("w", encoding="utf-8") as file:
-        json.dump(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,8 @@ from torch.nn import functional
 from training.data.batches import Batch, CaptionTable
 from training.loops.distributed import Processes
 from training.loops.loop import Loop, Record, TrainingError, Watcher, check_shared
-from training.loops.sampler import draw
 from training.models.decoder import CaptionDecoder
+from training.models.finetune import FineTuned
 from training.options import TrainingOptions
 
 
@@ -55,6 +54,15 @@ class Trainer(Loop[Epoch]):
     def best(self) -> Epoch | None:
         """The epoch of the lowest validation loss, the earlier one of equals; None before the first."""
         return min(self.history, key=lambda epoch: epoch.validation_loss, default=None)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        if not isinstance(self.decoder, FineTuned):
+            return super()._groups()
+        tail = list(self.decoder.tail.parameters())
+        known = {id(parameter) for parameter in tail}
+        rest = [parameter for parameter in self.decoder.parameters() if id(parameter) not in known]
+        scale = self.options.encoder_learning_rate / self.options.learning_rate
+        return [{"params": rest, "scale": 1.0}, {"params": tail, "scale": scale}]
 
     def _record(self, noted: dict[str, Any]) -> Epoch:
         return Epoch(**noted)
@@ -98,50 +106,28 @@ class Trainer(Loop[Epoch]):
         The sum over tokens is divided by the tokens that a batch has on average, not by this one's: a batch of short
         captions must not weigh each of its words more than a batch of long ones.
         """
-        counts = self._counts(self.decoder, batch, step)
+        counts = self._counts(self.decoder, batch, training=True)
         tokens = self.options.batch_size * (self.train_table.lengths.mean() - 1)
         rate = self._descend(counts[0] * (1 / tokens), step)
         return counts.detach(), rate
 
-    def _counts(self, module: nn.Module, batch: Batch, step: int | None = None) -> Tensor:
+    def _counts(self, module: nn.Module, batch: Batch, *, training: bool = False) -> Tensor:
         """Returns loss summed over tokens, next words guessed right, and tokens, as one tensor (3,).
 
-        With a step the loss is that of training: smoothed, in the precision and with the words read of the options.
+        In training the loss is smoothed and computed in the precision of the options.
         """
         device = self.processes.device
         features = torch.from_numpy(batch.features).to(device)
         shared = {} if batch.owners is None else {"owners": torch.from_numpy(batch.owners).to(device)}
         tokens = torch.from_numpy(batch.tokens).to(device)
-        read, keep = tokens[:, :-1], tokens[:, 1:] != self.decoder.config.pad_id
+        keep = tokens[:, 1:] != self.decoder.config.pad_id
         targets = tokens[:, 1:][keep]  # (kept,)
-        smoothing = 0.0
-        if step is not None:
-            smoothing = self.options.label_smoothing
-            share = self.options.scheduled_sampling * self._share(step)
-            read = self._own_words(read, keep, share, lambda *given: self.decoder(features, *given, **shared))
-        with self._autocast(step is not None):
-            logits = module(features, read, keep, **shared).float()  # (kept, vocabulary)
+        smoothing = self.options.label_smoothing if training else 0.0
+        with self._autocast(training):
+            logits = module(features, tokens[:, :-1], keep, **shared).float()  # (kept, vocabulary)
         loss = functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
         right = (logits.detach().argmax(dim=-1) == targets).sum()
         return torch.stack([loss, right.to(loss.dtype), keep.sum().to(loss.dtype)])
-
-    @torch.no_grad()
-    def _own_words(
-        self, read: Tensor, keep: Tensor, share: float, decode: Callable[[Tensor, Tensor], Tensor]
-    ) -> Tensor:
-        """Puts words that the decoder draws itself in the place of a share of those read, int64 (batch, length).
-
-        Scheduled sampling (Bengio et al. 2015) in two passes without a loop over words: the first reads the truth and
-        predicts, the second reads the predictions here and there (Mihaylova and Martins 2019).
-        """
-        if share <= 0:
-            return read
-        chosen = keep[:, 1:] & (torch.rand(keep[:, 1:].shape, device=keep.device) < share)  # (batch, length - 1)
-        with self._autocast():  # one of its own: weights turned without a gradient must not serve the other pass
-            logits = decode(read[:, :-1], chosen).float()  # (chosen, vocabulary)
-        vocabulary = self.train_table.vocabulary
-        words = draw(logits, [vocabulary.pad_id, vocabulary.start_id, vocabulary.end_id])  # nothing follows END
-        return torch.cat([read[:, :1], read[:, 1:].masked_scatter(chosen, words)], dim=1)
 
     @torch.no_grad()
     def _validate(self) -> Tensor:

@@ -73,13 +73,7 @@ class Loop(ABC, Generic[R]):
 
     def _groups(self) -> list[dict[str, Any]]:
         """Returns what learns in groups, each with the factor ("scale") that its learning rate has."""
-        if not isinstance(self.decoder, FineTuned):
-            return [{"params": list(self.decoder.parameters()), "scale": 1.0}]
-        tail = list(self.decoder.tail.parameters())
-        known = {id(parameter) for parameter in tail}
-        rest = [parameter for parameter in self.decoder.parameters() if id(parameter) not in known]
-        scale = self._loop.encoder_learning_rate / self._loop.learning_rate
-        return [{"params": rest, "scale": 1.0}, {"params": tail, "scale": scale}]
+        return [{"params": list(self.decoder.parameters()), "scale": 1.0}]
 
     @property
     @abstractmethod
@@ -135,8 +129,8 @@ class Loop(ABC, Generic[R]):
         was = self.history[-1].precision
         if was not in ("", self.precision) and self.processes.first:
             print(
-                f"the epochs before were reckoned in {was} and those to come are in {self.precision}: "
-                "their last digits differ from those of a run without a stop",
+                f"the earlier epochs were computed in {was} and the next ones will be in {self.precision}: "
+                "the last digits differ from those of an uninterrupted run",
                 flush=True,
             )
 

@@ -1,4 +1,4 @@
-"""What training reckons in: bfloat16 where it is wanted and the device has it, else float32. Knows no loop."""
+"""The precision of training: bfloat16 where it is wanted and the device has it, else float32. Knows no loop."""
 
 import torch
 from torch import nn
@@ -36,8 +36,8 @@ def agreed(processes: Processes, *, bf16: bool) -> str:
         return BFLOAT16
     if processes.first:
         print(
-            "this processor has no bfloat16: reckoning in float32, which takes about 1.5 times as long and gives other "
-            "last digits",
+            "this processor has no bfloat16: training computes in float32, which takes about 1.5 times as long and "
+            "changes the last digits",
             flush=True,
         )
     return FLOAT32

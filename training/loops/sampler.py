@@ -1,8 +1,9 @@
-"""Sentences said by a decoder, many at once. Knows no rewards, no training and no words but by id."""
+"""Sentences said by a decoder, many at once. Knows no rewards and no training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,3 +60,13 @@ class Sampler:
             logits, hidden, cell = decoder.step(chosen, hidden, cell)
             logits = logits.float()
         raise AssertionError("max_words is at least 1")
+
+
+def greedy_captions(
+    decoder: CaptionDecoder, vocabulary: Vocabulary, features: np.ndarray, max_words: int = 20
+) -> list[str]:
+    """Captions features float32 (images, feature_size) by the likeliest word each time, without dropout."""
+    decoder.eval()
+    device = decoder.output.weight.device
+    said = Sampler(vocabulary, max_words, temperature=0.0).say(decoder, torch.from_numpy(features).to(device))
+    return [vocabulary.decode(row) for row in said.tolist()]

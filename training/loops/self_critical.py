@@ -1,6 +1,6 @@
-"""Self-critical training: sentences that the decoder draws itself, each made likelier by what it is worth.
+"""Self-critical training: the decoder samples captions, and learns to make those with a high reward more probable.
 
-The gradient is REINFORCE's (Rennie et al. 2017): the log-probability of a drawn sentence, weighed by its reward
+The gradient is REINFORCE's (Rennie et al. 2017): the log-probability of a sampled sentence, weighted by its reward
 (CIDEr-D and, if wanted, BLEU) less a baseline, which is what the image's other samples reach on average (Luo 2020) or
 what greedy decoding reaches (Rennie). Knows nothing of images, charts or commands.
 """
@@ -22,7 +22,6 @@ from training.loops.loop import Loop, Record, TrainingError, Watcher, check_shar
 from training.loops.reward import Lexicon, Scorer
 from training.loops.sampler import Sampler
 from training.models.decoder import CaptionDecoder
-from training.models.finetune import FineTuned
 from training.options import ScstOptions
 
 Reward = Callable[[np.ndarray, Tensor], np.ndarray]
@@ -157,15 +156,10 @@ class SelfCritic(Loop[RewardEpoch]):
         lengths = (said[:, 1:] != words.pad_id).sum(dim=1)
         total = torch.zeros((), device=said.device)
         with self._autocast():
-            shared = isinstance(self.decoder, FineTuned)  # sees an image once for all its sentences
-            for rows in torch.split(lengths.argsort(stable=True), len(said) if shared else ROWS_AT_ONCE):
+            for rows in torch.split(lengths.argsort(stable=True), ROWS_AT_ONCE):
                 tokens = said[rows, : int(lengths[rows].max()) + 1]
                 keep = tokens[:, 1:] != words.pad_id
-                owners = images[rows]
-                if shared:
-                    logits = self.decoder(features, tokens[:, :-1], keep, owners).float()  # (kept, vocabulary)
-                else:
-                    logits = self.decoder(features[owners], tokens[:, :-1], keep).float()
+                logits = self.decoder(features[images[rows]], tokens[:, :-1], keep).float()  # (kept, vocabulary)
                 if drawn:
                     logits[:, [words.pad_id, words.unk_id, words.start_id]] = -torch.inf
                     logits = logits / self.options.temperature

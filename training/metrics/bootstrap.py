@@ -3,7 +3,7 @@
 The images are drawn with replacement, as many as there are, and every score is computed anew on the drawn ones (Efron
 and Tibshirani 1993, chapter 13: the percentile interval). BLEU and METEOR are scores of a whole corpus, so what is
 drawn is each image's counts, which are summed before the score is formed (Koehn 2004, "Statistical significance tests
-for machine translation evaluation"). CIDEr, ROUGE-L and SPICE are means over images; CIDEr's document frequencies stay
+for machine translation evaluation"). CIDEr and ROUGE-L are means over images; CIDEr's document frequencies stay
 those of the whole set, so that an image's CIDEr does not depend on which others were drawn.
 """
 

@@ -3,7 +3,7 @@
 Any set of images is so scored at once, which is what resampling needs. Knows no captions.
 
 BLEU: Papineni et al. 2002, with the smoothing constants of pycocoevalcap, whose corpus figures these are. METEOR:
-Denkowski and Lavie 2014, version 1.5 with its parameters for English. ROUGE-L, CIDEr and SPICE are means over images.
+Denkowski and Lavie 2014, version 1.5 with its parameters for English. ROUGE-L and CIDEr are means over images.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Rows = NDArray[np.float64]
 BLEU_COLUMNS = 10  # n-grams of 1 to 4 words found, and said; length, that of the closest reference
 METEOR_COLUMNS = 23  # in the order in which the METEOR program prints them
 BLEU_NAMES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
-METRICS = (*BLEU_NAMES, "METEOR", "ROUGE-L", "CIDEr", "SPICE")
+METRICS = (*BLEU_NAMES, "METEOR", "ROUGE-L", "CIDEr")
 TINY, SMALL = 1e-15, 1e-9  # pycocoevalcap's
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75  # METEOR 1.5, English
 STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # matches that are exact, of one stem, synonyms, paraphrases

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from training.data.datasets import Dataset
+from training.files import write_json
 from training.metrics.java import MetricsError
-from training.models.checkpoint import write_json
 
 COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})\.jpe?g")
 

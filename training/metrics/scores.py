@@ -1,18 +1,16 @@
-"""Scores of captions against references as the field computes them: BLEU, METEOR, ROUGE-L, CIDEr and SPICE.
+"""Scores of captions against references as the field computes them: BLEU, METEOR, ROUGE-L and CIDEr.
 
 The figures are pycocoevalcap's. Knows no images and no models; resampling is in training.metrics.bootstrap.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from training.metrics.counts import ImageCounts, Rows
 from training.metrics.java import MetricsError, package
 from training.metrics.meteor import meteor_rows
-from training.metrics.spice import WHERE, spice_scores
 from training.metrics.tokens import PTB, SIMPLE, Tokens, find_tokeniser
 
 __all__ = ["PTB", "SIMPLE", "MetricsError", "Scores", "score_captions"]
@@ -52,13 +50,10 @@ class Scores:
         return "\n".join([*lines, f"tokeniser: {self.tokeniser}", *(f"note: {note}" for note in self.notes)])
 
 
-def score_captions(
-    references: Mapping[str, Sequence[str]], candidates: Mapping[str, str], *, jars: Path | None = None
-) -> Scores:
+def score_captions(references: Mapping[str, Sequence[str]], candidates: Mapping[str, str]) -> Scores:
     """Scores one candidate for each image against its references. Raises MetricsError.
 
-    Without Java the sentences are split by this project's own rule and METEOR and SPICE are left out; the scores say
-    so. `jars` is the folder of CoreNLP that SPICE needs (training.metrics.spice.find_jars); None leaves SPICE out.
+    Without Java the sentences are split by this project's own rule and METEOR is left out; the scores say so.
     """
     if references.keys() != candidates.keys():
         odd = sorted(references.keys() ^ candidates.keys())
@@ -72,23 +67,15 @@ def score_captions(
     notes: list[str] = []
     tokeniser = find_tokeniser()
     truths, guesses = tokeniser(written), tokeniser(said)
-    meteor, means = None, {}
+    meteor = None
     if tokeniser.java is None:
-        notes += ["METEOR and SPICE are left out: both are programs in Java", tokeniser.note]
+        notes += ["METEOR is left out: it is a program in Java", tokeniser.note]
     else:
         try:
             meteor = meteor_rows(tokeniser.java, truths, guesses)
         except MetricsError as error:
             notes.append(f"METEOR is left out: {error}")
-        if jars is None:
-            notes.append(f"SPICE is left out: {WHERE}")
-        else:
-            try:
-                means["SPICE"] = spice_scores(tokeniser.java, jars, truths, guesses)
-            except MetricsError as error:
-                notes.append(f"SPICE is left out: {error}")
-    means |= _means(truths, guesses)
-    counts = ImageCounts(tuple(names), _bleu_rows(truths, guesses), meteor, means)
+    counts = ImageCounts(tuple(names), _bleu_rows(truths, guesses), meteor, _means(truths, guesses))
     return Scores(counts.corpus(), tokeniser.name, tuple(notes), counts)
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from engine.bundle.vocabulary import Vocabulary
+from training.files import write_atomically
 from training.models.decoder import CaptionDecoder, DecoderConfig
 
 CONFIG, VOCABULARY, BEST, LAST = "config.json", "vocabulary.json", "best.safetensors", "last.safetensors"
@@ -46,24 +47,6 @@ class Checkpoint:
     encoder_weights: str
     config: dict[str, Any]
     runs: tuple[dict[str, Any], ...]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file beside `path`, flushes it to the disk and renames it: readers see the old or the new, whole."""
-    beside = path.with_name(f".{path.name}.new")  # one name, so that what a kill leaves is overwritten next time
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes a value as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def describe_run(
@@ -187,7 +170,10 @@ def begin_with(decoder: CaptionDecoder, vocabulary: Vocabulary, encoder: str, fo
     """
     before = load_checkpoint(folder)
     if before.vocabulary.words != vocabulary.words:
-        raise CheckpointError(f"the run in {folder} knows other words, so its decoder cannot be gone on with")
+        raise CheckpointError(
+            f"the run in {folder} has another vocabulary, so training cannot begin with its decoder: use the same "
+            "captions and the same --min-count"
+        )
     if before.config["encoder"].get("fingerprint", encoder) != encoder:
         raise CheckpointError(
             f"the decoder in {folder} was trained on features of another encoder: name its own by --encoder and "

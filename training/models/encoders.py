@@ -1,12 +1,11 @@
 """Encoders: pretrained networks that turn pixels into features. Owns names and normalisation; trains nothing.
 
-Names: `inception_v3` (torchvision), `efficientnet_lite0`, `1`, `2` (a package's weights) and every timm model; or
-several of these with plus signs between, whose features are joined.
+Names: `inception_v3` (torchvision), `efficientnet_lite0`, `1`, `2` (a package's weights) and every timm model.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -67,12 +66,11 @@ def load_encoder(name: str, weights: str = "pretrained") -> Encoder:
     """Makes an encoder, frozen and in eval mode.
 
     weights: "pretrained" (a package's, or the download of torchvision or timm), "random" (the same ones every
-    time), or the path of a .pth or .safetensors state dict; of a joined encoder, that of all its networks together.
-    Raises EncoderError for an unknown name and for weights that are missing, cannot be downloaded or do not fit.
+    time), or the path of a .pth or .safetensors state dict. Raises EncoderError for an unknown name and for weights
+    that are missing, cannot be downloaded or do not fit.
     """
     with torch.random.fork_rng(devices=[]):
-        parts = [_make(part, weights) for part in name.split("+")]
-    made = parts[0] if len(parts) == 1 else _joined(name, parts)
+        made = _make(name, weights)
     if weights not in ("pretrained", "random"):
         load_into(made.network, read_weights(Path(weights)), made.head, weights)
         weights = Path(weights).name
@@ -100,29 +98,6 @@ class _Made:
     network: nn.Module
     image: ImageSpec
     head: tuple[str, ...]  # prefixes of the state dict's entries that only classification needs
-
-
-class _Joined(nn.Module):
-    """Networks that see the same planes, their features one behind the other."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, planes: torch.Tensor) -> torch.Tensor:
-        return torch.cat([network(planes) for network in self.networks], dim=1)
-
-
-def _joined(name: str, parts: Sequence[_Made]) -> _Made:
-    """Joins networks that are normalised alike, at the largest one's size."""
-    image = max((part.image for part in parts), key=lambda image: image.height * image.width)
-    if any(replace(part.image, height=image.height, width=image.width) != image for part in parts):
-        raise EncoderError(
-            f"the networks of {name} want their pixels resized or normalised differently, so that they cannot look at "
-            "the same ones: join networks of one family"
-        )
-    heads = (f"networks.{i}.{head}" for i, part in enumerate(parts) for head in part.head)
-    return _Made(_Joined([part.network for part in parts]), image, tuple(heads))
 
 
 def _make(name: str, weights: str) -> _Made:

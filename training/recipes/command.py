@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from training.data.datasets import DataError
-from training.models.checkpoint import write_atomically, write_json
+from training.files import write_atomically, write_json
 from training.models.encoder_weights import EncoderError
 from training.outcome import outcome
 from training.recipes import recipe, record

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from training.models.checkpoint import write_json
+from training.files import write_json
 from training.recipes.process import run_module
 
 RECORD, LOG, LOCK = "recipe.json", "log.txt", ".lock"

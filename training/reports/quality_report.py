@@ -15,7 +15,7 @@ from training.reports.histogram import histogram
 from training.reports.style import STYLE
 from training.reports.thumbnails import picture
 
-SHOWN = "CIDEr", "BLEU-4", "METEOR", "ROUGE-L", "SPICE"  # on a photograph
+SHOWN = "CIDEr", "BLEU-4", "METEOR", "ROUGE-L"  # on a photograph
 BAR = {"CIDEr": 1.5}  # where a bar in the table of scores ends; elsewhere at 1
 
 

@@ -1,4 +1,4 @@
-"""What a person reads about a run: predictions beside the truth, greedy captions, report.html. Trains nothing."""
+"""What a person reads about a run: predictions beside the truth, report.html. Trains nothing."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -44,25 +44,6 @@ def predictions_table(decoder: CaptionDecoder, vocabulary: Vocabulary, table: Ca
             row = "  ".join(word.ljust(width) for word, width in zip(words, widths, strict=True))
             lines.append(f"  {title}  {row}".rstrip())
     return "\n".join(lines) + "\n"
-
-
-@torch.no_grad()
-def greedy_captions(
-    decoder: CaptionDecoder, vocabulary: Vocabulary, features: np.ndarray, max_length: int = 20
-) -> list[str]:
-    """Captions features float32 (images, feature_size) by the most probable word each time."""
-    decoder.eval()
-    device = decoder.output.weight.device
-    hidden, cell = decoder.start(torch.from_numpy(features).to(device))
-    words = torch.full((len(features),), vocabulary.start_id, device=device)
-    never = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]
-    columns = []
-    for _ in range(max_length):
-        logits, hidden, cell = decoder.step(words, hidden, cell)
-        logits[:, never] = -torch.inf
-        words = logits.argmax(dim=-1)  # (images,)
-        columns.append(words)
-    return [vocabulary.decode(row) for row in torch.stack(columns, dim=1).tolist()]
 
 
 def write_report(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from training.confidence import reliability
-from training.confidence.reliability import area, calibration_error, measure, rank_correlation, ranks, wilson
+from training.confidence.reliability import area, calibration_error, measure, rank_correlation
 from training.reports.reliability_chart import draw_reliability
 
 THRESHOLD = 0.6
@@ -23,12 +23,6 @@ def made(rows: int, seed: int = 0, shift: float = 0.0) -> tuple[np.ndarray, np.n
     confidences = generator.uniform(0.05, 0.7, rows)
     good = generator.random(rows) < confidences + shift
     return confidences, np.where(good, 0.6 + confidences, 0.5 * confidences)
-
-
-def test_ranks_count_what_is_smaller_and_share_what_is_equal() -> None:
-    values = np.random.default_rng(0).integers(0, 9, 40).astype(float)
-    naive = [(values < value).sum() + ((values == value).sum() + 1) / 2 for value in values]
-    assert ranks(values).tolist() == naive
 
 
 def test_rank_correlation_sees_order_only() -> None:
@@ -91,13 +85,14 @@ def test_the_interval_of_the_rank_correlation_holds_it_and_narrows_with_more_cap
     assert np.diff(many.rank_interval) < np.diff(few.rank_interval) / 3
 
 
-def test_the_interval_of_a_share_is_wilsons() -> None:
-    assert wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert wilson(0.0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    for count in range(1, 60):
-        for share in (hits / count for hits in range(count + 1)):
-            low, high = wilson(share, count)
-            assert 0 <= low <= share <= high <= 1
+@pytest.mark.parametrize(
+    ("good", "of", "interval"), [(0, 10, (0, 0.2775)), (5, 10, (0.2366, 0.7634)), (9, 9, (0.7009, 1))]
+)
+def test_the_interval_of_a_share_is_wilsons(good: int, of: int, interval: tuple[float, float]) -> None:
+    confidences = np.repeat(np.arange(10) / 10, of)  # a bin each
+    ciders = np.tile(np.where(np.arange(of) < good, 1.0, 0.0), 10)
+    for part in measure(confidences, ciders, THRESHOLD).bins:
+        assert part.good_interval == pytest.approx(interval, abs=1e-4)
 
 
 def test_a_figure_without_meaning_is_null_in_the_record() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engine.bundle.vocabulary import Vocabulary
+from training.files import write_json
 from training.models import checkpoint
 from training.models.checkpoint import CheckpointError, load_checkpoint
 from training.models.decoder import CaptionDecoder, DecoderConfig
@@ -22,7 +23,7 @@ def write_run(folder: Path, config: DecoderConfig = SIZES) -> CaptionDecoder:
     decoder = CaptionDecoder(config)
     folder.mkdir(exist_ok=True)
     encoder = {"name": "test_vit", "weights": "random"}
-    checkpoint.write_json(folder / checkpoint.CONFIG, checkpoint.describe_run(config, encoder, {"seed": 1}))
+    write_json(folder / checkpoint.CONFIG, checkpoint.describe_run(config, encoder, {"seed": 1}))
     WORDS.save(folder / checkpoint.VOCABULARY)
     checkpoint.save_tensors(folder / checkpoint.BEST, checkpoint.decoder_tensors(decoder), {"epoch": 3})
     return decoder
@@ -47,7 +48,7 @@ def go_on(folder: Path, before: Path, parts: dict[str, object], *, recorded: boo
     config["from"] = checkpoint.begun_with(before, load_checkpoint(before))
     if not recorded:
         del config["from"]["runs"]
-    checkpoint.write_json(folder / checkpoint.CONFIG, config)
+    write_json(folder / checkpoint.CONFIG, config)
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -75,20 +76,6 @@ def test_a_checkpoint_knows_the_runs_that_made_it(tmp_path: Path, recorded: bool
 def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     write_run(tmp_path, replace(SIZES, tied=True))
     assert "decoder.output.weight" not in checkpoint.load_tensors(tmp_path / checkpoint.BEST)[0]
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    checkpoint.write_atomically(path, b"old")
-
-    def fail(_: int) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        checkpoint.write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:

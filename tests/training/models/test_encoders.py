@@ -199,41 +199,5 @@ def test_an_unknown_name_suggests_close_ones() -> None:
         load_encoder("inceptoin_v3", "random")
     with pytest.raises(EncoderError, match="no encoder is called 'zzzzzz'"):
         load_encoder("zzzzzz", "random")
-
-
-def test_a_joined_encoder_gives_the_features_of_each_one_behind_the_other() -> None:
-    names = ("test_byobnet", "test_efficientnet")
-    joined = load_encoder("+".join(names), "random")
-    pixels = noise(2, 160)
-    with torch.inference_mode():
-        parts = [load_encoder(name, "random")(pixels) for name in names]
-        torch.testing.assert_close(joined(pixels), torch.cat(parts, dim=1))
-    assert joined.feature_size == sum(part.shape[1] for part in parts)
-    assert joined.fingerprint != load_encoder("+".join(reversed(names)), "random").fingerprint
-
-
-def test_joined_networks_look_at_the_largest_ones_size() -> None:
-    joined = load_encoder("efficientnet_lite0+efficientnet_lite1")
-    assert (joined.image.height, joined.image.width) == (240, 240)
-    pixels = noise(1, 240)
-    with torch.inference_mode():
-        first = load_encoder("efficientnet_lite0")(pixels)
-        torch.testing.assert_close(joined(pixels)[:, :1280], first, rtol=1e-4, atol=1e-4)
-
-
-def test_joined_weights_come_from_one_file(tmp_path: Path) -> None:
-    name = "test_byobnet+test_efficientnet"
-    state = {
-        key: (value + 1 if value.is_floating_point() else value).contiguous()
-        for key, value in load_encoder(name, "random").network.state_dict().items()
-    }
-    save_file(state, tmp_path / "both.safetensors")
-    loaded = load_encoder(name, str(tmp_path / "both.safetensors")).network.state_dict()
-    assert all(torch.equal(loaded[key], value) for key, value in state.items())
-
-
-def test_networks_that_cannot_look_at_the_same_pixels_are_not_joined() -> None:
-    with pytest.raises(EncoderError, match="resized or normalised differently"):
-        load_encoder("efficientnet_lite0+inception_v3", "random")
-    with pytest.raises(EncoderError, match="no encoder is called ''"):
-        load_encoder("efficientnet_lite0+", "random")
+    with pytest.raises(EncoderError, match=r"no encoder is called 'efficientnet_lite0\+efficientnet_lite2'"):
+        load_encoder("efficientnet_lite0+efficientnet_lite2", "random")  # as runs of an earlier version may name
