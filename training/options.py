@@ -90,6 +90,7 @@ class TrainingOptions(LoopOptions):
     validation_batches: int = _option(100, "batches of validation captions after each epoch, at most")
     max_words: int = _option(20, "captions are cut at this many words")
     min_count: int = _option(5, "words seen less often are unknown")
+    sentence_min_count: int = _option(40, "words seen so often in --sentences are known too")
     label_smoothing: float = _option(0.0, "share of probability spread over all words while training")
     scheduled_sampling: float = _option(
         0.0, "share of words read that are the decoder's own at the end of the run, rising from none"
@@ -103,7 +104,8 @@ class TrainingOptions(LoopOptions):
 
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)  # super() does not find its way in a class with slots
-        self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words", "min_count")
+        self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words")
+        self.check_least(1, "min_count", "sentence_min_count")
         self.check_least(0, "jitter")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, but it is {self.label_smoothing}")

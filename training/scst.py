@@ -22,13 +22,15 @@ from training.command import (
     begin,
     check_output,
     check_same_run,
+    each_source,
     execute,
     make_tables,
     read_options,
+    read_source,
 )
 from training.loops.distributed import Processes
-from training.loops.run_data import Source, prepare
-from training.loops.self_critical import RewardEpoch, SelfCritic
+from training.loops.run_data import prepare
+from training.loops.self_critical import RewardEpoch, SelfCritic, mean_of
 from training.models import checkpoint
 from training.models.checkpoint import Checkpoint, CheckpointError, write_atomically, write_json
 from training.options import ScstOptions, TrainingOptions
@@ -65,14 +67,13 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()  # nobody writes before all have looked
     before = checkpoint.load_checkpoint(given.source)
-    source = Source(given.data, given.features or output.parent / "features", given.strict)
-    run_data = prepare(source, _encoder_options(before, options), together)
+    run_data = prepare(read_source(given), _encoder_options(before, options), together)
     if run_data.encoder["fingerprint"] != before.config["encoder"]["fingerprint"]:
         raise CheckpointError(
             f"the encoder has other weights than the one that {given.source} was trained with: "
             f"give back {before.encoder_weights} as it was"
         )
-    train, validation, data = make_tables(run_data, before.vocabulary, options.max_words)
+    train, validation, data = make_tables(run_data, before.vocabulary, options.max_words, options.seed)
     config = before.config | {
         "data": data,
         "scst": asdict(options),
@@ -90,7 +91,7 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     if resuming:
         critic.resume(output)
     # by all processes together, though one alone prints it
-    earlier = "" if resuming else f", validation CIDEr {critic.validation_cider():.4f} before"
+    earlier = "" if resuming else f", validation CIDEr {mean_of(critic.validation_ciders()):.4f} before"
     together.wait()  # nobody reads the folder any more
     if not together.first:
         for _ in critic.train(output):
@@ -155,7 +156,8 @@ def _line(epoch: RewardEpoch, critic: SelfCritic) -> str:
     best = "  best so far" if critic.best is epoch else ""
     return (
         f"epoch {epoch.epoch:3}  reward of samples {epoch.sample_reward:.4f} ({epoch.sample_words:.1f} words), greedy "
-        f"{epoch.train_reward:.4f}  |  validation CIDEr {epoch.validation_cider:.4f}  |  {epoch.seconds:.0f} s{best}"
+        f"{epoch.train_reward:.4f}  |  validation CIDEr {epoch.validation_cider:.4f}{each_source(epoch)}  |  "
+        f"{epoch.seconds:.0f} s{best}"
     )
 
 

@@ -21,16 +21,19 @@ from training.command import (
     add_options,
     add_run_arguments,
     begin,
+    build_vocabulary,
     check_output,
     check_same_run,
+    each_source,
     execute,
     make_tables,
     read_options,
+    read_source,
 )
 from training.data.datasets import Dataset
 from training.loops.cross_entropy import Epoch, Trainer
 from training.loops.distributed import Processes
-from training.loops.run_data import Source, prepare
+from training.loops.run_data import prepare
 from training.models import checkpoint
 from training.models.checkpoint import write_atomically, write_json
 from training.options import TrainingOptions
@@ -65,12 +68,9 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     output: Path = given.output
     check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()  # nobody writes before all have looked
-    source = Source(given.data, given.features or output.parent / "features", given.strict)
-    run_data = prepare(source, options, together)
-    vocabulary = Vocabulary.build(
-        (text for example in run_data.train.examples for text in example.captions), options.min_count
-    )
-    train, validation, data = make_tables(run_data, vocabulary, options.max_words)
+    run_data = prepare(read_source(given), options, together)
+    vocabulary = build_vocabulary(run_data, options)
+    train, validation, data = make_tables(run_data, vocabulary, options.max_words, options.seed)
     sizes = options.sizes(
         feature_size=run_data.encoder["feature_size"], vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id
     )
@@ -137,7 +137,8 @@ def _line(epoch: Epoch, trainer: Trainer) -> str:
     best = "  best so far" if trainer.best is epoch else ""
     return (
         f"epoch {epoch.epoch:3}  loss {epoch.train_loss:.4f}  accuracy {epoch.train_accuracy:.1%}  |  validation loss "
-        f"{epoch.validation_loss:.4f}  accuracy {epoch.validation_accuracy:.1%}  |  {epoch.seconds:.0f} s{best}"
+        f"{epoch.validation_loss:.4f}{each_source(epoch)}  accuracy {epoch.validation_accuracy:.1%}  |  "
+        f"{epoch.seconds:.0f} s{best}"
     )
 
 

@@ -5,7 +5,7 @@ Every process draws the same plan of all batches and gathers nothing but its own
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -41,6 +41,14 @@ class Captioned(Protocol):
     def captions(self) -> tuple[str, ...]:
         """Its captions, any number."""
 
+    @property
+    def source(self) -> str:
+        """The data set it is of, where there are several."""
+
+    @property
+    def weight(self) -> float:
+        """How often it is drawn beside others."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
@@ -64,6 +72,8 @@ class CaptionTable:
     tokens: np.ndarray  # int64 (captions, longest)
     lengths: np.ndarray  # int64 (captions,): tokens without padding
     offsets: np.ndarray  # int64 (images + 1,): each image's first caption
+    sources: tuple[str, ...]  # per image: its data set
+    weights: np.ndarray  # float64 (images,): how often each is drawn beside others
 
     @classmethod
     def build(
@@ -88,7 +98,29 @@ class CaptionTable:
             tokens=pad_matrix(sequences, vocabulary.pad_id),
             lengths=np.array([len(sequence) for sequence in sequences], dtype=np.int64),
             offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+            sources=tuple(example.source for example in kept),
+            weights=np.array([example.weight for example in kept]),
         )
+
+    def by_source(self) -> dict[str, "CaptionTable"]:
+        """Returns the table of each data set, in the order of their images, which stand together."""
+        found = {}
+        for source in dict.fromkeys(self.sources):
+            first = self.sources.index(source)
+            images = slice(first, first + self.sources.count(source))
+            captions = slice(self.offsets[images.start], self.offsets[images.stop])
+            found[source] = replace(
+                self,
+                names=self.names[images],
+                captions=self.captions[images],
+                rows=self.rows[:, images],
+                tokens=self.tokens[captions],
+                lengths=self.lengths[captions],
+                offsets=self.offsets[images.start : images.stop + 1] - captions.start,
+                sources=self.sources[images],
+                weights=self.weights[images],
+            )
+        return found
 
     @property
     def sha256(self) -> str:
@@ -149,23 +181,42 @@ class CaptionTable:
     ) -> Iterator[Batch]:
         """Yields training batches, a share of each.
 
-        They show the images in shuffled rounds, each time with its next caption and any view. An image's captions take
-        turns in an order drawn anew, so that none comes twice before all came once. Every `bucket` batches in a row
-        are sorted by length before they are cut and shuffled again: the same captions, less padding.
+        They show the images in shuffled rounds, in which each comes as often as its weight says on average, each time
+        with its next caption and any view. An image's captions take turns in an order drawn anew, so that none comes
+        twice before all came once. Every `bucket` batches in a row are sorted by length before they are cut and
+        shuffled again: the same captions, less padding.
         """
         examples, images = batches * batch_size, len(self.names)
-        rounds = np.tile(np.arange(images), (-(-examples // images), 1))
-        order = generator.permuted(rounds, axis=1).ravel()[:examples]
-        turns = np.arange(examples) // images
+        order = self._rounds(generator, examples)
+        earlier = _appearances(order)
         counts = np.diff(self.offsets)
         mixed = np.lexsort((generator.random(len(self.tokens)), np.repeat(np.arange(images), counts)))
-        captions = mixed[self.offsets[order] + turns % counts[order]]  # (examples,)
+        captions = mixed[self.offsets[order] + earlier % counts[order]]  # (examples,)
         captions = captions[np.lexsort((self.lengths[captions], np.arange(examples) // (bucket * batch_size)))]
         shuffled = np.lexsort((generator.random(batches), np.arange(batches) // bucket))
         captions = captions.reshape(batches, batch_size)[shuffled]
         views = generator.integers(0, len(self.features), size=captions.shape)
         for chosen, seen in zip(captions, views, strict=True):
             yield self.gather(chosen, seen, share)
+
+    def _rounds(self, generator: np.random.Generator, length: int) -> np.ndarray:
+        """Returns images in shuffled rounds, int64 (length,), each as often as its weight: once a round if all are 1.
+
+        An image of weight 2.5 comes twice in some rounds and three times in others, as evenly as can be.
+        """
+        images = len(self.names)
+        if np.all(self.weights == 1):
+            rounds = np.tile(np.arange(images), (-(-length // images), 1))
+            return generator.permuted(rounds, axis=1).ravel()[:length]
+        share = self.weights * (images / self.weights.sum())
+        due = generator.random(images)
+        order: list[np.ndarray] = []
+        while sum(map(len, order)) < length:
+            due += share
+            times = np.floor(due).astype(np.int64)
+            due -= times
+            order.append(generator.permutation(np.repeat(np.arange(images), times)))
+        return np.concatenate(order)[:length]
 
     def whole_batches(self, batch_size: int) -> int:
         """Returns the batches that show every image once, with all its captions: `batch_size` of them on average."""
@@ -178,13 +229,14 @@ class CaptionTable:
     ) -> Iterator[Batch]:
         """Yields training batches of whole images, a share of each, in shuffled rounds: all captions, in any one view.
 
-        A round shows every image once, in `whole_batches`, which differ by one image at most.
+        A round has `whole_batches`, which differ by one image at most, and shows every image once, or as often as its
+        weight says.
         """
         images, parts = len(self.names), self.whole_batches(batch_size)
         ahead: list[np.ndarray] = []
         for _ in range(batches):
-            ahead = ahead or np.array_split(generator.permutation(images), parts)
-            chosen = np.sort(ahead.pop(0))
+            ahead = ahead or np.array_split(self._rounds(generator, images), parts)
+            chosen = np.unique(ahead.pop(0))  # an image drawn twice for a batch is shown once
             captions = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen])
             yield self.gather_shared(captions, generator.integers(0, len(self.features), size=len(chosen)), share)
 
@@ -208,3 +260,13 @@ class CaptionTable:
         for start in range(0, len(chosen), batch_size):
             captions = chosen[start : start + batch_size]
             yield self.gather_shared(captions, share=share) if whole else self.gather(captions, share=share)
+
+
+def _appearances(order: np.ndarray) -> np.ndarray:
+    """Returns how often each of some numbers, int64 (length,), stood before: int64 (length,)."""
+    sorted_places = np.argsort(order, kind="stable")
+    starts = np.flatnonzero(np.diff(order[sorted_places], prepend=-1))
+    counts = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    earlier = np.empty(len(order), np.int64)
+    earlier[sorted_places] = counts
+    return earlier

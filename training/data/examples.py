@@ -8,11 +8,16 @@ SHOWN_PER_KIND = 5
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image with its captions, at least one. `stamp` changes when the image's bytes do."""
+    """One image with its captions, at least one. `stamp` changes when the image's bytes do.
+
+    In a mixture `source` names the data set it is of, and `weight` says how often it is drawn beside others.
+    """
 
     name: str
     captions: tuple[str, ...]
     stamp: str = ""
+    source: str = ""
+    weight: float = 1.0
 
 
 @dataclass(slots=True)

@@ -12,9 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from training.data.batches import Features
-from training.data.datasets import Dataset, open_dataset
+from training.data.datasets import SPLITS
+from training.data.examples import Dataset, Example
 from training.data.features import FeatureStore, compute_features
+from training.data.mixture import Part, check_parts, join, mix, open_parts, weighted
 from training.data.photographs import Photographs
+from training.data.sentences import read_sentences
 from training.data.views import View, training_views
 from training.loops.distributed import Processes
 from training.models import checkpoint
@@ -26,11 +29,12 @@ from training.options import TrainingOptions
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a run's images and features lie. strict: any fault of the data is an error."""
+    """Where a run's images, further sentences and features lie. strict: any fault of the data is an error."""
 
-    data: Path
+    data: tuple[Part, ...]
     features: Path
     strict: bool = False
+    sentences: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class RunData:
     validation: Dataset
     train_views: tuple[Features, ...]
     validation_features: Features
+    sentences: tuple[Example, ...]  # captions of photographs that are not here
     encoder: dict[str, Any]  # as config.json describes it
     tail: Tail | None
     network: Mapping[str, Tensor]  # state dict of the whole encoder's network
@@ -55,31 +60,43 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
 
     Raises DataError, EncoderError, OSError, and BlockingIOError while another run computes the same features.
     """
-    train, validation = (open_dataset(source.data, split, strict=source.strict) for split in ("train", "val"))
+    parts = (*source.data, *source.sentences)
+    check_parts(parts)
+    total = sum(part.weight or 0.0 for part in parts)
+    opened = {name: open_parts(source.data, name, strict=source.strict) for name in SPLITS}
+    mixed = {name: mix(source.data, datasets, total) for name, datasets in opened.items()}
+    read = [(part, *read_sentences(part.path, strict=source.strict)) for part in source.sentences]
     encoder = load_encoder(options.encoder, options.encoder_weights)
     wanted = training_views(flip=options.flip, jitter=options.jitter)
     frozen, tail = split(encoder, options.finetune_encoder) if options.finetune_encoder else (encoder, None)
     encoder.to(together.device)
     if not together.first:
         together.wait()  # the first process computes, the others find it done
-    views: Sequence[Features]
-    seen: Sequence[Features]
+
+    def features(dataset: Dataset, title: str, view: View) -> Features:
+        return stored(dataset, title, frozen or encoder, source.features, view, progress=together.first)
+
+    def photographs(dataset: Dataset, title: str, views: Sequence[View]) -> Sequence[Features]:
+        # Features are computed for nothing but to know which images can be decoded.
+        return Photographs.views(dataset, features(dataset, title, View()), encoder.image, views)
+
     if frozen is not None:
         frozen.to(together.device)
-        seen = [stored(validation, "val", frozen, source.features, View(), progress=together.first)]
-        views = [stored(train, "train", frozen, source.features, view, progress=together.first) for view in wanted]
-    else:  # features are computed for nothing but to know which images can be decoded
-        there = [
-            stored(dataset, title, encoder, source.features, View(), progress=together.first)
-            for dataset, title in ((train, "train"), (validation, "val"))
-        ]
-        views = Photographs.views(train, there[0], encoder.image, wanted)
-        seen = Photographs.views(validation, there[1], encoder.image, [View()])
+    seen: dict[str, tuple[Features, ...]] = {}
+    for title, views in (("train", wanted), ("val", (View(),))):
+        of_parts = {
+            name: photographs(dataset, title, views)
+            if frozen is None
+            else [features(dataset, title, view) for view in views]
+            for name, dataset in opened[title].items()
+        }
+        seen[title] = join(of_parts, mixed[title])
     if together.first:
         together.wait()
-        for dataset in (train, validation):
-            print(dataset.report)
-            dataset.report.check()
+        reports = [dataset.report for datasets in opened.values() for dataset in datasets.values()]
+        for report in (*reports, *(each[2] for each in read)):
+            print(report)
+            report.check()
     described = {
         "name": options.encoder,
         "weights": options.encoder_weights if tail is None else checkpoint.ENCODER,
@@ -87,7 +104,16 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
         "fingerprint": encoder.fingerprint,
     }
     network = {} if tail is None else {name: tensor.cpu() for name, tensor in encoder.network.state_dict().items()}
-    return RunData(train, validation, tuple(views), seen[0], described, tail, network)
+    return RunData(
+        train=mixed["train"],
+        validation=mixed["val"],
+        train_views=seen["train"],
+        validation_features=seen["val"][0],
+        sentences=tuple(each for part, examples, _ in read for each in weighted(examples, part, total)),
+        encoder=described,
+        tail=tail,
+        network=network,
+    )
 
 
 def stored(

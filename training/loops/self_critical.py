@@ -7,8 +7,9 @@ what greedy decoding reaches (Rennie). Knows nothing of images, charts or comman
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,15 @@ class RewardEpoch(Record):
 
     sample_reward: float  # mean of the drawn sentences, by the weights of the moment; CIDEr-D is 0 to 10
     train_reward: float  # of greedy sentences for some training images after the epoch, counted like sample_reward
-    validation_cider: float  # CIDEr-D alone, of greedy sentences, weighed by the validation references, without END
+    validation_cider: float  # CIDEr-D alone, of greedy sentences, without END; the mean of several data sets'
     sample_words: float
     learning_rate: float  # of its last batch
     seconds: float
+
+
+def mean_of(scores: Mapping[str, float]) -> float:
+    """Returns the mean of data sets' scores, each counting as one, however many images it has."""
+    return sum(scores.values()) / len(scores)
 
 
 class SelfCritic(Loop[RewardEpoch]):
@@ -61,10 +67,14 @@ class SelfCritic(Loop[RewardEpoch]):
         self.options = options
         self.train_table = train
         self.validation_table = validation
+        self._by_source = validation.by_source()
         lexicon = Lexicon(train.vocabulary)
         true = [lexicon.encode(texts, end=options.count_end) for texts in train.captions]
         self._rewarding = Scorer(true, sigma=options.sigma)
-        self._validating = Scorer([lexicon.encode(texts, end=False) for texts in validation.captions])
+        self._validating = {
+            source: Scorer([lexicon.encode(texts, end=False) for texts in table.captions])
+            for source, table in self._by_source.items()
+        }
         self._sampler = Sampler(train.vocabulary, options.max_words, options.temperature)
         self._greedy = Sampler(train.vocabulary, options.max_words, 0.0)
 
@@ -76,10 +86,12 @@ class SelfCritic(Loop[RewardEpoch]):
     def _record(self, noted: dict[str, Any]) -> RewardEpoch:
         return RewardEpoch(**noted)
 
-    def validation_cider(self) -> float:
-        """Returns the mean CIDEr-D of greedy sentences over the validation images, as an evaluation counts it."""
-        table = self.validation_table
-        return self._greedy_score(table, self._cider, len(table.names))
+    def validation_ciders(self) -> dict[str, float]:
+        """Returns the mean CIDEr-D of greedy sentences for each data set's images, as an evaluation of it counts."""
+        return {
+            source: self._greedy_score(table, partial(self._cider, self._validating[source]), len(table.names))
+            for source, table in self._by_source.items()
+        }
 
     def _epoch(self, number: int, watch: Watcher | None) -> RewardEpoch:
         began = time.perf_counter()
@@ -103,8 +115,10 @@ class SelfCritic(Loop[RewardEpoch]):
         table = self.train_table
         train_reward = self._greedy_score(table, self._reward, min(len(table.names), len(self.validation_table.names)))
         seconds = round(time.perf_counter() - began, 3)
-        cider = self.validation_cider()
-        return RewardEpoch(number, mean, train_reward, cider, words, rate, seconds, precision=self.precision)
+        ciders = self.validation_ciders()
+        measured = mean, train_reward, mean_of(ciders), words, rate, seconds
+        several = ciders if len(ciders) > 1 else {}
+        return RewardEpoch(number, *measured, precision=self.precision, by_source=several)
 
     def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
         """Takes one step up the gradient of the reward, of which `batch` is this process's share.
@@ -179,9 +193,9 @@ class SelfCritic(Loop[RewardEpoch]):
         rewards = self._rewarding.cider(*given)
         return rewards + self.options.bleu * self._rewarding.bleu(*given) if self.options.bleu else rewards
 
-    def _cider(self, images: np.ndarray, said: Tensor) -> np.ndarray:
-        """Returns CIDEr-D of sentences for validation images, as many for each image: float64 (rows,)."""
-        return self._validating.cider(*self._counted(images, said, end=False))
+    def _cider(self, scorer: Scorer, images: np.ndarray, said: Tensor) -> np.ndarray:
+        """Returns CIDEr-D of sentences for a scorer's images, as many for each image: float64 (rows,)."""
+        return scorer.cider(*self._counted(images, said, end=False))
 
     def _counted(self, images: np.ndarray, said: Tensor, *, end: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns sentences as a Scorer takes them: images, words and lengths. `end` counts END as a word."""
