@@ -134,7 +134,7 @@ class CaptionTable:
 
     @property
     def mean_length(self) -> float:
-        """How many tokens a caption has on average, as often as its image is drawn."""
+        """How many tokens a caption has on average, each counting as often as its image is drawn."""
         return float(np.average(self.lengths, weights=np.repeat(self.weights, np.diff(self.offsets))))
 
     @property
