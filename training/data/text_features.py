@@ -72,16 +72,19 @@ def text_features(
     average = np.mean(seen, axis=0)  # (photographs, feature_size)
     centre = average.mean(axis=0)
     weights = _regress(kept, vocabulary, average - centre)
-    explained, means = (centre + _predict(examples, vocabulary, weights) for examples in (kept, sentences))
+    explained, means = (
+        (centre + _predict(examples, vocabulary, weights)).astype(np.float16) for examples in (kept, sentences)
+    )
+    limits = float(min(each.min() for each in seen)), float(max(each.max() for each in seen))
     names = tuple(example.name for example in sentences)
     generator = np.random.default_rng(seed)
     return tuple(
         TextFeatures(
             names=names,
-            means=means.astype(np.float16),
+            means=means,
             residuals=(each - explained).astype(np.float16),
             drawn=generator.integers(0, len(kept), len(names)),
-            limits=(float(np.min(seen)), float(np.max(seen))),
+            limits=limits,
         )
         for each in seen
     )
