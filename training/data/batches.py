@@ -217,8 +217,8 @@ class CaptionTable:
     def _rounds(self, generator: np.random.Generator) -> Iterator[np.ndarray]:
         """Yields rounds without end, shuffled, int64 (images,) each: every image once, or as often as its weight says.
 
-        An image of weight 2.5 is twice or three times among those that are shuffled together, as evenly as can be:
-        after any number of rounds it has come less than its weight and one more from what is due.
+        An image of weight 2.5 is twice or three times among those that are shuffled together, as evenly as can be.
+        After any number of rounds it has come as often as it should, give or take less than its weight and one.
         """
         images = len(self.names)
         due = np.zeros(images) if (self.weights == 1).all() else generator.random(images)
@@ -285,8 +285,9 @@ def _image_weights(sources: Sequence[str], weights: Mapping[str, float] | None) 
     found = np.array([weights[source] / counts[source] for source in sources])
     if not found.any():
         raise DataError("no image with a weight above 0 has both features and captions, so there is nothing to draw")
+    found /= found.max()  # the sum of the largest numbers there are is none
     found /= found.mean()
-    return np.ones(len(sources)) if np.allclose(found, 1, rtol=1e-12) else found  # equal ones exactly so
+    return np.ones(len(sources)) if np.allclose(found, 1) else found  # equal ones are exactly so
 
 
 def _appearances(order: np.ndarray) -> np.ndarray:
