@@ -13,14 +13,16 @@ import torch
 from engine.bundle.vocabulary import Vocabulary
 from training.data.batches import CaptionTable
 from training.data.datasets import DataError
+from training.data.mixture import JoinedFeatures, Part
+from training.data.text_features import text_features
 from training.files import write_json
 from training.loops.distributed import DeviceError, Processes, processes
-from training.loops.loop import TrainingError
-from training.loops.run_data import RunData
+from training.loops.loop import Record, TrainingError
+from training.loops.run_data import RunData, Source
 from training.models import checkpoint
 from training.models.checkpoint import CheckpointError
 from training.models.encoders import EncoderError
-from training.options import LoopOptions
+from training.options import LoopOptions, TrainingOptions
 from training.outcome import outcome
 
 HISTORY, CURVE, PREDICTIONS, CURVES_LOG = "history.json", "curve.png", "predictions.txt", "tensorboard"
@@ -30,7 +32,24 @@ Kind = TypeVar("Kind", bound=LoopOptions)
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what says where a run's data and files lie and where it is computed."""
-    parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
+    parser.add_argument(
+        "--data",
+        type=part,
+        required=True,
+        action="append",
+        metavar="FOLDER[=WEIGHT]",
+        help="COCO 2014 or Flickr8k folder; may be given several times, each with how often it is drawn beside the "
+        "others (default: as often as it has photographs)",
+    )
+    parser.add_argument(
+        "--sentences",
+        type=part,
+        default=[],
+        action="append",
+        metavar="FILE[=WEIGHT]",
+        help="captions of photographs that are not here, JSON lines, to learn words and sentences from; weights as of "
+        "--data, 0: for the vocabulary and the rarity of words only",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of this run, such as runs/first")
     parser.add_argument("--features", type=Path, help="folder that keeps features (default: features beside OUTPUT)")
     parser.set_defaults(begun=False)  # whether OUTPUT holds this run yet
@@ -85,18 +104,55 @@ def execute(given: argparse.Namespace, work: Callable[[Processes], None]) -> int
     return outcome(run, *named, interrupted=interrupted)
 
 
+def part(text: str) -> Part:
+    """Reads FOLDER[=WEIGHT] for argparse, whose error says what is wrong with it."""
+    try:
+        return Part.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def read_source(given: argparse.Namespace) -> Source:
+    """Returns where the data and features of a run are, as the command line says."""
+    features = given.features or given.output.parent / "features"
+    return Source(tuple(given.data), features, given.strict, tuple(given.sentences))
+
+
+def build_vocabulary(run_data: RunData, options: TrainingOptions) -> Vocabulary:
+    """Returns the words that captions of the training images hold often enough, and those that sentences do."""
+    parts = ((run_data.train.examples, options.min_count), (run_data.sentences, options.sentence_min_count))
+    words = {
+        word
+        for examples, least in parts
+        for word in Vocabulary.build((text for each in examples for text in each.captions), least).words
+    }
+    return Vocabulary(tuple(sorted(words)))
+
+
 def make_tables(
-    run_data: RunData, vocabulary: Vocabulary, max_words: int
+    run_data: RunData, vocabulary: Vocabulary, max_words: int, seed: int
 ) -> tuple[CaptionTable, CaptionTable, dict[str, Any]]:
-    """Returns the caption tables of training and validation, and what config.json says of them."""
-    train = CaptionTable.build(run_data.train.examples, run_data.train_views, vocabulary, max_words)
+    """Returns the caption tables of training and validation, and what config.json says of them.
+
+    Sentences stand behind the images that are trained on, with features made of their words, drawn by the seed.
+    """
+    examples, views = run_data.train.examples, run_data.train_views
+    if run_data.sentences:
+        made = text_features(run_data.sentences, examples, views, vocabulary, seed=seed)
+        views = tuple(JoinedFeatures([("", view), ("", words)]) for view, words in zip(views, made, strict=True))
+    train = CaptionTable.build((*examples, *run_data.sentences), views, vocabulary, max_words, run_data.weights)
     seen = [run_data.validation_features]
     validation = CaptionTable.build(run_data.validation.examples, seen, vocabulary, max_words)
-    described = {
-        "images": {"train": len(train.names), "val": len(validation.names)},
-        "captions": {"train": len(train.tokens), "val": len(validation.tokens)},
+    images = len(train.names) - len(run_data.sentences)
+    described: dict[str, Any] = {
+        "images": {"train": images, "val": len(validation.names)},
+        "captions": {"train": int(train.offsets[images]), "val": len(validation.tokens)},
         "sha256": {"train": train.sha256, "val": validation.sha256},
     }
+    if run_data.sentences:
+        described["sentences"] = len(train.tokens) - described["captions"]["train"]
+    if len(shares := train.shares) > 1:
+        described["drawn"] = shares
     return train, validation, described
 
 
@@ -142,3 +198,9 @@ def begin(given: argparse.Namespace, config: dict[str, Any], vocabulary: Vocabul
     write_json(output / checkpoint.CONFIG, config)
     given.begun = True
     vocabulary.save(output / checkpoint.VOCABULARY)
+
+
+def each_source(epoch: Record) -> str:
+    """Returns what validation came to on each data set, in brackets; nothing where there is one."""
+    each = ", ".join(f"{source} {value:.4f}" for source, value in epoch.by_source.items())
+    return f" ({each})" if each else ""

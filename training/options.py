@@ -97,6 +97,7 @@ class TrainingOptions(LoopOptions):
     validation_batches: int = _option(100, "batches of validation captions after each epoch, at most")
     max_words: int = _option(20, "captions are cut at this many words")
     min_count: int = _option(5, "words seen less often are unknown")
+    sentence_min_count: int = _option(40, "words seen so often in --sentences are known too")
     label_smoothing: float = _option(0.0, "share of probability spread over all words while training")
     bottleneck: int = _option(120, "units between features and LSTM")
     units: int = _option(300, "LSTM units")
@@ -107,7 +108,8 @@ class TrainingOptions(LoopOptions):
 
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)  # super() does not find its way in a class with slots
-        self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words", "min_count")
+        self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words")
+        self.check_least(1, "min_count", "sentence_min_count")
         self.check_least(0, "jitter")
         if not (self.finetune_encoder in ("", "all") or self.finetune_encoder.isdecimal()):
             raise ValueError(f'finetune_encoder must be a number or "all", but it is "{self.finetune_encoder}"')

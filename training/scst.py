@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from statistics import fmean
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -22,13 +23,15 @@ from training.command import (
     begin,
     check_output,
     check_same_run,
+    each_source,
     execute,
     make_tables,
     read_options,
+    read_source,
 )
 from training.files import write_atomically, write_json
 from training.loops.distributed import Processes
-from training.loops.run_data import Source, prepare
+from training.loops.run_data import prepare
 from training.loops.sampler import greedy_captions
 from training.loops.self_critical import RewardEpoch, SelfCritic
 from training.models import checkpoint
@@ -67,14 +70,13 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()  # nobody writes before all have looked
     before = checkpoint.load_checkpoint(given.source)
-    source = Source(given.data, given.features or output.parent / "features", given.strict)
-    run_data = prepare(source, _encoder_options(before, options), together)
+    run_data = prepare(read_source(given), _encoder_options(before, options), together)
     if run_data.encoder["fingerprint"] != before.config["encoder"]["fingerprint"]:
         raise CheckpointError(
             f"the encoder has other weights than the one that {given.source} was trained with: "
             f"give back {before.encoder_weights} as it was"
         )
-    train, validation, data = make_tables(run_data, before.vocabulary, options.max_words)
+    train, validation, data = make_tables(run_data, before.vocabulary, options.max_words, options.seed)
     config = before.config | {
         "data": data,
         "scst": asdict(options),
@@ -87,7 +89,7 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     if resuming:
         critic.resume(output)
     # by all processes together, though one alone prints it
-    earlier = "" if resuming else f", validation CIDEr {critic.validation_cider():.4f} before"
+    earlier = "" if resuming else f", validation CIDEr {fmean(critic.validation_ciders().values()):.4f} before"
     together.wait()  # nobody reads the folder any more
     if not together.first:
         for _ in critic.train(output):
@@ -97,8 +99,8 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     if (given.source / checkpoint.ENCODER).is_file():
         shutil.copyfile(given.source / checkpoint.ENCODER, output / checkpoint.ENCODER)
     print(
-        f"{len(train.names):,} training and {len(validation.names):,} validation images, {options.samples} sentences "
-        f"each, {together.size} process(es) on {together.device}, epochs done: {len(critic.history)}{earlier}"
+        f"{data['images']['train']:,} training and {data['images']['val']:,} validation images, {options.samples} "
+        f"sentences each, {together.size} process(es) on {together.device}, epochs done: {len(critic.history)}{earlier}"
     )
     _train_and_write(critic, output)
     best = critic.best
@@ -152,7 +154,8 @@ def _line(epoch: RewardEpoch, critic: SelfCritic) -> str:
     best = "  best so far" if critic.best is epoch else ""
     return (
         f"epoch {epoch.epoch:3}  reward of samples {epoch.sample_reward:.4f} ({epoch.sample_words:.1f} words), greedy "
-        f"{epoch.train_reward:.4f}  |  validation CIDEr {epoch.validation_cider:.4f}  |  {epoch.seconds:.0f} s{best}"
+        f"{epoch.train_reward:.4f}  |  validation CIDEr {epoch.validation_cider:.4f}{each_source(epoch)}  |  "
+        f"{epoch.seconds:.0f} s{best}"
     )
 
 

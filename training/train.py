@@ -21,17 +21,20 @@ from training.command import (
     add_options,
     add_run_arguments,
     begin,
+    build_vocabulary,
     check_output,
     check_same_run,
+    each_source,
     execute,
     make_tables,
     read_options,
+    read_source,
 )
-from training.data.datasets import Dataset
+from training.data.mixture import Mixture
 from training.files import write_atomically, write_json
 from training.loops.cross_entropy import Epoch, Trainer
 from training.loops.distributed import Processes
-from training.loops.run_data import Source, prepare
+from training.loops.run_data import prepare
 from training.loops.sampler import greedy_captions
 from training.models import checkpoint
 from training.options import TrainingOptions
@@ -66,12 +69,9 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     output: Path = given.output
     check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()  # nobody writes before all have looked
-    source = Source(given.data, given.features or output.parent / "features", given.strict)
-    run_data = prepare(source, options, together)
-    vocabulary = Vocabulary.build(
-        (text for example in run_data.train.examples for text in example.captions), options.min_count
-    )
-    train, validation, data = make_tables(run_data, vocabulary, options.max_words)
+    run_data = prepare(read_source(given), options, together)
+    vocabulary = build_vocabulary(run_data, options)
+    train, validation, data = make_tables(run_data, vocabulary, options.max_words, options.seed)
     sizes = options.sizes(
         feature_size=run_data.encoder["feature_size"], vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id
     )
@@ -93,15 +93,15 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
             pass
         return
     begin(given, config, vocabulary)
-    _announce(trainer, vocabulary)
+    _announce(trainer, vocabulary, data["images"])
     _train_and_write(trainer, vocabulary, output)
     _finish(trainer, vocabulary, run_data.validation, output, given.photographs)
 
 
-def _announce(trainer: Trainer, vocabulary: Vocabulary) -> None:
+def _announce(trainer: Trainer, vocabulary: Vocabulary, images: dict[str, int]) -> None:
     parameters = sum(parameter.numel() for parameter in trainer.decoder.parameters())
     print(
-        f"{len(trainer.train_table.names):,} training and {len(trainer.validation_table.names):,} validation images, "
+        f"{images['train']:,} training and {images['val']:,} validation images, "
         f"{len(vocabulary):,} words, {parameters:,} parameters, {trainer.processes.size} process(es) on "
         f"{trainer.processes.device}, epochs done: {len(trainer.history)}"
     )
@@ -138,11 +138,12 @@ def _line(epoch: Epoch, trainer: Trainer) -> str:
     best = "  best so far" if trainer.best is epoch else ""
     return (
         f"epoch {epoch.epoch:3}  loss {epoch.train_loss:.4f}  accuracy {epoch.train_accuracy:.1%}  |  validation loss "
-        f"{epoch.validation_loss:.4f}  accuracy {epoch.validation_accuracy:.1%}  |  {epoch.seconds:.0f} s{best}"
+        f"{epoch.validation_loss:.4f}{each_source(epoch)}  accuracy {epoch.validation_accuracy:.1%}  |  "
+        f"{epoch.seconds:.0f} s{best}"
     )
 
 
-def _finish(trainer: Trainer, vocabulary: Vocabulary, dataset: Dataset, output: Path, photographs: int) -> None:
+def _finish(trainer: Trainer, vocabulary: Vocabulary, dataset: Mixture, output: Path, photographs: int) -> None:
     """Writes the report of the best checkpoint, whose weights the trainer then has."""
     _write_history(trainer, output)  # a kill may have come between a checkpoint and its history
     checkpoint.restore_decoder(trainer.averaged, checkpoint.load_tensors(output / checkpoint.BEST)[0])

@@ -26,6 +26,7 @@ from training import train
 from training.data.batches import CaptionTable
 from training.data.examples import DataError
 from training.data.features import FeatureStore
+from training.data.mixture import Part
 from training.loops import run_data
 from training.loops.cross_entropy import Epoch, Trainer
 from training.loops.distributed import Processes
@@ -242,7 +243,8 @@ def command(data: Path, tmp_path: Path) -> Callable[..., int]:
 
     def call(*more: str) -> int:
         features = str(data.parent / "features")
-        fixed = ["--data", str(data), "--output", str(tmp_path / "run"), "--features", features, "--device", "cpu"]
+        given = [] if "--data" in more else ["--data", str(data)]
+        fixed = [*given, "--output", str(tmp_path / "run"), "--features", features, "--device", "cpu"]
         return main([*fixed, *small.split(), *more])
 
     return call
@@ -343,7 +345,7 @@ def test_the_encoder_computes_where_the_decoder_trains(
 
     monkeypatch.setattr(run_data, "compute_features", compute)
     options = make_options(encoder="test_vit", encoder_weights="random")
-    run_data.prepare(run_data.Source(data, tmp_path), options, Processes(0, 1, torch.device("meta")))
+    run_data.prepare(run_data.Source((Part(data),), tmp_path), options, Processes(0, 1, torch.device("meta")))
     assert set(seen) == {"meta"}
 
 
@@ -360,7 +362,7 @@ def test_each_list_of_images_has_its_own_features_folder(
     other = draw_data(tmp_path / "other", train=12, validation=8)
     for place in (data, data, other):
         options = make_options(encoder="test_vit", encoder_weights="random")
-        run_data.prepare(run_data.Source(place, tmp_path), options, ALONE)
+        run_data.prepare(run_data.Source((Part(place),), tmp_path), options, ALONE)
     assert folders[:2] == folders[2:4]
     assert len(set(folders)) == 4
 

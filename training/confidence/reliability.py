@@ -13,7 +13,7 @@ from scipy.stats import binomtest, norm, spearmanr
 from sklearn.metrics import roc_auc_score
 
 BINS, RESAMPLES, LEVEL = 10, 1000, 0.95
-LEAST = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+LEAST = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 Array = NDArray[np.float64]
 

@@ -4,8 +4,10 @@ Every process draws the same plan of all batches and gathers nothing but its own
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -41,6 +43,10 @@ class Captioned(Protocol):
     def captions(self) -> tuple[str, ...]:
         """Its captions, any number."""
 
+    @property
+    def source(self) -> str:
+        """The data set that it is of, where there are several."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
@@ -64,14 +70,22 @@ class CaptionTable:
     tokens: np.ndarray  # int64 (captions, longest)
     lengths: np.ndarray  # int64 (captions,): tokens without padding
     offsets: np.ndarray  # int64 (images + 1,): each image's first caption
+    sources: tuple[str, ...]  # per image: its data set; the images of each stand together
+    weights: np.ndarray  # float64 (images,): how often each is drawn in a round on average; their mean is 1
 
     @classmethod
     def build(
-        cls, examples: Sequence[Captioned], views: Sequence[Features], vocabulary: Vocabulary, max_words: int
+        cls,
+        examples: Sequence[Captioned],
+        views: Sequence[Features],
+        vocabulary: Vocabulary,
+        max_words: int,
+        weights: Mapping[str, float] | None = None,
     ) -> "CaptionTable":
         """Encodes the captions of every example that has features in all views, such as plain and mirrored.
 
-        Raises DataError when none has.
+        weights: how often the images of each source are drawn, all of them together, beside those of the others;
+        without any, every image is drawn as often as another. Raises DataError when none is left to draw.
         """
         known = set.intersection(*(set(view.names) for view in views))
         kept = [example for example in examples if example.name in known and example.captions]
@@ -88,7 +102,40 @@ class CaptionTable:
             tokens=pad_matrix(sequences, vocabulary.pad_id),
             lengths=np.array([len(sequence) for sequence in sequences], dtype=np.int64),
             offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
+            sources=tuple(example.source for example in kept),
+            weights=_image_weights([example.source for example in kept], weights),
         )
+
+    def by_source(self) -> dict[str, "CaptionTable"]:
+        """Returns the table of each data set, in the order of their images."""
+        found = {}
+        for source in dict.fromkeys(self.sources):
+            first = self.sources.index(source)
+            images = slice(first, first + self.sources.count(source))
+            captions = slice(self.offsets[images.start], self.offsets[images.stop])
+            found[source] = replace(
+                self,
+                names=self.names[images],
+                captions=self.captions[images],
+                rows=self.rows[:, images],
+                tokens=self.tokens[captions],
+                lengths=self.lengths[captions],
+                offsets=self.offsets[images.start : images.stop + 1] - captions.start,
+                sources=self.sources[images],
+                weights=self.weights[images],
+            )
+        return found
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Which part of what is drawn is of each data set, of 1."""
+        sources, total = np.array(self.sources), self.weights.sum()
+        return {source: float(self.weights[sources == source].sum() / total) for source in dict.fromkeys(self.sources)}
+
+    @property
+    def mean_length(self) -> float:
+        """How many tokens a caption has on average, each counting as often as its image is drawn."""
+        return float(np.average(self.lengths, weights=np.repeat(self.weights, np.diff(self.offsets))))
 
     @property
     def sha256(self) -> str:
@@ -149,23 +196,41 @@ class CaptionTable:
     ) -> Iterator[Batch]:
         """Yields training batches, a share of each.
 
-        They show the images in shuffled rounds, each time with its next caption and any view. An image's captions take
-        turns in an order drawn anew, so that none comes twice before all came once. Every `bucket` batches in a row
-        are sorted by length before they are cut and shuffled again: the same captions, less padding.
+        They show the images in shuffled rounds, in which each comes as often as its weight says on average, each time
+        with its next caption and any view. An image's captions take turns in an order drawn anew, so that none comes
+        twice before all came once. Every `bucket` batches in a row are sorted by length before they are cut and
+        shuffled again: the same captions, less padding.
         """
         examples, images = batches * batch_size, len(self.names)
-        rounds = np.tile(np.arange(images), (-(-examples // images), 1))
-        order = generator.permuted(rounds, axis=1).ravel()[:examples]
-        turns = np.arange(examples) // images
+        order = np.concatenate([*islice(self._rounds(generator), -(-examples // images))])[:examples]
+        earlier = _appearances(order)
         counts = np.diff(self.offsets)
         mixed = np.lexsort((generator.random(len(self.tokens)), np.repeat(np.arange(images), counts)))
-        captions = mixed[self.offsets[order] + turns % counts[order]]  # (examples,)
+        captions = mixed[self.offsets[order] + earlier % counts[order]]  # (examples,)
         captions = captions[np.lexsort((self.lengths[captions], np.arange(examples) // (bucket * batch_size)))]
         shuffled = np.lexsort((generator.random(batches), np.arange(batches) // bucket))
         captions = captions.reshape(batches, batch_size)[shuffled]
         views = generator.integers(0, len(self.features), size=captions.shape)
         for chosen, seen in zip(captions, views, strict=True):
             yield self.gather(chosen, seen, share)
+
+    def _rounds(self, generator: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yields rounds without end, shuffled, int64 (images,) each: every image once, or as often as its weight says.
+
+        An image of weight 2.5 is twice or three times among those that are shuffled together, as evenly as can be.
+        After any number of rounds it has come as often as it should, give or take less than its weight and one.
+        """
+        images = len(self.names)
+        due = np.zeros(images) if (self.weights == 1).all() else generator.random(images)
+        ahead = np.empty(0, np.int64)
+        while True:
+            while len(ahead) < images:
+                due += self.weights
+                times = due.astype(np.int64)
+                due -= times
+                ahead = np.concatenate([ahead, generator.permutation(np.repeat(np.arange(images), times))])
+            yield ahead[:images]
+            ahead = ahead[images:]
 
     def whole_batches(self, batch_size: int) -> int:
         """Returns the batches that show every image once, with all its captions: `batch_size` of them on average."""
@@ -178,15 +243,17 @@ class CaptionTable:
     ) -> Iterator[Batch]:
         """Yields training batches of whole images, a share of each, in shuffled rounds: all captions, in any one view.
 
-        A round shows every image once, in `whole_batches`, which differ by one image at most.
+        A round has `whole_batches`, which differ by one image at most, and shows every image once, or as often as its
+        weight says. An image that comes twice in a batch has its captions there twice and its features once.
         """
-        images, parts = len(self.names), self.whole_batches(batch_size)
+        parts, rounds = self.whole_batches(batch_size), self._rounds(generator)
         ahead: list[np.ndarray] = []
         for _ in range(batches):
-            ahead = ahead or np.array_split(generator.permutation(images), parts)
+            ahead = ahead or np.array_split(next(rounds), parts)
             chosen = np.sort(ahead.pop(0))
             captions = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen])
-            yield self.gather_shared(captions, generator.integers(0, len(self.features), size=len(chosen)), share)
+            views = generator.integers(0, len(self.features), size=len(np.unique(chosen)))
+            yield self.gather_shared(captions, views, share)
 
     def sampled(
         self,
@@ -208,3 +275,24 @@ class CaptionTable:
         for start in range(0, len(chosen), batch_size):
             captions = chosen[start : start + batch_size]
             yield self.gather_shared(captions, share=share) if whole else self.gather(captions, share=share)
+
+
+def _image_weights(sources: Sequence[str], weights: Mapping[str, float] | None) -> np.ndarray:
+    """Returns the weight of each image, float64 (images,), their mean being 1; a data set's images share its own."""
+    if not weights:
+        return np.ones(len(sources))
+    counts = Counter(sources)
+    found = np.array([weights[source] / counts[source] for source in sources])
+    if not found.any():
+        raise DataError("no image with a weight above 0 has both features and captions, so there is nothing to draw")
+    found /= found.max()  # the sum of the largest numbers there are is none
+    found /= found.mean()
+    return np.ones(len(sources)) if np.allclose(found, 1) else found  # equal ones are exactly so
+
+
+def _appearances(order: np.ndarray) -> np.ndarray:
+    """Returns how often each of some numbers, int64 (length,), stood before: int64 (length,)."""
+    places, counts = np.argsort(order, kind="stable"), np.bincount(order)
+    earlier = np.empty_like(order)
+    earlier[places] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return earlier

@@ -8,11 +8,15 @@ SHOWN_PER_KIND = 5
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image with its captions, at least one. `stamp` changes when the image's bytes do."""
+    """One image with its captions, at least one. `stamp` changes when the image's bytes do.
+
+    `source` names the data set that it is of, where there are several.
+    """
 
     name: str
     captions: tuple[str, ...]
     stamp: str = ""
+    source: str = ""
 
 
 @dataclass(slots=True)

@@ -20,7 +20,10 @@ from training.options import TrainingOptions
 
 @dataclass(frozen=True, slots=True)
 class Epoch(Record):
-    """What one epoch came to. Losses are in nats a token, accuracies the share of next words guessed."""
+    """What one epoch came to. Losses are in nats a token, accuracies the share of next words guessed.
+
+    Validation is the mean of the data sets', where there are several.
+    """
 
     train_loss: float
     train_accuracy: float
@@ -49,6 +52,8 @@ class Trainer(Loop[Epoch]):
         super().__init__(decoder, options, options.batches, processes)
         self.train_table = train
         self.validation_table = validation
+        self._by_source = validation.by_source()
+        self._tokens = options.batch_size * (train.mean_length - 1)  # of a batch on average
 
     @property
     def best(self) -> Epoch | None:
@@ -93,10 +98,12 @@ class Trainer(Loop[Epoch]):
                     bar.set_postfix(loss=f"{train_loss:.3f}")
                     if watch is not None:
                         watch(done + index + 1, float(shown[0] / shown[2]), rate)
-        validation_loss, validation_accuracy = self._means(self._validate(), number)
+        validation = {source: self._means(self._validate(table), number) for source, table in self._by_source.items()}
+        loss, accuracy = np.mean(list(validation.values()), axis=0).tolist()
+        measured = train_loss, train_accuracy, loss, accuracy
         seconds = round(time.perf_counter() - began, 3)
-        measured = train_loss, train_accuracy, validation_loss, validation_accuracy
-        return Epoch(number, *measured, rate, seconds, precision=self.precision)
+        losses = {source: each for source, (each, _) in validation.items()} if len(validation) > 1 else {}
+        return Epoch(number, *measured, rate, seconds, precision=self.precision, by_source=losses)
 
     def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
         """Takes one step down the global batch's loss, of which `batch` is this process's share.
@@ -107,8 +114,7 @@ class Trainer(Loop[Epoch]):
         captions must not weigh each of its words more than a batch of long ones.
         """
         counts = self._counts(self.decoder, batch, training=True)
-        tokens = self.options.batch_size * (self.train_table.lengths.mean() - 1)
-        rate = self._descend(counts[0] * (1 / tokens), step)
+        rate = self._descend(counts[0] * (1 / self._tokens), step)
         return counts.detach(), rate
 
     def _counts(self, module: nn.Module, batch: Batch, *, training: bool = False) -> Tensor:
@@ -130,14 +136,13 @@ class Trainer(Loop[Epoch]):
         return torch.stack([loss, right.to(loss.dtype), keep.sum().to(loss.dtype)])
 
     @torch.no_grad()
-    def _validate(self) -> Tensor:
-        """Returns this process's counts over the same validation captions every time, by the averaged weights."""
+    def _validate(self, table: CaptionTable) -> Tensor:
+        """Returns this process's counts over the same captions of a table every time, by the averaged weights."""
         options = self.options
         generator = np.random.default_rng(options.seed)
         totals = torch.zeros(3, dtype=torch.float64, device=self.processes.device)
         self.averaged.eval()
         whole = bool(options.finetune_encoder)
-        table = self.validation_table
         share = self.processes.share
         batches = table.sampled(generator, options.validation_batches, options.batch_size, whole=whole, share=share)
         for batch in self._bar(batches, options.validation_batches, "validation"):

@@ -48,6 +48,7 @@ class Record:
 
     epoch: int  # from 1
     precision: str = field(default="", kw_only=True)  # it was trained in; "": of a time when nobody noted it
+    by_source: dict[str, float] = field(default_factory=dict, kw_only=True)  # validation of each data set, if several
 
 
 R = TypeVar("R", bound=Record)

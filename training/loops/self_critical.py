@@ -9,6 +9,8 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,7 @@ class RewardEpoch(Record):
 
     sample_reward: float  # mean of the drawn sentences, by the weights of the moment; CIDEr-D is 0 to 10
     train_reward: float  # of greedy sentences for some training images after the epoch, counted like sample_reward
-    validation_cider: float  # CIDEr-D alone, of greedy sentences, weighed by the validation references, without END
+    validation_cider: float  # CIDEr-D alone, of greedy sentences, without END; the mean of several data sets'
     sample_words: float
     learning_rate: float  # of its last batch
     seconds: float
@@ -54,16 +56,20 @@ class SelfCritic(Loop[RewardEpoch]):
         processes: Processes,
     ) -> None:
         check_shared(options.batch_size, f"{options.batch_size} images", processes)
-        batches = options.batches or max(1, len(train.names) // options.batch_size)
+        batches = options.batches or max(1, int(np.count_nonzero(train.weights)) // options.batch_size)
         decoder.dropout.p = options.dropout
         super().__init__(decoder, options, batches, processes)
         self.options = options
         self.train_table = train
         self.validation_table = validation
+        self._by_source = validation.by_source()
         lexicon = Lexicon(train.vocabulary)
         true = [lexicon.encode(texts, end=options.count_end) for texts in train.captions]
         self._rewarding = Scorer(true, sigma=options.sigma)
-        self._validating = Scorer([lexicon.encode(texts, end=False) for texts in validation.captions])
+        self._validating = {
+            source: Scorer([lexicon.encode(texts, end=False) for texts in table.captions])
+            for source, table in self._by_source.items()
+        }
         self._sampler = Sampler(train.vocabulary, options.max_words, options.temperature)
         self._greedy = Sampler(train.vocabulary, options.max_words, 0.0)
 
@@ -75,10 +81,12 @@ class SelfCritic(Loop[RewardEpoch]):
     def _record(self, noted: dict[str, Any]) -> RewardEpoch:
         return RewardEpoch(**noted)
 
-    def validation_cider(self) -> float:
-        """Returns the mean CIDEr-D of greedy sentences over the validation images, as an evaluation counts it."""
-        table = self.validation_table
-        return self._greedy_score(table, self._cider, len(table.names))
+    def validation_ciders(self) -> dict[str, float]:
+        """Returns the mean CIDEr-D of greedy sentences for each data set's images, as an evaluation of it counts."""
+        return {
+            source: self._greedy_score(table, partial(self._cider, self._validating[source]), len(table.names))
+            for source, table in self._by_source.items()
+        }
 
     def _epoch(self, number: int, watch: Watcher | None) -> RewardEpoch:
         began = time.perf_counter()
@@ -100,10 +108,13 @@ class SelfCritic(Loop[RewardEpoch]):
                     if watch is not None:
                         watch(done + index + 1, float(shown[1] / shown[3]), rate)
         table = self.train_table
-        train_reward = self._greedy_score(table, self._reward, min(len(table.names), len(self.validation_table.names)))
+        count = min(int(np.count_nonzero(table.weights)), len(self.validation_table.names))
+        train_reward = self._greedy_score(table, self._reward, count)
         seconds = round(time.perf_counter() - began, 3)
-        cider = self.validation_cider()
-        return RewardEpoch(number, mean, train_reward, cider, words, rate, seconds, precision=self.precision)
+        ciders = self.validation_ciders()
+        measured = mean, train_reward, fmean(ciders.values()), words, rate, seconds
+        several = ciders if len(ciders) > 1 else {}
+        return RewardEpoch(number, *measured, precision=self.precision, by_source=several)
 
     def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
         """Takes one step up the gradient of the reward, of which `batch` is this process's share.
@@ -173,9 +184,9 @@ class SelfCritic(Loop[RewardEpoch]):
         rewards = self._rewarding.cider(*given)
         return rewards + self.options.bleu * self._rewarding.bleu(*given) if self.options.bleu else rewards
 
-    def _cider(self, images: np.ndarray, said: Tensor) -> np.ndarray:
-        """Returns CIDEr-D of sentences for validation images, as many for each image: float64 (rows,)."""
-        return self._validating.cider(*self._counted(images, said, end=False))
+    def _cider(self, scorer: Scorer, images: np.ndarray, said: Tensor) -> np.ndarray:
+        """Returns CIDEr-D of sentences for a scorer's images, as many for each image: float64 (rows,)."""
+        return scorer.cider(*self._counted(images, said, end=False))
 
     def _counted(self, images: np.ndarray, said: Tensor, *, end: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns sentences as a Scorer takes them: images, words and lengths. `end` counts END as a word."""
@@ -189,11 +200,13 @@ class SelfCritic(Loop[RewardEpoch]):
     def _greedy_score(self, table: CaptionTable, scorer: Reward, count: int) -> float:
         """Returns the mean score of the averaged weights' greedy sentences for `count` images over the table.
 
-        Every process says those of its share and has to call this: the mean is of all.
+        Only images that can be drawn count. Every process says those of its share and has to call this: the mean is of
+        all.
         """
         self.averaged.eval()
         device = self.processes.device
-        images = np.linspace(0, len(table.names) - 1, count).astype(np.int64)[self.processes.share.of(count)]
+        drawn = np.flatnonzero(table.weights)
+        images = drawn[np.linspace(0, len(drawn) - 1, count).astype(np.int64)][self.processes.share.of(count)]
         scores = np.zeros(len(images))
         for some in np.array_split(np.arange(len(images)), -(-len(images) // 256) or 1):
             if len(some):  # there may be fewer images than processes
