@@ -59,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Several processes: torchrun --nproc-per-node=N -m training.train with the same options.",
     )
     add_run_arguments(parser)
-    parser.add_argument("--from", type=Path, dest="begins", help="run whose best decoder this one begins with")
+    parser.add_argument(
+        "--from", type=Path, dest="begins", help="run whose best decoder and vocabulary this one begins with"
+    )
     parser.add_argument("--photographs", type=int, default=24, help="photographs in the report (default: 24)")
     add_options(parser, TrainingOptions)
     return parser
@@ -70,7 +72,8 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()  # nobody writes before all have looked
     run_data = prepare(read_source(given), options, together)
-    vocabulary = build_vocabulary(run_data, options)
+    before = None if given.begins is None else checkpoint.load_checkpoint(given.begins)
+    vocabulary = build_vocabulary(run_data, options) if before is None else before.vocabulary
     train, validation, data = make_tables(run_data, vocabulary, options.max_words, options.seed)
     sizes = options.sizes(
         feature_size=run_data.encoder["feature_size"], vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id
@@ -78,9 +81,8 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     config = checkpoint.describe_run(sizes, run_data.encoder, asdict(options)) | {"data": data}
     torch.manual_seed(options.seed)
     decoder = run_data.decoder(sizes)
-    if given.begins is not None:
-        fingerprint = run_data.encoder["fingerprint"]
-        config["from"] = checkpoint.begin_with(decoder, vocabulary, fingerprint, given.begins)
+    if before is not None:
+        config["from"] = checkpoint.begin_with(decoder, before, run_data.encoder["fingerprint"], given.begins)
     resuming = given.resume and (output / checkpoint.LAST).is_file()
     if resuming:
         check_same_run(output, "training", options, config)

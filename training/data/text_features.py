@@ -1,9 +1,9 @@
 """Features for photographs of which only captions are known, made of the words, so that a decoder learns from text too.
 
 Features of photographs are explained by the words of their captions (ridge regression), and what the words leave
-unexplained is taken from a photograph drawn at random. So a sentence stands beside features as vague as an encoder's
-would be. The idea of training a captioner on text with noise in the image's place is CapDec's (Nukrai et al. 2022,
-arXiv:2211.00575); the regression takes the place of an encoder that knows text. Knows no decoder and no files.
+unexplained is taken from a photograph with a similar caption. So a sentence stands beside features as vague as an
+encoder's would be. The idea of training a captioner on text with noise in the image's place is CapDec's (Nukrai et al.
+2022, arXiv:2211.00575); the regression takes the place of an encoder that knows text. Knows no decoder and no files.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +18,8 @@ from training.data.examples import DataError
 
 RIDGE = 10.0
 """Penalty on the regression's weights: the best of 3, 10 and 30 on photographs held out (docs/quality.md)."""
+NEAREST = 40
+"""Photographs with similar captions, of which one lends what words leave unexplained: better than any photograph."""
 AT_ONCE = 4096
 
 
@@ -72,9 +74,9 @@ def text_features(
     average = np.mean(seen, axis=0)  # (photographs, feature_size)
     centre = average.mean(axis=0)
     weights = _regress(kept, vocabulary, average - centre)
-    explained, means = (
-        (centre + _predict(examples, vocabulary, weights)).astype(np.float16) for examples in (kept, sentences)
-    )
+    explained, said = (_predict(examples, vocabulary, weights) for examples in (kept, sentences))
+    nearest = _nearest(said, explained)
+    means = (centre + said).astype(np.float16)
     limits = float(min(each.min() for each in seen)), float(max(each.max() for each in seen))
     names = tuple(example.name for example in sentences)
     generator = np.random.default_rng(seed)
@@ -82,8 +84,8 @@ def text_features(
         TextFeatures(
             names=names,
             means=means,
-            residuals=(each - explained).astype(np.float16),
-            drawn=generator.integers(0, len(kept), len(names)),
+            residuals=(each - centre - explained).astype(np.float16),
+            drawn=np.take_along_axis(nearest, generator.integers(0, nearest.shape[1], (len(names), 1)), axis=1)[:, 0],
             limits=limits,
         )
         for each in seen
@@ -103,6 +105,21 @@ def _regress(examples: Sequence[Captioned], vocabulary: Vocabulary, features: np
 def _predict(examples: Sequence[Captioned], vocabulary: Vocabulary, weights: np.ndarray) -> np.ndarray:
     """Returns what words say of features: float32 (examples, feature_size)."""
     return np.concatenate([shares @ weights for _, shares in _word_shares(examples, vocabulary)])
+
+
+def _nearest(said: np.ndarray, explained: np.ndarray) -> np.ndarray:
+    """Returns the photographs whose words predict the likest features: int64 (sentences, at most NEAREST).
+
+    Both float32 (examples, feature_size); alike is what has a small angle between.
+    """
+    norms = np.linalg.norm(explained, axis=1, keepdims=True)
+    directions = np.divide(explained, norms, out=np.zeros_like(explained), where=norms > 0)
+    count = min(NEAREST, len(explained))
+    found = np.empty((len(said), count), np.int64)
+    for start in range(0, len(said), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        found[rows] = np.argpartition(-(said[rows] @ directions.T), count - 1, axis=1)[:, :count]
+    return found
 
 
 def _word_shares(examples: Sequence[Captioned], vocabulary: Vocabulary) -> Iterator[tuple[slice, np.ndarray]]:
