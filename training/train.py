@@ -4,6 +4,7 @@ Owns the run's folder and what is printed; the work is in trainer, report and th
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -69,7 +70,10 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()  # nobody writes before all have looked
     run_data = prepare(read_source(given), options, together)
-    vocabulary = build_vocabulary(run_data, options)
+    if given.begins is None:
+        vocabulary = build_vocabulary(run_data, options)
+    else:  # a decoder keeps its words, whatever it is shown now
+        vocabulary = checkpoint.load_checkpoint(given.begins).vocabulary
     train, validation, data = make_tables(run_data, vocabulary, options.max_words, options.seed)
     sizes = options.sizes(
         feature_size=run_data.encoder["feature_size"], vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id
@@ -80,6 +84,9 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     if given.begins is not None:
         fingerprint = run_data.encoder["fingerprint"]
         config["from"] = checkpoint.begin_with(decoder, vocabulary, fingerprint, given.begins)
+    learned = given.begins is not None and run_data.tail is None and (given.begins / checkpoint.ENCODER).is_file()
+    if learned:  # before, and is now kept with this run
+        config["encoder"] = run_data.encoder | {"weights": checkpoint.ENCODER}
     resuming = given.resume and (output / checkpoint.LAST).is_file()
     if resuming:
         check_same_run(output, "training", options, config)
@@ -92,6 +99,8 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
             pass
         return
     begin(given, config, vocabulary)
+    if learned:
+        shutil.copyfile(given.begins / checkpoint.ENCODER, output / checkpoint.ENCODER)
     _announce(trainer, vocabulary)
     _train_and_write(trainer, vocabulary, output)
     _finish(trainer, vocabulary, run_data.validation, output, given.photographs)
