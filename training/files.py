@@ -1,0 +1,35 @@
+"""Files that commands make: whether they can be written, and writing them whole or not at all."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+
+def check_outputs(parser: argparse.ArgumentParser, given: argparse.Namespace, *options: str) -> None:
+    """Ends the program with one sentence where one of these options names a file that could not be written.
+
+    options: as on the command line, such as "--results-out"; None is nowhere.
+    """
+    for option in options:
+        path = getattr(given, option.removeprefix("--").replace("-", "_"))
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            parser.error(f"{option} {path} cannot be written: it must be a file in a folder that exists")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file beside `path`, flushes it to the disk and renames it: readers see the old or the new, whole."""
+    beside = path.with_name(f".{path.name}.new")  # one name, so that what a kill leaves is overwritten next time
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes a value as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
