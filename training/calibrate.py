@@ -1,8 +1,13 @@
 """The calibration command: python -m training.calibrate --bundle FOLDER --data FOLDER --output confidence.json.
 
-Captions a data set's images with the engine and fits the model of engine.confidence to which captions are good. What is
-printed and drawn is cross-validated: each confidence comes from a model that has not seen the image. `export.to_onnx
---confidence` stores the coefficients, which are fitted to all captions, in a bundle.
+Captions the images of data sets with the engine and fits the model of engine.confidence to which captions are good.
+What is printed and drawn is cross-validated: each confidence comes from a model that has not seen the image.
+`export.to_onnx --confidence` stores the coefficients, which are fitted to all captions, in a bundle.
+
+Several data sets are fitted together, each counting as it has photographs, and measured together and apart. A CIDEr is
+counted within its own set, as scores of that set are: how rare a word is must not hang on what is calibrated beside it.
+The threshold from which a caption is good is one for all, that of all people's captions together: the engine does not
+know which set a photograph is like, so that a confidence has to promise the same of each.
 """
 
 import argparse
@@ -12,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import Captioner, EngineError
 from engine.confidence import FEATURES
@@ -19,6 +25,7 @@ from training.confidence.logistic import PENALTY, Logistic, fit, fit_folds, fold
 from training.confidence.reliability import Reliability, measure
 from training.confidence.scored_captions import CalibrationError, ScoredCaptions, caption_and_score, human_ciders
 from training.data.datasets import DataError, open_dataset
+from training.data.mixture import Part, titles_of
 from training.metrics.java import MetricsError, package
 from training.metrics.tokens import find_tokeniser
 from training.models.checkpoint import write_atomically, write_json
@@ -45,6 +52,7 @@ class Calibration:
 
     coefficients: dict[str, float]  # as engine.confidence takes them
     found: Reliability
+    apart: dict[str, Reliability]  # found on each data set, where there are several
     tried: dict[tuple[str, ...], Reliability]
     elsewhere: dict[str, Reliability]
 
@@ -63,17 +71,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: argparse.Namespace) -> None:
     package()  # says how to get it before any work
-    dataset = open_dataset(given.data, given.split)
+    titles = titles_of([Part(folder) for folder in given.data])
+    datasets = {title: open_dataset(part.path, given.split) for part, title in titles.items()}
     first = Captioner(given.bundle, provider="cpu", precision="fp32")
     tokeniser = find_tokeniser()
     if tokeniser.note:
         print(f"note: {tokeniser.note}", file=sys.stderr)
-    references = tokeniser({example.name: example.captions for example in dataset.examples})
-    threshold = float(np.quantile(human_ciders(references), given.quantile))
-    scored: dict[str, ScoredCaptions] = {}
+    references = {
+        title: tokeniser({example.name: example.captions for example in dataset.examples})
+        for title, dataset in datasets.items()
+    }
+    people = np.concatenate([human_ciders(of_set) for of_set in references.values()])
+    threshold = float(np.quantile(people, given.quantile))
+    scored: dict[str, dict[str, ScoredCaptions]] = {}
     for precision in first.bundle.precisions:
         captioner = first if precision == "fp32" else Captioner(given.bundle, provider="cpu", precision=precision)
-        scored |= caption_and_score(captioner, dataset, references, tokeniser)
+        for title, dataset in datasets.items():
+            for way, captions in caption_and_score(captioner, dataset, references[title], tokeniser).items():
+                scored.setdefault(way, {})[title] = captions
     calibration = calibrate(scored, threshold, given.features)
     good = f"its CIDEr reaches {threshold:.3f}, as that of {1 - given.quantile:.0%} of people's captions does"
     print(f"a caption is good where {good}\n{table(calibration)}")
@@ -84,10 +99,11 @@ def _run(given: argparse.Namespace) -> None:
             "coefficients": calibration.coefficients,
             "good": f"a caption is good where {good}",
             "bundle": name,
-            "data": given.data.resolve().name,
+            "data": ", ".join(folder.resolve().name for folder in given.data),
             "split": given.split,
             "method": f"logistic regression, L2 {PENALTY:g} on standardised features, {FOLDS} folds, seed {SEED}",
             "cross_validated": calibration.found.record(),
+            "apart": {title: one.record() for title, one in calibration.apart.items()},
             "tried": [
                 {"features": list(names), "log_loss": round(one.log_loss, 4)}
                 | {"rank_correlation": round(one.rank_correlation, 4), "area": round(one.area, 4)}
@@ -100,18 +116,23 @@ def _run(given: argparse.Namespace) -> None:
     if given.plot is not None:
         from training.reports.reliability_chart import draw_reliability  # matplotlib is needed only here
 
-        title = f"{name}: confidence on {len(dataset.examples):,} images ({given.split}), cross-validated"
-        write_atomically(given.plot, draw_reliability(title, threshold, calibration.found))
+        images = sum(len(dataset.examples) for dataset in datasets.values())
+        title = f"{name}: confidence on {images:,} images ({given.split}), cross-validated"
+        write_atomically(given.plot, draw_reliability(title, threshold, calibration.found, calibration.apart))
         print(f"drawn in {given.plot}")
 
 
-def calibrate(scored: Mapping[str, ScoredCaptions], threshold: float, names: Sequence[str]) -> Calibration:
-    """Fits the first of several ways of captioning the same images and measures the fit on all.
+def calibrate(
+    scored: Mapping[str, Mapping[str, ScoredCaptions]], threshold: float, names: Sequence[str]
+) -> Calibration:
+    """Fits the first of several ways of captioning the same images, of each data set, and measures the fit on all.
 
     An image's confidences come from the models fitted to other images, whichever way it is captioned. Raises
     CalibrationError where too few captions are good, or too few are not.
     """
-    fitted = next(iter(scored.values()))
+    first = next(iter(scored.values()))
+    together = {way: ScoredCaptions.joined([*captions.values()]) for way, captions in scored.items()}
+    fitted = next(iter(together.values()))
     good = fitted.ciders >= threshold
     if min(good.sum(), (~good).sum()) < FEWEST:
         raise CalibrationError(
@@ -120,15 +141,23 @@ def calibrate(scored: Mapping[str, ScoredCaptions], threshold: float, names: Seq
         )
     folds = folds_of(good, FOLDS, SEED)
 
-    def measured(by: Sequence[str]) -> Callable[[ScoredCaptions], Reliability]:
+    sets = np.repeat(np.arange(len(first)), [len(captions.ciders) for captions in first.values()])  # (images,)
+
+    def measured(by: Sequence[str]) -> Callable[..., Reliability]:
         models = fit_folds(fitted.features(by), good, folds)
-        return lambda one: measure(held_out(models, one.features(by), folds), one.ciders, threshold)
+
+        def of(captions: ScoredCaptions, rows: NDArray[np.bool_] | slice = slice(None)) -> Reliability:
+            confidences = held_out(models, captions.features(by), folds)
+            return measure(confidences[rows], captions.ciders[rows], threshold)
+
+        return of
 
     chosen = measured(names)
-    elsewhere = {way: chosen(one) for way, one in scored.items()}
+    elsewhere = {way: chosen(one) for way, one in together.items()}
     return Calibration(
         coefficients=_coefficients(fit(fitted.features(names), good), threshold, names),
         found=elsewhere[next(iter(scored))],
+        apart={title: chosen(fitted, sets == place) for place, title in enumerate(first)} if len(first) > 1 else {},
         tried={by: measured(by)(fitted) for by in dict.fromkeys((tuple(names), DEFAULT_FEATURES, *OTHER_FEATURES))},
         elsewhere=elsewhere,
     )
@@ -151,25 +180,33 @@ def table(calibration: Calibration) -> str:
         "confidence  captions   good  CIDEr",
         *(f"{one.confidence:10.3f}  {one.captions:8}  {one.good:5.1%}  {one.cider:5.3f}" for one in found.bins),
         "",
-        "at least        kept   good  CIDEr",
-        *(f"{one.least:10.1f}  {one.share:8.1%}  {one.good:5.1%}  {one.cider:5.3f}" for one in found.kept),
-        "",
+        *_abstention("", found),
+        *(line for title, one in calibration.apart.items() for line in _abstention(f"  {title}", one)),
         "features: log loss, rank correlation, area",
         *(
             f"  {', '.join(names)}: {one.log_loss:.4f}, {one.rank_correlation:.3f}, {one.area:.3f}"
             for names, one in calibration.tried.items()
         ),
         "",
-        "elsewhere: CIDEr, good, mean confidence, rank correlation, calibration error",
+        "elsewhere: CIDEr, good, mean confidence, rank correlation, calibration error (by chance alone)",
         *(
             f"  {way}: {one.cider:.3f}, {one.good:.1%}, {one.confidence:.3f}, {one.rank_correlation:.3f}, "
-            f"{one.calibration_error:.3f}"
-            for way, one in calibration.elsewhere.items()
+            f"{one.calibration_error:.3f} ({one.by_chance:.3f})"
+            for way, one in (calibration.apart | calibration.elsewhere).items()
         ),
         "",
         ", ".join(f"{name} {value:g}" for name, value in calibration.coefficients.items()),
     ]
     return "\n".join(lines)
+
+
+def _abstention(title: str, found: Reliability) -> list[str]:
+    """Lays out what is left where captions of less confidence are withheld."""
+    return [
+        f"at least        kept   good  CIDEr{title}",
+        *(f"{one.least:10.1f}  {one.share:8.1%}  {one.good:5.1%}  {one.cider:5.3f}" for one in found.kept),
+        "",
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,7 +215,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Fits the confidence of a bundle's captions, the probability that one is as good as people's.",
     )
     parser.add_argument("--bundle", type=Path, help="bundle to calibrate (default: the one that ships)")
-    parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="FOLDER",
+        help="COCO 2014 or Flickr8k folder; may be given several times, to fit all together and measure each apart",
+    )
     parser.add_argument("--split", choices=("train", "val"), default="val", help="which images (default: val)")
     parser.add_argument("--output", type=Path, required=True, help="JSON file for coefficients and figures")
     parser.add_argument("--plot", type=Path, help="PNG file for the reliability plot")

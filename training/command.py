@@ -37,8 +37,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         action="append",
         metavar="FOLDER[=WEIGHT]",
-        help="COCO 2014 or Flickr8k folder; may be given several times, with how often each is drawn beside the others "
-        "(default: as often as it has photographs)",
+        help="COCO 2014 or Flickr8k folder; may be given several times, each with how often it is drawn beside the "
+        "others (default: as often as it has photographs)",
     )
     parser.add_argument(
         "--sentences",
@@ -133,27 +133,25 @@ def make_tables(
 ) -> tuple[CaptionTable, CaptionTable, dict[str, Any]]:
     """Returns the caption tables of training and validation, and what config.json says of them.
 
-    Sentences stand behind the images that are trained on, with features made of their words, drawn by the seed. Raises
-    DataError for sentences beside an encoder that learns, which takes no features.
+    Sentences stand behind the images that are trained on, with features made of their words, drawn by the seed.
     """
     examples, views = run_data.train.examples, run_data.train_views
     if run_data.sentences:
-        if run_data.tail is not None:
-            raise DataError("sentences have no photographs for an encoder to learn from: leave --sentences out here")
         made = text_features(run_data.sentences, examples, views, vocabulary, seed=seed)
-        views = tuple(JoinedFeatures([view, words]) for view, words in zip(views, made, strict=True))
-        examples = (*examples, *run_data.sentences)
-    train = CaptionTable.build(examples, views, vocabulary, max_words)
+        views = tuple(JoinedFeatures([("", view), ("", words)]) for view, words in zip(views, made, strict=True))
+    train = CaptionTable.build((*examples, *run_data.sentences), views, vocabulary, max_words, run_data.weights)
     seen = [run_data.validation_features]
     validation = CaptionTable.build(run_data.validation.examples, seen, vocabulary, max_words)
-    described = {
-        "images": {"train": len(train.names) - len(run_data.sentences), "val": len(validation.names)},
-        "captions": {"train": len(train.tokens), "val": len(validation.tokens)},
+    images = len(train.names) - len(run_data.sentences)
+    described: dict[str, Any] = {
+        "images": {"train": images, "val": len(validation.names)},
+        "captions": {"train": int(train.offsets[images]), "val": len(validation.tokens)},
         "sha256": {"train": train.sha256, "val": validation.sha256},
     }
-    if len(tables := train.by_source()) > 1:
-        total = train.weights.sum()
-        described["drawn"] = {name: round(float(table.weights.sum() / total), 4) for name, table in tables.items()}
+    if run_data.sentences:
+        described["sentences"] = len(train.tokens) - described["captions"]["train"]
+    if len(shares := train.shares) > 1:
+        described["drawn"] = shares
     return train, validation, described
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from statistics import fmean
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -30,7 +31,7 @@ from training.command import (
 )
 from training.loops.distributed import Processes
 from training.loops.run_data import prepare
-from training.loops.self_critical import RewardEpoch, SelfCritic, mean_of
+from training.loops.self_critical import RewardEpoch, SelfCritic
 from training.models import checkpoint
 from training.models.checkpoint import Checkpoint, CheckpointError, write_atomically, write_json
 from training.options import ScstOptions, TrainingOptions
@@ -91,7 +92,7 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     if resuming:
         critic.resume(output)
     # by all processes together, though one alone prints it
-    earlier = "" if resuming else f", validation CIDEr {mean_of(critic.validation_ciders()):.4f} before"
+    earlier = "" if resuming else f", validation CIDEr {fmean(critic.validation_ciders().values()):.4f} before"
     together.wait()  # nobody reads the folder any more
     if not together.first:
         for _ in critic.train(output):
@@ -101,8 +102,8 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     if run_data.tail is None and (given.source / checkpoint.ENCODER).is_file():
         shutil.copyfile(given.source / checkpoint.ENCODER, output / checkpoint.ENCODER)
     print(
-        f"{len(train.names):,} training and {len(validation.names):,} validation images, {options.samples} sentences "
-        f"each, {together.size} process(es) on {together.device}, epochs done: {len(critic.history)}{earlier}"
+        f"{data['images']['train']:,} training and {data['images']['val']:,} validation images, {options.samples} "
+        f"sentences each, {together.size} process(es) on {together.device}, epochs done: {len(critic.history)}{earlier}"
     )
     _train_and_write(critic, output)
     best = critic.best

@@ -31,7 +31,7 @@ from training.command import (
     read_options,
     read_source,
 )
-from training.data.datasets import Dataset
+from training.data.mixture import Mixture
 from training.loops.cross_entropy import Epoch, Trainer
 from training.loops.distributed import Processes
 from training.loops.run_data import prepare
@@ -101,15 +101,15 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     begin(given, config, vocabulary)
     if learned:
         shutil.copyfile(given.begins / checkpoint.ENCODER, output / checkpoint.ENCODER)
-    _announce(trainer, vocabulary)
+    _announce(trainer, vocabulary, data["images"])
     _train_and_write(trainer, vocabulary, output)
     _finish(trainer, vocabulary, run_data.validation, output, given.photographs)
 
 
-def _announce(trainer: Trainer, vocabulary: Vocabulary) -> None:
+def _announce(trainer: Trainer, vocabulary: Vocabulary, images: dict[str, int]) -> None:
     parameters = sum(parameter.numel() for parameter in trainer.decoder.parameters())
     print(
-        f"{len(trainer.train_table.names):,} training and {len(trainer.validation_table.names):,} validation images, "
+        f"{images['train']:,} training and {images['val']:,} validation images, "
         f"{len(vocabulary):,} words, {parameters:,} parameters, {trainer.processes.size} process(es) on "
         f"{trainer.processes.device}, epochs done: {len(trainer.history)}"
     )
@@ -151,7 +151,7 @@ def _line(epoch: Epoch, trainer: Trainer) -> str:
     )
 
 
-def _finish(trainer: Trainer, vocabulary: Vocabulary, dataset: Dataset, output: Path, photographs: int) -> None:
+def _finish(trainer: Trainer, vocabulary: Vocabulary, dataset: Mixture, output: Path, photographs: int) -> None:
     """Writes the report of the best checkpoint, whose weights the trainer then has."""
     _write_history(trainer, output)  # a kill may have come between a checkpoint and its history
     checkpoint.restore_decoder(trainer.averaged, checkpoint.load_tensors(output / checkpoint.BEST)[0])

@@ -14,9 +14,10 @@ from engine.confidence import confidence, confidence_faults
 from engine.options import Decoding
 from tests.training.shapes import captions, draw_data
 from training import calibrate
+from training.calibrate import calibrate as fit_and_measure
 from training.calibrate import main
 from training.confidence import reliability, scored_captions
-from training.confidence.scored_captions import ciders, human_ciders
+from training.confidence.scored_captions import ScoredCaptions, ciders, human_ciders
 
 IMAGES = 160
 TRUTH = {"intercept": 3.0, "mean": 2.0}
@@ -104,6 +105,56 @@ def test_each_precision_and_decoding_is_measured_by_the_same_coefficients(
 def test_the_same_data_give_the_same_file(command: Callable[..., int], tmp_path: Path) -> None:
     written = [command() or (tmp_path / "confidence.json").read_bytes() for _ in range(2)]
     assert written[0] == written[1]
+
+
+def test_several_sets_are_fitted_together_and_measured_apart(
+    command: Callable[..., int], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = draw_data(tmp_path / "other", train=0, validation=96)
+    found = {}
+    for name, more in (("alone", []), ("both", ["--data", str(other)])):
+        assert command(*more, "--plot", str(tmp_path / f"{name}.png"), "--output", str(tmp_path / name)) == 0
+        found[name] = json.loads((tmp_path / name).read_text())
+    alone, both = found["alone"], found["both"]
+    assert (alone["data"], alone["apart"]) == ("data", {})
+    assert (both["data"], list(both["apart"])) == ("data, other", ["data", "other"])
+    data_apart, other_apart = both["apart"].values()
+    assert (data_apart["captions"], other_apart["captions"]) == (IMAGES, 96)
+    assert data_apart["cider"] == alone["cross_validated"]["cider"], "a CIDEr does not hang on the set beside"
+    together = both["cross_validated"]
+    assert together["captions"] == IMAGES + 96
+    assert together["cider"] == pytest.approx(
+        (IMAGES * data_apart["cider"] + 96 * other_apart["cider"]) / (IMAGES + 96), abs=1e-3
+    )
+    for one in (together, data_apart, other_apart):
+        assert (one["kept"][0]["least"], one["kept"][0]["share"]) == (0.0, 1.0)
+        assert one["kept"][0]["cider"] == one["cider"]
+    assert "good  CIDEr  other" in capsys.readouterr().out
+    assert (tmp_path / "both.png").read_bytes() != (tmp_path / "alone.png").read_bytes()
+
+
+@pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 0.0, 0.05), (1.0, 0.1, 0.4)])
+def test_apart_one_sees_whether_the_confidence_holds_on_each_set(shift: float, least: float, most: float) -> None:
+    def scored(seed: int, shift: float) -> ScoredCaptions:
+        generator = np.random.default_rng(seed)
+        rows = [tuple((-generator.exponential(1.5, size=4)).tolist()) for _ in range(1500)]
+        chances = [confidence(row, TRUTH | {"intercept": TRUTH["intercept"] + shift}) for row in rows]
+        return ScoredCaptions(rows, np.where(generator.random(1500) < chances, 1.0, 0.1))
+
+    sets = {"easy": scored(0, shift), "hard": scored(1, -shift)}
+    calibration = fit_and_measure({"fp32 beam": sets}, 0.5, ("mean",))
+    assert calibration.found.calibration_error < 0.05
+    for one in calibration.apart.values():
+        assert least <= one.calibration_error <= most
+    easy, hard = calibration.apart.values()
+    assert shift == 0 or (easy.confidence < easy.good and hard.confidence > hard.good)
+
+
+def test_two_sets_of_one_name_are_refused(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--data", str(tmp_path / "elsewhere" / "data")) == 1
+    assert capsys.readouterr().err.startswith("error: two data sets are called data: rename one")
 
 
 def test_a_caption_is_good_from_the_cider_that_the_asked_share_of_people_miss(

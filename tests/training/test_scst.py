@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from training.data.views import training_views
 from training.loops.distributed import Processes
 from training.loops.loop import TrainingError
 from training.loops.sampler import Sampler, draw
-from training.loops.self_critical import RewardEpoch, SelfCritic, mean_of
+from training.loops.self_critical import RewardEpoch, SelfCritic
 from training.models.checkpoint import load_checkpoint, load_tensors
 from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.options import ScstOptions
@@ -228,7 +229,7 @@ def numbers(critic: SelfCritic) -> list[dict[str, Any]]:
 
 def test_the_expected_reward_rises(tmp_path: Path) -> None:
     critic = make_critic(epochs=3, batches=30, learning_rate=2e-2)
-    before = mean_of(critic.validation_ciders())
+    before = fmean(critic.validation_ciders().values())
     run(critic, tmp_path)
     rewards = [epoch.sample_reward for epoch in critic.history]
     assert rewards[-1] > rewards[0] + 0.5

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 BINS, RESAMPLES, LEVEL = 10, 1000, 0.95
 Z = 1.959964  # of a normal distribution, LEVEL lies within so many deviations of the mean
-LEAST = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+LEAST = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 Array = NDArray[np.float64]
 

@@ -37,6 +37,11 @@ class ScoredCaptions:
     log_probs: list[tuple[float, ...]]
     ciders: Array
 
+    @classmethod
+    def joined(cls, parts: Sequence["ScoredCaptions"]) -> "ScoredCaptions":
+        """Returns the captions of several data sets, one behind the other."""
+        return cls([row for part in parts for row in part.log_probs], np.concatenate([part.ciders for part in parts]))
+
     def features(self, names: Sequence[str]) -> Array:
         """Returns the named features of engine.confidence: (images, features)."""
         return np.array([[FEATURES[name](row) for name in names] for row in self.log_probs], np.float64)
@@ -56,7 +61,9 @@ def caption_and_score(
         features = captioner.encode(photographs())
     except ImageError as error:
         name = images[error.entry or 0]
-        raise CalibrationError(f"{name} cannot be read ({error.reason}): leave it out of the data set") from error
+        raise CalibrationError(
+            f"{name} cannot be read ({error.reason}): leave it out of {dataset.report.source}"
+        ) from error
     scored = {}
     for way, decoding in WAYS.items():
         captions = captioner.caption_features(features, decoding)

@@ -4,8 +4,10 @@ Every process draws the same plan of all batches and gathers nothing but its own
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -43,11 +45,7 @@ class Captioned(Protocol):
 
     @property
     def source(self) -> str:
-        """The data set it is of, where there are several."""
-
-    @property
-    def weight(self) -> float:
-        """How often it is drawn beside others."""
+        """The data set that it is of, where there are several."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,16 +70,22 @@ class CaptionTable:
     tokens: np.ndarray  # int64 (captions, longest)
     lengths: np.ndarray  # int64 (captions,): tokens without padding
     offsets: np.ndarray  # int64 (images + 1,): each image's first caption
-    sources: tuple[str, ...]  # per image: its data set
-    weights: np.ndarray  # float64 (images,): how often each is drawn beside others
+    sources: tuple[str, ...]  # per image: its data set; the images of each stand together
+    weights: np.ndarray  # float64 (images,): how often each is drawn in a round on average; their mean is 1
 
     @classmethod
     def build(
-        cls, examples: Sequence[Captioned], views: Sequence[Features], vocabulary: Vocabulary, max_words: int
+        cls,
+        examples: Sequence[Captioned],
+        views: Sequence[Features],
+        vocabulary: Vocabulary,
+        max_words: int,
+        weights: Mapping[str, float] | None = None,
     ) -> "CaptionTable":
         """Encodes the captions of every example that has features in all views, such as plain and mirrored.
 
-        Raises DataError when none has.
+        weights: how often the images of each source are drawn, all of them together, beside those of the others;
+        without any, every image is drawn as often as another. Raises DataError when none is left to draw.
         """
         known = set.intersection(*(set(view.names) for view in views))
         kept = [example for example in examples if example.name in known and example.captions]
@@ -99,11 +103,11 @@ class CaptionTable:
             lengths=np.array([len(sequence) for sequence in sequences], dtype=np.int64),
             offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]),
             sources=tuple(example.source for example in kept),
-            weights=np.array([example.weight for example in kept]),
+            weights=_image_weights([example.source for example in kept], weights),
         )
 
     def by_source(self) -> dict[str, "CaptionTable"]:
-        """Returns the table of each data set, in the order of their images, which stand together."""
+        """Returns the table of each data set, in the order of their images."""
         found = {}
         for source in dict.fromkeys(self.sources):
             first = self.sources.index(source)
@@ -121,6 +125,17 @@ class CaptionTable:
                 weights=self.weights[images],
             )
         return found
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Which part of what is drawn is of each data set, of 1."""
+        sources, total = np.array(self.sources), self.weights.sum()
+        return {source: float(self.weights[sources == source].sum() / total) for source in dict.fromkeys(self.sources)}
+
+    @property
+    def mean_length(self) -> float:
+        """How many tokens a caption has on average, each counting as often as its image is drawn."""
+        return float(np.average(self.lengths, weights=np.repeat(self.weights, np.diff(self.offsets))))
 
     @property
     def sha256(self) -> str:
@@ -187,7 +202,7 @@ class CaptionTable:
         shuffled again: the same captions, less padding.
         """
         examples, images = batches * batch_size, len(self.names)
-        order = self._rounds(generator, examples)
+        order = np.concatenate([*islice(self._rounds(generator), -(-examples // images))])[:examples]
         earlier = _appearances(order)
         counts = np.diff(self.offsets)
         mixed = np.lexsort((generator.random(len(self.tokens)), np.repeat(np.arange(images), counts)))
@@ -199,24 +214,23 @@ class CaptionTable:
         for chosen, seen in zip(captions, views, strict=True):
             yield self.gather(chosen, seen, share)
 
-    def _rounds(self, generator: np.random.Generator, length: int) -> np.ndarray:
-        """Returns images in shuffled rounds, int64 (length,), each as often as its weight: once a round if all are 1.
+    def _rounds(self, generator: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yields rounds without end, shuffled, int64 (images,) each: every image once, or as often as its weight says.
 
-        An image of weight 2.5 comes twice in some rounds and three times in others, as evenly as can be.
+        An image of weight 2.5 is twice or three times among those that are shuffled together, as evenly as can be.
+        After any number of rounds it has come as often as it should, give or take less than its weight and one.
         """
         images = len(self.names)
-        if np.all(self.weights == 1):
-            rounds = np.tile(np.arange(images), (-(-length // images), 1))
-            return generator.permuted(rounds, axis=1).ravel()[:length]
-        share = self.weights * (images / self.weights.sum())
-        due = generator.random(images)
-        order: list[np.ndarray] = []
-        while sum(map(len, order)) < length:
-            due += share
-            times = np.floor(due).astype(np.int64)
-            due -= times
-            order.append(generator.permutation(np.repeat(np.arange(images), times)))
-        return np.concatenate(order)[:length]
+        due = np.zeros(images) if (self.weights == 1).all() else generator.random(images)
+        ahead = np.empty(0, np.int64)
+        while True:
+            while len(ahead) < images:
+                due += self.weights
+                times = due.astype(np.int64)
+                due -= times
+                ahead = np.concatenate([ahead, generator.permutation(np.repeat(np.arange(images), times))])
+            yield ahead[:images]
+            ahead = ahead[images:]
 
     def whole_batches(self, batch_size: int) -> int:
         """Returns the batches that show every image once, with all its captions: `batch_size` of them on average."""
@@ -230,15 +244,16 @@ class CaptionTable:
         """Yields training batches of whole images, a share of each, in shuffled rounds: all captions, in any one view.
 
         A round has `whole_batches`, which differ by one image at most, and shows every image once, or as often as its
-        weight says.
+        weight says. An image that comes twice in a batch has its captions there twice and its features once.
         """
-        images, parts = len(self.names), self.whole_batches(batch_size)
+        parts, rounds = self.whole_batches(batch_size), self._rounds(generator)
         ahead: list[np.ndarray] = []
         for _ in range(batches):
-            ahead = ahead or np.array_split(self._rounds(generator, images), parts)
-            chosen = np.unique(ahead.pop(0))  # an image drawn twice for a batch is shown once
+            ahead = ahead or np.array_split(next(rounds), parts)
+            chosen = np.sort(ahead.pop(0))
             captions = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in chosen])
-            yield self.gather_shared(captions, generator.integers(0, len(self.features), size=len(chosen)), share)
+            views = generator.integers(0, len(self.features), size=len(np.unique(chosen)))
+            yield self.gather_shared(captions, views, share)
 
     def sampled(
         self,
@@ -262,11 +277,22 @@ class CaptionTable:
             yield self.gather_shared(captions, share=share) if whole else self.gather(captions, share=share)
 
 
+def _image_weights(sources: Sequence[str], weights: Mapping[str, float] | None) -> np.ndarray:
+    """Returns the weight of each image, float64 (images,), their mean being 1; a data set's images share its own."""
+    if not weights:
+        return np.ones(len(sources))
+    counts = Counter(sources)
+    found = np.array([weights[source] / counts[source] for source in sources])
+    if not found.any():
+        raise DataError("no image with a weight above 0 has both features and captions, so there is nothing to draw")
+    found /= found.max()  # the sum of the largest numbers there are is none
+    found /= found.mean()
+    return np.ones(len(sources)) if np.allclose(found, 1) else found  # equal ones are exactly so
+
+
 def _appearances(order: np.ndarray) -> np.ndarray:
     """Returns how often each of some numbers, int64 (length,), stood before: int64 (length,)."""
-    sorted_places = np.argsort(order, kind="stable")
-    starts = np.flatnonzero(np.diff(order[sorted_places], prepend=-1))
-    counts = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    earlier = np.empty(len(order), np.int64)
-    earlier[sorted_places] = counts
+    places, counts = np.argsort(order, kind="stable"), np.bincount(order)
+    earlier = np.empty_like(order)
+    earlier[places] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     return earlier

@@ -10,14 +10,13 @@ SHOWN_PER_KIND = 5
 class Example:
     """One image with its captions, at least one. `stamp` changes when the image's bytes do.
 
-    In a mixture `source` names the data set it is of, and `weight` says how often it is drawn beside others.
+    `source` names the data set that it is of, where there are several.
     """
 
     name: str
     captions: tuple[str, ...]
     stamp: str = ""
     source: str = ""
-    weight: float = 1.0
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
-"""Several data sets as one, each drawn as often as its weight says. Knows no layouts and no model."""
+"""Several data sets as one: whose image is whose, and their features together. Knows no layouts and no model."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from training.data.batches import Features
-from training.data.datasets import open_dataset
-from training.data.examples import DataError, DataReport, Dataset, Example
+from training.data.examples import DataError, Dataset, Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,15 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> "Part":
-        """Reads "FOLDER" or "FOLDER=WEIGHT". Raises ValueError for a weight below 0 or one that is no number."""
+        """Reads "FOLDER" or "FOLDER=WEIGHT"; a folder with "=" in its name is recognised where it exists.
+
+        Raises ValueError for a weight below 0 or one that is no number.
+        """
         folder, equals, weight = text.rpartition("=")
-        if not equals or Path(text).exists():
+        if not equals or os.path.exists(text):  # noqa: PTH110 - Path.exists raises where a folder may not be looked into
             return cls(Path(text))
+        if not folder:
+            raise ValueError(f"a folder must stand before the weight, but there is only {text!r}")
         try:
             value = float(weight)
         except ValueError:
@@ -36,83 +41,63 @@ class Part:
             raise ValueError(f"the weight of {folder} must be a number from 0, but it is {weight}")
         return cls(Path(folder), value)
 
-    @property
-    def title(self) -> str:
-        """The name by which scores and messages call this part: that of its folder or file."""
-        return self.path.resolve().name
 
-    def __str__(self) -> str:
-        return f"{self.path}" if self.weight is None else f"{self.path}={self.weight:g}"
+def titles_of(parts: Sequence[Part]) -> dict[Part, str]:
+    """Returns how scores and images' names call each part: by its folder or file, and "" where it is alone.
 
-
-def check_parts(parts: Sequence[Part]) -> None:
-    """Raises DataError where parts cannot be mixed: two of one name, weights for some only, or none above 0."""
-    titles = [part.title for part in parts]
-    if twice := sorted({title for title in titles if titles.count(title) > 1}):
-        raise DataError(f"two data sets are called {', '.join(twice)}: rename a folder, as scores go by these names")
+    Raises DataError where parts cannot be mixed: two of one name, weights for some only, or none above 0.
+    """
+    names = [part.path.resolve().name for part in parts]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"two data sets are called {', '.join(twice)}: rename one, as scores go by these names")
     weights = [part.weight for part in parts if part.weight is not None]
     if weights and len(weights) < len(parts):
-        missing = ", ".join(part.title for part in parts if part.weight is None)
+        missing = ", ".join(name for name, part in zip(names, parts, strict=True) if part.weight is None)
         raise DataError(f"{missing} has no weight and others have: give all a weight (FOLDER=WEIGHT) or none")
-    if weights and not sum(weights):
+    if weights and not any(weights):
         raise DataError("all weights are 0, so nothing would be drawn: give at least one a weight above 0")
+    return dict(zip(parts, names if len(parts) > 1 else [""], strict=True))
 
 
-def weighted(examples: Sequence[Example], part: Part, total: float) -> tuple[Example, ...]:
-    """Returns a part's examples under its title, each with its share of the part's weight in a total of `total`."""
-    share = 1.0 if part.weight is None else part.weight / total / len(examples)
-    return tuple(
-        replace(example, name=f"{part.title}/{example.name}", source=part.title, weight=share) for example in examples
-    )
+def titled(title: str, name: str) -> str:
+    """Returns what a mixture calls a part's image: TITLE/NAME, or NAME alone of a part without a title."""
+    return f"{title}/{name}" if title else name
+
+
+def retitled(examples: Sequence[Example], title: str) -> tuple[Example, ...]:
+    """Returns a part's examples as a mixture has them."""
+    return tuple(replace(example, name=titled(title, example.name), source=title) for example in examples)
 
 
 class Mixture:
-    """Data sets one behind the other; an image is called TITLE/NAME."""
+    """Data sets one behind the other. What is wrong with each stands in its own report."""
 
-    def __init__(self, datasets: dict[str, Dataset], examples: Sequence[Example]) -> None:
-        self._datasets = datasets
-        self.examples = tuple(examples)
-        first = next(iter(datasets.values())).report
-        self.report = DataReport(" + ".join(each.report.source for each in datasets.values()), strict=first.strict)
-        self.report.images = len(self.examples)
-        self.report.captions = sum(len(example.captions) for example in self.examples)
+    def __init__(self, datasets: Mapping[str, Dataset]) -> None:
+        """Takes data sets by title."""
+        self.examples = tuple(
+            example for title, dataset in datasets.items() for example in retitled(dataset.examples, title)
+        )
+        self._places = {
+            titled(title, example.name): (dataset, example.name)
+            for title, dataset in datasets.items()
+            for example in dataset.examples
+        }
 
     def read(self, name: str) -> bytes:
         """Returns an image's encoded bytes. Thread-safe. Raises OSError."""
-        title, _, own = name.partition("/")
-        return self._datasets[title].read(own)
-
-
-def open_parts(parts: Sequence[Part], split: str, *, strict: bool = False) -> dict[str, Dataset]:
-    """Opens a split of each part, by title. Raises DataError."""
-    return {part.title: open_dataset(part.path, split, strict=strict) for part in parts}
-
-
-def mix(parts: Sequence[Part], datasets: dict[str, Dataset], total: float) -> Dataset:
-    """Returns opened parts as one data set; a single one without a weight stays as it is. total: of all weights."""
-    if len(parts) == 1 and parts[0].weight is None:
-        return datasets[parts[0].title]
-    examples = [each for part in parts for each in weighted(datasets[part.title].examples, part, total)]
-    return Mixture(datasets, examples)
-
-
-def join(views: dict[str, Sequence[Features]], mixed: Dataset) -> tuple[Features, ...]:
-    """Returns each view of the features of parts, by title, under the names that the mixture gives their images."""
-    if not isinstance(mixed, Mixture):
-        return tuple(next(iter(views.values())))
-    return tuple(JoinedFeatures(view, tuple(views)) for view in zip(*views.values(), strict=True))
+        dataset, own = self._places[name]
+        return dataset.read(own)
 
 
 class JoinedFeatures:
-    """Features of several stores as one, float32; with `titles` an image is called TITLE/NAME, as in a mixture."""
+    """Features of several stores as one, each under the names that `titled` makes of its title."""
 
-    def __init__(self, parts: Sequence[Features], titles: Sequence[str] = ()) -> None:
-        self._parts = parts
-        before = [f"{title}/" for title in titles] or [""] * len(parts)
-        self.names = tuple(start + name for start, part in zip(before, parts, strict=True) for name in part.names)
+    def __init__(self, parts: Sequence[tuple[str, Features]]) -> None:
+        self._parts = [part for _, part in parts]
+        self.names = tuple(titled(title, name) for title, part in parts for name in part.names)
         self._rows = {name: row for row, name in enumerate(self.names)}
-        self._first = np.concatenate([[0], np.cumsum([len(part.names) for part in parts], dtype=np.int64)])
-        self._own = np.array([part.row(name) for part in parts for name in part.names], dtype=np.int64)
+        self._first = np.concatenate([[0], np.cumsum([len(part.names) for part in self._parts], dtype=np.int64)])
+        self._own = np.array([part.row(name) for part in self._parts for name in part.names], dtype=np.int64)
 
     @property
     def matrix(self) -> Any:
@@ -124,11 +109,18 @@ class JoinedFeatures:
         return self._rows[name]
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the features of rows, int64 (count,), at least one: (count, *shape) of the parts' common type."""
-        which = np.searchsorted(self._first, rows, side="right") - 1
-        values = {int(part): self._parts[part].matrix[self._own[rows[which == part]]] for part in np.unique(which)}
-        shape = next(iter(values.values())).shape[1:]
-        found = np.empty((len(rows), *shape), np.result_type(*values.values()))
+        """Returns the features of rows, int64 (count,): (count, *shape) of the parts' common type."""
+        which = np.searchsorted(self._first, rows, side="right") - 1  # (count,)
+        asked = np.unique(which).tolist() or [0]
+        values = {part: self._parts[part].matrix[self._own[rows[which == part]]] for part in asked}
+        found = np.empty((len(rows), *values[asked[0]].shape[1:]), np.result_type(*values.values()))
         for part, value in values.items():
             found[which == part] = value
         return found
+
+
+def join(views: Mapping[str, Sequence[Features]]) -> tuple[Features, ...]:
+    """Returns each view of all data sets together, of as many views of each by title."""
+    if [*views] == [""]:
+        return tuple(views[""])
+    return tuple(JoinedFeatures(list(zip(views, view, strict=True))) for view in zip(*views.values(), strict=True))

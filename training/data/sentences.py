@@ -5,6 +5,7 @@ They teach words and how sentences go; see training.data.text_features for what 
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 
 from engine.bundle.vocabulary import split
@@ -20,24 +21,15 @@ def read_sentences(path: Path, *, strict: bool = False) -> tuple[tuple[Example, 
     """
     report = DataReport(str(path), strict=strict)
     captions: dict[str, list[str]] = {}
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as sentences: {error}") from error
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-            name, texts = record["image"], record["captions"]
-            assert isinstance(name, str)
-            assert all(isinstance(each, str) for each in [*texts])
-            assert isinstance(texts, list)
-        except (ValueError, KeyError, TypeError, AssertionError):
+        record = _record(line)
+        if record is None:
             report.add("broken lines", f"line {number}", repr(line[:40]))
             continue
-        if usable := [each.strip() for each in texts if split(each)]:
+        name, texts = record
+        if usable := [text.strip() for text in texts if split(text)]:
             captions.setdefault(name, []).extend(usable)
         else:
             report.add("photographs without sentences", f"line {number} ({name})")
@@ -47,3 +39,23 @@ def read_sentences(path: Path, *, strict: bool = False) -> tuple[tuple[Example, 
     if not examples:
         raise DataError(f'{path} holds no line like {{"image": "1.jpg", "captions": ["a dog runs"]}}\n{report}')
     return examples, report
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        return (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as sentences: {error}") from error
+
+
+def _record(line: str) -> tuple[str, list[str]] | None:
+    """Returns a line's photograph and captions, None where it is broken."""
+    try:
+        match json.loads(line):
+            case {"image": str() as name, "captions": list() as texts} if all(isinstance(each, str) for each in texts):
+                "\n".join([name, *texts]).encode()  # half a character, which JSON can escape, has no bytes
+                return name, texts
+    except (ValueError, RecursionError):
+        pass
+    return None

@@ -6,7 +6,6 @@ would be. The idea of training a captioner on text with noise in the image's pla
 arXiv:2211.00575); the regression takes the place of an encoder that knows text. Knows no decoder and no files.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from engine.bundle.vocabulary import Vocabulary, split
 from training.data.batches import Captioned, Features
+from training.data.examples import DataError
 
 RIDGE = 10.0
 """Penalty on the regression's weights: the best of 3, 10 and 30 on photographs held out (docs/quality.md)."""
@@ -61,17 +61,20 @@ def text_features(
 ) -> tuple[TextFeatures, ...]:
     """Returns as many views of features for sentences as there are `views` of the photographs `described`.
 
-    The same seed gives the same features. Views must hold vectors, float (photographs, feature_size).
+    The same seed gives the same features. Views must hold vectors, float (photographs, feature_size). Raises DataError
+    where no photograph has features.
     """
     known = set.intersection(*(set(view.names) for view in views))
     kept = [example for example in described if example.name in known]
-    rows = [np.array([view.row(example.name) for example in kept]) for view in views]
-    seen = [np.asarray(view.matrix[own], np.float32) for view, own in zip(views, rows, strict=True)]
+    if not kept:
+        raise DataError("no photograph has features, so none can be made for sentences")
+    seen = [np.asarray(view.matrix[np.array([view.row(each.name) for each in kept])], np.float32) for view in views]
     average = np.mean(seen, axis=0)  # (photographs, feature_size)
     centre = average.mean(axis=0)
-    weights, explained = _regress(list(_word_shares(kept, vocabulary)), average - centre)
-    shares = list(_word_shares(sentences, vocabulary))
-    means = np.concatenate([centre + part @ weights for part in shares]).astype(np.float16)
+    weights = _regress(kept, vocabulary, average - centre)
+    explained, means = (
+        (centre + _predict(examples, vocabulary, weights)).astype(np.float16) for examples in (kept, sentences)
+    )
     limits = float(min(each.min() for each in seen)), float(max(each.max() for each in seen))
     names = tuple(example.name for example in sentences)
     generator = np.random.default_rng(seed)
@@ -79,7 +82,7 @@ def text_features(
         TextFeatures(
             names=names,
             means=means,
-            residuals=(each - centre - explained).astype(np.float16),
+            residuals=(each - explained).astype(np.float16),
             drawn=generator.integers(0, len(kept), len(names)),
             limits=limits,
         )
@@ -87,23 +90,28 @@ def text_features(
     )
 
 
-def _word_shares(examples: Sequence[Captioned], vocabulary: Vocabulary) -> Iterator[np.ndarray]:
-    """Yields the share of each example's captions that hold a word: float32 (some examples, vocabulary)."""
+def _regress(examples: Sequence[Captioned], vocabulary: Vocabulary, features: np.ndarray) -> np.ndarray:
+    """Returns ridge regression's weights, float32 (vocabulary, feature_size), of features by the words of captions."""
+    products = RIDGE * np.eye(len(vocabulary))
+    targets = np.zeros((len(vocabulary), features.shape[1]))
+    for rows, shares in _word_shares(examples, vocabulary):
+        products += shares.T @ shares
+        targets += shares.T @ features[rows]
+    return np.linalg.solve(products, targets).astype(np.float32)
+
+
+def _predict(examples: Sequence[Captioned], vocabulary: Vocabulary, weights: np.ndarray) -> np.ndarray:
+    """Returns what words say of features: float32 (examples, feature_size)."""
+    return np.concatenate([shares @ weights for _, shares in _word_shares(examples, vocabulary)])
+
+
+def _word_shares(examples: Sequence[Captioned], vocabulary: Vocabulary) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields the share of each example's captions that hold a word: places, float32 (some examples, vocabulary)."""
     for start in range(0, len(examples), AT_ONCE):
-        part = examples[start : start + AT_ONCE]
-        shares = np.zeros((len(part), len(vocabulary)), np.float32)
-        for row, example in enumerate(part):
-            held = Counter(word for caption in example.captions for word in set(split(caption)))
-            for word, count in held.items():
+        rows = slice(start, start + AT_ONCE)
+        shares = np.zeros((len(examples[rows]), len(vocabulary)), np.float32)
+        for row, example in zip(shares, examples[rows], strict=True):
+            for word in (word for caption in example.captions for word in set(split(caption))):
                 if word in vocabulary.ids:
-                    shares[row, vocabulary.ids[word]] = count / len(example.captions)
-        yield shares
-
-
-def _regress(words: Sequence[np.ndarray], features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns ridge regression's weights, float32 (vocabulary, feature_size), and what they explain of the features."""
-    shares = np.concatenate(words)  # (photographs, vocabulary)
-    products = shares.T @ shares
-    products[np.diag_indices(len(products))] += RIDGE
-    weights = np.linalg.solve(products, shares.T @ features).astype(np.float32)
-    return weights, shares @ weights
+                    row[vocabulary.ids[word]] += 1 / len(example.captions)
+        yield rows, shares

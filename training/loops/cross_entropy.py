@@ -54,6 +54,7 @@ class Trainer(Loop[Epoch]):
         self.train_table = train
         self.validation_table = validation
         self._by_source = validation.by_source()
+        self._tokens = options.batch_size * (train.mean_length - 1)  # of a batch on average
 
     @property
     def best(self) -> Epoch | None:
@@ -105,8 +106,7 @@ class Trainer(Loop[Epoch]):
         captions must not weigh each of its words more than a batch of long ones.
         """
         counts = self._counts(self.decoder, batch, step)
-        tokens = self.options.batch_size * (self.train_table.lengths.mean() - 1)
-        rate = self._descend(counts[0] * (1 / tokens), step)
+        rate = self._descend(counts[0] * (1 / self._tokens), step)
         return counts.detach(), rate
 
     def _counts(self, module: nn.Module, batch: Batch, step: int | None = None) -> Tensor:

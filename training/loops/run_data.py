@@ -12,10 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from training.data.batches import Features
-from training.data.datasets import SPLITS
-from training.data.examples import Dataset, Example
+from training.data.datasets import SPLITS, DataError, Dataset, Example, open_dataset
 from training.data.features import FeatureStore, compute_features
-from training.data.mixture import Part, check_parts, join, mix, open_parts, weighted
+from training.data.mixture import Mixture, Part, join, retitled, titles_of
 from training.data.photographs import Photographs
 from training.data.sentences import read_sentences
 from training.data.views import View, training_views
@@ -41,11 +40,12 @@ class Source:
 class RunData:
     """What a run learns from; `tail` is the part of the encoder that learns too, None of a frozen one."""
 
-    train: Dataset
-    validation: Dataset
+    train: Mixture
+    validation: Mixture
     train_views: tuple[Features, ...]
     validation_features: Features
     sentences: tuple[Example, ...]  # captions of photographs that are not here
+    weights: Mapping[str, float]  # how often each data set is drawn, by title; none: as often as it has photographs
     encoder: dict[str, Any]  # as config.json describes it
     tail: Tail | None
     network: Mapping[str, Tensor]  # state dict of the whole encoder's network
@@ -60,41 +60,40 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
 
     Raises DataError, EncoderError, OSError, and BlockingIOError while another run computes the same features.
     """
-    parts = (*source.data, *source.sentences)
-    check_parts(parts)
-    total = sum(part.weight or 0.0 for part in parts)
-    opened = {name: open_parts(source.data, name, strict=source.strict) for name in SPLITS}
-    mixed = {name: mix(source.data, datasets, total) for name, datasets in opened.items()}
-    read = [(part, *read_sentences(part.path, strict=source.strict)) for part in source.sentences]
+    parts = *source.data, *source.sentences
+    titles = titles_of(parts)
+    if source.sentences and options.finetune_encoder:
+        raise DataError("sentences have no photographs for an encoder to learn from: leave --sentences out here")
+    opened = {
+        name: {titles[part]: open_dataset(part.path, name, strict=source.strict) for part in source.data}
+        for name in SPLITS
+    }
+    read = {titles[part]: read_sentences(part.path, strict=source.strict) for part in source.sentences}
     encoder = load_encoder(options.encoder, options.encoder_weights)
     wanted = training_views(flip=options.flip, jitter=options.jitter)
     frozen, tail = split(encoder, options.finetune_encoder) if options.finetune_encoder else (encoder, None)
     encoder.to(together.device)
     if not together.first:
         together.wait()  # the first process computes, the others find it done
-
-    def features(dataset: Dataset, title: str, view: View) -> Features:
-        return stored(dataset, title, frozen or encoder, source.features, view, progress=together.first)
-
-    def photographs(dataset: Dataset, title: str, views: Sequence[View]) -> Sequence[Features]:
-        # Features are computed for nothing but to know which images can be decoded.
-        return Photographs.views(dataset, features(dataset, title, View()), encoder.image, views)
-
     if frozen is not None:
         frozen.to(together.device)
-    seen: dict[str, tuple[Features, ...]] = {}
-    for title, views in (("train", wanted), ("val", (View(),))):
-        of_parts = {
-            name: photographs(dataset, title, views)
-            if frozen is None
-            else [features(dataset, title, view) for view in views]
-            for name, dataset in opened[title].items()
-        }
-        seen[title] = join(of_parts, mixed[title])
+
+    def views_of(name: str, title: str, views: Sequence[View]) -> Sequence[Features]:
+        dataset, kept = opened[name][title], f"{name}{apart(title, opened[name])}"
+        if frozen is not None:
+            return [stored(dataset, kept, frozen, source.features, view, progress=together.first) for view in views]
+        # features are computed for nothing but to know which images can be decoded
+        there = stored(dataset, kept, encoder, source.features, View(), progress=together.first)
+        return Photographs.views(dataset, there, encoder.image, views)
+
+    seen = {
+        name: join({title: views_of(name, title, views) for title in opened[name]})
+        for name, views in (("train", wanted), ("val", (View(),)))
+    }
     if together.first:
         together.wait()
         reports = [dataset.report for datasets in opened.values() for dataset in datasets.values()]
-        for report in (*reports, *(each[2] for each in read)):
+        for report in (*reports, *(report for _, report in read.values())):
             print(report)
             report.check()
     described = {
@@ -105,15 +104,22 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
     }
     network = {} if tail is None else {name: tensor.cpu() for name, tensor in encoder.network.state_dict().items()}
     return RunData(
-        train=mixed["train"],
-        validation=mixed["val"],
+        train=Mixture(opened["train"]),
+        validation=Mixture(opened["val"]),
         train_views=seen["train"],
         validation_features=seen["val"][0],
-        sentences=tuple(each for part, examples, _ in read for each in weighted(examples, part, total)),
+        sentences=tuple(each for title, (examples, _) in read.items() for each in retitled(examples, title)),
+        weights={title: part.weight for part, title in titles.items() if part.weight is not None},
         encoder=described,
         tail=tail,
         network=network,
     )
+
+
+def apart(title: str, datasets: Mapping[str, Dataset]) -> str:
+    """Returns what keeps the features of a data set from those of another whose images have the same names."""
+    names = {one: [example.name for example in dataset.examples] for one, dataset in datasets.items()}
+    return f"-{title}" if [*names.values()].count(names[title]) > 1 else ""
 
 
 def stored(
@@ -121,7 +127,7 @@ def stored(
 ) -> FeatureStore:
     """Returns a view's features out of the folder that keeps those of any encoder and any list of images.
 
-    title: of the list, "train" or "val". Raises as compute_features does.
+    title: of the list, such as "train" or "val". Raises as compute_features does.
     """
     listed = "\n".join(example.name for example in dataset.examples)  # other data has a folder of its own
     name = title if view == View() else f"{title}-{view.title}"

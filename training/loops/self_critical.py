@@ -7,9 +7,10 @@ what greedy decoding reaches (Rennie). Knows nothing of images, charts or comman
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,6 @@ class RewardEpoch(Record):
     seconds: float
 
 
-def mean_of(scores: Mapping[str, float]) -> float:
-    """Returns the mean of data sets' scores, each counting as one, however many images it has."""
-    return sum(scores.values()) / len(scores)
-
-
 class SelfCritic(Loop[RewardEpoch]):
     """Trains a decoder to say sentences of high CIDEr-D."""
 
@@ -61,7 +57,7 @@ class SelfCritic(Loop[RewardEpoch]):
         processes: Processes,
     ) -> None:
         check_shared(options.batch_size, f"{options.batch_size} images", processes)
-        batches = options.batches or max(1, len(train.names) // options.batch_size)
+        batches = options.batches or max(1, int(np.count_nonzero(train.weights)) // options.batch_size)
         decoder.dropout.p = options.dropout
         super().__init__(decoder, options, batches, processes)
         self.options = options
@@ -113,10 +109,11 @@ class SelfCritic(Loop[RewardEpoch]):
                     if watch is not None:
                         watch(done + index + 1, float(shown[1] / shown[3]), rate)
         table = self.train_table
-        train_reward = self._greedy_score(table, self._reward, min(len(table.names), len(self.validation_table.names)))
+        count = min(int(np.count_nonzero(table.weights)), len(self.validation_table.names))
+        train_reward = self._greedy_score(table, self._reward, count)
         seconds = round(time.perf_counter() - began, 3)
         ciders = self.validation_ciders()
-        measured = mean, train_reward, mean_of(ciders), words, rate, seconds
+        measured = mean, train_reward, fmean(ciders.values()), words, rate, seconds
         several = ciders if len(ciders) > 1 else {}
         return RewardEpoch(number, *measured, precision=self.precision, by_source=several)
 
@@ -209,11 +206,13 @@ class SelfCritic(Loop[RewardEpoch]):
     def _greedy_score(self, table: CaptionTable, scorer: Reward, count: int) -> float:
         """Returns the mean score of the averaged weights' greedy sentences for `count` images over the table.
 
-        Every process says those of its share and has to call this: the mean is of all.
+        Only images that can be drawn count. Every process says those of its share and has to call this: the mean is of
+        all.
         """
         self.averaged.eval()
         device = self.processes.device
-        images = np.linspace(0, len(table.names) - 1, count).astype(np.int64)[self.processes.share.of(count)]
+        drawn = np.flatnonzero(table.weights)
+        images = drawn[np.linspace(0, len(drawn) - 1, count).astype(np.int64)][self.processes.share.of(count)]
         scores = np.zeros(len(images))
         for some in np.array_split(np.arange(len(images)), -(-len(images) // 256) or 1):
             if len(some):  # there may be fewer images than processes

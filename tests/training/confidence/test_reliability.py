@@ -76,12 +76,23 @@ def test_the_bins_hold_all_captions_in_order_of_confidence() -> None:
 def test_a_threshold_keeps_exactly_those_at_or_above() -> None:
     found = measure(np.array([0.1, 0.3, 0.3, 0.5]), np.array([0.0, 0.2, 0.9, 1.0]), THRESHOLD)
     assert {one.least: (one.share, one.good, round(one.cider, 3)) for one in found.kept} == {
+        0.0: (1.0, 0.5, 0.525),
         0.1: (1.0, 0.5, 0.525),
         0.2: (0.75, 2 / 3, 0.7),
         0.3: (0.75, 2 / 3, 0.7),
         0.4: (0.25, 1.0, 1.0),
         0.5: (0.25, 1.0, 1.0),
     }
+
+
+def test_what_is_kept_grows_fewer_and_better_where_the_confidence_is_right() -> None:
+    found = measure(*made(3000), THRESHOLD)
+    assert [one.least for one in found.kept] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert found.kept[0].share == 1.0
+    assert found.kept[0].cider == pytest.approx(found.cider)
+    for one, other in zip(found.kept, found.kept[1:], strict=False):
+        assert one.share > other.share
+        assert one.cider < other.cider
 
 
 def test_the_interval_of_the_rank_correlation_holds_it_and_narrows_with_more_captions() -> None:
@@ -108,4 +119,8 @@ def test_a_figure_without_meaning_is_null_in_the_record() -> None:
 
 def test_the_plot_is_a_picture_of_any_confidence() -> None:
     for confidences, ciders in (made(3), (np.full(20, 0.4), np.ones(20))):
-        assert draw_reliability("made", THRESHOLD, measure(confidences, ciders, THRESHOLD)).startswith(b"\x89PNG")
+        found = measure(confidences, ciders, THRESHOLD)
+        alone, apart = (draw_reliability("made", THRESHOLD, found, sets) for sets in ({}, {"one": found, "two": found}))
+        assert alone.startswith(b"\x89PNG")
+        assert apart.startswith(b"\x89PNG")
+        assert alone != apart

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from training.data.batches import CaptionTable
 from training.data.datasets import open_dataset
 from training.data.features import compute_features
 from training.loops.cross_entropy import Trainer
-from training.loops.self_critical import SelfCritic, mean_of
+from training.loops.self_critical import SelfCritic
 from training.models import checkpoint
 from training.models.checkpoint import CheckpointError, load_checkpoint, load_tensors
 from training.models.decoder import CaptionDecoder, DecoderConfig
@@ -309,7 +310,9 @@ def test_an_encoder_learns_from_rewards_too(run: Path, rewarded: Path, data: Pat
     dataset = open_dataset(data, "val")
     store = compute_features(dataset, encoder, tmp_path / "features", progress=False)
     table = CaptionTable.build(dataset.examples, [store], loaded.vocabulary, max_words=5)
-    found = mean_of(SelfCritic(loaded.decoder, ScstOptions(max_words=5), table, table, ALONE).validation_ciders())
+    found = fmean(
+        SelfCritic(loaded.decoder, ScstOptions(max_words=5), table, table, ALONE).validation_ciders().values()
+    )
     noted = json.loads((rewarded / "history.json").read_text())
     assert found == pytest.approx(max(epoch["validation_cider"] for epoch in noted), abs=1e-3)
 
