@@ -69,11 +69,10 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     output: Path = given.output
     check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()  # nobody writes before all have looked
+    before = None if given.begins is None else checkpoint.load_checkpoint(given.begins)
     run_data = prepare(read_source(given), options, together)
-    if given.begins is None:
-        vocabulary = build_vocabulary(run_data, options)
-    else:  # a decoder keeps its words, whatever it is shown now
-        vocabulary = checkpoint.load_checkpoint(given.begins).vocabulary
+    # a decoder keeps its words, whatever it is shown now
+    vocabulary = build_vocabulary(run_data, options) if before is None else before.vocabulary
     train, validation, data = make_tables(run_data, vocabulary, options.max_words, options.seed)
     sizes = options.sizes(
         feature_size=run_data.encoder["feature_size"], vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id
@@ -81,10 +80,9 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     config = checkpoint.describe_run(sizes, run_data.encoder, asdict(options)) | {"data": data}
     torch.manual_seed(options.seed)
     decoder = run_data.decoder(sizes)
-    if given.begins is not None:
-        fingerprint = run_data.encoder["fingerprint"]
-        config["from"] = checkpoint.begin_with(decoder, vocabulary, fingerprint, given.begins)
-    learned = given.begins is not None and run_data.tail is None and (given.begins / checkpoint.ENCODER).is_file()
+    if before is not None:
+        config["from"] = checkpoint.begin_with(decoder, before, run_data.encoder["fingerprint"], given.begins)
+    learned = before is not None and run_data.tail is None and (given.begins / checkpoint.ENCODER).is_file()
     if learned:  # before, and is now kept with this run
         config["encoder"] = run_data.encoder | {"weights": checkpoint.ENCODER}
     resuming = given.resume and (output / checkpoint.LAST).is_file()

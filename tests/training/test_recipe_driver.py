@@ -36,8 +36,8 @@ mended = (output.parent / "mended").exists()
 if how == "fail" and not mended:
     sys.exit("no such luck")
 if how == "wait" and not mended:
-    print("waiting", flush=True)
     try:
+        print("waiting", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         print("interrupted once", flush=True)

@@ -113,8 +113,9 @@ def parsed(recipe: Recipe, stage: str, *, smoke: bool = False) -> Iterator[tuple
 
 def trained(recipe: Recipe, stage: str, *, smoke: bool = False) -> TrainingOptions | ScstOptions:
     ((module, given),) = parsed(recipe, stage, smoke=smoke)
-    kind = ScstOptions if module == "training.scst" else TrainingOptions
-    return read_options(PARSERS[module](), given, kind)
+    if module == "training.scst":
+        return read_options(PARSERS[module](), given, ScstOptions)
+    return read_options(PARSERS[module](), given, TrainingOptions)
 
 
 # What is run
@@ -132,8 +133,8 @@ def test_every_command_is_one_that_its_parser_knows_and_a_smoke_run_has_less_wor
                 assert Defaults(**to_onnx._defaults(given)).beam_size == 3
             elif module in ("training.train", "training.scst"):
                 whole, less = trained(recipe, stage), trained(recipe, stage, smoke=True)
-                assert less.epochs * less.batches <= 40  # type: ignore[attr-defined]
-                assert less.warmup <= less.epochs * less.batches / 4, "or nothing is learnt at all"  # type: ignore[attr-defined]
+                assert less.epochs * less.batches <= 40
+                assert less.warmup <= less.epochs * less.batches / 4, "or nothing is learnt at all"
                 changed = {name for name, value in asdict(whole).items() if asdict(less)[name] != value}
                 assert changed <= {"epochs", "batches", "batch_size", "warmup"}
     assert recipe.options(smoke=True).keys() == recipe.stages.keys() - {"confidence"}

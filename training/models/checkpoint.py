@@ -179,15 +179,12 @@ def begun_with(folder: Path, before: Checkpoint) -> dict[str, Any]:
     return {"run": folder.resolve().name, "sha256": digest, "runs": list(before.runs)}
 
 
-def begin_with(decoder: CaptionDecoder, vocabulary: Vocabulary, encoder: str, folder: Path) -> dict[str, Any]:
-    """Gives a new decoder the best weights of another run and returns what config.json says of that, as "from".
+def begin_with(decoder: CaptionDecoder, before: Checkpoint, encoder: str, folder: Path) -> dict[str, Any]:
+    """Gives a new decoder the weights of another run, from its folder; returns what config.json says of it, as "from".
 
-    encoder: fingerprint of the one whose features the decoder shall begin with. Raises CheckpointError where words,
-    sizes or encoder are others there; dropout may be another, and what of the encoder learns stays as it is.
+    encoder: fingerprint of the one whose features the decoder shall begin with. Raises CheckpointError where sizes or
+    encoder are others there; dropout may be another, and what of the encoder learns stays as it is.
     """
-    before = load_checkpoint(folder)
-    if before.vocabulary.words != vocabulary.words:
-        raise CheckpointError(f"the run in {folder} knows other words, so its decoder cannot be gone on with")
     if before.config["encoder"].get("fingerprint", encoder) != encoder:
         raise CheckpointError(
             f"the decoder in {folder} was trained on features of another encoder: name its own by --encoder and "
