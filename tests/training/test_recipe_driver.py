@@ -174,11 +174,16 @@ def test_an_interrupt_of_the_driver_alone_ends_the_stage_too(
 
     def interrupt(line: str) -> None:
         if line == "waiting":
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
     began = time.monotonic()
-    with (tmp_path / "lock").open("a+") as lock, pytest.raises(KeyboardInterrupt):
-        start(["step", "--output", str(tmp_path / "one"), "wait"], interrupt, lock)
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (tmp_path / "lock").open("a+") as lock, pytest.raises(KeyboardInterrupt):
+            start(["step", "--output", str(tmp_path / "one"), "wait"], interrupt, lock)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert time.monotonic() - began < 50
 
 

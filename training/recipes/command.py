@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -41,24 +42,30 @@ def start(words: Sequence[str], say: Callable[[str], None], lock: IO[str]) -> in
     if not sys.stdout.isatty():
         out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
     command, environment = [sys.executable, "-m", *words], os.environ | ENVIRONMENT
-    with subprocess.Popen(command, env=environment, pass_fds=[lock.fileno()], **out) as child:
-        enough = threading.Timer(GRACE, child.kill)
-        try:
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()}, or of its stages process {child.pid} ({words[0]}),")
-            lock.flush()
-            return _followed(child, say)
-        except BaseException:
-            enough.start()
-            _followed(child, say)
-            raise
-        finally:
-            enough.cancel()
-            child.kill()  # which does nothing where it has ended
-            child.wait()
+    told: list[bool] = []
+    enough = threading.Timer(GRACE, lambda: child.kill())
 
+    def interrupt(*_: object) -> None:
+        told.append(True)  # and no line is lost, as it would be if this raised
+        enough.start() if len(told) == 1 else child.kill()
 
-def _followed(child: "subprocess.Popen[str]", say: Callable[[str], None]) -> int:
-    for line in child.stdout or ():
-        say(line.rstrip())
-    return child.wait()
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        with subprocess.Popen(command, env=environment, pass_fds=[lock.fileno()], **out) as child:
+            try:
+                lock.truncate(0)
+                lock.write(f"process {os.getpid()}, or of its stages process {child.pid} ({words[0]}),")
+                lock.flush()
+                for line in child.stdout or ():
+                    say(line.rstrip())
+                status = child.wait()
+            finally:
+                child.kill()  # which does nothing where it has ended
+    finally:
+        enough.cancel()
+        signal.signal(signal.SIGINT, before)
+    if told:
+        raise KeyboardInterrupt
+    return status
