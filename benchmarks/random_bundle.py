@@ -33,7 +33,7 @@ def random_bundle(encoder: str, folder: Path) -> Path:
     write_json(run / "config.json", describe_run(config, said, {"seed": 0}))
     vocabulary.save(run / "vocabulary.json")
     save_tensors(run / "best.safetensors", decoder_tensors(decoder), {})
-    variants = VariantOptions(precisions=("fp32", "int8"), calibration=SAMPLES)
+    variants = VariantOptions(precisions=("fp32", "int8"), calibration=(SAMPLES,))
     export_bundle(run, bundle, ExportOptions(name=f"random-{encoder}", variants=variants))
     return bundle
 

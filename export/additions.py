@@ -66,7 +66,7 @@ def complete(
         require_passed(checks)
     manifest = replace(manifest, parity=manifest.parity | record.parity(checks))
     save_manifest(staging, manifest)
-    if options.measure is not None:
+    if options.measure:
         from export.measure import measure  # what scores captions is needed only here
 
         save_manifest(staging, replace(manifest, variants=measure(staging, options.measure)))

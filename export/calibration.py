@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,31 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Photographs:
-    """Photographs of a data set's train list, or of a folder; in an order that is drawn once and for all."""
+    """Photographs of data sets' train lists, or of folders; in an order that is drawn once and for all."""
 
     source: str
     names: tuple[str, ...]
     read: Callable[[str], bytes]
 
     @classmethod
-    def find(cls, where: Path) -> "Photographs":
+    def find(cls, *places: Path) -> "Photographs":
+        """Opens one place or several, of which the photographs take turns. Raises ExportError where there are none."""
+        found = {place.resolve().name: cls._open(place) for place in places}
+        if len(found) < len(places):
+            raise ExportError("photographs to calibrate on lie in folders of one name: rename one")
+        if len(found) == 1:
+            return next(iter(found.values()))
+        turns = zip_longest(*([(place, name) for name in one.names] for place, one in found.items()))
+        owners = {f"{place}/{name}": (found[place], name) for turn in turns for place, name in filter(None, turn)}
+
+        def read(name: str) -> bytes:
+            one, own = owners[name]
+            return one.read(own)
+
+        return cls("; ".join(one.source for one in found.values()), tuple(owners), read)
+
+    @classmethod
+    def _open(cls, where: Path) -> "Photographs":
         """Opens a data set as training.data.datasets.open_dataset does (its train list only), or a folder of images.
 
         Raises ExportError where there are none.

@@ -63,13 +63,23 @@ def _parser() -> argparse.ArgumentParser:
         help='words that no caption ends in, such as a,the,of ("": none)',
     )
     parser.add_argument("--provenance", type=Path, help="JSON file laid over what is known of weights, data and terms")
-    parser.add_argument("--quality", type=Path, help="JSON file of scores, as training.evaluate writes it")
+    parser.add_argument(
+        "--quality",
+        type=Path,
+        action="append",
+        default=[],
+        help="JSON file of scores, as training.evaluate writes it; several are kept by their data's names",
+    )
     parser.add_argument("--confidence", type=Path, help="JSON file of training.calibrate: how sure captions are")
     parser.add_argument("--verify-images", type=Path, help="folder of photographs to verify with; default: samples/")
     variants = parser.add_argument_group("precisions")
     variants.add_argument("--precision", help=f"of {','.join(PRECISIONS)}, those the bundle gets (default: fp32)")
     variants.add_argument(
-        "--calibration", type=Path, help="for int8: a data set, whose train list is used, or a folder of photographs"
+        "--calibration",
+        type=Path,
+        action="append",
+        default=[],
+        help="for int8: a data set, whose train list is used, or a folder of photographs; may be given several times",
     )
     variants.add_argument(
         "--calibration-images", type=int, default=IMAGES, help=f"most photographs to calibrate on ({IMAGES})"
@@ -78,7 +88,11 @@ def _parser() -> argparse.ArgumentParser:
         "--weight-bits", type=int, default=7, help="of int8: 7 is right on every processor, 8 needs VNNI on x86 (7)"
     )
     variants.add_argument(
-        "--measure", type=Path, help="a data set: CIDEr of its dev list and images per second for each precision"
+        "--measure",
+        type=Path,
+        action="append",
+        default=[],
+        help="a data set: CIDEr of its dev list and images per second for each precision; of several the mean CIDEr",
     )
     return parser
 
@@ -104,8 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _change(given: argparse.Namespace) -> bool:
     """Changes what is asked for in the bundle that is there; says whether that was anything."""
-    measured = given.precision is not None or given.measure is not None
-    defaults, quality = _defaults(given), given.quality and _read_quality(given.quality)
+    measured = given.precision is not None or bool(given.measure)
+    defaults, quality = _defaults(given), _read_quality(given.quality) if given.quality else None
     confidence = given.confidence and _read_confidence(given.confidence)
     if defaults or given.quality or given.confidence:
         amend(given.output, quality=quality, defaults=defaults, confidence=confidence)
@@ -114,7 +128,7 @@ def _change(given: argparse.Namespace) -> bool:
     if defaults:
         print(f"set {', '.join(f'{name}={value!r}' for name, value in defaults.items())} in {given.output}")
     if given.quality:
-        print(f"stored the scores of {given.quality} in {given.output}")
+        print(f"stored the scores of {', '.join(map(str, given.quality))} in {given.output}")
     if given.confidence:
         print(f"stored the confidence of {given.confidence} in {given.output}")
     if defaults and not (given.quality and given.measure):
@@ -153,10 +167,10 @@ def _export(given: argparse.Namespace) -> None:
 def _variants(given: argparse.Namespace) -> VariantOptions:
     return VariantOptions(
         precisions=tuple((given.precision or "fp32").split(",")),
-        calibration=given.calibration,
+        calibration=tuple(given.calibration),
         calibration_images=given.calibration_images,
         weight_bits=given.weight_bits,
-        measure=given.measure,
+        measure=tuple(given.measure),
     )
 
 
@@ -172,9 +186,15 @@ def _print(checks: Sequence[Check], output: Path) -> None:
             print(", ".join([f"{name}: {score}", *speeds]))
 
 
-def _read_quality(path: Path | None) -> dict[str, Any]:
-    """Reads scores; the captions that they were computed of, and what tells of single ones, stay behind."""
-    return {name: value for name, value in _read_object(path).items() if name not in OF_SINGLE_IMAGES}
+def _read_quality(paths: Sequence[Path]) -> dict[str, Any]:
+    """Reads scores, several by the names of their data; what tells of single images stays behind."""
+    read = [{name: value for name, value in _read_object(p).items() if name not in OF_SINGLE_IMAGES} for p in paths]
+    if len(read) < 2:
+        return read[0] if read else {}
+    by_data = {scores["data"]: scores for scores in read if isinstance(scores.get("data"), str)}
+    if len(by_data) < len(read):
+        raise ExportError("several files of scores must be of several data sets, and each name its own as its data")
+    return by_data
 
 
 def _read_confidence(path: Path) -> dict[str, Any]:

@@ -27,25 +27,25 @@ STEPS = ("search_step", "greedy_step", "sample_step")
 class VariantOptions:
     """Which precisions a bundle gets, and what INT8 is calibrated on.
 
-    calibration: a data set, of which only the train list is used, or a folder of photographs. calibration_images:
-    most of them that are looked at. weight_bits: 7 is right on every processor; 8 is nearer to fp32 and overflows on
-    x86 without VNNI, where the engine's "auto" therefore leaves it. measure: a data set whose dev list every precision
-    is measured on; None leaves CIDEr and speed unknown, and the engine then keeps to fp32.
+    calibration: data sets, of which only the train lists are used, or folders of photographs. calibration_images: most
+    of them that are looked at. weight_bits: 7 is right on every processor; 8 is nearer to fp32 and overflows on x86
+    without VNNI, where the engine's "auto" therefore leaves it. measure: data sets whose dev lists every precision is
+    measured on; none leave CIDEr and speed unknown, and the engine then keeps to fp32.
     """
 
     precisions: tuple[str, ...] = ("fp32",)
-    calibration: Path | None = None
+    calibration: tuple[Path, ...] = ()
     calibration_images: int = IMAGES
     weight_bits: int = 7
-    measure: Path | None = None
+    measure: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         known = ", ".join(PRECISIONS)
         if unknown := [name for name in self.precisions if name not in PRECISIONS]:
             raise ExportError(f"there is no precision {', '.join(map(repr, unknown))}: choose of {known}")
-        if "int8" in self.precisions and self.calibration is None:
+        if "int8" in self.precisions and not self.calibration:
             raise ExportError("int8 is calibrated on photographs: name a data set or a folder of them by --calibration")
-        if "int8" not in self.precisions and self.calibration is not None:
+        if "int8" not in self.precisions and self.calibration:
             raise ExportError("--calibration is for int8, which --precision does not name")
         if self.weight_bits not in (7, 8):
             raise ExportError(f"weights have 7 or 8 bits, not {self.weight_bits}")
@@ -59,9 +59,9 @@ class VariantOptions:
 
     def load(self, image: ImageSpec) -> Calibration | None:
         """Reads the photographs if any are needed. Raises ExportError for none."""
-        if self.calibration is None:
+        if not self.calibration:
             return None
-        return Calibration.load(Photographs.find(self.calibration), image, self.calibration_images)
+        return Calibration.load(Photographs.find(*self.calibration), image, self.calibration_images)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ ALLOWED = {
     "training/tune_decoding.py": {"engine"},  # so do these
     "training/calibrate.py": {"engine"},
     "training/confidence/scored_captions.py": {"engine"},
-    "training/recipes/record.py": {"engine.autotune.machine"},  # which processor a recipe ran on
+    "training/recipes/driver.py": {"engine.autotune.machine"},  # which processor a recipe ran on
     "export": {
         "training.models.decoder",
         "training.models.checkpoint",

@@ -4,6 +4,7 @@ Owns the run's folder and what is printed; the work is in training.loops.cross_e
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -71,8 +72,9 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     output: Path = given.output
     check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()  # nobody writes before all have looked
-    run_data = prepare(read_source(given), options, together)
     before = None if given.begins is None else checkpoint.load_checkpoint(given.begins)
+    run_data = prepare(read_source(given), options, together)
+    # a decoder keeps its words, whatever it is shown now
     vocabulary = build_vocabulary(run_data, options) if before is None else before.vocabulary
     train, validation, data = make_tables(run_data, vocabulary, options.max_words, options.seed)
     sizes = options.sizes(
@@ -83,6 +85,9 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     decoder = run_data.decoder(sizes)
     if before is not None:
         config["from"] = checkpoint.begin_with(decoder, before, run_data.encoder["fingerprint"], given.begins)
+    learned = before is not None and run_data.tail is None and (given.begins / checkpoint.ENCODER).is_file()
+    if learned:  # before, and is now kept with this run
+        config["encoder"] = run_data.encoder | {"weights": checkpoint.ENCODER}
     resuming = given.resume and (output / checkpoint.LAST).is_file()
     if resuming:
         check_same_run(output, "training", options, config)
@@ -95,6 +100,8 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
             pass
         return
     begin(given, config, vocabulary)
+    if learned:
+        shutil.copyfile(given.begins / checkpoint.ENCODER, output / checkpoint.ENCODER)
     _announce(trainer, vocabulary, data["images"])
     _train_and_write(trainer, vocabulary, output)
     _finish(trainer, vocabulary, run_data.validation, output, given.photographs)

@@ -63,8 +63,9 @@ class GraphFile:
 class Variant:
     """What a precision of the bundle was measured to be worth; `precision="auto"` chooses by it.
 
-    cider: on the dev split, by the default decoding; None where nobody measured it. images_per_second: by provider, on
-    the machine that exported. record: how the variant was made, for people: calibration, layers left in fp32.
+    cider: on the dev split, by the default decoding, the mean over data sets where there are several; None where nobody
+    measured it. images_per_second: by provider, on the machine that exported. record: how the variant was made, for
+    people: calibration, layers left in fp32.
     """
 
     cider: float | None = None
@@ -76,7 +77,8 @@ class Variant:
 class Manifest:
     """Everything a bundle says of itself. The dictionaries at the end are records for people, not settings.
 
-    confidence: what a caption's confidence is computed with; empty where nobody calibrated it.
+    confidence: what a caption's confidence is computed with; empty where nobody calibrated it. quality: scores as
+    training.evaluate writes them, or by the name of the data where they are of several data sets.
     """
 
     name: str

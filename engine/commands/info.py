@@ -48,9 +48,16 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     if arguments.json:
         print(json.dumps(facts))
     else:
-        facts["quality"] = {name: value for name, value in manifest.quality.items() if name not in DETAILS}
+        facts["quality"] = _plain_quality(manifest.quality)
         print("\n".join(f"{name:<16} {_plain(value) or 'not stated'}" for name, value in facts.items()))
     return 0
+
+
+def _plain_quality(quality: dict[str, Any]) -> str:
+    """Returns scores as text, those of several data sets a line each."""
+    if quality and all(isinstance(scores, dict) and "scores" in scores for scores in quality.values()):
+        return f"\n{'':<16} ".join(map(_plain_quality, quality.values()))
+    return _plain({name: value for name, value in quality.items() if name not in DETAILS})
 
 
 def _plain(value: object) -> str:

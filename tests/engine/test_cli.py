@@ -559,6 +559,18 @@ def test_info_shows_bundle_provider_precision_versions_and_quality(
     assert f"numpy {np.__version__}" in facts["versions"]
 
 
+def test_info_shows_the_scores_of_several_data_sets_a_line_each(
+    fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quality = {name: {"data": name, "seconds": 3.0, "scores": {"CIDEr": 0.5}} for name in ("ours", "theirs")}
+    fake.bundle.manifest = replace(fake.bundle.manifest, quality=quality)
+    assert run(fake, "info") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "CIDEr" in line]
+    assert lines == [f"{'quality':<16} data ours, scores CIDEr 0.5", f"{'':<16} data theirs, scores CIDEr 0.5"]
+    assert run(fake, "info", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["quality"] == quality
+
+
 def test_info_as_json_is_one_object(fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(fake, "info", "--json") == 0
     facts = json.loads(capsys.readouterr().out)

@@ -35,6 +35,15 @@ def test_the_command_prints_the_checks_and_writes_the_bundle(
     assert main(["--output", str(output), "--quality", str(tmp_path / "scores.json")]) == 0
     assert Bundle.load(output).manifest.quality == {"bleu_4": 17.5}
 
+    both = []
+    for name in ("ours", "theirs"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"data": name, "scores": {"CIDEr": 0.5}, "captions": {}}))
+        both += ["--quality", str(tmp_path / f"{name}.json")]
+    assert main(["--output", str(output), *both]) == 0
+    quality = Bundle.load(output).manifest.quality
+    assert quality == {name: {"data": name, "scores": {"CIDEr": 0.5}} for name in ("ours", "theirs")}
+    assert main(["--output", str(output), *both[:2], *both[:2]]) == 1, "two of one name"
+
     said = ["--no-repeat-ngram-size", "3", "--bad-endings", "a,of"]
     assert main(["--output", str(output), *said]) == 0
     defaults = Bundle.load(output).manifest.defaults

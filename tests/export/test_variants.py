@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -38,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def int8(data: Path) -> VariantOptions:
-    return VariantOptions(precisions=("int8",), calibration=data, calibration_images=24)
+    return VariantOptions(precisions=("int8",), calibration=(data,), calibration_images=24)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_adding_variants_leaves_every_other_file_as_it_is(exported: Bundle, vari
 def test_fp32_graphs_are_the_same_bytes_whether_or_not_variants_are_asked_for(
     quick: pytest.MonkeyPatch, run: Path, exported: Bundle, tmp_path: Path, data: Path
 ) -> None:
-    both = VariantOptions(precisions=("fp32", "int8"), calibration=data, calibration_images=8)
+    both = VariantOptions(precisions=("fp32", "int8"), calibration=(data,), calibration_images=8)
     export_bundle(run, tmp_path / "varied", ExportOptions(name="mine", variants=both))
     plain, with_int8 = contents(exported.path), contents(tmp_path / "varied")
     assert {name: plain[name] for name in FP32} == {name: with_int8[name] for name in FP32}
@@ -111,7 +112,6 @@ def test_float16_graphs_hold_no_float32_weights_and_their_ends_are_float32(varie
 
 def test_a_variant_is_replaced_alone(bundle: Path, int8: VariantOptions) -> None:
     before = contents(bundle)
-    assert int8.calibration is not None
     few = VariantOptions(precisions=("int8",), calibration=int8.calibration, calibration_images=5)
     add_variants(bundle, few)
     after = contents(bundle)
@@ -196,6 +196,15 @@ def test_measuring_stores_cider_and_speed_of_every_precision(
     assert f"int8: CIDEr {measured['int8'].cider:.4f}" in capsys.readouterr().out
 
 
+def test_of_several_data_sets_the_mean_cider_is_stored(
+    exported: Bundle, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "available_providers", lambda: [])
+    ciders = iter((0.4, 0.7))
+    monkeypatch.setattr(measuring, "evaluate", lambda *_: SimpleNamespace(scores=SimpleNamespace(cider=next(ciders))))
+    assert measuring.measure(exported.path, [data, data])["fp32"].cider == 0.55
+
+
 def test_every_refusal_is_one_sentence_and_exit_code_1(
     run: Path, exported: Bundle, tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,6 +251,20 @@ def test_calibration_sees_the_train_list_only_and_holds_photographs_back(data: P
     everything = Calibration.load(photographs, image, 100)
     assert len(everything.names) == 40
     assert everything.record()["names_sha256"] != found.record()["names_sha256"]
+
+
+def test_photographs_of_several_places_take_turns(data: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copyfile(data / "images" / "0003.jpg", few / "0003.jpg")
+    one, both = Photographs.find(data), Photographs.find(data, few)
+    assert both.names[:3] == (f"data/{one.names[0]}", "few/0003.jpg", f"data/{one.names[1]}")
+    assert len(both.names) == 41
+    assert both.source == "data, train list; few"
+    assert both.read("few/0003.jpg") == both.read("data/0003.jpg") == one.read("0003.jpg")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ExportError, match="folders of one name"):
+        Photographs.find(few, tmp_path / "other" / ".." / "few")
 
 
 def test_a_folder_of_photographs_does_as_well(data: Path, exported: Bundle) -> None:

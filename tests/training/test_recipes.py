@@ -1,27 +1,26 @@
-"""Laws of recipes: all stages make a bundle that says what it is; a kill on the way changes no weight."""
+"""Laws of recipes: their stages make a bundle that says what it is; a kill on the way changes no weight."""
 
 import argparse
 import contextlib
-import hashlib
+import gzip
 import importlib
 import io
 import json
 import platform
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from engine import Captioner
 from engine.bundle.bundle import Bundle
@@ -29,21 +28,20 @@ from engine.bundle.manifest import Defaults
 from engine.bundle.vocabulary import Vocabulary
 from export import measure, to_onnx, verify
 from tests.drawn import write_drawn_data
-from tests.training import small_recipe
 from training import calibrate, compare_scores, evaluate_options, scst, train
 from training.command import read_options
+from training.data import subset
 from training.data.batches import CaptionTable
 from training.data.examples import Example
 from training.data.features import FeatureStore
-from training.models.checkpoint import load_tensors
+from training.models.checkpoint import load_checkpoint, load_tensors
 from training.options import ScstOptions, TrainingOptions
-from training.recipes import coco2014, command, flickr8k, stages
-from training.recipes.curves import draw_stages
-from training.recipes.recipe import FINE_TUNING, Recipe, flags
-from training.recipes.subset import write_subset
+from training.recipes import coco2014, driver, everyday, flickr8k
+from training.recipes.command import words_of
+from training.recipes.driver import Recipe, command_line, main
 
 ROOT = Path(__file__).parents[2]
-RECIPES = [flickr8k.RECIPE, coco2014.RECIPE, small_recipe.RECIPE]
+RECIPES = [flickr8k.RECIPE, coco2014.RECIPE, everyday.RECIPE]
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "training.train": train._parser,
     "training.scst": scst._parser,
@@ -51,34 +49,15 @@ PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "training.evaluate": evaluate_options._parser,
     "training.compare_scores": compare_scores._parser,
     "export.to_onnx": to_onnx._parser,
-    "training.recipes.flickr8k": lambda: command._parser(flickr8k.RECIPE),
-    "training.recipes.coco2014": lambda: command._parser(coco2014.RECIPE),
+    **{f"training.recipes.{recipe.name}": lambda recipe=recipe: command_line(recipe) for recipe in RECIPES},  # type: ignore[misc]
 }
-
-
-def run_within(patch: pytest.MonkeyPatch) -> list[str]:
-    """Makes stages run within this process, which has PyTorch loaded; returns the modules as they are run."""
-    ran: list[str] = []
-
-    def run(module: str, arguments: Sequence[str], note: Callable[[str], None], held: Sequence[int] = ()) -> int:
-        ran.append(module)
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            status: int = importlib.import_module(module).main(list(arguments))
-        for line in printed.getvalue().splitlines():
-            note(line)
-        return status
-
-    patch.setattr(stages, "run_module", run)
-    patch.setattr(measure, "SPEED_IMAGES", 8)  # what is timed and verified at length here is tested in tests/export
-    patch.setattr(measure, "ROUNDS", 1)
-    patch.setattr(verify, "BATCH_SIZES", (1, 3))
-    return ran
-
-
-@pytest.fixture
-def within(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return run_within(monkeypatch)
+VALUES = {"DATA": "data", "OUTPUT": "", "WEIGHTS": "pretrained", "DEVICE": "cpu", "THREADS": "2"}
+SMALL = {  # behind a command's own options, of which the last counts
+    "training.train": " --encoder test_efficientnet --epochs 1 --batches 2 --batch-size 4 --min-count 1 --jitter 0 "
+    "--bottleneck 8 --units 8 --embedding 8 --logit-hidden 8 --photographs 1 --no-bf16",
+    "training.scst": " --epochs 1 --batches 1 --batch-size 2 --samples 2 --no-bf16",
+    "training.evaluate": " --resamples 0 --show 1",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -89,58 +68,93 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn shapes, of which people say so different things that some captions are good and some are not."""
-    folder = tmp_path_factory.mktemp("drawn") / "data"
-    write_drawn_data(folder, train=48, validation=140)
-    lines = (folder / "captions.csv").read_text().splitlines()
-    for row in range(2, len(lines), 6):
-        name, colour = lines[row].split(",")[0], lines[row].split()[3]
-        lines[row] = f"{name},Some {colour} thing lies there and waits ."
-    (folder / "captions.csv").write_text("\n".join(lines) + "\n")
-    return folder
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Makes stages run within this process, which has PyTorch loaded; holds the modules as they are run."""
+    ran: list[str] = []
+
+    def start(words: Sequence[str], say: Callable[[str], None], lock: IO[str]) -> int:
+        ran.append(words[0])
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            status: int = importlib.import_module(words[0]).main(list(words[1:]))
+        for line in printed.getvalue().splitlines():
+            say(line)
+        return status
+
+    monkeypatch.setattr(driver, "start", start)
+    monkeypatch.setattr(shutil, "which", lambda _: None)  # scores without Java are quicker
+    monkeypatch.setattr(
+        measure, "SPEED_IMAGES", 2
+    )  # what is timed and verified at length here is tested in tests/export
+    monkeypatch.setattr(measure, "ROUNDS", 1)
+    monkeypatch.setattr(measure, "available_providers", lambda: ["cpu"])
+    monkeypatch.setattr(verify, "BATCH_SIZES", (1, 3))
+    return ran
 
 
-def cook(recipe: Recipe, data: Path, output: Path, *more: str) -> int:
-    return command.main(recipe, ["--data", str(data), "--output", str(output), "--threads", "1", *more])
+def small(recipe: Recipe) -> Recipe:
+    """Returns a recipe with all its stages and next to no work in each."""
+    stages = {name: [*lines] for name, lines in recipe.stages.items()}
+    for lines in stages.values():
+        for number, line in enumerate(lines):
+            command, bracket, again = line.partition(" [")
+            less = SMALL.get(line.split()[0], " --calibration-images 4" if "--calibration " in line else "")
+            lines[number] = command + less + bracket + again
+    return replace(recipe, stages=stages)
+
+
+def parsed(recipe: Recipe, stage: str, *, smoke: bool = False) -> Iterator[tuple[str, argparse.Namespace]]:
+    """Yields the modules of a stage with what their parsers make of its lines."""
+    for line in recipe.options(smoke=smoke)[stage]:
+        module, *words = words_of(line, VALUES)
+        yield module, PARSERS[module]().parse_args(words)
+
+
+def trained(recipe: Recipe, stage: str, *, smoke: bool = False) -> TrainingOptions | ScstOptions:
+    ((module, given),) = parsed(recipe, stage, smoke=smoke)
+    if module == "training.scst":
+        return read_options(PARSERS[module](), given, ScstOptions)
+    return read_options(PARSERS[module](), given, TrainingOptions)
 
 
 # What is run
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-@pytest.mark.parametrize("smaller", [False, True])
-def test_every_command_of_a_recipe_is_one_that_its_parser_knows(recipe: Recipe, smaller: bool) -> None:
-    recipe = recipe.smaller() if smaller else recipe
-    for stage in recipe.stages(Path("d"), Path("o"), device="cpu", threads=2):
-        for each in stage.commands:
-            given = PARSERS[each.module]().parse_args([*each.arguments, *([each.again] if each.again else [])])
-            if each.module == "training.train":
-                meant = recipe.fine_tuning if stage.name == FINE_TUNING else recipe.cross_entropy
-                assert read_options(PARSERS[each.module](), given, TrainingOptions) == meant
-            elif each.module == "training.scst":
-                assert read_options(PARSERS[each.module](), given, ScstOptions) == recipe.self_critical
-            elif each.arguments[0] == "--checkpoint":
-                assert Defaults(**to_onnx._defaults(given)) == recipe.defaults
+def test_every_command_is_one_that_its_parser_knows_and_a_smoke_run_has_less_work(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VALUES, "OUTPUT", str(tmp_path))
+    for stage in recipe.stages:
+        for module, given in parsed(recipe, stage):
+            if given.output.name == "bundle" and given.checkpoint:
+                assert given.name == recipe.bundle
+                assert Defaults(**to_onnx._defaults(given)).beam_size == 3
+            elif module in ("training.train", "training.scst"):
+                whole, less = trained(recipe, stage), trained(recipe, stage, smoke=True)
+                assert less.epochs * less.batches <= 40
+                assert less.warmup <= less.epochs * less.batches / 4, "or nothing is learnt at all"
+                changed = {name for name, value in asdict(whole).items() if asdict(less)[name] != value}
+                assert changed <= {"epochs", "batches", "batch_size", "warmup"}
+    assert recipe.options(smoke=True).keys() == recipe.stages.keys() - {"confidence"}
 
 
-def test_flags_say_what_is_not_the_default() -> None:
-    assert [*flags(ScstOptions())] == []
-    assert [*flags(ScstOptions(count_end=False, bf16=True, samples=3))] == ["--bf16", "--samples=3", "--no-count-end"]
-    assert [*flags(Defaults(bad_endings=("a", "the")))] == ["--bad-endings=a,the"]
-
-
-def test_the_coco_recipe_has_the_sizes_of_the_seed() -> None:
-    training = coco2014.RECIPE.cross_entropy
+def test_the_coco_recipe_has_the_sizes_of_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VALUES, "OUTPUT", str(tmp_path))
+    training = trained(coco2014.RECIPE, "cross-entropy")
+    assert isinstance(training, TrainingOptions)
     sizes = training.bottleneck, training.units, training.embedding, training.logit_hidden
     assert (training.encoder, sizes) == ("inception_v3", (120, 300, 100, 120))
     assert (training.epochs, training.batches, training.batch_size, training.patience) == (30, 1000, 64, 0)
 
 
-def test_fine_tuning_in_the_shipped_recipe_shows_every_image_once_an_epoch() -> None:
-    training = flickr8k.RECIPE.fine_tuning
-    assert training is not None
+def test_fine_tuning_in_the_shipped_recipe_shows_every_image_once_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VALUES, "OUTPUT", str(tmp_path))
+    training = trained(flickr8k.RECIPE, "fine-tuning")
+    assert isinstance(training, TrainingOptions)
     names = tuple(map(str, range(6000)))
     examples = [Example(name, ("a dog",) * 5) for name in names]
     vocabulary = Vocabulary.build(["a dog"], min_count=1)
@@ -153,18 +167,20 @@ def test_fine_tuning_in_the_shipped_recipe_shows_every_image_once_an_epoch() -> 
     assert {len(batch.features) for batch in batches} == {31, 32}
 
 
-def test_what_ships_was_made_by_the_recipe_as_it_stands() -> None:
+def test_what_ships_was_made_by_the_recipe_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VALUES, "OUTPUT", str(tmp_path))
     noted = json.loads((ROOT / "docs" / "recipe" / "recipe.json").read_text(encoding="utf-8"))["ingredients"]
-    made = json.loads(json.dumps(flickr8k.RECIPE.ingredients()))
-    for stage in ("cross_entropy", "fine_tuning"):
-        assert noted[stage].pop("scheduled_sampling") == 0.0  # options that are gone, and were not in use
-    assert noted["self_critical"].pop("finetune_encoder") == ""
+    assert noted["self_critical"].pop("finetune_encoder") == ""  # options that are gone, and were not in use
     del noted["self_critical"]["encoder_learning_rate"]
+    for stage in ("cross-entropy", "fine-tuning", "self-critical"):
+        was, now = noted[stage.replace("-", "_")], asdict(trained(flickr8k.RECIPE, stage))
+        assert was.pop("scheduled_sampling", 0.0) == 0.0
+        assert {name: now[name] for name in was} == was
     # decoding's defaults were changed in the finished bundle, which needed no training
-    assert noted | {"defaults": None} == made | {"defaults": None}
+    ((_, given),) = parsed(flickr8k.RECIPE, "bundle")
     manifest = Bundle.load(ROOT / "engine" / "models" / "flickr8k").manifest
-    assert manifest.defaults == flickr8k.RECIPE.defaults
-    assert manifest.name == flickr8k.RECIPE.bundle
+    assert manifest.defaults == Defaults(**to_onnx._defaults(given))
+    assert manifest.name == given.name == noted["bundle"]
 
 
 def test_a_page_on_training_names_only_commands_that_there_are() -> None:
@@ -180,119 +196,94 @@ def test_a_page_on_training_names_only_commands_that_there_are() -> None:
 # What comes out
 
 
-def weights(output: Path) -> dict[str, torch.Tensor]:
-    files = {
-        f"{run}/{name}": load_tensors(output / run / f"{name}.safetensors")[0]
-        for run in ("cross-entropy", "fine-tuning", "self-critical")
-        for name in ("best", "last", "encoder")
-        if (run, name) != ("cross-entropy", "encoder")  # which does not learn there
-    }
-    return {f"{file}:{name}": tensor for file, tensors in files.items() for name, tensor in tensors.items()}
-
-
 @pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the small recipe, run through without a stop."""
-    output = tmp_path_factory.mktemp("whole") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        run_within(patch)
-        assert cook(small_recipe.RECIPE, data, output) == 0
-    return output
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that a recipe may want, drawn; the sentences say what the drawings show."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in everyday.SETS:
+        write_drawn_data(folder / name, train=8, validation=4)
+    (folder / "sentences").mkdir()
+    for number, name in enumerate(everyday.SENTENCES):
+        said = ["A purple square .", "There is a purple circle on the paper ."]
+        lines = (json.dumps({"image": f"{i}.jpg", "captions": said[: 1 + number]}) + "\n" for i in range(50))
+        (folder / name).write_bytes(gzip.compress("".join(lines).encode()))
+    return folder
 
 
-def test_a_recipe_leaves_a_bundle_that_says_what_it_is(whole: Path, data: Path) -> None:
-    manifest = Bundle.load(whole / "bundle").manifest
-    assert manifest.name == "small-drawn"
-    assert manifest.defaults == small_recipe.RECIPE.defaults
-    assert manifest.provenance["data"]["name"] == "drawn shapes"
-    scores = json.loads((whole / "scores" / "scores.json").read_text())["scores"]
-    assert manifest.quality["scores"] == scores
-    assert manifest.variants["fp32"].cider == pytest.approx(scores["CIDEr"], abs=1e-3)
-    assert manifest.variants["int8"].cider is not None
-    assert manifest.confidence
-    caption = Captioner(whole / "bundle", provider="cpu", precision="fp32").caption([data / "images" / "0050.jpg"])[0]
-    assert 0 <= caption.confidence <= 1  # NaN were none
-    assert "<img" in (whole / "report.html").read_text()
-    for picture in ("curves.png", "cross-entropy/curve.png", "self-critical/curve.png", "confidence/reliability.png"):
-        assert (whole / picture).read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_record_tells_what_was_done_and_no_place(whole: Path, data: Path) -> None:
-    record = json.loads((whole / "recipe.json").read_text())
-    training = record["ingredients"]["cross_entropy"]
-    assert TrainingOptions(**training) == small_recipe.RECIPE.cross_entropy
-    assert record["data"]["train"]["images"] == 48
-    assert [*record["stages"]] == ["cross-entropy", "fine-tuning", "self-critical", "bundle", "confidence", "scores"]
-    assert all(stage["seconds"] > 0 and stage["finished"] for stage in record["stages"].values())
-    for stage in record["stages"].values():
-        (made_on,) = stage["made_on"]
-        assert {"torch", "onnxruntime"} < made_on["versions"].keys()
-        assert made_on["machine"]["threads"] == 1
-    for name in ("cross-entropy", "fine-tuning", "self-critical"):
-        assert record["stages"][name]["precision"] == ["float32"]
-    log = (whole / "log.txt").read_text()
-    assert "epoch   2  loss" in log
-    for text in (log, json.dumps(record), (whole / "cross-entropy" / "config.json").read_text()):
-        assert str(whole) not in text
-        assert str(data) not in text
-        assert platform.node() not in text
-
-
-def test_a_finished_recipe_runs_nothing_again(whole: Path, data: Path, within: list[str]) -> None:
-    assert cook(small_recipe.RECIPE, data, whole) == 0
-    assert within == []
-
-
-def test_other_options_or_data_are_refused(
-    whole: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_smoke_run_leaves_a_bundle_that_says_what_it_is(
+    recipe: Recipe, data: Path, tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = replace(small_recipe.RECIPE, cross_entropy=replace(small_recipe.RECIPE.cross_entropy, seed=4))
-    assert cook(other, data, whole) == 1
-    assert "ingredients.cross_entropy.seed was 3 and is 4" in capsys.readouterr().err
-    write_subset(data, tmp_path / "fewer", {"train": 8, "val": 4})
-    assert cook(small_recipe.RECIPE, tmp_path / "fewer", whole) == 1
-    assert "data.train.images was 48 and is 8" in capsys.readouterr().err
-    assert cook(small_recipe.RECIPE, tmp_path / "nowhere", whole) == 1
-    assert "nowhere cannot be opened" in capsys.readouterr().err
+    monkeypatch.setattr(driver, "SMALLER", {})
+    monkeypatch.setattr(subset, "IMAGES", {"train": 6, "val": 3})
+    output, recipe = tmp_path / "out", small(recipe)
+    data = data if recipe.sentences else data / "flickr8k"
+    given = ["--data", str(data), "--output", str(output), "--threads", "1", "--encoder-weights", "random", "--smoke"]
+    assert main(recipe, given) == 0, (output / "log.txt").read_text()
+    expected = [line.split()[0] for lines in recipe.options(smoke=True).values() for line in lines]
+    assert ran == expected
+    assert main(recipe, given) == 0
+    assert ran == expected, "a finished recipe runs nothing again"
+    record, log = json.loads((output / "recipe.json").read_text()), (output / "log.txt").read_text()
+    assert all(stage["finished"] for stage in record["stages"].values())
+    assert "epoch   1  loss" in log
+    manifest = Bundle.load(output / "bundle").manifest
+    assert manifest.name == recipe.bundle
+    assert manifest.provenance["data"] == recipe.provenance["data"]
+    assert manifest.variants.keys() == {"fp32", "int8"}
+    for text in (log, json.dumps(record), json.dumps(manifest.to_dict())):
+        for place in (str(tmp_path), str(data), platform.node()):
+            assert place not in text
+    if recipe.sentences:
+        check_everyday(output, manifest)
+    else:
+        assert manifest.quality["scores"] == json.loads((output / "scores" / "scores.json").read_text())["scores"]
+        assert manifest.variants["fp32"].cider == pytest.approx(manifest.quality["scores"]["CIDEr"], abs=1e-3)
+        assert "<img" in (output / "report.html").read_text()
+    assert Captioner(output / "bundle", provider="cpu").caption([next((output / "data").rglob("*.jpg"))])[0].tokens
 
 
-def test_wrong_options_are_refused_before_a_folder_is_begun(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "out"
-    with pytest.raises(SystemExit) as stop:
-        cook(small_recipe.RECIPE, data, output, "--threads", "-1")
-    assert stop.value.code == 2
-    assert "--threads must be at least 0" in capsys.readouterr().err
-    assert cook(small_recipe.RECIPE, data, output, "--encoder-weights", "/nope.pth") == 1
-    assert "the encoder weights /nope.pth are not a file" in capsys.readouterr().err
-    assert not output.exists()
+def check_everyday(output: Path, manifest: Any) -> None:
+    """Asserts that the bundle is of both data sets, and that all stages are of one vocabulary and one encoder."""
+    assert [*manifest.quality] == [*everyday.SETS]
+    scores = [quality["scores"]["CIDEr"] for quality in manifest.quality.values()]
+    assert manifest.variants["fp32"].cider == pytest.approx(np.mean(scores), abs=1e-3)
+    calibration = manifest.variants["int8"].record["calibration"]
+    assert (calibration["photographs"], calibration["source"]) == (4, "coco-mini, train list; flickr8k, train list")
+    assert manifest.provenance["encoder"]["weights"] == "encoder.safetensors"
+    runs = [load_checkpoint(output / name) for name in ("cross-entropy", "fine-tuning", "text", "self-critical")]
+    assert "purple" in runs[0].vocabulary.words, "which is in the sentences alone"
+    assert len({run.vocabulary.words for run in runs}) == 1
+    assert len({run.config["encoder"]["fingerprint"] for run in runs[1:]}) == 1
+    for run, name in zip(runs[1:], ("fine-tuning", "text", "self-critical"), strict=True):
+        assert run.encoder_weights == str(output / name / "encoder.safetensors"), "each run has its own"
+    drawn = runs[2].config["data"]["drawn"]
+    assert drawn == pytest.approx(
+        {"coco-mini": 0.175, "flickr8k": 0.325, "coco.jsonl.gz": 0.3, "flickr30k.jsonl.gz": 0.2}, abs=1e-3
+    )
 
 
-def test_encoder_weights_are_known_by_what_is_in_them(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(Recipe, "stages", lambda *_, **__: ())
-    output, weights, link = tmp_path / "out", tmp_path / "encoder.pth", tmp_path / "elsewhere" / "encoder.pth"
-    torch.save({"a": torch.zeros(1)}, weights)
-    assert cook(small_recipe.RECIPE, data, output, "--encoder-weights", str(weights)) == 0
-    record = json.loads((output / "recipe.json").read_text())
-    assert record["encoder_weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    link.parent.mkdir()
-    torch.save({"a": torch.ones(1)}, link)
-    (output / "recipe.json").write_text(json.dumps(record | {"stages": {"cross-entropy": {"finished": True}}}))
-    (output / "cross-entropy").mkdir()
-    assert cook(small_recipe.RECIPE, data, output, "--encoder-weights", str(link)) == 1
-    assert "encoder_weights_sha256 was" in capsys.readouterr().err
+KILLED = {
+    "cross-entropy": [
+        "training.train --output OUTPUT/cross-entropy --data DATA --features OUTPUT/features --threads THREADS "
+        "--device cpu --encoder-weights WEIGHTS --encoder test_efficientnet --epochs 3 --batches 8 --batch-size 4 "
+        "--min-count 1 --units 16 --bottleneck 8 --embedding 8 --logit-hidden 8 --dropout 0.5 [--resume]"
+    ]
+}
+COOK = f"""
+import sys
+from training.recipes.driver import Recipe, main
+sys.exit(main(Recipe(name="killed", bundle="none", weights="random", stages={KILLED}), sys.argv[1:]))
+"""
 
 
 def test_a_recipe_that_was_killed_comes_to_the_same_weights(
-    whole: Path, data: Path, tmp_path: Path, within: list[str]
+    data: Path, tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = tmp_path / "out"
-    given = ["--data", str(data), "--output", str(output), "--threads", "1"]
+    monkeypatch.setattr(driver, "PATIENCE", 300.0)  # until the stage left behind finds that nobody reads what it prints
+    common = ["--data", str(data / "flickr8k"), "--threads", "1", "--output"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.training.small_recipe", *given],
+        [sys.executable, "-c", COOK, *common, str(tmp_path / "killed")],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -300,93 +291,17 @@ def test_a_recipe_that_was_killed_comes_to_the_same_weights(
     )
     assert process.stdout is not None
     with process.stdout:
-        seen = next(line for line in process.stdout if line.startswith(("epoch   1", "error")))
+        seen = next((line for line in process.stdout if line.startswith(("cross-entropy: epoch   1", "error"))), "")
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert seen.startswith("epoch   1")
-    assert not (output / "bundle").exists()
-    # only what is trained need be compared: the rest follows from it
-    recipe = small_recipe.RECIPE
-    trained = recipe.stages(data, output, device="cpu", threads=1)[:3]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recipe, "stages", lambda *_, **__: trained)
-        assert command.main(recipe, given) == 0
-    these, those = weights(whole), weights(output)
-    assert these.keys() == those.keys()
-    assert [name for name in these if not torch.equal(these[name], those[name])] == []
-
-
-# Other data
-
-
-def write_coco(folder: Path, images: int) -> None:
-    """Writes COCO 2014's archives with drawn shapes."""
-    drawn = folder.with_name("drawn")
-    write_drawn_data(drawn, train=images, validation=images)
-    rows = [line.split(",", 1) for line in (drawn / "captions.csv").read_text().splitlines()[1:]]
-    folder.mkdir()
-    with zipfile.ZipFile(folder / "captions_train-val2014.zip", "w") as captions:
-        for split in ("train", "val"):
-            names = (drawn / f"{split}.txt").read_text().split()
-            ids = {name: number for number, name in enumerate(names)}
-            document: dict[str, Any] = {
-                "images": [{"id": ids[name], "file_name": name} for name in names],
-                "annotations": [{"image_id": ids[name], "caption": text} for name, text in rows if name in ids],
-            }
-            captions.writestr(f"annotations/captions_{split}2014.json", json.dumps(document))
-            with zipfile.ZipFile(folder / f"{split}2014.zip", "w") as archive:
-                for name in names:
-                    archive.writestr(f"{split}2014/{name}", (drawn / "images" / name).read_bytes())
-
-
-def test_the_coco_recipe_runs_on_a_small_coco(tmp_path: Path, within: list[str]) -> None:
-    write_coco(tmp_path / "coco", images=16)
-    full = coco2014.RECIPE
-    tiny = replace(full.cross_entropy, epochs=1, batches=2, batch_size=4, min_count=1)
-    recipe = replace(full, cross_entropy=tiny, precisions=("fp32",))
-    output = tmp_path / "out"
-    assert cook(recipe, tmp_path / "coco", output, "--encoder-weights", "random") == 0
-    assert within == ["training.train", "export.to_onnx", "training.evaluate", "export.to_onnx"]
-    manifest = Bundle.load(output / "bundle").manifest
-    assert (manifest.encoder, manifest.feature_size, manifest.units) == ("inception_v3", 2048, 300)
-    assert manifest.quality["images"] == 16
-    epoch = json.loads((output / "cross-entropy" / "history.json").read_text())[-1]
-    assert {"train_loss", "validation_loss", "validation_accuracy"} < epoch.keys()  # what the model card compares
-
-
-def test_a_subset_is_a_data_set_of_its_first_images(tmp_path: Path, data: Path) -> None:
-    from training.data.datasets import open_dataset
-
-    write_coco(tmp_path / "coco", images=6)
-    write_subset(tmp_path / "coco", tmp_path / "few", {"train": 3, "val": 2})
-    for split, count in (("train", 3), ("val", 2)):
-        of, few = open_dataset(tmp_path / "coco", split), open_dataset(tmp_path / "few", split, strict=True)
-        assert [(e.name, e.captions) for e in few.examples] == [(e.name, e.captions) for e in of.examples[:count]]
-        assert all(few.read(e.name) == of.read(e.name) for e in few.examples)
-
-
-def test_a_smaller_recipe_is_the_same_one_with_less_work() -> None:
-    for recipe in RECIPES[:2]:
-        small = recipe.smaller()
-        assert small.cross_entropy.epochs * small.cross_entropy.batches <= 40
-        for less in (small.cross_entropy, small.fine_tuning, small.self_critical):
-            assert less is None or less.warmup <= less.epochs * less.batches / 4  # or nothing is learnt at all
-        for option in fields(TrainingOptions):
-            if option.name not in ("epochs", "batches", "batch_size", "jitter", "warmup"):
-                assert getattr(small.cross_entropy, option.name) == getattr(recipe.cross_entropy, option.name)
-        assert asdict(small.defaults) == asdict(recipe.defaults)
-
-
-def test_the_joint_curves_have_a_panel_for_each_stage_there_is(tmp_path: Path) -> None:
-    epochs = range(1, 4)
-    widths = []
-    for name, keys in (
-        ("cross-entropy", ("train_loss", "validation_loss")),
-        ("fine-tuning", ("train_loss", "validation_loss")),
-        ("self-critical", ("train_reward", "validation_cider")),
-    ):
-        (tmp_path / name).mkdir()
-        history = [{"epoch": epoch} | {key: 1 / epoch + i for i, key in enumerate(keys)} for epoch in epochs]
-        (tmp_path / name / "history.json").write_text(json.dumps(history))
-        widths.append(Image.open(io.BytesIO(draw_stages(tmp_path))).width)
-    assert widths == [500, 1000, 1500]
+    assert "epoch   1" in seen
+    recipe = Recipe(name="killed", bundle="none", weights="random", stages=KILLED)
+    for name in ("killed", "whole"):
+        assert main(recipe, [*common, str(tmp_path / name)]) == 0
+    assert "goes on" in (tmp_path / "killed" / "log.txt").read_text()
+    for file in ("best", "last"):
+        these, those = (
+            load_tensors(tmp_path / name / "cross-entropy" / f"{file}.safetensors")[0] for name in ("killed", "whole")
+        )
+        assert these.keys() == those.keys()
+        assert [name for name in these if not torch.equal(these[name], those[name])] == []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine import Captioner
+from engine.bundle.bundle import SHIPPED, Bundle
 from training.data.datasets import open_dataset
 from training.metrics.scores import score_captions
 from training.tune_decoding import Setting, find_bad_endings, main, recommend, settings
@@ -83,12 +84,11 @@ def test_a_grid_that_makes_no_sense_is_refused_before_any_work(
 
 def test_the_default_grid_holds_what_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from training import tune_decoding
-    from training.recipes.flickr8k import RECIPE
 
     given: list[argparse.Namespace] = []
     monkeypatch.setattr(tune_decoding, "_run", given.append)
     assert main(["--data", "any", "--output", str(tmp_path / "tuned.json")]) == 0
-    ships = RECIPE.defaults
+    ships = Bundle.load(SHIPPED / "flickr8k").manifest.defaults
     assert Setting(ships.beam_size, ships.length_penalty, ships.no_repeat_ngram_size) in given[0].grid
 
 

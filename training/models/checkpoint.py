@@ -163,7 +163,7 @@ def begun_with(folder: Path, before: Checkpoint) -> dict[str, Any]:
 
 
 def begin_with(decoder: CaptionDecoder, before: Checkpoint, encoder: str, folder: Path) -> dict[str, Any]:
-    """Gives a new decoder the weights of another run, loaded from a folder; returns what config.json says, as "from".
+    """Gives a new decoder the weights of another run, from its folder; returns what config.json says of it, as "from".
 
     encoder: fingerprint of the one whose features the decoder shall begin with. Raises CheckpointError where sizes or
     encoder are others there; dropout may be another, and what of the encoder learns stays as it is.

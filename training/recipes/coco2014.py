@@ -6,27 +6,32 @@ reached. Features of 123,000 photographs are most of the work on a CPU; --device
 
 import sys
 
-from engine.bundle.manifest import Defaults
-from training.options import TrainingOptions
-from training.recipes.command import main
-from training.recipes.recipe import Recipe
+from training.recipes.driver import Recipe, main
+
+BUNDLE = "coco2014-inception_v3-lstm300"
+
+STAGES = {
+    "cross-entropy": [
+        "training.train --output OUTPUT/cross-entropy --data DATA --features OUTPUT/features --device DEVICE "
+        "--threads THREADS --encoder inception_v3 --encoder-weights WEIGHTS --epochs 30 --batches 1000 --batch-size 64 "
+        "--learning-rate 1e-3 --patience 0 --bottleneck 120 --units 300 --embedding 100 --logit-hidden 120 [--resume]",
+    ],
+    "bundle": [
+        f"export.to_onnx --checkpoint OUTPUT/cross-entropy --output OUTPUT/bundle --name {BUNDLE} --beam-size 3 "
+        "--length-penalty 0.7 --provenance OUTPUT/provenance.json --precision fp32,int8 --calibration DATA "
+        "--measure DATA [--overwrite]",
+    ],
+    "scores": [
+        "training.evaluate --bundle OUTPUT/bundle --data DATA --precision fp32 --provider cpu "
+        "--output OUTPUT/scores/scores.json --results-out OUTPUT/scores/captions.json --report OUTPUT/report.html",
+        "export.to_onnx --output OUTPUT/bundle --quality OUTPUT/scores/scores.json",
+    ],
+}
 
 RECIPE = Recipe(
     name="coco2014",
-    bundle="coco2014-inception_v3-lstm300",
-    cross_entropy=TrainingOptions(
-        encoder="inception_v3",
-        epochs=30,
-        batches=1000,
-        batch_size=64,
-        learning_rate=1e-3,
-        patience=0,
-        bottleneck=120,
-        units=300,
-        embedding=100,
-        logit_hidden=120,
-    ),
-    defaults=Defaults(beam_size=3, length_penalty=0.7),
+    bundle=BUNDLE,
+    stages=STAGES,
     provenance={
         "data": {
             "name": "COCO 2014 captions, train2014 (82,783 photographs, five captions each)",

@@ -257,6 +257,10 @@ def test_a_run_begins_with_the_decoder_and_the_encoder_of_another(
     before, after = (json.loads((folder / "history.json").read_text()) for folder in (run, tmp_path / "next"))
     best = min(epoch["validation_loss"] for epoch in before)
     assert after[0]["validation_loss"] == pytest.approx(best, abs=2e-3)
+    kept = ("--encoder-weights", str(run / checkpoint.ENCODER), "--min-count", "1000")
+    assert train(tmp_path / "kept", *features, *still, *kept, "--from", str(run)) == 0
+    assert load_checkpoint(tmp_path / "kept").vocabulary.words == load_checkpoint(run).vocabulary.words
+    assert load_checkpoint(tmp_path / "kept").encoder_weights == str(tmp_path / "kept" / checkpoint.ENCODER)
     runs = load_checkpoint(tmp_path / "next").runs
     assert [one["run"] for one in runs] == ["run", "next"]
     assert [one["options"]["learning_rate"] for one in runs] == [

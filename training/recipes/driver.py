@@ -1,0 +1,254 @@
+"""The driver of recipes: commands of this project in stages, each to its end and once, however often it is stopped.
+
+A recipe's folder holds recipe.json (what it is made of, how far it came, and on what) and log.txt (what was run and
+printed); each stage keeps what it makes in a folder of its own. Knows no models: every stage can be run by hand.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+from engine.autotune.machine import processor
+from training.data.datasets import SPLITS, DataError, open_dataset
+from training.data.subset import write_subsets
+from training.files import write_json
+from training.outcome import outcome
+from training.recipes.command import start, words_of
+
+RECORD, LOG, LOCK, PROVENANCE = "recipe.json", "log.txt", ".lock", "provenance.json"
+PATIENCE = 10.0  # seconds in which another process must let go of the folder
+PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pycocoevalcap", "timm", "torch", "torchvision")
+SMALLER = {  # for --smoke, behind a command's own options, of which the last counts
+    "training.train": " --epochs 2 --batches 20 --batch-size 20 --warmup 5",
+    "training.scst": " --epochs 1 --batches 3 --batch-size 8 --warmup 0",
+    "export.to_onnx --checkpoint": " --calibration-images 32",
+}
+NOT_SMOKED = "confidence"
+"""The stage that --smoke leaves out: confidence cannot be told from captions none of which is good."""
+
+
+class RecipeError(RuntimeError):
+    """A recipe that cannot begin or go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A bundle and the stages that make it: of each the lines of what follows `python -m`.
+
+    In the lines DATA, OUTPUT, WEIGHTS, DEVICE and THREADS stand for what the recipe's command line says. A last word in
+    brackets, such as [--resume], is said where the line's --output is there already. data, sentences: what DATA holds.
+    """
+
+    name: str
+    bundle: str
+    stages: Mapping[str, Sequence[str]]
+    data: tuple[str, ...] = ("",)
+    sentences: tuple[str, ...] = ()
+    weights: str = "pretrained"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def options(self, *, smoke: bool) -> dict[str, list[str]]:
+        """Returns the lines of all stages; `smoke`: with next to no work in each."""
+        stages = {name: [*lines] for name, lines in self.stages.items() if not (smoke and name == NOT_SMOKED)}
+        for lines in stages.values() if smoke else ():
+            for number, line in enumerate(lines):
+                less = next((less for start, less in SMALLER.items() if line.startswith(start)), "")
+                command, bracket, again = line.partition(" [")
+                lines[number] = command + less + bracket + again
+        return stages
+
+
+def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
+    """Runs a recipe's command; returns 0, 1 for a named error, 2 for unusable options, 130 after Ctrl-C."""
+    parser = command_line(recipe)
+    words = sys.argv[1:] if arguments is None else arguments
+    given = parser.parse_args(words)
+    if given.threads < 0:
+        parser.error(f"--threads must be at least 0 (PyTorch's default), but it is {given.threads}")
+    again = f"{parser.prog} {shlex.join(words)}"
+    return outcome(lambda: _run(recipe, given), DataError, RecipeError, interrupted=lambda: f"go on by {again}")
+
+
+def command_line(recipe: Recipe) -> argparse.ArgumentParser:
+    """Returns the parser of a recipe's command."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m training.recipes.{recipe.name}",
+        description=f"Makes the bundle {recipe.bundle}: trains, exports, measures. Stopped at any moment, by Ctrl-C or "
+        "by a kill, the same command goes on where it was.",
+    )
+    holds = ", ".join(filter(None, (*recipe.data, *recipe.sentences))) or "a data set, as COCO 2014 or Flickr8k has it"
+    weights = f'"pretrained", "random" or a file (default: {recipe.weights})'
+    smoke = "a few photographs and batches: does everything run here? Some minutes"
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help=f"folder of {holds}")
+    add("--output", type=Path, required=True, help="folder of this recipe; the bundle will be in it")
+    add("--encoder-weights", default=recipe.weights, help=weights)
+    add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="to train on (default: cpu)")
+    add("--threads", type=int, default=2, help="CPU threads; others give other last digits (default: 2)")
+    add("--smoke", action="store_true", help=smoke)
+    return parser
+
+
+def _run(recipe: Recipe, given: argparse.Namespace) -> None:
+    data, output, weights = given.data.resolve(), given.output.resolve(), given.encoder_weights
+    wanted: dict[str, Any] = {"recipe": recipe.name, "smoke": given.smoke, "encoder_weights": weights}
+    if weights not in ("pretrained", "random"):
+        wanted["encoder_weights"] = {"name": Path(weights).name, "sha256": _sha256(Path(weights).read_bytes())}
+        weights = str(Path(weights).resolve())
+    wanted |= {"options": recipe.options(smoke=given.smoke), "data": dict(_described(data, recipe))}
+    values = {"DATA": str(data), "OUTPUT": str(output), "WEIGHTS": weights}
+    values |= {"DEVICE": given.device, "THREADS": str(given.threads)}
+    if output.is_dir() and not (output / RECORD).is_file() and any(path.name != LOCK for path in output.iterdir()):
+        raise RecipeError(f"{output} holds something else than a recipe (no {RECORD}): name another folder")
+    output.mkdir(parents=True, exist_ok=True)
+    with _locked(output) as lock:
+        work = _Work(output, values, lock, _begun(output, wanted))
+        write_json(output / RECORD, work.record)
+        if given.smoke:
+            values["DATA"] = str(output / "data")
+            if not work.record["stages"]:  # of other data, if it is there
+                shutil.rmtree(values["DATA"], ignore_errors=True)
+            write_subsets(data, output / "data", recipe.data, recipe.sentences)
+        write_json(output / PROVENANCE, recipe.provenance)
+        for number, (name, lines) in enumerate(wanted["options"].items(), 1):
+            work.do(f"stage {number} of {len(wanted['options'])}, {name}", name, lines)
+    print(f"done: the bundle is {given.output / 'bundle'}")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[IO[str]]:
+    """Keeps a folder locked as long as this process or a stage of it lives; gives the file that does it."""
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:  # which the system lets go of even after a kill
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    file.seek(0)
+                    raise RecipeError(
+                        f"{file.read() or 'another process'} works in {folder}: wait for its end, or end it"
+                    ) from error
+                time.sleep(0.2)
+        file.truncate(0)
+        yield file
+
+
+def _begun(output: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the record to begin or go on with. Raises RecipeError where stages made something by other options."""
+    path, earlier, stages = output / RECORD, {**wanted}, {}
+    try:
+        if path.is_file():
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            stages = dict(earlier.pop("stages"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(f"{path} is unreadable ({error!r}): delete {output} to begin anew") from error
+    was, now = [*_facts(earlier)], [*_facts(wanted)]
+    if was == now:
+        return {**wanted, "stages": stages}
+    if made := [name for name in stages if (output / name).exists()]:
+        gone, come = ("; ".join(one for one in these if one not in those) for these, those in ((was, now), (now, was)))
+        raise RecipeError(
+            f"{output} was begun with other options or data ({gone or 'less'}, and now {come or 'less'}): name another "
+            f"folder, or delete {', '.join(made)} in this one to begin anew"
+        )
+    return {**wanted, "stages": {}}
+
+
+def _facts(value: object, name: str = "") -> Iterator[str]:
+    """Yields what a record says, each option of a command line alone."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _facts(one, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        yield from (f"{name} {option}" for line in value for option in line.split(" --"))
+    else:
+        yield f"{name} {value}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The stages of one start of a recipe. values: what stands for DATA, OUTPUT and the like."""
+
+    output: Path
+    values: dict[str, str]
+    lock: IO[str]
+    record: dict[str, Any]
+
+    def do(self, title: str, name: str, lines: Sequence[str]) -> None:
+        """Runs a stage unless it is finished. Raises RecipeError."""
+        noted = self.record["stages"].setdefault(name, {"begun": 0, "seconds": 0.0, "finished": False, "made_on": []})
+        if noted["finished"]:
+            print(f"{title}: finished before, in {noted['seconds']:.0f} s", flush=True)
+            return
+        noted["begun"] += 1
+        self._say(f"{title}: {'begins' if noted['begun'] == 1 else 'goes on'}")
+        made_on = _machine() | {"device": self.values["DEVICE"], "threads": int(self.values["THREADS"])}
+        if made_on not in noted["made_on"][-1:]:  # another one than before gives other last digits
+            noted["made_on"].append(made_on)
+        write_json(self.output / RECORD, self.record)
+        began = time.perf_counter()
+        try:
+            for line in lines:
+                words = words_of(line, self.values)
+                self._say(f"{name}: python -m {shlex.join(words)}")
+                if status := start(words, lambda said: self._say(f"{name}: {said}"), self.lock):
+                    raise RecipeError(
+                        f"{words[0]} ended with status {status} in the stage {name}, and what it printed says why: put "
+                        "it right and start the same command again, which goes on here"
+                    )
+            noted["finished"] = True
+        finally:
+            noted["seconds"] = round(noted["seconds"] + time.perf_counter() - began, 1)
+            write_json(self.output / RECORD, self.record)
+            self._say(f"{title}: {'finished' if noted['finished'] else 'stopped'} after {noted['seconds']:.0f} s")
+
+    def _say(self, line: str) -> None:
+        """Prints a line and logs it, there without this machine's paths."""
+        print(line, flush=True)
+        places = {self.values[word]: word for word in ("DATA", "OUTPUT", "WEIGHTS") if "/" in self.values[word]}
+        places |= {sys.prefix: "PYTHON", str(Path.cwd()): "."}
+        for path in sorted(places, key=len, reverse=True):
+            line = re.sub(rf"{re.escape(path)}(?![\w.-])", places[path], line)
+        with (self.output / LOG).open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}".rstrip() + "\n")
+
+
+def _described(data: Path, recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields for each list of photographs and sentences how much there is and a fingerprint. Raises DataError."""
+    for name, split in itertools.product(recipe.data, SPLITS):
+        dataset = open_dataset(data / name, split)
+        content = json.dumps([[example.name, example.captions] for example in dataset.examples])
+        counts = {"images": dataset.report.images, "captions": dataset.report.captions}
+        yield f"{name}/{split}".lstrip("/"), counts | {"sha256": _sha256(content.encode())}
+    for name in recipe.sentences:
+        yield name, {"sha256": _sha256((data / name).read_bytes())}
+
+
+def _machine() -> dict[str, Any]:
+    """Returns the processor and the versions of Python and of the packages that are installed."""
+    there = {each.name: each.version for each in metadata.distributions()}
+    versions = {"python": platform.python_version()} | {name: there[name] for name in PACKAGES if name in there}
+    system = f"{platform.system()} {platform.machine()}"
+    return {"processor": processor(), "cores": os.cpu_count(), "system": system, "versions": versions}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

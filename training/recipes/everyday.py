@@ -1,0 +1,104 @@
+"""The recipe of a bundle for everyday photographs: python -m training.recipes.everyday --data FOLDER --output FOLDER.
+
+Two sets of photographs, and sentences of people about 77,000 photographs that are not here. FOLDER holds coco-mini and
+flickr8k, each laid out as Flickr8k is, and sentences. docs/quality.md says what was measured.
+"""
+
+import sys
+
+from training.recipes import flickr8k
+from training.recipes.driver import Recipe, main
+
+BUNDLE = "everyday-efficientnet_lite2-lstm512"
+# how often each is drawn; sentences are in the last two stages of training only
+COCO, FLICKR, COCO_TEXT, FLICKR_TEXT = 0.175, 0.325, 0.3, 0.2
+CROSS_ENTROPY = f"{flickr8k.TRAINING} --epochs 8 --batches 1000 --batch-size 64 --learning-rate 1e-3 --warmup 200"
+FINE_TUNING = (
+    f"{flickr8k.TRAINING} --finetune-encoder 1 --encoder-learning-rate 1e-4 --jitter 4 --epochs 8 --batches 188 "
+    "--batch-size 160 --learning-rate 5e-4 --warmup 50"
+)
+TEXT = f"{flickr8k.TRAINING} --epochs 8 --batches 1000 --batch-size 64 --learning-rate 1e-3 --warmup 200"
+SELF_CRITICAL = flickr8k.SELF_CRITICAL
+DEFAULTS = flickr8k.DEFAULTS
+CALIBRATION, QUANTILE = 256, 0.5  # photographs for INT8; the share of people's captions that a good one reaches
+
+SETS = "coco-mini", "flickr8k"
+SENTENCES = "sentences/coco.jsonl.gz", "sentences/flickr30k.jsonl.gz"
+PHOTOGRAPHS = f"--data DATA/coco-mini={COCO} --data DATA/flickr8k={FLICKR} {flickr8k.FEATURES}"
+WORDS = " ".join(f"--sentences DATA/{name}=0" for name in SENTENCES)  # for the vocabulary alone
+TEXTS = f"--sentences DATA/{SENTENCES[0]}={COCO_TEXT} --sentences DATA/{SENTENCES[1]}={FLICKR_TEXT}"
+EACH, CALIBRATE, MEASURE, QUALITY = (
+    " ".join(f"{option} {place.format(name)}" for name in SETS)
+    for option, place in (
+        ("--data", "DATA/{}"),
+        ("--calibration", "DATA/{}"),
+        ("--measure", "DATA/{}"),
+        ("--quality", "OUTPUT/scores/{}.json"),
+    )
+)
+
+STAGES = {
+    "cross-entropy": [
+        f"training.train --output OUTPUT/cross-entropy {PHOTOGRAPHS} {WORDS} --encoder-weights WEIGHTS "
+        f"{CROSS_ENTROPY} [--resume]",
+    ],
+    "fine-tuning": [
+        f"training.train --output OUTPUT/fine-tuning --from OUTPUT/cross-entropy {PHOTOGRAPHS} "
+        f"--encoder-weights WEIGHTS {FINE_TUNING} [--resume]",
+    ],
+    "text": [
+        f"training.train --output OUTPUT/text --from OUTPUT/fine-tuning {PHOTOGRAPHS} {TEXTS} "
+        f"--encoder-weights OUTPUT/fine-tuning/encoder.safetensors {TEXT} [--resume]",
+    ],
+    "self-critical": [
+        f"training.scst --output OUTPUT/self-critical --from OUTPUT/text {PHOTOGRAPHS} {TEXTS} "
+        f"{SELF_CRITICAL} [--resume]",
+    ],
+    "bundle": [
+        f"export.to_onnx --checkpoint OUTPUT/self-critical --output OUTPUT/bundle --name {BUNDLE} {DEFAULTS} "
+        f"--provenance OUTPUT/provenance.json --precision fp32,int8 {CALIBRATE} --calibration-images {CALIBRATION} "
+        f"{MEASURE} [--overwrite]",
+    ],
+    "confidence": [
+        f"training.calibrate --bundle OUTPUT/bundle {EACH} --output OUTPUT/confidence/confidence.json "
+        f"--quantile {QUANTILE} --plot OUTPUT/confidence/reliability.png",
+        "export.to_onnx --output OUTPUT/bundle --confidence OUTPUT/confidence/confidence.json",
+    ],
+    "scores": [
+        *(
+            f"training.evaluate --bundle OUTPUT/bundle --data DATA/{name} --precision fp32 --provider cpu "
+            f"--output OUTPUT/scores/{name}.json --results-out OUTPUT/scores/captions-{name}.json "
+            f"--report OUTPUT/report-{name}.html"
+            for name in SETS
+        ),
+        f"export.to_onnx --output OUTPUT/bundle {QUALITY}",
+    ],
+}
+
+RECIPE = Recipe(
+    name="everyday",
+    bundle=BUNDLE,
+    stages=STAGES,
+    data=SETS,
+    sentences=SENTENCES,
+    provenance={
+        "data": {
+            "name": "1,642 photographs of COCO (squashed to 256 x 256, one to seven captions each); Flickr8k, official "
+            "train list (6,000 photographs squashed to 224 x 224, five captions each); captions without photographs: "
+            "of 48,577 photographs of COCO, and of Flickr30k",
+            "source": "T.-Y. Lin et al.: Microsoft COCO, arXiv:1405.0312 (2014); X. Chen et al.: Microsoft COCO "
+            "Captions, arXiv:1504.00325 (2015); M. Hodosh, P. Young, J. Hockenmaier: Framing Image Description as a "
+            "Ranking Task, JAIR 47 (2013), 853-899; P. Young et al.: From Image Descriptions to Visual Denotations, "
+            "TACL 2 (2014), 67-78",
+            "terms": "COCO's captions CC BY 4.0; Flickr8k and Flickr30k are for non-commercial research and teaching; "
+            "the photographs belong to their Flickr authors.",
+        },
+        "decoder": {
+            "licence": "Trained on captions of COCO (CC BY 4.0), Flickr8k and Flickr30k: for non-commercial research "
+            "and teaching."
+        },
+    },
+)
+
+if __name__ == "__main__":
+    sys.exit(main(RECIPE))
