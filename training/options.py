@@ -155,6 +155,9 @@ class ScstOptions(LoopOptions):
         True, "count the end as a word of the n-grams: without it nothing is lost by a sentence cut before its noun"
     )
     sigma: float = _option(6.0, "words of length that the reward forgives; CIDEr-D's are 6, fewer bind the length more")
+    rarity: float = _option(
+        1.0, "power of the reward's inverse document frequencies; CIDEr-D's is 1, more makes rare words worth more"
+    )
     bleu: float = _option(0.0, "weight of a sentence's BLEU-4 (0 to 1) beside its CIDEr-D (0 to 10) in the reward")
     cross_entropy: float = _option(0.0, "weight of the cross-entropy of a caption an image beside the reward")
     dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped while learning")
@@ -170,7 +173,7 @@ class ScstOptions(LoopOptions):
         self.check_least(1 if self.baseline == "greedy" else 2, "samples")
         if self.baseline not in ("mean", "greedy"):
             raise ValueError(f'baseline must be "mean" or "greedy", but it is "{self.baseline}"')
-        for name in ("temperature", "sigma"):
+        for name in ("temperature", "sigma", "rarity"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, but it is {getattr(self, name)}")
         if not 0 <= self.dropout < 1:

@@ -94,6 +94,10 @@ class Rarity:
         ordered = np.argsort(every)
         return Rarity(every[ordered], weights[ordered], self.unknown)
 
+    def raised(self, power: float) -> "Rarity":
+        """Returns the weights raised to a power."""
+        return Rarity(self.keys, self.weights**power, self.unknown**power)
+
     def look_up(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns each n-gram's place among those known (len(self.keys) if it is none), and its weight."""
         places = np.searchsorted(self.keys, keys)
@@ -116,11 +120,17 @@ class Scorer:
     """Scores sentences against the references of images.
 
     Document frequencies are those of the references, unless `rarity` brings others. A smaller `sigma` than CIDEr-D's
-    makes a sentence of another length than the references worth less.
+    makes a sentence of another length than the references worth less; a larger `power` than CIDEr-D's, to which the
+    inverse document frequencies are raised, makes rare words worth more beside common ones.
     """
 
     def __init__(
-        self, references: Sequence[Sequence[np.ndarray]], rarity: Rarity | None = None, *, sigma: float = SIGMA
+        self,
+        references: Sequence[Sequence[np.ndarray]],
+        rarity: Rarity | None = None,
+        *,
+        sigma: float = SIGMA,
+        power: float = 1.0,
     ) -> None:
         """Takes int64 (words,) per reference per image, as `Lexicon.encode` gives them, at least one per image."""
         self._sigma = sigma
@@ -132,7 +142,8 @@ class Scorer:
         image = np.repeat(np.arange(len(references)), self.references)  # (sentences,)
         slot = np.arange(len(rows)) - np.repeat(np.cumsum(self.references) - self.references, self.references)
         grams = grams_of(words, lengths)
-        self.rarity = Rarity.count(image, grams, len(references)) if rarity is None else rarity.knowing(grams.key)
+        rarity = Rarity.count(image, grams, len(references)) if rarity is None else rarity.knowing(grams.key)
+        self.rarity = rarity.raised(power)
         places, weights = self.rarity.look_up(grams.key)
         shape = len(references), int(self.references.max())
         self._norms = np.zeros((*shape, ORDERS))  # of each reference's weighted counts

@@ -65,7 +65,7 @@ class SelfCritic(Loop[RewardEpoch]):
         self._by_source = validation.by_source()
         lexicon = Lexicon(train.vocabulary)
         true = [lexicon.encode(texts, end=options.count_end) for texts in train.captions]
-        self._rewarding = Scorer(true, sigma=options.sigma)
+        self._rewarding = Scorer(true, sigma=options.sigma, power=options.rarity)
         self._validating = {
             source: Scorer([lexicon.encode(texts, end=False) for texts in table.captions])
             for source, table in self._by_source.items()

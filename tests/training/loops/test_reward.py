@@ -1,14 +1,16 @@
 """Laws of the reward: it is pycocoevalcap's CIDEr, sentence by sentence, and BLEU as its definition has it."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 import pytest
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
-from engine.bundle.vocabulary import Vocabulary, pad_matrix
+from engine.bundle.vocabulary import Vocabulary, pad_matrix, split
 from training.loops import reward
 from training.loops.reward import Lexicon, Scorer
 
@@ -40,10 +42,10 @@ def test_the_reward_is_pycocoevalcaps_cider_of_each_sentence(sigma: float) -> No
     lexicon = Lexicon(VOCABULARY)
     scorer = Scorer([lexicon.encode(texts, end=False) for texts in references], sigma=sigma)
     scores = scorer.cider(np.arange(len(said)), *padded(lexicon, said))
-    scorer = CiderScorer(sigma=sigma)
+    theirs = CiderScorer(sigma=sigma)
     for text, texts in zip(said, references, strict=True):
-        scorer += (text, texts)
-    mean, expected = scorer.compute_score()
+        theirs += (text, texts)
+    mean, expected = theirs.compute_score()
     assert (expected > 0.5).sum() > 5  # the comparison is worth something
     np.testing.assert_allclose(scores, expected, atol=1e-9, rtol=0)
     assert scores.mean() == pytest.approx(mean, abs=1e-9)
@@ -59,12 +61,45 @@ def test_document_frequencies_of_other_references_count_as_in_pycocoevalcap() ->
     for texts in others:
         known += (texts[0], texts)
     known.compute_doc_freq()
-    scorer = CiderScorer()
+    theirs = CiderScorer()
     for text, texts in zip(said, references, strict=True):
-        scorer += (text, texts)
-    scorer.document_frequency = known.document_frequency
+        theirs += (text, texts)
+    theirs.document_frequency = known.document_frequency
     scores = scorer.cider(np.arange(len(said)), *padded(lexicon, said))
-    np.testing.assert_allclose(scores, scorer.compute_cider(), atol=1e-9, rtol=0)
+    np.testing.assert_allclose(scores, theirs.compute_cider(), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.7])
+def test_the_power_of_rarity_raises_the_inverse_document_frequencies(power: float) -> None:
+    """Checked against CIDEr-D written out in plain Python."""
+    references, said = corpus(4)
+
+    def counts(text: str, n: int) -> Counter[tuple[str, ...]]:
+        words = split(text)
+        return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+
+    def one(text: str, reference: str, n: int) -> float:
+        frequency = Counter(gram for texts in references for gram in {g for each in texts for g in counts(each, n)})
+        idf = {gram: math.log(len(references) / count) ** power for gram, count in frequency.items()}
+        unknown = math.log(len(references)) ** power
+        ours, theirs = (
+            {gram: count * idf.get(gram, unknown) for gram, count in counts(each, n).items()}
+            for each in (text, reference)
+        )
+        product = sum(min(value, theirs.get(gram, 0.0)) * theirs.get(gram, 0.0) for gram, value in ours.items())
+        norms = math.prod(math.sqrt(sum(value**2 for value in each.values())) for each in (ours, theirs))
+        apart = sum(counts(text, 2).values()) - sum(counts(reference, 2).values())
+        return product / norms * math.exp(-(apart**2) / 72) if norms else 0.0
+
+    lexicon = Lexicon(VOCABULARY)
+    scorer = Scorer([lexicon.encode(texts, end=False) for texts in references], power=power)
+    scores = scorer.cider(np.arange(len(said)), *padded(lexicon, said))
+    expected = [
+        10 * fmean(fmean(one(text, reference, n) for n in range(1, 5)) for reference in texts)
+        for text, texts in zip(said, references, strict=True)
+    ]
+    assert max(expected) > 0.5
+    np.testing.assert_allclose(scores, expected, atol=1e-9, rtol=0)
 
 
 def test_sentences_may_come_in_any_order_and_number_an_image() -> None:
