@@ -349,7 +349,7 @@ def test_a_folder_that_cannot_be_written_is_told_after_the_table(
     assert main(["tune", "--bundle", str(tiny_bundle)]) == 2
     out, err = capsys.readouterr()
     assert "<- auto for" in out
-    assert err.startswith("error: what was measured cannot be kept: ")
+    assert err.startswith("error: the results cannot be saved: ")
     assert err.count("\n") == 1
 
 

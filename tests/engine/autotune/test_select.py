@@ -202,15 +202,15 @@ def test_a_choice_that_does_not_start_is_told_and_the_next_tried() -> None:
         found = open_first([choice("broken 1"), choice("broken 2"), choice("cpu"), choice("never tried")], start)
     assert found == (choice("cpu"), "cpu")
     assert [str(warning.message) for warning in warned] == [
-        "provider 'broken 1' has no driver; going on to broken 2 in fp32",
-        "provider 'broken 2' has no driver; going on to cpu in fp32",
+        "provider 'broken 1' has no driver; trying broken 2 in fp32 next",
+        "provider 'broken 2' has no driver; trying cpu in fp32 next",
     ]
 
 
 def test_the_last_that_does_not_start_is_the_error() -> None:
     with pytest.raises(ProviderError, match="'broken' has no driver"):
         open_first([choice("broken")], start)
-    with pytest.raises(ProviderError, match="no provider runs here"):
+    with pytest.raises(ProviderError, match="no provider is available"):
         open_first([], start)
 
 

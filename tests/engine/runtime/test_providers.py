@@ -357,7 +357,7 @@ def test_auto_tries_cuda_first_and_takes_the_cpu_where_cuda_does_not_start(
     monkeypatch.setattr("engine.model.require_shown", lambda graphs, batch_size: False)  # nothing runs here
     assert Captioner(tiny_bundle).provider == "cuda"
     runtime.runs_on = [CPU]  # no driver: ONNX Runtime drops the provider
-    with pytest.warns(RuntimeWarning, match="'cuda' could not be started .* going on to cpu in fp32") as warned:
+    with pytest.warns(RuntimeWarning, match="'cuda' could not be started .* trying cpu in fp32 next") as warned:
         assert Captioner(tiny_bundle).provider == "cpu"
     assert warned[0].filename == __file__  # the caller's line
     with pytest.raises(ProviderError, match="'cuda' could not be started"):

@@ -287,7 +287,7 @@ def test_where_a_faster_precision_is_wrong_auto_goes_on_to_fp32_and_says_so(
 ) -> None:
     monkeypatch.setattr(verify, "compare", lambda *given: [comparison.Difference("encoder", 9.0, 1.0)])
     monkeypatch.setattr("engine.autotune.select.AUTO_ORDER", ("cpu",))
-    with pytest.warns(RuntimeWarning, match=r"'cpu' in int8 does not compute here .*; going on to"):
+    with pytest.warns(RuntimeWarning, match=r"'cpu' in int8 gives wrong results here .*; trying"):
         captioner = Captioner()
     assert (captioner.provider, captioner.precision) == ("cpu", "fp32")
     with pytest.raises(ProviderError, match="in int8 does not compute"):
@@ -376,7 +376,7 @@ def test_where_nothing_can_be_kept_it_is_shown_each_time(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path / "file"))
     for _ in range(2):
-        with pytest.warns(RuntimeWarning, match=r"openvino\+cpu in fp32 cannot be kept: .* CAPTIONING_ENGINE_"):
+        with pytest.warns(RuntimeWarning, match=r"openvino\+cpu in fp32 cannot be saved: .* CAPTIONING_ENGINE_"):
             require_shown(opened(tiny_bundle))
     assert len(runs) == 2
 
