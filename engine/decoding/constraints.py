@@ -98,10 +98,10 @@ class TokenConstraints:
         max_length = constraints.max_length or defaults.max_length
         words = split(constraints.prefix)
         if unknown := [word for word in words if word not in vocabulary.ids]:
-            raise OptionsError(f"prefix={constraints.prefix!r}: the model does not have the words {unknown}; use others")
+            raise OptionsError(f"prefix={constraints.prefix!r}: the model does not know {unknown}; use other words")
         if len(words) >= max_length:
             raise OptionsError(
-            f"prefix={constraints.prefix!r} fills max_length={max_length}: shorten it or raise max_length"
+                f"prefix={constraints.prefix!r} fills max_length={max_length}: shorten it or raise max_length"
             )
         if constraints.min_length >= max_length:
             raise OptionsError(f"min_length={constraints.min_length} must be below max_length={max_length}")

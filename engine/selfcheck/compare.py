@@ -179,7 +179,7 @@ class _Walk:
         return by_id
 
     def _any_words(self, rows: int) -> np.ndarray:
-        """Returns a random token for each row, likely or not, int64 (rows,), so that the next distributions differ more."""
+        """Returns a random token for each row, likely or not, int64 (rows,): later distributions then differ more."""
         return self._random.integers(0, self._open.shape[1], rows)
 
     def _some_words(self, rows: int) -> np.ndarray:

@@ -70,7 +70,7 @@ def _show(graphs: Graphs, reference: Graphs, batch_size: int) -> list[Difference
         raise
     except Exception as error:  # a provider may raise anything in its runs
         why = " ".join(str(error).split()) or type(error).__name__
-        raise ProviderError(f"{mine} fails here where {its} works: {why}; choose another provider") from error
+        raise ProviderError(f"{mine} fails here, while {its} works: {why}; choose another provider") from error
     if failed := [difference for difference in differences if not difference.passed]:
         raise ProviderError(
             f"{mine} gives wrong results here compared with {its}: {'; '.join(map(str, failed))}; choose another "
@@ -100,7 +100,7 @@ def _facts(graphs: Graphs, batch_size: int) -> dict[str, Any]:
         "placement": placement.name,
         "precision": graphs.precision,
         "options": {name: _plain(getattr(graphs.options, name)) for name in DECIDING},
-        "images": bucket(batch_size) if placement.encoder.device != "cpu" else None,  # each bucket is compiled separately
+        "images": bucket(batch_size) if placement.encoder.device != "cpu" else None,  # each bucket is compiled
         "engine": saved_engine(bundle.path, encoder, placement.encoder, graphs.options),
         "runtime": runtime_facts(placement.providers, graphs.options.device_id),
     }

@@ -223,7 +223,7 @@ def test_every_refusal_is_one_sentence_and_exit_code_1(
         ("--output", there, "--precision", "int8", "--calibration", broken): "can be read",
         ("--output", there, "--measure", empty): "cannot be measured",
         ("--output", there, "--precision", "int8", "--calibration", data, "--weight-bits", 4): "7 or 8 bits",
-        ("--output", new, "--precision", "fp16"): "is no bundle",
+        ("--output", new, "--precision", "fp16"): "is not a bundle",
         ("--output", there, "--precision", "int8", "--calibration", data, "--calibration-images", 0): "at least 1",
     }
     before = contents(there)

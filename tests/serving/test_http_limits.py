@@ -303,9 +303,9 @@ def test_options_without_sense_are_told_so(
     ("options", "told"),
     [
         ({"decoding": "sample", "seed": "-3"}, "seed=-3: seed must be a whole number from 0"),
-        ({"decoding": "sample", "num_samples": "1000"}, "num_samples=1000 takes 1,000 rows, and there are 256 "),
-        ({"decoding": "beam", "beam_size": "1000"}, "beam_size=1000 takes 1,000 rows, and there are 256 (max_rows)"),
-        ({"decoding": "beam", "num_hypotheses": "500"}, "num_hypotheses=500 takes 500 rows, and there are 256 "),
+        ({"decoding": "sample", "num_samples": "1000"}, "num_samples=1000 needs 1,000 rows, but max_rows is 256 "),
+        ({"decoding": "beam", "beam_size": "1000"}, "beam_size=1000 needs 1,000 rows, but max_rows is 256"),
+        ({"decoding": "beam", "num_hypotheses": "500"}, "num_hypotheses=500 needs 500 rows, but max_rows is 256 "),
         ({"decoding": "sample", "temperature": "0"}, "a number above 0 (decoding=greedy is the limit at 0)"),
     ],
 )
