@@ -69,7 +69,7 @@ class CaptionStream:
     """
 
     def __init__(self, future: CaptionFuture, words: Words, dropped: "queue.SimpleQueue[CaptionFuture]") -> None:
-        """dropped receives the future of a stream that is garbage collected before its end."""
+        """The queue `dropped` receives the future of a stream that is garbage collected before its end."""
         self._future = future
         self._words = words
         self._dropped = dropped
