@@ -22,9 +22,10 @@ class Fit:
         """Returns the part's place in the image as it was decoded, which may be smaller."""
         if self.part is None or decoded == self.image:
             return self.part
-        across, down = (now / before for now, before in zip(decoded, self.image, strict=True))
+        (width, height), (across, down) = self.image, decoded
         left, top, right, bottom = self.part
-        return left * across, top * down, right * across, bottom * down
+        # multiplied first: a whole side stays whole, where a rounded quotient may put the box outside the image
+        return left * across / width, top * down / height, right * across / width, bottom * down / height
 
 
 def squash(image: Size, target: Size) -> Fit:

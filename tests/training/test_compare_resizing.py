@@ -14,6 +14,8 @@ from engine.bundle.manifest import ImageSpec
 from export.additions import amend
 from training.compare_resizing import SHAPES, looks, main, stretched, two_crops
 from training.data.datasets import open_dataset
+from training.metrics import tokens
+from training.metrics.java import MetricsError
 from training.metrics.scores import score_captions
 
 SPEC = ImageSpec(40, 40, (127.0,) * 3, (128.0,) * 3)
@@ -41,8 +43,16 @@ def test_two_crops_are_the_ends_of_the_longer_side() -> None:
 
 
 def test_the_command_scores_what_bundles_of_each_rule_say(
-    tiny_captioner: Captioner, drawn_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_captioner: Captioner,
+    drawn_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def no_java() -> str:
+        raise MetricsError("it takes long")
+
+    monkeypatch.setattr(tokens, "find_java", no_java)
     output, bundle = tmp_path / "resizing.json", tiny_captioner.bundle.path
     arguments = ["--bundle", str(bundle), "--data", str(drawn_data), "--limit", "9", "--output", str(output)]
     assert main(arguments) == 0

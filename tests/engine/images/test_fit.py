@@ -198,9 +198,18 @@ def test_a_shrunk_photograph_is_shown_as_its_full_decode(rule: str, quick: bool,
 def test_what_is_shown_of_a_shrunk_photograph_is_the_same_share_of_it() -> None:
     fit = crop((1001, 667), (10, 10))
     assert fit.box((1001, 667)) == fit.part == (167, 0, 834, 667)
-    left, top, right, bottom = fit.box((126, 84)) or ()
-    assert (top, bottom) == (0, 84)
-    assert (left, right) == pytest.approx((167 * 126 / 1001, 834 * 126 / 1001))
+    assert fit.box((126, 84)) == pytest.approx((167 * 126 / 1001, 0, 834 * 126 / 1001, 84))
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(size=st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)), target=st.tuples(SIDES, SIDES))
+def test_a_part_never_lies_outside_the_image(size: tuple[int, int], target: tuple[int, int]) -> None:
+    fit = crop(size, target)
+    for scale in (1, 2, 4, 8):
+        width, height = -(-size[0] // scale), -(-size[1] // scale)
+        left, top, right, bottom = fit.box((width, height)) or (0, 0, width, height)
+        assert 0 <= left < left + (right - left) <= width
+        assert 0 <= top < top + (bottom - top) <= height
 
 
 # --- fill, limits, faults
