@@ -54,7 +54,7 @@ class Model:
         choice, graphs = open_first(select(bundle, request), partial(_open, bundle, request.batch_size))
         image = bundle.manifest.image
         quick = choice.precision != "fp32"  # fp32 reads exact pixels
-        read = ImageReader(image.height, image.width, image.resample, max_pixels, tuple(formats), quick)
+        read = ImageReader(image, max_pixels, tuple(formats), quick)
         shape = (image.height, image.width, 3)
         pipeline = Pipeline(read, graphs.encoder, shape=shape, batch_size=request.batch_size)
         return cls(bundle, choice, graphs, pipeline, request.batch_size)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, check_confidence, check_defaults, sha256
-from engine.bundle.manifest import Defaults, Manifest, Variant
+from engine.bundle.manifest import RESIZE_RULES, Defaults, ImageSpec, Manifest, Variant
 from export import record
 from export.calibration import Calibration
 from export.errors import ExportError, ParityError
@@ -79,17 +79,20 @@ def amend(
     quality: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
     confidence: Mapping[str, Any] | None = None,
+    resize: str | None = None,
 ) -> Manifest:
     """Changes a bundle's manifest, and returns it. Raises BundleError, ExportError.
 
-    quality: scores from training.evaluate. defaults: those to replace; measurements made with the old defaults are
-    removed with them, unless quality replaces them. confidence: coefficients from training.calibrate.
+    quality: scores from training.evaluate. defaults: those to replace. resize: the new resize rule. Measurements made
+    with the old defaults or rule are removed, unless quality replaces them. confidence: coefficients from
+    training.calibrate.
     """
+    check_resize(resize)
     manifest = Bundle.load(bundle).manifest
-    new = changed(manifest.defaults, defaults or {})
-    if new != manifest.defaults:
+    new, image = changed(manifest.defaults, defaults or {}), resized(manifest.image, resize)
+    if (new, image) != (manifest.defaults, manifest.image):
         variants = {name: replace(variant, cider=None) for name, variant in manifest.variants.items()}
-        manifest = replace(manifest, defaults=new, quality={}, variants=variants)
+        manifest = replace(manifest, defaults=new, image=image, quality={}, variants=variants)
     if quality is not None:
         manifest = replace(manifest, quality=dict(quality))
     if confidence is not None:
@@ -104,6 +107,17 @@ def changed(defaults: Defaults, asked: Mapping[str, Any]) -> Defaults:
     if faults := check_defaults(defaults):
         raise ExportError("; ".join(faults))
     return defaults
+
+
+def resized(image: ImageSpec, rule: str | None) -> ImageSpec:
+    """Replaces the resize rule; None keeps it."""
+    return image if rule is None else replace(image, resize=rule)
+
+
+def check_resize(rule: str | None) -> None:
+    """Raises ExportError for an unknown rule."""
+    if rule not in (None, *RESIZE_RULES):
+        raise ExportError(f"resize must be one of {', '.join(RESIZE_RULES)}, not {rule!r}")
 
 
 def calibrated(coefficients: Mapping[str, Any]) -> dict[str, float]:

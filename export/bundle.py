@@ -11,7 +11,7 @@ from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle
 from engine.bundle.manifest import Defaults, GraphFile, Manifest, Variant
 from engine.bundle.vocabulary import SPECIAL_WORDS
 from export import record
-from export.additions import calibrated, changed, complete, require_passed, save_manifest
+from export.additions import calibrated, changed, check_resize, complete, require_passed, resized, save_manifest
 from export.decoder import init_graph, step_graph
 from export.encoder import encoder_graph
 from export.errors import ExportError
@@ -42,15 +42,16 @@ class Part(Enum):
 class ExportOptions:
     """What to export from a run, and what to record in the bundle.
 
-    checkpoint: "best" or "last". name and defaults (fields of the manifest's Defaults): if absent, they are kept from
-    a bundle that is half replaced, or take the usual values. provenance is merged over what is known about encoder and
-    decoder; quality is stored unchanged. confidence: coefficients from training.calibrate. verify_images: a folder of
-    images to verify with; None takes the repository's samples, or drawn images if there are none. variants: the
-    precisions besides fp32.
+    checkpoint: "best" or "last". name, resize (the image's) and defaults (fields of the manifest's Defaults): if
+    absent, they are kept from a bundle that is half replaced, or take the usual values. provenance is merged over what
+    is known about encoder and decoder; quality is stored unchanged. confidence: coefficients from training.calibrate.
+    verify_images: a folder of images to verify with; None takes the repository's samples, or drawn images if there are
+    none. variants: the precisions besides fp32.
     """
 
     checkpoint: str = "best"
     name: str | None = None
+    resize: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
@@ -81,11 +82,13 @@ def export_bundle(
     old = _bundle_to_complete(output, part, overwrite)
     changed(Defaults(), options.defaults)
     calibrated(options.confidence)
+    check_resize(options.resize)
     pictures = find_pictures(options.verify_images)
     checkpoint = load_checkpoint(folder, options.checkpoint)
     encoder = None
     if part is not Part.DECODER:
         encoder = load_encoder(checkpoint.encoder_name, encoder_weights or checkpoint.encoder_weights)
+        encoder.image = resized(encoder.image, options.resize or (old.manifest.image.resize if old else None))
     _require_fit(checkpoint, encoder, old)
     decoder = None if part is Part.ENCODER else checkpoint
     calibration = None if encoder is None else options.variants.load(encoder.image)
@@ -181,6 +184,8 @@ def _manifest(
     if encoder is not None:
         says |= {"encoder": encoder.name, "feature_size": encoder.feature_size, "image": encoder.image}
         provenance["encoder"], versions["encoder"] = record.encoder_provenance(encoder), record.versions()
+    else:
+        says["image"] = resized(says["image"], options.resize)
     if decoder is not None:
         sizes, words = decoder.decoder.config, decoder.vocabulary
         special = {word: words.ids[word] for word in SPECIAL_WORDS}

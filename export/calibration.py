@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
-from engine.images.load import load_pixels
+from engine.images.load import load_for_model
 from export.errors import ExportError
 from export.pictures import SUFFIXES
 from export.quantise import Observed, Prepared, quantised_nodes
@@ -82,11 +82,7 @@ class Photographs:
         """Yields names and uint8 pixels (height, width, 3), skipping files that cannot be read."""
         for name in self.names:
             try:
-                content = self.read(name)
-                yield (
-                    name,
-                    load_pixels(content, height=image.height, width=image.width, resample=image.resample),
-                )
+                yield name, load_for_model(self.read(name), image)
             except (ImageError, OSError):
                 continue
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from engine.bundle.manifest import ImageSpec
-from engine.images.load import ImageInput, load_pixels
+from engine.images.load import ImageInput, load_for_model
 from export.errors import ExportError
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -29,12 +29,7 @@ def find_pictures(folder: Path | None = None) -> Sequence[ImageInput]:
 
 def load_pictures(folder: Path | None, image: ImageSpec) -> np.ndarray:
     """Returns the images of find_pictures as the model's input: uint8 (count, height, width, 3)."""
-    return np.stack(
-        [
-            load_pixels(picture, height=image.height, width=image.width, resample=image.resample)
-            for picture in find_pictures(folder)
-        ]
-    )
+    return np.stack([load_for_model(picture, image) for picture in find_pictures(folder)])
 
 
 def draw_pictures(count: int = 8, seed: int = 0) -> Sequence[ImageInput]:

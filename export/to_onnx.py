@@ -13,7 +13,7 @@ from typing import Any
 
 try:
     from engine.bundle.bundle import Bundle
-    from engine.bundle.manifest import Defaults
+    from engine.bundle.manifest import RESIZE_RULES, Defaults
     from engine.errors import EngineError
     from export.additions import add_variants, amend
     from export.bundle import ExportOptions, Part, export_bundle
@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORD[,WORD]",
         help='words that captions must not end in, such as a,the,of ("": none)',
     )
+    parser.add_argument(
+        "--resize",
+        choices=RESIZE_RULES,
+        help="how photographs of other shapes fit the encoder: stretched, only their middle, or whole with bars "
+        "(default: the existing bundle's rule, or squash)",
+    )
     parser.add_argument("--provenance", type=Path, help="JSON file: more on weights, data and licences")
     parser.add_argument(
         "--quality",
@@ -105,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.checkpoint is not None:
             _export(given)
         elif not _change(given):
-            others = "--precision, --measure, --quality, --confidence or defaults"
+            others = "--precision, --measure, --quality, --confidence, --resize or defaults"
             parser.error(f"give --checkpoint to export a run, or {others} to change an existing bundle")
     except (ExportError, EngineError, CheckpointError, EncoderError, OSError) as error:
         print(f"export.to_onnx: {error}", file=sys.stderr)
@@ -121,21 +127,20 @@ def _change(given: argparse.Namespace) -> bool:
     measured = given.precision is not None or bool(given.measure)
     defaults, quality = _defaults(given), _read_quality(given.quality) if given.quality else None
     confidence = given.confidence and _read_confidence(given.confidence)
-    if defaults or given.quality or given.confidence:
-        amend(given.output, quality=quality, defaults=defaults, confidence=confidence)
+    amended = bool(defaults or given.quality or given.confidence or given.resize)
+    if amended:
+        amend(given.output, quality=quality, defaults=defaults, confidence=confidence, resize=given.resize)
     if measured:
         _print(add_variants(given.output, _variants(given), given.verify_images), given.output)
-    if defaults:
-        print(f"set {', '.join(f'{name}={value!r}' for name, value in defaults.items())} in {given.output}")
+    if changes := defaults | ({"resize": given.resize} if given.resize else {}):
+        print(f"set {', '.join(f'{name}={value!r}' for name, value in changes.items())} in {given.output}")
     if given.quality:
         print(f"stored the scores of {', '.join(map(str, given.quality))} in {given.output}")
     if given.confidence:
         print(f"stored the confidence of {given.confidence} in {given.output}")
-    if defaults and not (given.quality and given.measure):
-        print(
-            "measurements with the old defaults were removed: measure again with --measure, store scores with --quality"
-        )
-    return bool(measured or defaults or given.quality or given.confidence)
+    if changes and not (given.quality and given.measure):
+        print("measurements with the old settings were removed: use --measure and --quality to add new ones")
+    return measured or amended
 
 
 def _defaults(given: argparse.Namespace) -> dict[str, Any]:
@@ -147,6 +152,7 @@ def _export(given: argparse.Namespace) -> None:
         checkpoint=given.which,
         name=given.name,
         defaults=_defaults(given),
+        resize=given.resize,
         provenance=_read_object(given.provenance),
         quality=_read_quality(given.quality),
         confidence=_read_confidence(given.confidence) if given.confidence else {},

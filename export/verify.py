@@ -13,7 +13,7 @@ import onnxruntime as ort
 import torch
 
 from engine.bundle.bundle import GRAPHS, Bundle
-from engine.images.load import ImageInput, load_pixels
+from engine.images.load import ImageInput, load_for_model
 from export.decode import Decoded, Decoder, EngineGreedy, OnnxDecoder, State, TorchDecoder, decode_error, greedy
 from training.models.decoder import CaptionDecoder
 from training.models.encoders import Encoder
@@ -77,11 +77,8 @@ class _Verification:
         self.random = np.random.default_rng(SEED)
         self.pictures = list(islice(cycle(pictures), max(BATCH_SIZES)))
         image = bundle.manifest.image
-
-        def pixels(picture: ImageInput) -> np.ndarray:
-            return load_pixels(picture, height=image.height, width=image.width, resample=image.resample)
-
-        self.pixels = np.stack(list(islice(cycle(map(pixels, pictures)), max(BATCH_SIZES))))  # (32, height, width, 3)
+        pixels = [load_for_model(picture, image) for picture in pictures]
+        self.pixels = np.stack(list(islice(cycle(pixels), max(BATCH_SIZES))))  # (32, height, width, 3)
         self.sessions = {
             graph: ort.InferenceSession(bundle.path / bundle.graph(graph).file, providers=["CPUExecutionProvider"])
             for graph in GRAPHS

@@ -19,6 +19,7 @@ from engine import Beam, Captioner, EngineError, Greedy, ImageError
 from engine.bundle.manifest import Defaults
 from engine.options import Decoding
 from training.data.datasets import DataError, Dataset, open_dataset
+from training.data.sentences import read_sentences
 from training.evaluate_options import read_arguments
 from training.files import write_atomically, write_json
 from training.metrics.quality import assess
@@ -180,12 +181,14 @@ def _alternatives(
 
 
 def _training_captions(given: argparse.Namespace) -> list[str] | None:
-    """Returns the captions of the data set's training images, None where they are not at hand."""
+    """Returns the captions of the data set's training images and the sentences, None where there are none."""
+    examples = [example for path in given.sentences for example in read_sentences(path)[0]]
     try:
-        dataset = open_dataset(given.data, "train")
+        examples += open_dataset(given.data, "train").examples
     except DataError:
-        return None
-    return [caption for example in dataset.examples for caption in example.captions]
+        if not examples:
+            return None
+    return [caption for example in examples for caption in example.captions]
 
 
 def _made(captioner: Captioner | None, decoding: Decoding, results: Path) -> dict[str, Any]:

@@ -44,6 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--bundle", type=Path, help="bundle to run (default: the one that ships)")
     parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
+    parser.add_argument(
+        "--sentences",
+        type=Path,
+        default=[],
+        action="append",
+        metavar="FILE",
+        help="captions that people wrote, JSON lines, against which fluency is measured beside the training captions",
+    )
     parser.add_argument("--split", choices=("train", "val"), default="val", help="which images (default: val)")
     parser.add_argument(
         "--results", type=Path, help='score these captions, run no engine: JSON list of {"image_id", "caption"}'

@@ -26,6 +26,8 @@ class Baseline(abc.ABC):
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
         self.bundle, self.search, self.image = bundle, Search(bundle), bundle.manifest.image
+        if self.image.resize != "squash":
+            raise ValueError(f"baselines squash photographs, and this bundle wants them by {self.image.resize!r}")
         vocabulary = bundle.vocabulary
         self.never = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]
         self.threads = threads

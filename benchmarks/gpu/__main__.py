@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from benchmarks.gpu.processes import WORKER, Facts, Run, in_own_process, unpacke
 from benchmarks.gpu.timing import WORKLOADS, check_and_time, matrix_rate
 from benchmarks.photographs import photographs
 from engine.bundle.bundle import Bundle
-from engine.images.load import load_pixels
+from engine.images.load import load_for_model
 from engine.runtime.cuda.nvidia import driver_version, gpu_name, load_tensorrt
 
 BATCHES = (1, 8, 32, 128, 256)
@@ -98,10 +97,9 @@ def table(lines: Iterable[Line], batches: Sequence[int], operations: float, rate
 
 
 def _task(bundle: Bundle, batches: tuple[int, ...], seconds: float) -> Task:
-    spec = bundle.manifest.image
-    size: dict[str, Any] = {"height": spec.height, "width": spec.width, "resample": spec.resample}
     files = photographs(max(CHECKED, min(PIXELS, max(batches))))
-    task = Task(bundle.path.absolute(), np.stack([load_pixels(file, **size) for file in files]), batches, seconds)
+    pixels = np.stack([load_for_model(file, bundle.manifest.image) for file in files])
+    task = Task(bundle.path.absolute(), pixels, batches, seconds)
     wanted = reference(task)
     return replace(task, features=np.array(wanted["features"], np.float32), captions=tuple(wanted["captions"]))
 

@@ -18,7 +18,7 @@ from benchmarks.baselines.search import FREE
 from benchmarks.photographs import photographs
 from engine import Captioner, RuntimeOptions
 from engine.bundle.bundle import Bundle
-from engine.images.load import load_pixels
+from engine.images.load import load_for_model
 from engine.options import Decoding
 
 BATCHES = (1, 8, 32, 128)
@@ -80,11 +80,8 @@ class Engine:
         return np.stack(list(self.pool.map(self._pixels, files)))
 
     def _pixels(self, file: bytes) -> np.ndarray:
-        image, quick = (
-            self.captioner.bundle.manifest.image,
-            self.captioner.precision != "fp32",
-        )  # as the Captioner reads
-        return load_pixels(file, height=image.height, width=image.width, resample=image.resample, quick=quick)
+        quick = self.captioner.precision != "fp32"  # as the Captioner reads
+        return load_for_model(file, self.captioner.bundle.manifest.image, quick=quick)
 
     def prepare(self, pixels: np.ndarray) -> Any:
         """See Competitor."""

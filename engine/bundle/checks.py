@@ -5,7 +5,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from engine.bundle.manifest import RESAMPLE_FILTERS, Defaults, GraphFile, Manifest, Tensor
+from engine.bundle.manifest import RESAMPLE_FILTERS, RESIZE_RULES, Defaults, GraphFile, Manifest, Tensor
 from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary, split
 from engine.confidence import check_confidence
 
@@ -101,7 +101,7 @@ def check_values(manifest: Manifest) -> list[str]:
     """Checks the manifest's values, whose types are right."""
     image = manifest.image
     checks: list[tuple[bool, str, object, str]] = [
-        (image.resize == "squash", "image.resize", image.resize, '"squash"'),
+        (image.resize in RESIZE_RULES, "image.resize", image.resize, f"one of {', '.join(RESIZE_RULES)}"),
         (
             image.resample in RESAMPLE_FILTERS,
             "image.resample",

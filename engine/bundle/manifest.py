@@ -6,16 +6,19 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
 FORMAT_VERSION = 3
+RESIZE_RULES = ("squash", "crop", "letterbox")
 RESAMPLE_FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """How an image becomes the encoder's input: resized whole to height x width, then (pixel - mean) / std.
+    """How an image becomes the encoder's input: resized to height x width, then (pixel - mean) / std.
 
-    mean and std are per channel, red green blue, in units of uint8 pixels (0 to 255). resize "squash" does not
-    keep the aspect ratio and crops nothing. resample is one of RESAMPLE_FILTERS, as Pillow has them.
+    mean and std are per channel, red green blue, in units of uint8 pixels (0 to 255). resize is one of RESIZE_RULES:
+    "squash" shows all of the image and does not keep its aspect ratio, "crop" shows the largest part in its middle
+    that has the aspect ratio of height x width, "letterbox" shows all of it with `fill` on two sides. resample is one
+    of RESAMPLE_FILTERS, as Pillow has them.
     """
 
     height: int
@@ -24,6 +27,12 @@ class ImageSpec:
     std: tuple[float, float, float]
     resize: str = "squash"
     resample: str = "bicubic"
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """The mean as a colour, which the encoder sees as nothing."""
+        red, green, blue = (min(255, max(0, round(level))) for level in self.mean)
+        return red, green, blue
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,8 @@
-"""Any image input -> uint8 pixels of the asked size. Knows nothing of models, batches or captions."""
+"""Any image input -> uint8 pixels of the asked size. Knows nothing of batches or captions."""
 
 import io
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,16 @@ import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
-from engine.bundle.manifest import RESAMPLE_FILTERS
+from engine.bundle.manifest import RESAMPLE_FILTERS, ImageSpec
 from engine.errors import ImageError, OptionsError, RefusalError
 from engine.images import colour, jpeg, resize
+from engine.images.faults import describe, forget_pictures, reason_of
 from engine.images.files import open_path
+from engine.images.fit import RULES, Fit, Size
 from engine.images.formats import FORMATS, Opened, check_formats, length_if_read_whole, open_image
 from engine.images.jxl import JxlFile
 from engine.images.memory import DECODING, SMALL, bytes_to_decode
-from engine.images.upright import LYING, UPRIGHT, Picture, orientation_of
+from engine.images.upright import UPRIGHT, Picture, orientation_of, turned
 
 MAX_PIXELS = 152_000_000
 """What the largest camera makes, a medium format back of 14,204 x 10,652: as a JPEG, which is shrunk meanwhile."""
@@ -34,18 +35,22 @@ def load_pixels(
     height: int,
     width: int,
     resample: str = "bicubic",
+    fit: str = "squash",
+    fill: tuple[int, int, int] = (0, 0, 0),
     max_pixels: int = MAX_PIXELS,
     formats: Sequence[str] = FORMATS,
     out: np.ndarray | None = None,
     quick: bool = False,
 ) -> np.ndarray:
-    """Returns the whole image, upright and squashed to the asked size: uint8 RGB (height, width, 3).
+    """Returns an image, upright and of the asked size: uint8 RGB (height, width, 3).
 
+    fit: "squash" resizes the whole image, whatever becomes of its aspect ratio; "crop" the largest part in its middle
+    that has the asked one; "letterbox" the whole image to what fits inside, in the middle of the colour `fill`.
     A file object is read from where it stands to its end and stays open; a PIL image gives the frame it stands at.
     Alpha is laid over white, more than 8 bits a channel are scaled to 8, and colours of a profile become sRGB's.
     `max_pixels` holds for the image as stored and is checked before its pixels are decoded; so is the memory that
-    this takes, which may be 400 MB or 3 bytes for each of max_pixels. A JPEG file at least twice as large as asked on
-    both sides is shrunk by 2, 4 or 8 while it is decoded, never below the asked size.
+    this takes, which may be 400 MB or 3 bytes for each of max_pixels. A JPEG file whose shown part is at least twice
+    as large as it will be on both sides is shrunk by 2, 4 or 8 while it is decoded, never below that.
     formats: names, as Pillow has them, of the formats that files may have.
     out: a uint8 array of that shape to be filled and returned, as a row of a batch; else a fresh, contiguous one.
     quick: resizes with the packages of the extra "fast" where they are installed, nearly all values within 1 level
@@ -53,9 +58,11 @@ def load_pixels(
     """
     if resample not in RESAMPLES:
         raise OptionsError(f"resample must be one of {', '.join(RESAMPLES)}, not {resample!r}")
+    if fit not in RULES:
+        raise OptionsError(f"fit must be one of {', '.join(RULES)}, not {fit!r}")
     if out is not None and (out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.writeable):
         raise OptionsError(f"out must be a writable uint8 array {(height, width, 3)}, not {describe(out)}")
-    aim = _Aim(height, width, resample, max_pixels, quick, check_formats(formats))
+    aim = _Aim(height, width, resample, fit, fill, max_pixels, quick, check_formats(formats))
     outer = sys.exception()  # that the caller is handling: what its frames hold is the caller's
     try:
         if isinstance(source, str | os.PathLike):
@@ -63,7 +70,7 @@ def load_pixels(
                 pixels = _from_file(file, aim)
         elif isinstance(source, Image.Image):
             _check_size(source.size, aim.max_pixels)
-            with DECODING.hold(bytes_to_decode(source, width, quick=quick)):
+            with DECODING.hold(bytes_to_decode(source, aim.stretched_width, quick=quick)):
                 pixels = _fitted(source, aim)
         elif isinstance(source, np.ndarray):
             image = _from_array(source, aim.max_pixels)
@@ -80,32 +87,32 @@ def load_pixels(
         return out
     except Exception as error:  # on hostile input Pillow raises nearly anything
         advice = error.advice if isinstance(error, RefusalError) else ""
-        _forget_pictures(error, outer)
-        raise ImageError(_reason(error), source=describe(source), advice=advice) from error
+        forget_pictures(error, outer)
+        raise ImageError(reason_of(error), source=describe(source), advice=advice) from error
 
 
-def describe(source: object) -> str:
-    """Returns a short name of an input for messages: its path, or what it is and how large. Never raises."""
-    try:
-        return _name(source)
-    except Exception:  # what a path or a file object of somebody else's may do
-        return f"{type(source).__name__} object"
-
-
-def _name(source: object) -> str:
-    if isinstance(source, str | os.PathLike):
-        path = os.fsdecode(source)
-        return path if path.isprintable() and path else ascii(path)
-    if isinstance(source, bytes | bytearray):
-        return f"{len(source):,} bytes"
-    if isinstance(source, memoryview):
-        return f"{source.nbytes:,} bytes"
-    if isinstance(source, np.ndarray):
-        return f"array {source.shape} {source.dtype}"
-    if isinstance(source, Image.Image):
-        return f"PIL image {source.width} x {source.height} {source.mode}"
-    name = getattr(source, "name", None)
-    return f"file {_name(name)}" if isinstance(name, str) else f"{type(source).__name__} object"
+def load_for_model(
+    source: ImageInput,
+    image: ImageSpec,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] = FORMATS,
+    out: np.ndarray | None = None,
+    quick: bool = False,
+) -> np.ndarray:
+    """Returns an image as a bundle's model takes it: load_pixels as the manifest says."""
+    return load_pixels(
+        source,
+        height=image.height,
+        width=image.width,
+        resample=image.resample,
+        fit=image.resize,
+        fill=image.fill,
+        max_pixels=max_pixels,
+        formats=formats,
+        out=out,
+        quick=quick,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,8 @@ class _Aim:
     height: int
     width: int
     resample: str
+    rule: str
+    fill: tuple[int, int, int]
     max_pixels: int
     quick: bool
     formats: tuple[str, ...]
@@ -124,46 +133,77 @@ class _Aim:
         """Of decoding: what all together may take, or more for who raised max_pixels."""
         return max(DECODING.size, 3 * self.max_pixels)
 
+    @property
+    def stretched_width(self) -> int:
+        """The width that every image gets, however narrow it is; 0 where it keeps its aspect ratio."""
+        return self.width if self.rule == "squash" else 0
+
+    def fit(self, image: Size) -> Fit:
+        """Returns what is shown of an upright image, and how large."""
+        return RULES[self.rule](image, (self.width, self.height))
+
+    def filled(self, pixels: np.ndarray) -> np.ndarray:
+        """Returns pixels (height, width, 3) of what is shown in the middle of the asked size."""
+        height, width = pixels.shape[:2]
+        if (height, width) == (self.height, self.width):
+            return pixels
+        top, left = (self.height - height) // 2, (self.width - width) // 2
+        whole = np.full((self.height, self.width, 3), self.fill, np.uint8)
+        whole[top : top + height, left : left + width] = pixels
+        return whole
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """An opened image, its size as it is stored, and the bytes that decoding takes, those of its file among them."""
+
+    image: Opened
+    size: Size
+    cost: int
+
 
 def _from_file(file: IO[bytes], aim: _Aim) -> np.ndarray:
     length = length_if_read_whole(file)
     if length <= SMALL:
-        image, cost = _opened(file, aim)
-        with DECODING.hold(cost):
-            return _decoded(image, file, aim)
+        opened = _opened(file, aim)
+        with DECODING.hold(opened.cost):
+            return _decoded(opened, file, aim)
     with DECODING.hold(length):  # and let go: two that held some and asked for more would wait for each other
-        cost = _opened(file, aim, length)[1]
+        cost = _opened(file, aim, length).cost
     with DECODING.hold(cost):
-        return _decoded(_opened(file, aim, length)[0], file, aim)
+        return _decoded(_opened(file, aim, length), file, aim)
 
 
-def _opened(file: IO[bytes], aim: _Aim, length: int = 0) -> tuple[Opened, int]:
-    """Reads a header; returns the bytes that decoding takes too, with those of the file if they stay in memory."""
+def _opened(file: IO[bytes], aim: _Aim, length: int = 0) -> _Header:
+    """Reads a header. length: of a file that stays in memory."""
     file.seek(0)
     image = open_image(file, aim.formats, aim.most_bytes)
     _check_size(image.size, aim.max_pixels)
-    width, height = image.size  # as stored
+    width, height = stored = image.size
     kept = _shrink(image, file, aim) if isinstance(image, JpegImageFile) else length
-    cost = kept + bytes_to_decode(image, aim.width, quick=aim.quick)
+    cost = kept + bytes_to_decode(image, aim.stretched_width, quick=aim.quick)
     if cost > aim.most_bytes:
         size = f"{width:,} x {height:,} pixels as {image.format} take {cost // 10**6:,} MB to decode"
         limit = f"more than the limit of {aim.most_bytes // 10**6:,}"
         raise RefusalError(f"is too large: {size}, {limit}", "raise max_pixels if you trust it")
-    return image, cost
+    return _Header(image, stored, cost)
 
 
-def _decoded(image: Opened, file: IO[bytes], aim: _Aim) -> np.ndarray:
-    if not isinstance(image, JxlFile):
-        return _read(image, file, aim)
-    decoded = image.decode()
+def _decoded(opened: _Header, file: IO[bytes], aim: _Aim) -> np.ndarray:
+    if isinstance(opened.image, JpegImageFile):
+        return _read_jpeg(opened.image, file, aim, opened.size)
+    if not isinstance(opened.image, JxlFile):
+        return _fitted(opened.image, aim)
+    decoded = opened.image.decode()
     if isinstance(decoded, Image.Image):
         return _fitted(decoded, aim)
     file = io.BytesIO(decoded)
     jpeg_image = open_image(file, ("JPEG",), aim.most_bytes)
     _check_size(jpeg_image.size, aim.max_pixels)
     assert isinstance(jpeg_image, JpegImageFile)
+    stored = jpeg_image.size
     _shrink(jpeg_image, file, aim)
-    return _read(jpeg_image, file, aim)
+    return _read_jpeg(jpeg_image, file, aim, stored)
 
 
 def _shrink(image: JpegImageFile, file: IO[bytes], aim: _Aim) -> int:
@@ -172,31 +212,39 @@ def _shrink(image: JpegImageFile, file: IO[bytes], aim: _Aim) -> int:
     if aim.quick and (length := jpeg.length_read_whole(file)) > SMALL:
         kept += length
     if aim.resample != "nearest":  # which takes single pixels: those of a shrunk image are others
-        jpeg.shrink(image, *((aim.height, aim.width) if orientation_of(image) in LYING else (aim.width, aim.height)))
+        orientation = orientation_of(image)
+        target = aim.fit(turned(image.size, orientation)).target
+        jpeg.shrink(image, *turned(target, orientation))
     return kept
 
 
-def _read(image: ImageFile.ImageFile, file: IO[bytes], aim: _Aim) -> np.ndarray:
-    if aim.quick and isinstance(image, JpegImageFile) and resize.can_resize(image.size, aim.resample):
-        rows = jpeg.decode(image, file) if orientation_of(image) not in UPRIGHT else None
+def _read_jpeg(image: JpegImageFile, file: IO[bytes], aim: _Aim, stored: Size) -> np.ndarray:
+    orientation = orientation_of(image)
+    if aim.quick and orientation not in UPRIGHT and resize.can_resize(image.size, aim.resample):
+        rows = jpeg.decode(image, file)
         if rows is not None:
-            pixels = resize.resize(rows, image.size, aim.height, aim.width, aim.resample)
-            change = colour.conversion(image.info, image.mode)
-            return np.asarray(change(Image.fromarray(pixels))) if change else pixels
-    return _fitted(image, aim)
+            return _quickly(rows, image.size, aim, stored, colour.conversion(image.info, image.mode))
+    return _fitted(image, aim, turned(stored, orientation))
 
 
-def _fitted(image: Image.Image, aim: _Aim) -> np.ndarray:
+def _fitted(image: Image.Image, aim: _Aim, stored: Size | None = None) -> np.ndarray:
+    """Decodes and resizes an image. stored: the size, upright, of one that is shrunk while it is decoded."""
     _load(image)
     _check_size(image.size, aim.max_pixels)  # icons know their true size only now
     change = colour.conversion(image.info, image.mode)
     picture = Picture(image, orientation_of(image), "CMYK" if change and image.mode == "CMYK" else "RGB")
     shown = picture.shown()
     if aim.quick and shown.mode == "RGB" and resize.can_resize(shown.size, aim.resample):
-        pixels = resize.resize(shown.tobytes(), shown.size, aim.height, aim.width, aim.resample)
-        return np.asarray(change(Image.fromarray(pixels))) if change else pixels
-    resized = shown.resize((aim.width, aim.height), RESAMPLES[aim.resample])
-    return np.asarray(change(resized) if change else resized)
+        return _quickly(shown.tobytes(), shown.size, aim, stored or shown.size, change)
+    fit = aim.fit(stored or shown.size)
+    resized = shown.resize(fit.target, RESAMPLES[aim.resample], fit.box(shown.size))
+    return aim.filled(np.asarray(change(resized) if change else resized))
+
+
+def _quickly(rows: bytes, size: Size, aim: _Aim, stored: Size, change: colour.Conversion | None) -> np.ndarray:
+    fit = aim.fit(stored)
+    pixels = resize.resize(rows, size, fit.target, aim.resample, fit.box(size))
+    return aim.filled(np.asarray(change(Image.fromarray(pixels))) if change else pixels)
 
 
 def _load(image: Image.Image) -> None:
@@ -206,42 +254,6 @@ def _load(image: Image.Image) -> None:
         image.load()
     finally:
         vars(image).pop("load_prepare", None)  # a caller's image goes on as it was
-
-
-def _forget_pictures(error: BaseException, outer: BaseException | None) -> None:
-    """Lets go of what the frames of an error hold: whoever keeps the error would keep a decoded picture.
-
-    outer: one that was there before, which is left as it is, with all that led to it.
-    """
-    seen = {id(outer)}
-    found: list[BaseException | None] = [error]
-    while found:
-        each = found.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            traceback.clear_frames(each.__traceback__)
-            found += (each.__cause__, each.__context__)
-
-
-def _reason(error: Exception) -> str:
-    match error:
-        case RefusalError():
-            return str(error)
-        case FileNotFoundError() | NotADirectoryError():
-            return "there is no such file"
-        case IsADirectoryError():
-            return "is a folder, not an image file"
-        case PermissionError():
-            return "may not be read: permission denied"
-        case Image.DecompressionBombError():
-            return "cannot be decoded: its first picture has more pixels than the file says of itself, and too many"
-        case MemoryError():
-            return "cannot be decoded: it needs more memory than there is"
-        case ValueError() if "MAX_TEXT_" in str(error):  # Pillow's advice to programmers
-            return "cannot be decoded: its texts or its colour profile unpack to too much; save it without them"
-        case OSError(strerror=str(why)) if error.errno is not None:
-            return f"cannot be read: {why}"
-    return f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"
 
 
 def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:

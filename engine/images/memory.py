@@ -84,7 +84,10 @@ ROWS_ONLY = ("JPEG", "MPO", "PNG", "PPM")
 
 
 def bytes_to_decode(image: Image.Image | JxlFile, width: int, *, quick: bool) -> int:
-    """Returns about how many bytes it takes to decode an opened image, and to make it `width` wide."""
+    """Returns about how many bytes it takes to decode an opened image, and to make it `width` wide.
+
+    width: 0 where it keeps its aspect ratio: then nothing on the way is larger than it was or will be.
+    """
     pixels = image.size[0] * image.size[1]
     each = BYTES.get(image.mode, 4)
     if isinstance(image, TiffImageFile):

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
-from engine.images.load import ImageInput, load_pixels
+from engine.images.load import ImageInput, load_for_model
 from engine.runtime.cuda.device import DeviceFeatures
 from engine.runtime.cuda.encoder import DeviceEncoder
 from engine.runtime.encoder import LANE_IMAGES, Encoder
@@ -35,11 +36,9 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class ImageReader:
-    """Reads images as one model takes them: `load_pixels` with the model's size and the caller's limits."""
+    """Reads images as one model takes them, within the caller's limits."""
 
-    height: int
-    width: int
-    resample: str
+    spec: ImageSpec
     max_pixels: int
     formats: tuple[str, ...]
     quick: bool
@@ -47,15 +46,8 @@ class ImageReader:
     def __call__(self, entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
         """Fills pixels uint8 (height, width, 3) with an image, or returns what is wrong with it."""
         try:
-            load_pixels(
-                image,
-                height=self.height,
-                width=self.width,
-                resample=self.resample,
-                max_pixels=self.max_pixels,
-                formats=self.formats,
-                out=pixels,
-                quick=self.quick,
+            load_for_model(
+                image, self.spec, max_pixels=self.max_pixels, formats=self.formats, out=pixels, quick=self.quick
             )
         except ImageError as error:
             return error.at(entry)

@@ -31,6 +31,11 @@ def orientation_of(image: Image.Image) -> int:
         return 1
 
 
+def turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Returns the size, upright, of an image that is stored with this size, and the other way round."""
+    return (size[1], size[0]) if orientation in LYING else size
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """An opened image, its EXIF orientation, and the mode that it is wanted in: RGB, or CMYK as it is."""
@@ -42,8 +47,7 @@ class Picture:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height as it stands upright."""
-        width, height = self.image.size
-        return (height, width) if self.orientation in LYING else (width, height)
+        return turned(self.image.size, self.orientation)
 
     @property
     def is_ready(self) -> bool:

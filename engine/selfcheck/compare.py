@@ -14,7 +14,7 @@ import numpy as np
 from engine.bundle.bundle import Bundle
 from engine.bundle.vocabulary import START
 from engine.decoding.step_model import StepModel
-from engine.images.load import load_pixels
+from engine.images.load import load_for_model
 from engine.runtime.encoder import LANE_IMAGES, WIDE_IMAGES
 from engine.runtime.graphs import Graphs
 
@@ -75,10 +75,8 @@ def arithmetic_of(graphs: Graphs) -> str:
 def _pixels(bundle: Bundle) -> np.ndarray:
     from engine.images.synthetic import draw_photographs  # slow to import and seldom needed
 
-    image = bundle.manifest.image
-    photographs = draw_photographs(PHOTOGRAPHS)
-    size: dict[str, Any] = {"height": image.height, "width": image.width, "resample": image.resample}
-    return np.stack([load_pixels(photograph, **size) for photograph in photographs])  # (photographs, height, width, 3)
+    photographs = [load_for_model(each, bundle.manifest.image) for each in draw_photographs(PHOTOGRAPHS)]
+    return np.stack(photographs)  # (photographs, height, width, 3)
 
 
 def _encoded(graphs: Graphs, pixels: np.ndarray, expected: np.ndarray, batch_size: int) -> Iterator[float]:

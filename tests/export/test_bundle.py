@@ -83,6 +83,8 @@ def test_options_reach_the_manifest(quick: pytest.MonkeyPatch, run: Path, tmp_pa
 
 
 def test_a_default_that_no_search_could_use_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="resize must be one of squash, crop, letterbox, not 'pad'"):
+        export_bundle(run, tmp_path / "bundle", ExportOptions(resize="pad"))
     with pytest.raises(ExportError, match="beam_size"):
         export_bundle(run, tmp_path / "bundle", ExportOptions(defaults={"beam_size": 0}))
 
@@ -220,6 +222,31 @@ def test_a_confidence_is_added_later_and_stands_beside_what_is_there(bundle: Pat
     with pytest.raises(ExportError, match="intercept is missing"):
         amend(bundle, confidence={"threshold": 0.5})
     assert Bundle.load(bundle).manifest.confidence == CALIBRATED
+
+
+def test_another_resize_rule_is_set_later_and_what_was_measured_by_the_old_one_goes(bundle: Path) -> None:
+    before, old = contents(bundle), Bundle.load(bundle).manifest
+    save_manifest(bundle, replace(old, quality={"cider": 0.4}, variants={"fp32": Variant(0.4, {"cpu": 75.0})}))
+    amend(bundle, resize="squash")
+    assert Bundle.load(bundle).manifest.quality == {"cider": 0.4}, "nothing has changed"
+    amend(bundle, resize="crop")
+    after, manifest = contents(bundle), Bundle.load(bundle).manifest
+    assert {name for name in after if after[name] != before.get(name)} == {"manifest.json"}
+    assert manifest.image == replace(old.image, resize="crop")
+    assert (manifest.quality, manifest.variants) == ({}, {"fp32": Variant(None, {"cpu": 75.0})})
+    with pytest.raises(ExportError, match="resize must be one of squash, crop, letterbox, not 'pad'"):
+        amend(bundle, resize="pad")
+    assert contents(bundle) == after
+
+
+def test_a_resize_rule_stays_when_half_a_bundle_is_replaced(run: Path, bundle: Path) -> None:
+    export_bundle(run, bundle, ExportOptions(resize="crop"), overwrite=True)
+    for part in (Part.ENCODER, Part.DECODER):
+        export_bundle(run, bundle, part=part)
+        assert Bundle.load(bundle).manifest.image.resize == "crop"
+    for part, rule in ((Part.ENCODER, "letterbox"), (Part.DECODER, "squash")):
+        export_bundle(run, bundle, ExportOptions(resize=rule), part=part)
+        assert Bundle.load(bundle).manifest.image.resize == rule
 
 
 def test_other_defaults_are_set_later_and_what_was_measured_by_the_old_ones_goes(bundle: Path) -> None:

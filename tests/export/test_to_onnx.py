@@ -51,6 +51,14 @@ def test_the_command_prints_the_checks_and_writes_the_bundle(
     assert main(["--output", str(output), "--bad-endings", ""]) == 0
     assert Bundle.load(output).manifest.defaults.bad_endings == ()
 
+    capsys.readouterr()
+    assert main(["--output", str(output), "--resize", "crop"]) == 0
+    assert Bundle.load(output).manifest.image.resize == "crop"
+    assert Bundle.load(output).manifest.quality == {}
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"set resize='crop' in {output}"
+    assert printed[1].startswith("what was measured by other defaults is gone")
+
     (tmp_path / "confidence.json").write_text(json.dumps({"coefficients": CALIBRATED, "good": "so and so"}))
     assert main(["--output", str(output), "--confidence", str(tmp_path / "confidence.json")]) == 0
     assert Bundle.load(output).manifest.confidence == CALIBRATED

@@ -5,14 +5,14 @@ What a view shows of an image depends on the view's number and the image's name 
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
 from engine.bundle.manifest import ImageSpec
-from engine.images.load import RESAMPLES, load_pixels
+from engine.images.load import RESAMPLES, load_for_model
 
 AREA = (0.7, 1.0)
 ASPECT = (0.92, 1.08)
@@ -46,10 +46,10 @@ class View:
     def pixels(self, name: str, content: bytes, image: ImageSpec) -> np.ndarray:
         """Returns what is seen of an encoded image: uint8 (height, width, 3). Raises ImageError."""
         if not self.jitter:
-            pixels = load_pixels(content, height=image.height, width=image.width, resample=image.resample)
+            pixels = load_for_model(content, image)
             return np.ascontiguousarray(pixels[:, ::-1]) if self.mirrored else pixels
-        height, width = DETAIL * image.height, DETAIL * image.width
-        whole = load_pixels(content, height=height, width=width, resample=image.resample)
+        detailed = replace(image, height=DETAIL * image.height, width=DETAIL * image.width)
+        whole = load_for_model(content, detailed)
         drawn = random.Random(f"{self.jitter} {name}")  # a string seeds alike in every process and version
         return np.asarray(_jittered(Image.fromarray(whole), image, drawn))
 
@@ -62,7 +62,7 @@ def training_views(*, flip: bool, jitter: int) -> tuple[View, ...]:
 
 def _jittered(whole: Image.Image, image: ImageSpec, drawn: random.Random) -> Image.Image:
     area, stretch = drawn.uniform(*AREA), drawn.uniform(*ASPECT)
-    # Of a photograph that is squashed to the encoder's shape already: the aspect is against the photograph's own.
+    # Of a photograph that has the encoder's shape already: the aspect is against the photograph's own.
     width, height = (min(1.0, math.sqrt(share)) for share in (area * stretch, area / stretch))
     left, top = drawn.uniform(0, 1 - width), drawn.uniform(0, 1 - height)
     edges = (left * whole.width, top * whole.height, (left + width) * whole.width, (top + height) * whole.height)

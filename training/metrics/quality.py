@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from training.metrics.bootstrap import LEVEL, RESAMPLES, Interval, confidence_intervals
-from training.metrics.caption_statistics import Statistics, describe
+from training.metrics.caption_statistics import Statistics, describe, overuse
 from training.metrics.score_file import counts_record
 from training.metrics.scores import Scores
+
+OVERUSED = 8  # words that are printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Quality:
     intervals: dict[str, Interval]  # of each metric; empty where nobody asked
     statistics: Statistics
     people: Statistics
+    overuse: dict[str, float]  # word -> how many times as many captions as references hold it, of common words
     bootstrap: dict[str, float]  # how the intervals were made
 
     def record(self) -> dict[str, Any]:
@@ -29,6 +32,7 @@ class Quality:
             "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
             "bootstrap": self.bootstrap,
             "statistics": {"captions": asdict(self.statistics), "people": asdict(self.people)},
+            "overuse": {word: round(ratio, 3) for word, ratio in self.overuse.items()},
             "tokeniser": self.scores.tokeniser,
             "notes": self.scores.notes,
             "captions": self.captions,
@@ -47,6 +51,8 @@ class Quality:
         lines.append(f"{'':24} {'captions':>12} {'people':>12}")
         for (name, ours), (_, theirs) in zip(self.statistics.rows(), self.people.rows(), strict=True):
             lines.append(f"{name:24} {ours:>12} {theirs:>12}")
+        most = ", ".join(f"{word} {ratio:.2f}" for word, ratio in [*self.overuse.items()][:OVERUSED])
+        lines.append(f"most overused words, captions that hold them for each reference that does: {most}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.scores.notes)])
 
 
@@ -71,5 +77,6 @@ def assess(
         intervals=intervals,
         statistics=describe(list(captions.values()), seen),
         people=describe([references[name][0] for name in captions], seen),
+        overuse=overuse(list(captions.values()), [references[name] for name in captions]),
         bootstrap={"resamples": resamples, "level": LEVEL, "seed": seed} if intervals else {},
     )

@@ -365,7 +365,10 @@ def test_a_weight_file_that_the_manifest_does_not_list_is_refused(folder: Path) 
     ("change", "named"),
     [
         (lambda data: data["image"].update(resample="gaussian"), "gaussian"),
-        (lambda data: data["image"].update(resize="crop"), "crop"),
+        (
+            lambda data: data["image"].update(resize="pad"),
+            "image.resize is 'pad' and must be one of squash, crop, letterbox",
+        ),
         (lambda data: data["image"].update(height=96), "height"),
         (lambda data: data["image"].update(std=[0, 1, 1]), "std"),
         (lambda data: data["defaults"].update(max_length=0), "max_length"),

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import ImageError, OptionsError
+from engine.images.faults import describe
 from engine.images.formats import FORMATS as USUAL
-from engine.images.load import RESAMPLES, describe, load_pixels
+from engine.images.load import RESAMPLES, load_pixels
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000", "AVIF", "PSD", "QOI")
 

@@ -1,8 +1,10 @@
 """Statistics against values counted by hand."""
 
+import math
+
 import pytest
 
-from training.metrics.caption_statistics import describe
+from training.metrics.caption_statistics import describe, overuse
 
 CAPTIONS = [
     "a dog runs",
@@ -22,6 +24,7 @@ def test_statistics_are_those_counted_by_hand() -> None:
     assert found.vocabulary == len({"a", "dog", "runs", "man", "on", "girl", "with"})
     assert found.distinct == 4 / 5
     assert found.unseen == 3 / 5
+    assert found.fluent == 3 / 5  # "a dog runs" twice, and the empty one, which has no trigram
     assert found.repeating == 1 / 5
     assert found.repeating_two == 1 / 5
     assert found.badly_ending == 1 / 5
@@ -45,8 +48,23 @@ def test_what_is_said_twice_counts_by_its_words(caption: str, two: float, three:
 
 def test_without_training_captions_the_share_unseen_is_not_known() -> None:
     found = describe(["a dog"], None)
-    assert found.unseen is None
+    assert (found.unseen, found.fluent) == (None, None)
     assert ("never seen in training", "not known") in found.rows()
+    assert ("all trigrams people's", "not known") in found.rows()
+
+
+def test_overuse_is_the_share_of_captions_over_the_share_of_references() -> None:
+    captions = ["a man runs", "a man and a man sit", "a dog runs", "a bird"]
+    references = [
+        ["a man runs", "someone runs"],
+        ["two people", "a woman"],
+        ["a dog", "the dog runs"],
+        ["a bird", "it"],
+    ]
+    found = overuse(captions, references, least=0.3)
+    assert found == {"man": 2 / 0.5, "runs": 2 / 1.5, "a": 4 / 2}
+    assert list(found) == ["man", "a", "runs"]
+    assert overuse(["a zebra"], [["a horse"]]) == {"zebra": math.inf, "a": 1.0}
 
 
 @pytest.mark.parametrize(("caption", "bad"), [("he looks up", 0), ("a dog and a", 1), ("people wait in the", 1)])
