@@ -57,7 +57,7 @@ def test_the_command_prints_the_checks_and_writes_the_bundle(
     assert Bundle.load(output).manifest.quality == {}
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"set resize='crop' in {output}"
-    assert printed[1].startswith("what was measured by other defaults is gone")
+    assert printed[1].startswith("measurements with the old settings were removed")
 
     (tmp_path / "confidence.json").write_text(json.dumps({"coefficients": CALIBRATED, "good": "so and so"}))
     assert main(["--output", str(output), "--confidence", str(tmp_path / "confidence.json")]) == 0

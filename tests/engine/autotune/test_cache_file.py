@@ -185,7 +185,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_that_says_what_to_do(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(EngineError, match=r"file/tuning/\S+ cannot be written; let CAPTIONING_ENGINE_CACHE name"):
+    with pytest.raises(EngineError, match=r"file/tuning/\S+ cannot be written; set CAPTIONING_ENGINE_CACHE to"):
         save(bundle, MEASURED)
     assert load(bundle) is None
     assert forget(bundle) == 0
