@@ -280,7 +280,8 @@ def test_other_options_data_or_weights_never_mix_with_those_there(
     assert cook(data, output, ("one", "do --seed 4")) == 1
     assert (
         "was started with other options or data (options.one output OUTPUT/one do [--again], and now options.one "
-        "output OUTPUT/one do; options.one seed 4 [--again]): choose another folder, or delete one in this one to start again"
+        "output OUTPUT/one do; options.one seed 4 [--again]): choose another folder, or delete one in this one to "
+        "start again"
     ) in capsys.readouterr().err
     write_subset(data, tmp_path / "fewer", {"train": 1, "val": 1})
     assert cook(tmp_path / "fewer", output, ("one", "do")) == 1
