@@ -1,11 +1,11 @@
-"""Requests that come when they like: the Scheduler beside one request at a time and beside static batches.
+"""Random arrivals: compares the Scheduler with one request at a time and with static batches.
 
 python -m benchmarks.arrivals [--seconds 10] [--output FILE.json] [--chart FILE.png]
 
-Open loop: arrivals are a Poisson process that waits for nobody, and a latency counts from the arrival that was due. All
-servers get the same photographs, options and arrivals, and none refuses any. Rates are multiples of what one request
-at a time does when it is never idle; the bound on p99 is a multiple of the time that a lone request takes. A request
-that fails ends the run, and so does, on a CPU, a caption in other words than the Captioner's of that image alone.
+Open loop: arrivals are a Poisson process, independent of the answers, and latency counts from the scheduled arrival.
+All servers get the same photographs, options and arrivals, and refuse none. Rates are multiples of the rate of one
+request at a time when it is never idle; the bound on p99 is a multiple of a lone request's time. A failed request ends
+the run, and so does, on a CPU, a caption that differs from the Captioner's for the image alone.
 """
 
 import argparse
@@ -34,14 +34,14 @@ from matplotlib import pyplot
 
 LOADS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0)
 ROUNDS = 3  # of each rate and server; percentiles are the medians of theirs
-BOUND = 5.0  # of the time that a lone request takes
-HOPELESS = 400  # requests under way at which a rate is given up
+BOUND = 5.0  # times a lone request's time
+HOPELESS = 400  # a rate is abandoned at this many unanswered requests
 SCHEDULER, ONE, STATIC = "scheduler", "one at a time", "static batches"
 
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Requests and when they are due, in seconds from the start."""
+    """Requests and their arrival times, in seconds from the start."""
 
     requests: tuple[tuple[bytes, Decoding], ...]
     due: tuple[float, ...]
@@ -72,7 +72,7 @@ def mixed(images: Sequence[bytes], count: int, random: np.random.Generator) -> l
 
 
 class ExpectedCaptions:
-    """What the Captioner says of images when nobody else is there, in words; kept, for most requests come again."""
+    """The Captioner's captions of single images; cached, because most requests are repeated."""
 
     def __init__(self, captioner: Captioner, images: Sequence[bytes]) -> None:
         self._captioner = captioner
@@ -89,10 +89,10 @@ class ExpectedCaptions:
 
 
 def latencies(server: Server, arrivals: Arrivals, expected: Sequence[str] | None = None) -> list[float] | None:
-    """Sends requests as they are due and returns the seconds that each took; None where the server falls behind.
+    """Sends requests at their times and returns the seconds that each took; None if the server falls behind.
 
-    expected: the captions, where each is to be compared. Raises RuntimeError for a request that failed, or another
-    caption: percentiles of what went wrong say nothing.
+    expected: the captions to compare with, if any. Raises RuntimeError for a failed request or a different caption:
+    percentiles of wrong results mean nothing.
     """
     lock, done = threading.Lock(), threading.Semaphore(0)
     taken: list[float] = []
@@ -118,7 +118,7 @@ def latencies(server: Server, arrivals: Arrivals, expected: Sequence[str] | None
             done.acquire()
     for i, future in enumerate(futures):
         if not future.done():
-            continue  # given up
+            continue  # abandoned
         if (error := future.exception()) is not None:
             raise RuntimeError(f"request {i}, {arrivals.requests[i][1]}, failed: {error}") from error
         if expected is not None and (text := future.result().text) != expected[i]:
@@ -129,7 +129,7 @@ def latencies(server: Server, arrivals: Arrivals, expected: Sequence[str] | None
 
 
 def capacity(captioner: Captioner, images: Sequence[bytes], count: int) -> tuple[float, float]:
-    """Returns requests a second of one at a time that is never idle, and the median seconds of one."""
+    """Returns the requests a second of one at a time when it is never idle, and the median seconds of one."""
     seconds = []
     for image, way in mixed(images, count, np.random.default_rng(0)):
         start = time.perf_counter()
@@ -141,7 +141,7 @@ def capacity(captioner: Captioner, images: Sequence[bytes], count: int) -> tuple
 def measure(
     captioner: Captioner, images: Sequence[bytes], loads: Sequence[float], seconds: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Measures all servers at all rates; returns what there is to keep."""
+    """Measures all servers at all rates; returns the result to save."""
     opens: Mapping[str, Callable[[], Server]] = {
         ONE: lambda: Batches(captioner, most=1, window=0.0),
         STATIC: lambda: Batches(captioner, most=captioner.batch_size, window=WINDOW),
@@ -156,7 +156,7 @@ def measure(
     busy, lone = capacity(captioner, images, 100)
     say(f"one at a time: {busy:.1f} requests a second, {1000 * lone:.1f} ms for a lone one")
     expected_captions = ExpectedCaptions(captioner, images)
-    exact = captioner.provider == "cpu"  # a device adds up a batch in another order
+    exact = captioner.provider == "cpu"  # a device may sum a batch in another order
     points: list[dict[str, Any]] = []
     lost: set[str] = set()
     for load in loads:
@@ -196,7 +196,7 @@ def held(points: Sequence[Mapping[str, Any]], server: str, bound: float) -> floa
 
 
 def summary(result: Mapping[str, Any]) -> list[str]:
-    """Says whether the Scheduler keeps what is asked of it."""
+    """Returns, as text, whether the Scheduler meets its goals."""
     points, lines = result["points"], []
     for bound in (result["bound"], 2 * result["bound"]):
         rates = {server: held(points, server, bound) for server in (ONE, STATIC, SCHEDULER)}
@@ -227,14 +227,14 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, keeps and draws."""
+    """Measures, saves and draws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, help="a bundle's folder; else the one that ships")
+    parser.add_argument("--bundle", type=Path, help="a bundle's folder (default: the one that ships)")
     parser.add_argument("--provider", default="cpu")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--photographs", type=Path, help="a folder of JPEG files; else those that benchmarks take")
+    parser.add_argument("--photographs", type=Path, help="a folder of JPEG files (default: the benchmarks' own)")
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS, help="rates, as multiples of one at a time's")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each round")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a round")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/arrivals-cpu.json"))
     parser.add_argument("--chart", type=Path, default=Path("docs/scheduling.png"))
     told = parser.parse_args(arguments)

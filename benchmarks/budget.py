@@ -1,7 +1,7 @@
-"""The budget of one image: operations and bytes of each graph, and the time that this machine cannot go below.
+"""The budget of one image: operations and bytes of each graph, and the least time they need on this machine.
 
-`python -m benchmarks.budget` counts multiplications and bytes in the bundle's own graphs and divides them by what the
-machine reaches in a large matrix product and in a copy. Nothing of the engine runs.
+`python -m benchmarks.budget` counts multiplications and bytes in the bundle's graphs and divides them by the rates that
+the machine reaches in a large matrix product and in a copy. It does not run the engine.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def _shortest(work: Callable[[], object]) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.budget", description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, help="the bundle to count in; the one that ships where left out")
+    parser.add_argument("--bundle", type=Path, help="the bundle to analyse (default: the one that ships)")
     bundle = Bundle.load(parser.parse_args(arguments).bundle)
     machine = measure()
     print(

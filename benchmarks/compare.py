@@ -1,7 +1,7 @@
-"""Two saved runs beside each other: `python -m benchmarks.compare REFERENCE NEW` exits 1 when a ratio worsened.
+"""Compares two saved runs: `python -m benchmarks.compare REFERENCE NEW` exits with 1 if a ratio got worse.
 
-Ratios are compared, never times: the competitors of a ratio ran interleaved on one machine, so that
-another machine, or a busy one, moves them little.
+It compares ratios, not times: the competitors of a ratio ran interleaved on one machine, so another or a busy machine
+changes them little.
 """
 
 import argparse
@@ -58,8 +58,8 @@ def report(comparison: Comparison) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 when a ratio worsened or nothing could be compared."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("reference", type=Path, help="a run that `python -m benchmarks.ratio --json` saved")
-    parser.add_argument("new", type=Path, help="another one, taken now")
+    parser.add_argument("reference", type=Path, help="a run saved by `python -m benchmarks.ratio --json`")
+    parser.add_argument("new", type=Path, help="a newer run")
     options = parser.parse_args(arguments)
     try:
         comparison = compare(Run.load(options.reference), Run.load(options.new))

@@ -1,6 +1,6 @@
-"""The competitors of every benchmark, each made once. `--bundle PATH` takes another bundle than the one that ships.
+"""The competitors of every benchmark, each made once. `--bundle PATH` uses a bundle other than the one that ships.
 
-`--quick` leaves out what takes long: large batches, torch.compile and all but one of each library's ways.
+`--quick` skips what takes long: large batches, torch.compile and all but one variant of each library.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ QUICK_COMPETITORS = ("eager", "onnxruntime", "openvino latency")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--bundle", type=Path, help="the bundle to measure; the one that ships where left out")
+    parser.addoption("--bundle", type=Path, help="the bundle to measure (default: the one that ships)")
     parser.addoption("--quick", action="store_true", help="small batches and few baselines, each workload once")
 
 

@@ -1,8 +1,8 @@
-"""What a folder of strange files does to the command and to the service: `python -m benchmarks.hostile_files FOLDER`.
+"""Tests the command and the service on a folder of malformed files: `python -m benchmarks.hostile_files FOLDER`.
 
-Prints for each how many files were captioned and refused, how long it took and the most memory that it held. Pillow's
-own test images (Tests/images in its source distribution) are such a folder. Ends with 1 where anything but captions
-and refusals came back, or more than a gigabyte was held.
+For each it prints how many files were captioned and refused, the time and the peak memory. Pillow's own test images
+(Tests/images in its source distribution) are such a folder. Exits with 1 if there was anything but captions and
+refusals, or more than a gigabyte of memory.
 """
 
 import argparse

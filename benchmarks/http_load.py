@@ -1,7 +1,7 @@
-"""What the HTTP service bears, beside the one-at-a-time server: `python -m benchmarks.http_load`.
+"""Measures the HTTP service under load, compared with a one-at-a-time server: `python -m benchmarks.http_load`.
 
-Starts each server in turn, lets locust call it with more and more callers, and prints requests a second and latencies.
-Turns alternate, so that a machine that slows down slows both. The callers run on the same cores as the servers.
+Starts each server, lets locust call it with increasing numbers of callers, and prints requests a second and latencies.
+The servers alternate, so that a slowdown of the machine affects both. The callers run on the same cores as the servers.
 """
 
 import argparse
@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns 1 if any request failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.http_load", description=__doc__)
     parser.add_argument("--callers", type=int, nargs="+", default=CALLERS, metavar="N")
-    parser.add_argument("--seconds", type=int, default=20, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=20, help="length of each measurement")
     parser.add_argument("--turns", type=int, default=3, help="measurements of each point; the median rate is shown")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where all measurements go")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for all measurements")
     arguments = parser.parse_args(argv)
     points = []
     for turn in range(arguments.turns):

@@ -1,7 +1,7 @@
-"""What one photograph costs beside the graphs alone: `python -m benchmarks.one_image`.
+"""Compares the cost of one photograph with that of the graphs alone: `python -m benchmarks.one_image`.
 
-Captioner.encode beside reading and a plain session.run of the same graph with as many threads; and decodes in their two
-parts, inside ONNX Runtime and around it. Rounds are interleaved; figures are medians, in milliseconds.
+It times Captioner.encode against reading plus a plain session.run of the same graph with as many threads, and splits
+decodes into time inside and outside ONNX Runtime. Rounds are interleaved; figures are medians, in milliseconds.
 """
 
 import argparse

@@ -14,7 +14,9 @@ def photographs(count: int) -> list[bytes]:
     """Returns JPEG files, always the same: random parts of the samples, at least 70% of a side, at common sizes."""
     samples = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.jpg"))]
     if not samples:
-        raise FileNotFoundError(f"{SAMPLES} holds no JPEG files to make photographs from: run in a clone")
+        raise FileNotFoundError(
+            f"{SAMPLES} contains no JPEG files to make photographs from: run this in a clone of the repository"
+        )
     random = np.random.default_rng(0)
     files = []
     for i in range(count):

@@ -1,7 +1,7 @@
-"""Captions batches of random sizes and shows that nothing piles up: `python -m benchmarks.random_batches`.
+"""Captions batches of random sizes and checks that memory does not grow: `python -m benchmarks.random_batches`.
 
-Sizes and beams that change from call to call are what fills a cache that is keyed on shapes; threads that come and go
-are what fills one that is keyed on threads. Only the engine runs in this process. Linux only: reads /proc.
+Changing sizes and beams would fill a cache keyed on shapes; short-lived threads would fill one keyed on threads. Only
+the engine runs in this process. Linux only: reads /proc.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from engine.options import Decoding
 
 MOST_GROWTH = 0.05
 IN_THREADS = 8
-"""Every so manyth batch runs in a thread that is born for it and dies with it."""
+"""Every batch with a multiple of this number runs in a new thread."""
 WIDEST_BEAM = 6
 
 
@@ -62,9 +62,9 @@ def caption_batches(captioner: Captioner, batches: int, largest: int, every: int
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 when memory grew."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.random_batches", description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, help="the bundle to run; the one that ships where left out")
-    parser.add_argument("--batches", type=int, default=10_000, help="how many to caption (default: 10000)")
-    parser.add_argument("--largest", type=int, default=32, help="most images of a batch (default: 32)")
+    parser.add_argument("--bundle", type=Path, help="the bundle to run (default: the one that ships)")
+    parser.add_argument("--batches", type=int, default=10_000, help="number of batches to caption (default: 10000)")
+    parser.add_argument("--largest", type=int, default=32, help="most images in a batch (default: 32)")
     options = parser.parse_args(arguments)
     if options.batches < 20 or options.largest < 1:
         parser.error("--batches must be at least 20 and --largest at least 1")

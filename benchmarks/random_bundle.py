@@ -1,7 +1,7 @@
-"""Bundles with random weights, for the speed of encoders that no package carries: `python -m benchmarks.random_bundle`.
+"""Makes bundles with random weights, to time encoders without available weights: `python -m benchmarks.random_bundle`.
 
-The decoder has the sizes of the seed architecture and the words of the bundle that ships. Speed does not depend on
-weights; captions do, and make no sense.
+The decoder has the sizes of the seed architecture and the words of the bundle that ships. Speed does not depend on the
+weights; the captions make no sense.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.random_bundle", description=__doc__)
     parser.add_argument("--encoder", default="inception_v3")
-    parser.add_argument("folder", type=Path, help="a folder that is made, for the run and the bundle")
+    parser.add_argument("folder", type=Path, help="new folder for the run and the bundle")
     options = parser.parse_args(arguments)
     print(random_bundle(options.encoder, options.folder))
     return 0

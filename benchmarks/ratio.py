@@ -1,7 +1,7 @@
-"""The engine beside the baselines, interleaved: `python -m benchmarks.ratio`, a Markdown table.
+"""Times the engine and the baselines, interleaved, and prints a Markdown table: `python -m benchmarks.ratio`.
 
-Without a preset: the engine in each precision beside PyTorch. --targets measures what the engine must reach, --grid all
-workloads, batches and baselines, and marks where the engine is slower than the best of them.
+Without a preset it compares the engine in each precision with PyTorch. --targets measures the engine's goals; --grid
+measures all workloads, batches and baselines, and marks where the engine is slower than the best of them.
 """
 
 import argparse
@@ -81,24 +81,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 when --compare found a ratio that worsened."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ratio", description=(__doc__ or "").splitlines()[0])
     preset = parser.add_mutually_exclusive_group()
-    preset.add_argument("--targets", action="store_true", help="what the engine must reach")
-    preset.add_argument("--grid", action="store_true", help="all of everything, and where a baseline is faster")
-    parser.add_argument("--bundle", type=Path, help="the bundle to measure; the one that ships where left out")
-    parser.add_argument("--inception", type=Path, help="an InceptionV3 bundle for --targets; made where left out")
+    preset.add_argument("--targets", action="store_true", help="measure the engine's goals")
+    preset.add_argument("--grid", action="store_true", help="measure everything, and show where a baseline is faster")
+    parser.add_argument("--bundle", type=Path, help="the bundle to measure (default: the one that ships)")
+    parser.add_argument("--inception", type=Path, help="an InceptionV3 bundle for --targets (default: make one)")
     parser.add_argument("--work", nargs="+", choices=WORKLOADS, metavar="WORK", help="; ".join(WORKLOADS))
     parser.add_argument("--batch", nargs="+", type=int, choices=BATCHES, metavar="N")
     parser.add_argument("--side", nargs="+", metavar="SIDE", help="engine and baselines, by name")
     parser.add_argument("--auto", default=AUTO, metavar="SIDE", help=f"the inexact column of --targets ({AUTO})")
-    parser.add_argument("--seconds", type=float, default=3, help="for each competitor in a row (default: 3)")
-    parser.add_argument("--threads", type=int, default=0, help="for every competitor (default: as many as each takes)")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file, too")
+    parser.add_argument("--seconds", type=float, default=3, help="seconds for each competitor in a row (default: 3)")
+    parser.add_argument("--threads", type=int, default=0, help="threads of every competitor (default: its own choice)")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--history", action="store_true", help=f"append the ratios to {HISTORY.name}")
     parser.add_argument("--compare", type=Path, metavar="RUN", help="exit 1 if a ratio is worse than in this saved run")
     options = parser.parse_args(arguments)
     batches = options.batch or (BATCHES if options.grid else BATCHES[:-1])
     competitors = Competitors(options.bundle, options.threads, most=max(batches))
     if unknown := set(options.side or ()) - competitors.kinds.keys():
-        parser.error(f"no competitor is called {', '.join(sorted(unknown))}; there are {', '.join(competitors.kinds)}")
+        parser.error(f"unknown competitor {', '.join(sorted(unknown))}: choose from {', '.join(competitors.kinds)}")
     here = setting(competitors.bundle.manifest.name, options.threads)
     print(describe(here), file=sys.stderr)
     if options.targets:
@@ -151,7 +151,7 @@ def _targets(competitors: Competitors, options: argparse.Namespace) -> tuple[tup
 
 def _print_slower(cells: Sequence[Row]) -> None:
     if not cells:
-        print("\nnowhere is the engine slower than the best baseline")
+        print("\nthe engine is nowhere slower than the best baseline")
         return
     print(f"\nSLOWER than the best baseline, in three rounds of four, at {len(cells)} points:", HEAD, sep="\n")
     print(*map(line, cells), sep="\n")

@@ -1,8 +1,8 @@
-"""How bulk captioning grows with machines: `python -m benchmarks.ray_scaling [--images N] [--json FILE]`.
+"""Measures how bulk captioning scales with machines: `python -m benchmarks.ray_scaling [--images N] [--json FILE]`.
 
-Machines are nodes of a real Ray cluster on this one, with one core each, up to the cores there are. Beside them stands
-the engine alone, in this process and with as many threads; and Ray Data with workers that do nothing, which is the rate
-at which one driver can hand out parts however many machines there are.
+Machines are nodes of a real Ray cluster on this one, with one core each, up to the number of cores. For comparison it
+runs the engine alone, in this process with as many threads, and Ray Data with workers that do nothing, which gives the
+rate at which one driver can assign parts to any number of machines.
 """
 
 import argparse
@@ -100,9 +100,9 @@ class Idle(Worker):
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table, and writes JSON where asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ray_scaling", description=__doc__)
-    parser.add_argument("--images", type=int, default=1600, help="of a run; %(default)s is the default")
-    parser.add_argument("--nodes", type=int, default=os.cpu_count(), help="most nodes; one a core is the default")
-    parser.add_argument("--json", metavar="FILE", help="where to keep the figures")
+    parser.add_argument("--images", type=int, default=1600, help="images per run (default: %(default)s)")
+    parser.add_argument("--nodes", type=int, default=os.cpu_count(), help="most nodes (default: one per core)")
+    parser.add_argument("--json", metavar="FILE", help="file for the figures")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "photographs"

@@ -1,9 +1,9 @@
-"""Half an hour of more than the HTTP service can bear: `python -m benchmarks.soak` (`--minutes`, `--output FOLDER`).
+"""Overloads the HTTP service for half an hour: `python -m benchmarks.soak` (`--minutes`, `--output FOLDER`).
 
-Measures the capacity, then sends 1.2 times as much as a Poisson process: captions in all ways, streams, several images,
-bad images, callers that go away and callers that dawdle. Checks that nothing but refusals goes wrong, that captions are
-those of the Captioner, that each request is answered once (by callers, counters and log), and that memory stays flat.
-Prints a table, writes soak.json and soak.png, and returns 1 if a check failed.
+Measures the capacity, then sends 1.2 times as many requests as a Poisson process: captions with all options, streams,
+several images, bad images, callers that disconnect and slow callers. Checks that there are no errors but refusals, that
+captions equal the Captioner's, that each request is answered once (by callers, counters and log), and that memory stays
+flat. Prints a table, writes soak.json and soak.png, and returns 1 if a check failed.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""The time from nothing to the first caption, part by part: `python -m benchmarks.startup`.
+"""Measures the time from start-up to the first caption, part by part: `python -m benchmarks.startup`.
 
-Every run is a new process that reads its files from a warm disk. In each round one process does what a user would do,
-another the same in parts, and a third only imports what the engine cannot do without: the least that is possible.
+Every run is a new process with warm disk caches. In each round one process does what a user would do, another does the
+same in parts, and a third only imports what the engine requires, as a lower limit.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def fresh(code: str, compiled: Path | None = None) -> tuple[float, str]:
     )
     seconds = time.perf_counter() - start
     if done.returncode:
-        raise RuntimeError(f"a process that was to be timed failed: {done.stderr}")
+        raise RuntimeError(f"a process to be timed failed: {done.stderr}")
     return seconds, done.stdout
 
 
@@ -128,7 +128,7 @@ def table(times: Mapping[str, float]) -> str:
 def over_budget(times: Mapping[str, float]) -> list[str]:
     """Returns a sentence for each budget that is exceeded."""
     return [
-        f"{name} takes {times[name]:.2f} s and may take {most} s"
+        f"{name} takes {times[name]:.2f} s, but the limit is {most} s"
         for name, most in BUDGETS.items()
         if times[name] > most
     ]
@@ -137,9 +137,9 @@ def over_budget(times: Mapping[str, float]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 when a budget is exceeded."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, help="the bundle to run; the one that ships where left out")
+    parser.add_argument("--bundle", type=Path, help="the bundle to run (default: the one that ships)")
     parser.add_argument("--rounds", type=int, default=11, help="processes of each kind (default: 11)")
-    parser.add_argument("--json", type=Path, help="write the medians, in seconds, to this file, too")
+    parser.add_argument("--json", type=Path, help="also write the medians, in seconds, to this file")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")

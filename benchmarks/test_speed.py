@@ -1,6 +1,6 @@
-"""Each workload by the engine in every precision and by every baseline, in one group for each batch size.
+"""Times each workload with the engine in every precision and every baseline, grouped by batch size.
 
-A call's result is proved before it is timed. extra_info holds images a second and percentiles in milliseconds.
+Results are checked before timing. extra_info has images a second and percentiles in milliseconds.
 """
 
 import time

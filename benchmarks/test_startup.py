@@ -1,4 +1,4 @@
-"""The budgets of the start, with slack where the machine is slow: there, importing numpy and Pillow is slow too."""
+"""The time limits of start-up, relaxed on slow machines, where importing numpy and Pillow is slow too."""
 
 from pathlib import Path
 
@@ -17,4 +17,4 @@ def test_what_is_over_budget_is_named() -> None:
     times = dict.fromkeys([*ALONE, CAPTION], 0.1)
     assert over_budget(times) == []
     times[CAPTION] = 1.6
-    assert over_budget(times) == ["first caption takes 1.60 s and may take 1.5 s"]
+    assert over_budget(times) == ["first caption takes 1.60 s, but the limit is 1.5 s"]

@@ -1,1 +1,1 @@
-"""The baselines that a user would pick instead: the same bundle in another library, searched in plain Python."""
+"""The baselines that a user would choose instead: the same bundle in other libraries, with a search in plain Python."""

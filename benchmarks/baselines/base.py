@@ -1,6 +1,6 @@
-"""What all baselines share: JPEG files in, sentences out, with Pillow on all cores and the searches of search.py.
+"""Shared code of the baselines: JPEG files in, sentences out, with Pillow on all cores and the searches of search.py.
 
-A baseline adds the encoder and the decoder in its library. Knows nothing of the engine's way of doing the same.
+A baseline adds the encoder and the decoder in its library. Knows nothing of the engine's implementation.
 """
 
 import abc
@@ -18,16 +18,18 @@ from engine.bundle.bundle import Bundle
 from engine.options import Decoding
 
 Step = Callable[[], tuple[np.ndarray, np.ndarray]]
-"""Reads a word for each row, continuing its last call's state; returns the best next ids and log-probs, (rows,)."""
+"""Reads a word per row, continuing from its last state; returns the best next ids and log-probs, (rows,)."""
 
 
 class Baseline(abc.ABC):
-    """A bundle's model in some library, on the CPU; a Decoder. Threads: 0 are as many as the library takes."""
+    """A bundle's model in some library, on the CPU; a Decoder. Threads: 0 is the library's default."""
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
         self.bundle, self.search, self.image = bundle, Search(bundle), bundle.manifest.image
         if self.image.resize != "squash":
-            raise ValueError(f"baselines squash photographs, and this bundle wants them by {self.image.resize!r}")
+            raise ValueError(
+                f"baselines only squash photographs, but this bundle resizes by {self.image.resize!r}: use another"
+            )
         vocabulary = bundle.vocabulary
         self.never = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]
         self.threads = threads

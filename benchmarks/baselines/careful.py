@@ -1,5 +1,5 @@
-"""The baseline of a careful user: as `eager`, but files are decoded on all cores and the encoder takes the pixels
-uint8, in chunks of the size that is fastest on this machine.
+"""The baseline of a careful user: like `eager`, but files are decoded on all cores, and the encoder takes uint8 pixels
+in chunks of the size that is fastest on this machine.
 """
 
 import time
@@ -13,7 +13,7 @@ from benchmarks.baselines.eager import Eager
 from engine.bundle.bundle import Bundle
 
 CHUNKS = (4, 8, 16, 32)
-"""Numbers of images that the encoder is tried with at once: of large batches it may be slower than of small ones."""
+"""Chunk sizes to try: the encoder may be slower with large batches than with small ones."""
 ROUNDS = 3
 
 
@@ -37,7 +37,7 @@ class Careful(Eager):
         return np.asarray(torch.cat([self.encoder(images[i : i + chunk]) for i in range(0, len(images), chunk)]))
 
     def _fastest_chunk(self) -> int:
-        """Times each size on as many images as the largest, in turns, and returns that of the shortest time."""
+        """Times each size on the same number of images, alternately, and returns the fastest."""
         shape = (max(CHUNKS), self.image.height, self.image.width, 3)
         pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         shortest = dict.fromkeys(CHUNKS, float("inf"))

@@ -1,8 +1,8 @@
-"""The baseline of torch.compile: encoder and decoder step compiled by Inductor, which takes a C++ compiler.
+"""The baseline of torch.compile: encoder and decoder step compiled by Inductor, which needs a C++ compiler.
 
-Compiling and the first calls are not timed. The encoder is compiled for 1 and for CHUNK images, a batch goes through
-in chunks and its last one is filled up: shapes that vary compile to slower code. The step's rows vary too much for
-that (images leave), so its number of rows is marked dynamic.
+Compilation and the first calls are not timed. The encoder is compiled for 1 and for CHUNK images; batches are split
+into chunks, and the last one is padded, because dynamic shapes compile to slower code. The number of rows of a step
+varies too much for that (images leave), so it is marked dynamic.
 """
 
 import warnings

@@ -1,7 +1,7 @@
 """The baseline of OpenVINO called directly on the bundle's graphs, selection in numpy.
 
-`hint` is OpenVINO's own: for latency a batch is one request, for throughput it goes out in chunks to a queue of as
-many requests as OpenVINO asks for. Knows nothing of PyTorch or ONNX Runtime.
+`hint` is OpenVINO's: for latency a batch is one request; for throughput it is split into chunks for a queue of as many
+requests as OpenVINO recommends. Knows nothing of PyTorch or ONNX Runtime.
 """
 
 from typing import Any
@@ -20,8 +20,8 @@ CHUNK = 4
 class DirectOpenvino(HostDecoder):
     """A bundle's graphs of one precision on OpenVINO's CPU device.
 
-    execution: the type that floats are computed in, "f32" for exact results; None is OpenVINO's own choice, which is
-    bfloat16 where the processor has it.
+    execution: the type of float arithmetic, "f32" for exact results; None is OpenVINO's choice, which is bfloat16 if
+    the processor has it.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""The baseline that a user writes first: Pillow and torchvision's transforms, then PyTorch eager, a batch at once.
+"""The baseline that a user would write first: Pillow and torchvision's transforms, then PyTorch eager, batch by batch.
 
-Pixels lie channels-last in memory, as is fastest on a CPU.
+Pixels are channels-last in memory, which is fastest on a CPU.
 """
 
 import io

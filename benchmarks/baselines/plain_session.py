@@ -1,6 +1,6 @@
 """The baseline of ONNX Runtime used plainly: session.run on the bundle's portable graphs, selection in numpy.
 
-All log-probabilities and the state pass through the host in each step. Knows nothing of PyTorch.
+All log-probabilities and the state are copied to the host at each step. Knows nothing of PyTorch.
 """
 
 import abc

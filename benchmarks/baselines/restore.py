@@ -1,4 +1,4 @@
-"""A bundle's weights back in PyTorch. Reads the graphs' initialisers; runs nothing."""
+"""Loads a bundle's weights into PyTorch modules, from the graphs' initialisers. Runs nothing."""
 
 import onnx
 import torch
@@ -16,14 +16,14 @@ PREFIX = "decoder."  # of the parameters in the graphs
 def restore_encoder(bundle: Bundle) -> Encoder:
     """Makes the encoder that the bundle was exported from: its weights are the bundle's own where it was fine-tuned.
 
-    Raises ValueError when they cannot be had, or are others.
+    Raises ValueError if they are not available, or differ.
     """
     said = bundle.manifest.provenance["encoder"]
     if said["weights"] == checkpoint.ENCODER:
         return _unfolded(bundle, load_encoder(said["name"], "random"))
     encoder = load_encoder(said["name"], said["weights"])
     if encoder.fingerprint != said["fingerprint"]:
-        raise ValueError(f"the weights {said['weights']!r} of {encoder.name} are not those of {bundle.path}")
+        raise ValueError(f"the weights {said['weights']!r} of {encoder.name} differ from those in {bundle.path}")
     return encoder
 
 

@@ -1,7 +1,7 @@
-"""The searches of the baselines, over any decoder: plain Python and numpy, as a user writes them.
+"""The searches of the baselines, over any decoder, in plain Python and numpy as a user would write them.
 
-Rows leave the batch when their sentence is done, so no baseline steps more rows than it must. Knows no library that
-runs models.
+Rows leave the batch when their sentence is done, so no baseline computes more rows than necessary. Knows no library
+that runs models.
 """
 
 from collections.abc import Callable, Sequence
@@ -70,7 +70,7 @@ class Search:
                 return self.walk(decoder, features, lambda position, log_probs: decoder.best(log_probs, 1)[0][:, 0])
             case Sample():
                 return self.walk(decoder, features, lambda position, log_probs: decoder.draw(log_probs))
-        raise ValueError(f"no baseline decodes by {decoding!r}")
+        raise ValueError(f"the baselines do not support {decoding!r}")
 
     def walk(self, decoder: Decoder, features: np.ndarray, choose: Choose) -> list[Sentence]:
         """Writes a sentence for each row of features, each token as `choose` says."""

@@ -1,1 +1,1 @@
-"""Laws that each provider has to keep: `python -m benchmarks.conformance --provider cuda`."""
+"""Laws that every provider must satisfy: `python -m benchmarks.conformance --provider cuda`."""

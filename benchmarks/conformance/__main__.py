@@ -1,7 +1,7 @@
-"""Laws that each provider has to keep, on a bundle's own graphs: `python -m benchmarks.conformance --provider cuda`.
+"""Laws that every provider must satisfy, on a bundle's graphs: `python -m benchmarks.conformance --provider cuda`.
 
-What is compared with is ONNX Runtime on the CPU by plain session.run, on the portable graphs in fp32, with searches in
-plain Python: none of the engine's bindings, fused steps or buffers. Times nothing.
+The reference is plain session.run of ONNX Runtime on the CPU, with the portable graphs in fp32 and searches in plain
+Python: none of the engine's bindings, fused steps or buffers. Times nothing.
 """
 
 import argparse
@@ -15,10 +15,10 @@ from engine import Captioner, EngineError, RuntimeOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line. 0: all laws are kept; 1: some are not; 2: the provider does not open."""
+    """Runs the command line. 0: all laws are satisfied; 1: some are not; 2: the provider does not start."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.conformance", description=(__doc__ or "").split(":")[0])
-    parser.add_argument("--bundle", type=Path, help="the bundle; the one that ships if left out")
-    parser.add_argument("--provider", default="cpu", help="as Captioner takes it (default: cpu)")
+    parser.add_argument("--bundle", type=Path, help="the bundle (default: the one that ships)")
+    parser.add_argument("--provider", default="cpu", help="provider, named as for Captioner (default: cpu)")
     parser.add_argument("--precision", nargs="+", default=["fp32"], help="one or more (default: fp32)")
     parser.add_argument("--cuda-graphs", action="store_true")
     options = parser.parse_args(arguments)

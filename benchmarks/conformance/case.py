@@ -1,4 +1,4 @@
-"""A provider under test, and plain session.run on the CPU with plain searches to hold it against. States no laws."""
+"""A provider under test and its reference: plain session.run on the CPU with plain searches. States no laws."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,7 +21,7 @@ INTEGERS = 0.5
 
 
 class Case:
-    """A way of running the engine, and what it is held against."""
+    """An engine configuration and its reference."""
 
     def __init__(self, captioner: Captioner) -> None:
         self.captioner = captioner

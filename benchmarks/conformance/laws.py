@@ -1,4 +1,4 @@
-"""The laws that each provider has to keep, and what came of each. Opens no provider."""
+"""The laws that every provider must satisfy, and their verdicts. Opens no provider."""
 
 import itertools
 from collections.abc import Callable
@@ -180,7 +180,7 @@ def features_that_are_no_numbers_are_an_error_and_the_next_call_is_right(case: C
         case.decode(Greedy(), np.full_like(case.expected, np.nan))
     except EngineError as error:
         told = str(error)
-    assert "NaN" in told, f"features that are no numbers were answered with {told or 'captions'}"
+    assert "NaN" in told, f"NaN in features should raise an error, but gave {told or 'captions'}"
     assert case.decode(Greedy()) == first
 
 
@@ -209,7 +209,7 @@ LAWS: dict[str, Law] = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a law is kept: fault is empty, or says how it is broken."""
+    """Whether a law is satisfied: fault is empty, or says how it is violated."""
 
     law: str
     fault: str
@@ -221,7 +221,7 @@ def check_laws(captioner: Captioner) -> list[Verdict]:
     for name, law in LAWS.items():
         try:
             law(case)
-        except Exception as error:  # a provider raises what it likes
+        except Exception as error:  # a provider may raise anything
             verdicts.append(Verdict(name, " ".join(str(error).split())[:300] or type(error).__name__))
         else:
             verdicts.append(Verdict(name, ""))

@@ -1,1 +1,1 @@
-"""The engine on a GPU beside PyTorch: `python -m benchmarks.gpu`."""
+"""Compares the engine on a GPU with PyTorch: `python -m benchmarks.gpu`."""

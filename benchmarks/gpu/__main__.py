@@ -1,8 +1,8 @@
-"""The engine on a GPU beside PyTorch, one table: `python -m benchmarks.gpu --output FOLDER`.
+"""Compares the engine on a GPU with PyTorch, in one table: `python -m benchmarks.gpu --output FOLDER`.
 
-Each competitor runs in a process of its own: one that crashes, hangs or is missing is a line in the table. What it
-computes is checked before it is timed; one that is wrong gets no figures. Figures are from uint8 pixels on the host to
-features (encoder) or sentences, copies included; JPEG files are not part of it.
+Each competitor runs in a separate process, so one that crashes, hangs or is missing is just a line in the table.
+Results are checked before timing; wrong ones get no figures. Figures are from uint8 pixels on the host to features
+(encoder) or sentences, including copies but not JPEG decoding.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def measure(
         line = Line(name, kind.precision)
         left = end - clock()
         if left < LEAST_SECONDS:
-            line.fault = f"left out: the {minutes:g} minutes are over"
+            line.fault = f"skipped: the {minutes:g} minutes are over"
         else:
             for facts in run(name, task, left):
                 _add(line, facts)
@@ -138,11 +138,13 @@ def _machine(device: str) -> Facts:
 def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
     """Runs the command line. 0: all that ran is right; 1: a competitor is wrong; 2: there is no GPU, or wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--bundle", type=Path, help="the bundle to measure; the one that ships if left out")
+    parser.add_argument("--bundle", type=Path, help="the bundle to measure (default: the one that ships)")
     parser.add_argument("--minutes", type=float, default=25, help="most minutes to take (default: 25)")
-    parser.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="where the JSON file goes")
-    parser.add_argument("--side", nargs="+", metavar="NAME", help="measure only these, by parts of their names")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu is for trying the command out")
+    parser.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="folder for the JSON file")
+    parser.add_argument(
+        "--side", nargs="+", metavar="NAME", help="measure only competitors with these parts in their names"
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu is only for testing the command")
     parser.add_argument("--quick", action="store_true", help="batches of 1 and 2, and short")
     parser.add_argument(
         "--path",
@@ -159,7 +161,8 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
         return 0
     if options.device == "cuda" and gpu_name(0) is None:
         print(
-            "no NVIDIA GPU is here: there is nothing to measure (--device cpu tries the command out)", file=sys.stderr
+            "no NVIDIA GPU was found, so there is nothing to measure (--device cpu only tests the command)",
+            file=sys.stderr,
         )
         return 2
     competitors = {

@@ -1,4 +1,4 @@
-"""What a competitor computes beside fp32 on a CPU, and how far it may be off by its precision. Times nothing."""
+"""Compares a competitor's results with fp32 on a CPU, within tolerances by precision. Times nothing."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ TIE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What each process works on. reference: features and captions of fp32 on a CPU, for the first images."""
+    """The work of each process. reference: features and captions in fp32 on a CPU, for the first images."""
 
     bundle: Path
     pixels: np.ndarray
@@ -31,7 +31,7 @@ class Task:
 
 
 def reference(task: Task) -> dict[str, Any]:
-    """Computes what all competitors are held against: the first images in fp32 on the CPU."""
+    """Computes the reference for all competitors: the first images in fp32 on the CPU."""
     competitor = Engine(task.bundle, CHECKED, provider="cpu", precision="fp32", runtime=RuntimeOptions())
     pixels = task.pixels[:CHECKED]
     captions = competitor.caption(pixels, Greedy())

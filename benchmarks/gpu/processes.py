@@ -1,4 +1,4 @@
-"""Runs each competitor in a process of its own, within the time that is left. Knows nothing of tables."""
+"""Runs each competitor in a separate process, within the remaining time. Knows nothing of tables."""
 
 import argparse
 import base64
@@ -44,7 +44,7 @@ def in_own_process(options: argparse.Namespace) -> Run:
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-            ended = "cut off: the budget is spent"
+            ended = "stopped: the time is over"
         for text in out.splitlines():
             if text.startswith("{"):  # libraries print too
                 yield json.loads(text)

@@ -1,1 +1,1 @@
-"""How any two implementations are compared: who takes part, what they do, how they are timed, what is kept."""
+"""The framework for comparing implementations: competitors, workloads, timing, and saved results."""

@@ -1,6 +1,6 @@
-"""Who is measured: the engine in each precision, and every baseline; one table. Times nothing and proves nothing.
+"""The competitors: the engine in each precision, and every baseline, in one table. Times and checks nothing.
 
-Each competitor is made when it is first asked for, and only then is its library imported.
+Each competitor is made, and its library imported, on first use.
 """
 
 import importlib
@@ -25,7 +25,7 @@ BATCHES = (1, 8, 32, 128)
 ENGINE = "engine "
 REFERENCE = "engine fp32"
 IMAGES, ENCODER, DECODER, WHOLE, START = "images", "encoder", "decoder", "whole", "start"
-"""Parts of the way from a file to a sentence; START is a fresh process up to its first caption."""
+"""Parts of the work from a file to a sentence; START is a new process up to its first caption."""
 
 
 class Captioned(Protocol):

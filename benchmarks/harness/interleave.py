@@ -1,7 +1,7 @@
-"""Interleaved timing, for ratios that a noisy machine does not bend. Knows nothing of what is timed.
+"""Interleaved timing, for ratios that are robust on a noisy machine. Knows nothing of what is timed.
 
-In each round every competitor runs once, right after the one before, and each round gives one ratio for each pair: what
-slows the machine for longer than a round slows all of them.
+In each round every competitor runs once, one after another, and each round gives one ratio per pair. A slowdown of the
+machine that lasts longer than a round affects all of them.
 """
 
 import statistics

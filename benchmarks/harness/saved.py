@@ -1,4 +1,4 @@
-"""What is kept of a run: where it ran, and a row for each pair. Owns the shape of the JSON; measures nothing."""
+"""Saved runs: the setting, and a row for each pair. Owns the JSON format; measures nothing."""
 
 import importlib.metadata
 import json
@@ -88,7 +88,7 @@ class Run:
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(f"{path} is no run that `python -m benchmarks.ratio --json` saved: {error}") from error
+            raise ValueError(f"{path} is not a run saved by `python -m benchmarks.ratio --json`: {error}") from error
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Run":

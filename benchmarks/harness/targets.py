@@ -1,4 +1,4 @@
-"""What the engine must reach beside the baselines, and how each is measured. Prints nothing.
+"""The engine's goals relative to the baselines, and how each is measured. Prints nothing.
 
 The exact engine is REFERENCE; the other column is the competitor that the caller names, "engine auto" or a precision.
 """

@@ -1,7 +1,7 @@
-"""The workloads that are timed, and the proof that a competitor gives what the engine gives in fp32. Times nothing.
+"""The timed workloads, and the checks that a competitor's results equal the engine's in fp32. Times nothing.
 
-An exact competitor must give the same words, as likely; others must stay near: see the constants. Only a fresh process
-prints words alone, and is compared by them.
+An exact competitor must give the same words with the same probability; others must be close: see the constants. New
+processes print only words, and are compared by those.
 """
 
 import subprocess

@@ -1,1 +1,1 @@
-"""What the load commands (http_load, soak, arrivals) are made of: requests, callers, servers to compare with."""
+"""Shared parts of the load commands (http_load, soak, arrivals): requests, callers, reference servers."""

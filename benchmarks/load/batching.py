@@ -1,4 +1,4 @@
-"""Ways to serve requests of one image each as they come: in batches, one at a time among them, and by the Scheduler."""
+"""Ways to serve single-image requests: static batches (also of one), and the Scheduler."""
 
 import queue
 import threading
@@ -10,23 +10,23 @@ from typing import Protocol
 from engine import Caption, Captioner, Scheduler
 from engine.options import Decoding
 
-WINDOW = 0.002  # seconds that static batches and, on a device, the Scheduler wait for company
+WINDOW = 0.002  # seconds that static batches and, with a GPU, the Scheduler wait for more requests
 
 
 class Server(Protocol):
     """A way to serve requests."""
 
     def submit(self, image: bytes, way: Decoding) -> Future[Caption]:
-        """Returns the caption to come."""
+        """Returns the future of the caption."""
         ...
 
     def close(self) -> None:
-        """Ends its threads; what waits is given up."""
+        """Ends its threads; waiting requests are dropped."""
         ...
 
 
 class Batches:
-    """A thread that captions what has come within a window, as a batch: all are answered when the last is done."""
+    """A thread that captions the requests of a time window as a batch: all are answered when the last is done."""
 
     def __init__(self, captioner: Captioner, *, most: int, window: float) -> None:
         self._captioner, self._most, self._window = captioner, most, window
@@ -36,7 +36,7 @@ class Batches:
         self._thread.start()
 
     def submit(self, image: bytes, way: Decoding) -> Future[Caption]:
-        """Returns the caption to come."""
+        """Returns the future of the caption."""
         future: Future[Caption] = Future()
         self._queue.put((image, way, future))
         return future
@@ -85,7 +85,7 @@ class Scheduled:
         self._scheduler = Scheduler(captioner, max_queue=max_queue, max_wait_ms=1000 * WINDOW)
 
     def submit(self, image: bytes, way: Decoding) -> Future[Caption]:
-        """Returns the caption to come."""
+        """Returns the future of the caption."""
         return self._scheduler.submit(image, way)
 
     def close(self) -> None:

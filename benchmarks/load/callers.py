@@ -1,4 +1,4 @@
-"""The callers of the soak test: what they send, what they expect, what they note. Knows the service by its address."""
+"""The callers of the soak test: what they send, expect and record. Knows only the service's address."""
 
 import asyncio
 import itertools

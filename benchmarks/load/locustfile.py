@@ -1,8 +1,8 @@
-"""Callers of the HTTP service for locust, each with one request after the other, ways of decoding mixed.
+"""Callers of the HTTP service for locust; each sends one request after another, with mixed decoding options.
 
 locust -f benchmarks/load/locustfile.py --headless -u 16 -r 16 -t 30s --host http://127.0.0.1:8000
 
-A token, where the service wants one, is taken from the variable CAPTIONING_TOKEN.
+If the service needs a token, it is taken from the variable CAPTIONING_TOKEN.
 """
 
 import os

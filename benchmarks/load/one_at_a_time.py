@@ -1,6 +1,6 @@
-"""The HTTP server that one writes first, to compare with: FastAPI and the Captioner, one image at a time.
+"""The HTTP server that a user would write first, for comparison: FastAPI and the Captioner, one image at a time.
 
-`python -m benchmarks.load.one_at_a_time PORT`. It takes the raw bodies and the options that `serving.http` takes.
+`python -m benchmarks.load.one_at_a_time PORT`. It accepts the same raw bodies and options as `serving.http`.
 """
 
 import sys

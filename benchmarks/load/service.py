@@ -1,4 +1,4 @@
-"""The service under test in a process of its own: its address, size, counters and log. Sends no images."""
+"""The service under test in a separate process: its address, memory, counters and log. Sends no images."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The requests that load tests of the HTTP service send: photographs, ways of decoding, how often. Sends nothing."""
+"""The requests of the HTTP load tests: photographs, decoding options, frequencies. Sends nothing."""
 
 import random
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Saved runs on one page: `python -m benchmarks.report`."""
+"""Shows saved runs on one page: `python -m benchmarks.report`."""

@@ -1,6 +1,6 @@
-"""One point of a curve of `benchmarks.scale`, in a process that holds the engine and nothing else.
+"""Measures one point of a `benchmarks.scale` curve, in a process with only the engine.
 
-Such a process's greatest memory is the engine's own, and no point pays for what the one before it left behind.
+So the process's peak memory is the engine's, and no point is affected by the previous one.
 """
 
 import itertools

@@ -1,6 +1,6 @@
-"""A bundle's decoder over a vocabulary of another size, for timing: the same graphs in every precision, other words.
+"""Changes the vocabulary size of a bundle's decoder, for timing: the same graphs in every precision, other words.
 
-Knows nothing of what the graphs compute: every extent that is the vocabulary's gets the other size.
+Knows nothing of what the graphs compute: every dimension equal to the vocabulary's is resized.
 """
 
 import json
@@ -30,7 +30,9 @@ def write_other_vocabulary(bundle: Bundle, size: int, folder: Path) -> None:
     manifest = bundle.manifest
     old = manifest.vocabulary_size
     if old in (manifest.units, manifest.feature_size) or size < len(SPECIAL_WORDS):
-        raise ValueError(f"the extents of {old} words cannot be told apart, or {size} words are too few")
+        raise ValueError(
+            f"cannot resize the vocabulary: {old} also occurs as another size, or {size} words are too few"
+        )
     folder.mkdir(parents=True)
     vocabulary = Vocabulary((*SPECIAL_WORDS, *(f"word{i}" for i in range(size - len(SPECIAL_WORDS)))))
     ids = bundle.vocabulary.ids

@@ -78,7 +78,7 @@ def test_another_machine_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_file_that_is_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other.json").write_text("[1]")
     assert main([str(tmp_path / "other.json")] * 2) == 2
-    assert "other.json is no run" in capsys.readouterr().err
+    assert "other.json is not a run" in capsys.readouterr().err
 
 
 def test_a_history_grows_by_a_line(tmp_path: Path) -> None:

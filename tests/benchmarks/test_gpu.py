@@ -120,7 +120,7 @@ def test_sides_beyond_the_budget_are_lines_and_the_last_gets_what_is_left() -> N
     competitors = dict.fromkeys("abcd", kind(Fake()))
     lines = list(measure(competitors, TASK, run, 2, clock))
     assert given == [("a", 120), ("b", 70), ("c", 20)]
-    assert [line.fault for line in lines] == [None, None, None, "left out: the 2 minutes are over"]
+    assert [line.fault for line in lines] == [None, None, None, "skipped: the 2 minutes are over"]
 
 
 def test_a_side_that_fails_keeps_its_figures_and_is_one_line() -> None:
@@ -160,7 +160,7 @@ def test_a_process_that_dies_is_a_fault_with_its_last_words(tiny_bundle: Path) -
 
 
 def test_a_process_that_takes_too_long_is_ended() -> None:
-    assert list(processes()("engine cpu", TASK, 0.05)) == [{"fault": "cut off: the budget is spent"}]
+    assert list(processes()("engine cpu", TASK, 0.05)) == [{"fault": "stopped: the time is over"}]
 
 
 # --- the command
@@ -171,7 +171,7 @@ def test_without_a_gpu_the_command_says_so_and_ends(
 ) -> None:
     monkeypatch.setattr(gpu, "gpu_name", lambda number: None)
     assert main([]) == 2
-    assert capsys.readouterr().err.startswith("no NVIDIA GPU is here")
+    assert capsys.readouterr().err.startswith("no NVIDIA GPU was found")
 
 
 def test_every_provider_and_precision_is_a_side_and_pytorch_stands_beside() -> None:
