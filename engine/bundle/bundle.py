@@ -63,7 +63,7 @@ class Bundle:
         """
         folder = shipped_bundle() if path is None else Path(path)
         if not (folder / MANIFEST_FILE).is_file():
-            what = "it has no manifest.json" if folder.is_dir() else "there is no such folder"
+            what = "it has no manifest.json" if folder.is_dir() else "it is not an existing folder"
             raise BundleError(f"{folder} is not a bundle: {what}; `python -m export.to_onnx` writes bundles")
         manifest, problems = _read_manifest(folder)
         problems += check_graphs(manifest) + check_values(manifest)

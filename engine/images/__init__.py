@@ -1,1 +1,1 @@
-"""Photographs in, pixels and features out: every format, one size, batches ahead of whoever takes them."""
+"""Photographs in, pixels and features out: all formats to one size, in batches that are read ahead."""

@@ -1,9 +1,9 @@
-"""Pixels in the colours that a file says -> sRGB, which the model knows. Owns colour profiles; decodes nothing.
+"""Converts pixels from a file's colour space to sRGB, which the model expects. Owns colour profiles; decodes nothing.
 
-Converted are pixels that have been resized: a few tens of thousands however large the photograph is, so that it costs
-the same for all. ICC profiles count, the code points of HEIC (H.273) and the "R03" of cameras set to Adobe RGB; a PNG's
-gAMA, cHRM and cICP do not: browsers differ about the first two, and Pillow does not tell the last.
-Broken and unknown profiles are passed over: the picture is captioned as it is.
+The pixels are already resized, a few tens of thousands for any photograph, so the cost is the same for all. It uses
+ICC profiles, the code points of HEIC (H.273) and the "R03" of cameras set to Adobe RGB, but not a PNG's gAMA, cHRM and
+cICP: browsers disagree about the first two, and Pillow does not expose the last.
+Broken and unknown profiles are ignored: the image is captioned as it is.
 """
 
 import io
@@ -16,9 +16,9 @@ from PIL import Image
 
 Conversion = Callable[[Image.Image], Image.Image]
 """Takes an image in RGB (in CMYK where `conversion` was told so) and returns it in RGB, as sRGB."""
-MOST_BYTES = 4_000_000  # of a profile; those of printers have up to 3 MB
-KEPT_BYTES = 256_000  # of a profile that is remembered, 32 at most: those of cameras and screens have a few kB
-NEAR = 2  # levels; a profile that moves no colour by more is sRGB under another name
+MOST_BYTES = 4_000_000  # largest profile; those of printers have up to 3 MB
+KEPT_BYTES = 256_000  # largest profile that is cached (at most 32 are): those of cameras and screens have a few kB
+NEAR = 2  # levels; a profile that changes no colour by more counts as sRGB
 GREY = ("1", "L", "LA", "La", "I", "F")  # modes; those of 16 bits begin with I;
 KINDS = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile -> the mode that it converts
 
@@ -27,16 +27,16 @@ SRGB: Points = ((0.64, 0.33), (0.3, 0.6), (0.15, 0.06))  # red, green, blue in x
 PRIMARIES: dict[Any, Points] = {
     9: ((0.708, 0.292), (0.17, 0.797), (0.131, 0.046)),  # BT.2020
     12: ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06)),  # Display P3
-}  # by H.273's number; its others are those of sRGB, or so near that nobody sees it
+}  # by H.273's number; the others are those of sRGB, or visually the same
 ADOBE: Points = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
 WHITE = (0.3127, 0.329)  # D65
 PAPER = 203  # nits of white paper in HDR (BT.2408)
 
 
 def conversion(info: Mapping[Any, Any], mode: str) -> Conversion | None:
-    """Returns what makes sRGB of an image with this `info`, once it is RGB; None where nothing is to be done.
+    """Returns the conversion to sRGB for an image with this `info`, once it is RGB; None if none is needed.
 
-    mode: the image's own; where it is CMYK, what is returned wants CMYK.
+    mode: the image's; if it is CMYK, the conversion takes CMYK.
     """
     profile = info.get("icc_profile")
     if isinstance(profile, bytes) and profile:
@@ -54,8 +54,8 @@ def conversion(info: Mapping[Any, Any], mode: str) -> Conversion | None:
 
 @lru_cache(32)
 def _by_icc(profile: bytes, spaces: tuple[str, ...]) -> Conversion | None:
-    """Returns the conversion by a profile of one of these spaces, made once: photographs of a camera share theirs."""
-    from PIL import ImageCms  # most photographs need none
+    """Returns the conversion from a profile of one of these spaces; cached, since a camera's photographs share one."""
+    from PIL import ImageCms  # most photographs do not need it
 
     def convert(image: Image.Image) -> Image.Image:
         given = image.getchannel(0) if kind == "L" and image.mode != "L" else image
@@ -73,8 +73,8 @@ def _by_icc(profile: bytes, spaces: tuple[str, ...]) -> Conversion | None:
         intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
         flags |= ImageCms.Flags.NOCACHE
         transform = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), kind, "RGB", intent, flags)
-    except (ImageCms.PyCMSError, OSError, ImportError):  # whatever is wrong with it, the picture is good
-        return None  # so too where Pillow was built without colour management
+    except (ImageCms.PyCMSError, OSError, ImportError):  # whatever is wrong with the profile, the image is usable
+        return None  # also if Pillow was built without colour management
     if kind != "CMYK":
         before = _many_colours() if kind == "RGB" else _all_greys()
         moved = np.asarray(convert(Image.fromarray(before))).astype(int) - before
@@ -118,7 +118,7 @@ def _to_xyz(primaries: Points) -> np.ndarray:
 
 
 Curve = Callable[[np.ndarray], np.ndarray]
-"""From a signal, 0 to 1, to light, of which 1 is white."""
+"""From a signal, 0 to 1, to light; 1 is white."""
 
 
 def _srgb(signal: np.ndarray) -> np.ndarray:
@@ -132,7 +132,7 @@ def _gamma(signal: np.ndarray) -> np.ndarray:
 
 
 def _pq(signal: np.ndarray) -> np.ndarray:
-    """SMPTE ST 2084: what is brighter than paper becomes white."""
+    """SMPTE ST 2084: anything brighter than paper becomes white."""
     power = signal ** (32 / 2523)
     light: np.ndarray = 10000 * ((power - 3424 / 4096).clip(0) / (2413 / 128 - 2392 / 128 * power)) ** (8192 / 1305)
     return light / PAPER
@@ -145,4 +145,4 @@ def _hlg(signal: np.ndarray) -> np.ndarray:
     return nits / PAPER
 
 
-CURVES: dict[Any, Curve] = {4: _gamma, 16: _pq, 18: _hlg}  # by H.273's number; the others look as sRGB's
+CURVES: dict[Any, Curve] = {4: _gamma, 16: _pq, 18: _hlg}  # by H.273's number; the others look like sRGB's

@@ -1,4 +1,4 @@
-"""What is said of an image that cannot be read: its name, and why. Reads nothing."""
+"""Messages about images that cannot be read: name and reason. Reads nothing."""
 
 import os
 import traceback
@@ -10,10 +10,10 @@ from engine.errors import RefusalError
 
 
 def describe(source: object) -> str:
-    """Returns a short name of an input for messages: its path, or what it is and how large. Never raises."""
+    """Returns a short name of an input for messages: its path, or its type and size. Never raises."""
     try:
         return _name(source)
-    except Exception:  # what a path or a file object of somebody else's may do
+    except Exception:  # custom path and file objects may raise anything
         return f"{type(source).__name__} object"
 
 
@@ -34,7 +34,7 @@ def _name(source: object) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Returns in words why an image could not be read."""
+    """Returns the reason why an image could not be read, as text."""
     match error:
         case RefusalError():
             return str(error)
@@ -45,20 +45,20 @@ def reason_of(error: Exception) -> str:
         case PermissionError():
             return "may not be read: permission denied"
         case Image.DecompressionBombError():
-            return "cannot be decoded: its first picture has more pixels than the file says of itself, and too many"
+            return "cannot be decoded: its first image is larger than the file's header says, and too large"
         case MemoryError():
-            return "cannot be decoded: it needs more memory than there is"
+            return "cannot be decoded: it needs more memory than is available"
         case ValueError() if "MAX_TEXT_" in str(error):  # Pillow's advice to programmers
-            return "cannot be decoded: its texts or its colour profile unpack to too much; save it without them"
+            return "cannot be decoded: its text or colour profile is too large when unpacked; save it without them"
         case OSError(strerror=str(why)) if error.errno is not None:
             return f"cannot be read: {why}"
     return f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"
 
 
 def forget_pictures(error: BaseException, outer: BaseException | None) -> None:
-    """Lets go of what the frames of an error hold: whoever keeps the error would keep a decoded picture.
+    """Clears the frames of an error, so that keeping the error does not keep a decoded image in memory.
 
-    outer: one that was there before, which is left as it is, with all that led to it.
+    outer: an earlier error, which is left unchanged with its causes.
     """
     seen = {id(outer)}
     found: list[BaseException | None] = [error]

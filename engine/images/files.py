@@ -1,4 +1,4 @@
-"""Paths of images -> open files that end. Owns pipes, devices and sockets; knows nothing of what is in a file."""
+"""Opens paths of images safely. Owns pipes, devices and sockets; knows nothing of what is in a file."""
 
 import io
 import os
@@ -11,15 +11,15 @@ from typing import IO
 from engine.errors import RefusalError
 
 PIPE_SECONDS = 30.0
-"""Until a pipe's last byte has to be there: nobody may ever write into one that lies in a folder."""
+"""Time limit for a pipe's last byte: a pipe in a folder may have no writer."""
 PIPE_BYTES = 512_000_000
 CHUNK = 1 << 20
 KINDS = ((stat.S_ISSOCK, "socket"), (stat.S_ISCHR, "device"), (stat.S_ISBLK, "device"))
 
 
 def open_path(path: Path) -> IO[bytes]:
-    """Opens a regular file, or reads a pipe to its end. Raises RefusalError, and OSError as opening does."""
-    mode = path.stat().st_mode  # before it is opened: that alone may wait for ever, or rewind a tape
+    """Opens a regular file, or reads a pipe to its end. Raises RefusalError, and OSError from opening."""
+    mode = path.stat().st_mode  # before opening, which alone may block for ever or rewind a tape
     for is_kind, name in KINDS:
         if is_kind(mode):
             raise RefusalError(f"is a {name}, not an image file")
@@ -27,18 +27,18 @@ def open_path(path: Path) -> IO[bytes]:
 
 
 def _drained(path: Path) -> io.BytesIO:
-    """Returns all that comes out of a pipe."""
+    """Reads a pipe to its end."""
     if not (hasattr(select, "poll") and hasattr(os, "O_NONBLOCK")):  # Windows
         raise RefusalError("is a pipe, which is not read on this system: write a file first")
     ends = time.monotonic() + PIPE_SECONDS
-    pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else it waits here for somebody who writes
+    pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # otherwise it blocks here until there is a writer
     try:
         poll = select.poll()
         poll.register(pipe, select.POLLIN)
         content = io.BytesIO()
         while poll.poll(max(0, ends - time.monotonic()) * 1000):
             if not (chunk := os.read(pipe, CHUNK)):
-                content.getvalue()  # cuts off what it had to grow into: whoever reads it whole then gets no copy
+                content.getvalue()  # trims the buffer, so that reading it whole needs no copy
                 content.seek(0)
                 return content
             content.write(chunk)

@@ -1,4 +1,4 @@
-"""Which files are photographs: formats, how each is told by its first bytes, who opens it. Decodes no pixels."""
+"""The supported formats: how each is recognised by its first bytes, and what opens it. Decodes no pixels."""
 
 import importlib.util
 import struct
@@ -11,24 +11,24 @@ from engine.errors import OptionsError, RefusalError
 from engine.images.jxl import JxlFile, is_jxl
 
 SUFFIXES = {
-    "JPEG": "jpg jpeg jpe jfif mpo",  # MPO, of phones and stereo cameras, is JPEG with more pictures behind the first
+    "JPEG": "jpg jpeg jpe jfif mpo",  # MPO, from phones and stereo cameras, is JPEG followed by more images
     "HEIF": "heic heif heics heifs hif",  # phones and cameras
     "JXL": "jxl",
     "AVIF": "avif avifs",
     "TIFF": "tif tiff",  # cameras and scanners
-    "PNG": "png apng",  # what photographs are saved as, from here on
+    "PNG": "png apng",  # from here on: formats that photographs are saved in
     "WEBP": "webp",
     "GIF": "gif",
     "BMP": "bmp",
     "JPEG2000": "jp2 j2k jpf jpx",
     "PPM": "ppm pgm pbm pnm",
     "PSD": "psd",
-}  # the usual formats, by Pillow's names, and how their files are called; others are rare, and hostile ones are not
+}  # the usual formats, by Pillow's names, and their suffixes; others are rare in photographs, but not in attacks
 FORMATS = tuple(SUFFIXES)
 RUN = ("EPS", "WMF")  # Pillow hands them to an interpreter
-OURS = {"HEIF": "pi_heif", "JXL": "pillow_jxl"}  # read without Pillow's list of formats, by these packages
-READ_WHOLE = ("HEIF", "JXL", "AVIF", "WEBP")  # into memory, before anything is known of them
-PREFIX = 64  # bytes; Pillow's own tests of a format want 16
+OURS = {"HEIF": "pi_heif", "JXL": "pillow_jxl"}  # read by these packages, without Pillow's list of formats
+READ_WHOLE = ("HEIF", "JXL", "AVIF", "WEBP")  # read into memory before anything is known about them
+PREFIX = 64  # bytes; Pillow's own format checks need 16
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIF_BRANDS = {b"mif1", b"msf1", b"mif2", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 
@@ -36,7 +36,7 @@ Opened = ImageFile.ImageFile | JxlFile
 
 
 def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
-    """Returns names of formats as a tuple. Raises OptionsError for none, and for one that cannot be read."""
+    """Returns names of formats as a tuple. Raises OptionsError if there are none, or one cannot be read."""
     try:
         names = tuple(formats) if not isinstance(formats, str) else (formats,)
         are_usual = set(names) <= set(FORMATS)
@@ -58,7 +58,7 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
 def image_names(formats: Collection[str] = FORMATS) -> frozenset[str]:
     """Returns what files of the usual formats and of these end in, such as ".jpg".
 
-    Those of HEIC and JPEG XL too where no package reads them: who names a folder is then told.
+    HEIC and JPEG XL are included even if no package can read them, so that users get an error that says so.
     """
     names = {f".{suffix}" for suffixes in SUFFIXES.values() for suffix in suffixes.split()}
     if rare := set(formats) - set(FORMATS):
@@ -68,9 +68,9 @@ def image_names(formats: Collection[str] = FORMATS) -> frozenset[str]:
 
 
 def open_image(file: IO[bytes], formats: Collection[str], most_bytes: int) -> Opened:
-    """Reads the header, as Image.open does but for its own size check, which warns below our limit and ignores it.
+    """Reads the header, like Image.open but without its size check, which has another limit than ours.
 
-    most_bytes: of a file whose format has to be read whole. Raises RefusalError.
+    most_bytes: limit for formats that have to be read whole. Raises RefusalError.
     """
     prefix = file.read(PREFIX)
     if not isinstance(prefix, bytes):
@@ -87,14 +87,14 @@ def open_image(file: IO[bytes], formats: Collection[str], most_bytes: int) -> Op
             tried.add(name)
             factory, accept = Image.OPEN[name]
             try:
-                if accept is not None and accept(prefix) is not True:  # it may read beyond a file of a few bytes
+                if accept is not None and accept(prefix) is not True:  # it may read past the end of a tiny file
                     continue
                 if name in READ_WHOLE:
                     _check_length(file, most_bytes)
                 file.seek(0)
                 return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error):
-                continue  # not of this format after all
+                continue  # not this format after all
     for name in Image.ID:
         if name not in tried and _begins_like(name, prefix):
             _check_named(name, formats)
@@ -102,7 +102,7 @@ def open_image(file: IO[bytes], formats: Collection[str], most_bytes: int) -> Op
 
 
 def length_if_read_whole(file: IO[bytes]) -> int:
-    """Returns the length of a file that is read into memory before anything is known of it, 0 for any other."""
+    """Returns the length of a file that is read into memory before anything is known about it, 0 for others."""
     file.seek(0)
     prefix = file.read(PREFIX)
     is_whole = is_jxl(prefix) or prefix[4:8] == b"ftyp" or prefix[8:12] == b"WEBP"  # as READ_WHOLE begin
@@ -134,9 +134,9 @@ def _opened(name: str, file: IO[bytes], most_bytes: int) -> Opened:
     try:
         if name == "JXL":
             return JxlFile(file)
-        from pi_heif.as_plugin import HeifImageFile  # not registered: other code's Pillow stays as it is
+        from pi_heif.as_plugin import HeifImageFile  # not registered, so that Pillow is unchanged for other code
 
-        image: ImageFile.ImageFile = HeifImageFile(file, "")  # turned by the container; EXIF's orientation is reset
+        image: ImageFile.ImageFile = HeifImageFile(file, "")  # rotated by the container; EXIF's orientation is reset
         return image
     except (SyntaxError, IndexError, ValueError) as error:
         raise RefusalError("is not an image of a known format, or its header is broken") from error

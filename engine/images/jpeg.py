@@ -1,4 +1,4 @@
-"""Opened JPEG files -> smaller or quicker decoding. Owns both; knows nothing of other formats or of resizing."""
+"""Faster decoding of JPEG files, also at reduced size. Knows nothing of other formats or of resizing."""
 
 import io
 import os
@@ -11,26 +11,26 @@ try:
 except ImportError:
     simplejpeg = None
 
-BLOCK = 1 << 20  # bytes that Pillow's decoder takes at once; its own 64 KiB cost 6% of a decode
-FEW_PIXELS = 1 << 20  # below, what is kept of several scans is not worth a look
-MOST_BYTES = 100_000_000  # of a file that simplejpeg reads whole; Pillow reads it bit by bit
-LEAST_SIDE = 16  # below, two scales give one size, and simplejpeg picks by size
+BLOCK = 1 << 20  # bytes that Pillow's decoder reads at once; its default of 64 KiB costs 6% of a decode
+FEW_PIXELS = 1 << 20  # below this, memory for several scans does not matter
+MOST_BYTES = 100_000_000  # largest file that simplejpeg reads whole; Pillow reads incrementally
+LEAST_SIDE = 16  # below this, two scales give the same size, and simplejpeg selects by size
 
 
 def shrink(image: JpegImageFile, width: int, height: int) -> None:
-    """Lets a file that is yet to be decoded come out at the least of 1/8, 1/4, 1/2, 1 that covers the asked size.
+    """Sets the decoding scale to the smallest of 1/8, 1/4, 1/2, 1 that covers the requested size.
 
-    Never smaller than asked on either side, so a resize that follows never enlarges what was shrunk here.
+    Neither side gets smaller than requested, so a later resize never enlarges the result.
     """
     image.decodermaxblock = BLOCK
     image.draft(None, (width, height))
 
 
 def decode(image: JpegImageFile, file: IO[bytes]) -> bytes | None:
-    """Returns the RGB rows of an opened JPEG at the size that `shrink` gave it, those that Pillow would decode.
+    """Returns the RGB rows of an opened JPEG at the size set by `shrink`, equal to Pillow's.
 
-    None where simplejpeg is missing or the file is anything but whole, plain RGB or grey:
-    Pillow's decoder then says what is wrong with it, or shows what can be shown.
+    Returns None if simplejpeg is missing or the file is not complete, plain RGB or grey: Pillow's decoder then reports
+    the problem, or decodes what it can.
     """
     if simplejpeg is None or type(image) is not JpegImageFile or image.mode not in ("RGB", "L"):
         return None
@@ -46,21 +46,21 @@ def decode(image: JpegImageFile, file: IO[bytes]) -> bytes | None:
         data = file.read()
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width)  # (height, width, 3)
-    except ValueError:  # whatever libjpeg warns of
+    except ValueError:  # any warning of libjpeg
         return None
     return pixels.tobytes() if pixels.shape == (height, width, 3) else None
 
 
 def length_read_whole(file: IO[bytes]) -> int:
-    """Returns how many bytes `decode` reads into memory: none where they are there, or too many for it."""
+    """Returns how many bytes `decode` reads into memory: 0 if they are there already, or too many."""
     length = 0 if isinstance(file, io.BytesIO) else file.seek(0, 2)
     return length if length <= MOST_BYTES else 0
 
 
 def kept_between_scans(image: JpegImageFile, file: IO[bytes]) -> int:
-    """Returns how many bytes libjpeg keeps of a file in several scans, a progressive one, of its full size.
+    """Returns how many bytes libjpeg needs for a file with several scans (progressive) at full size.
 
-    Asked before `shrink`. Of one scan it keeps a few rows.
+    Call it before `shrink`. With one scan, libjpeg keeps only a few rows.
     """
     pixels = image.size[0] * image.size[1]
     if pixels < FEW_PIXELS or (not image.info.get("progressive") and _first_scan(file) == image.layers):
@@ -71,7 +71,7 @@ def kept_between_scans(image: JpegImageFile, file: IO[bytes]) -> int:
 
 
 def _first_scan(file: IO[bytes]) -> int:
-    """Returns how many channels the first scan holds; 0 where there is none."""
+    """Returns the number of channels in the first scan; 0 if there is none."""
     file.seek(2)
     while (marker := file.read(2))[:1] == b"\xff":
         if marker == b"\xff\xff":  # markers may be padded

@@ -1,6 +1,6 @@
-"""JPEG XL files -> pictures. Owns their header, which the decoder does not tell apart; knows no other format.
+"""JPEG XL files. Parses their header, which the decoder does not expose; knows no other format.
 
-The package is asked for pixels alone. It decodes as it opens, so that the size is read here, before.
+The package is only used for pixels. It decodes when it opens a file, so the size is read here first.
 """
 
 from collections.abc import Iterator
@@ -16,27 +16,27 @@ BARE = b"\xff\x0a"
 TIFF = (b"II*\0", b"MM\0*")  # what EXIF begins with
 RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 Ranges = tuple[tuple[int, int], ...]
-"""Least number and bits of what is added to it."""
+"""Smallest number, and bits of the number added to it."""
 EIGHTHS: Ranges = ((1, 5),)
 ONES: Ranges = ((1, 9), (1, 13), (1, 18), (1, 30))
 PREVIEW_EIGHTHS: Ranges = ((16, 0), (32, 0), (1, 5), (33, 9))
 PREVIEW_ONES: Ranges = ((1, 6), (65, 8), (321, 10), (1345, 12))
-HEADER = 48  # bytes that hold all that is read here
-MOST_BOXES = 10_000  # of a container; writers make one for each 64 kB or more
+HEADER = 48  # bytes with everything that is read here
+MOST_BOXES = 10_000  # most boxes of a container; writers make one per 64 kB or more
 
 
 class JxlFile:
-    """An opened JPEG XL file: its size, as it stands upright, before anything is decoded."""
+    """An opened JPEG XL file: its upright size, before anything is decoded."""
 
     format = "JXL"
     mode = "RGBA"  # at most
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Reads the file. Raises SyntaxError where the header is broken, ImportError where the package is missing."""
-        import pillow_jxl  # registers itself with Pillow, for all of the process: nothing here needs that
+        """Reads the file. Raises SyntaxError for a broken header, ImportError if the package is missing."""
+        import pillow_jxl  # registers itself with Pillow for the whole process; not needed here
 
-        self.info: dict[str, object] = {}  # what is to be known of an image before it is decoded
-        self._decoder = pillow_jxl.Decoder(num_threads=0)  # readers are threads already
+        self.info: dict[str, object] = {}  # metadata known before decoding
+        self._decoder = pillow_jxl.Decoder(num_threads=0)  # the readers are threads already
         self.content = file.read()
         bits = _Bits(_codestream(self.content))
         width, height = bits.size()
@@ -45,16 +45,16 @@ class JxlFile:
         self.size = (height, width) if self.orientation >= 5 else (width, height)
         if has_more and bits.is_animated():
             raise RefusalError(
-                "is an animated JPEG XL file, of which only the last picture can be had: save one of them"
+                "is an animated JPEG XL file, and only its last frame can be decoded: save one frame as a file"
             )
 
     def decode(self) -> Image.Image | bytes:
-        """Returns the first frame, or the JPEG file that this one was made of, which then has the same pixels."""
+        """Returns the first frame, or the JPEG file that this one was made from, which has the same pixels."""
         is_jpeg, info, data, profile, boxes = self._decoder(self.content)
         if is_jpeg:
             return bytes(data)
         if (info.width, info.height) != self.size:  # which was what it may take
-            raise SyntaxError("its picture has another size than its header says")
+            raise SyntaxError("the image has another size than the header says")
         image = Image.frombytes("F" if info.mode == "F;16" else info.mode, (info.width, info.height), data)
         if profile:
             image.info["icc_profile"] = bytes(profile)
@@ -63,16 +63,16 @@ class JxlFile:
         return image
 
     def _turn_by_exif(self, image: Image.Image, boxes: list[Any]) -> None:
-        """Notes the orientation in EXIF where the codestream, which goes before it, says nothing.
+        """Records the orientation in EXIF if the codestream, which has priority, has none.
 
-        Decoders follow the codestream, and writers that know the format note it there as well; those that only
-        copy EXIF, as Pillow's plug-in does, mean EXIF.
+        Decoders follow the codestream, and good writers record it there too; writers that only copy EXIF, such as
+        Pillow's plug-in, mean EXIF.
         """
         for box in boxes:
             if box.box_type == b"Exif":
                 data = bytes(box.data)
                 exif = Image.Exif()
-                with suppress(Exception):  # broken EXIF data is no reason to refuse a good picture
+                with suppress(Exception):  # broken EXIF data is no reason to refuse a good image
                     exif.load(data[4:] if data[4:8] in TIFF else data)  # after the offset of its header
                     image.getexif()[ExifTags.Base.Orientation] = exif.get(ExifTags.Base.Orientation, 1)
 
@@ -91,7 +91,7 @@ class _Bits:
         return value
 
     def size(self, eighths: Ranges = EIGHTHS, ones: Ranges = ONES) -> tuple[int, int]:
-        """Takes width and height, which are written as numbers of eights or of ones."""
+        """Reads width and height, stored as multiples of 8 or of 1."""
         unit, ranges = (8, eighths) if self.take(1) else (1, ones)
         height = self.number(ranges)
         ratio = self.take(3)
@@ -101,12 +101,12 @@ class _Bits:
         return self.number(ranges) * unit, height * unit
 
     def number(self, ranges: Ranges) -> int:
-        """Takes a number that two bits tell the range of; a single range needs none."""
+        """Reads a number whose range is given by two bits; none if there is one range."""
         least, bits = ranges[self.take(2) if len(ranges) > 1 else 0]
         return least + self.take(bits)
 
     def is_animated(self) -> bool:
-        """Takes what stands between orientation and animation."""
+        """Skips the fields between orientation and animation."""
         if self.take(1):
             self.size()  # that it is meant to be shown in
         if self.take(1):
@@ -115,9 +115,9 @@ class _Bits:
 
 
 def _codestream(content: bytes) -> bytes:
-    """Returns the beginning of the codestream, which a container may hold in parts.
+    """Returns the beginning of the codestream, which a container may split into parts.
 
-    Raises SyntaxError where it holds more than one: decoders differ in which they take.
+    Raises SyntaxError if there is more than one, because decoders differ in which they use.
     """
     if not content.startswith(CONTAINER):
         return content[:HEADER]
@@ -134,7 +134,7 @@ def _codestream(content: bytes) -> bytes:
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yields type, place and length of what each box of a container holds. Raises SyntaxError for too many."""
+    """Yields type, position and length of the content of each box in a container. Raises SyntaxError for too many."""
     place = 0
     for _ in range(MOST_BOXES):
         if place + 8 > len(content):
@@ -153,5 +153,5 @@ def _boxes(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def is_jxl(prefix: bytes) -> bool:
-    """Says whether a file begins like JPEG XL."""
+    """Returns whether a file begins like JPEG XL."""
     return prefix.startswith((BARE, CONTAINER))

@@ -1,6 +1,6 @@
-"""The memory that decoding takes: how much for an image, and how much at once in this process. Decodes nothing.
+"""Memory for decoding: how much an image needs, and a limit for this process. Decodes nothing.
 
-Files that are read whole are added by whoever opens them; bytes that callers hand over are theirs, and not counted.
+The code that opens a file adds its size if it is read whole; bytes passed by callers are not counted.
 """
 
 import os
@@ -18,13 +18,13 @@ from engine.images.resize import MOST_PIXELS
 from engine.images.upright import UPRIGHT, orientation_of
 
 SMALL = 8_000_000
-"""Bytes of decoding that nobody counts, about those of two megapixels: photographs of common sizes wait for no lock."""
+"""Bytes that are not counted, about two megapixels, so that photographs of common sizes never wait for a lock."""
 
 
 class Budget:
-    """Bytes that are at hand for all who decode; whoever finds too few waits, first come, first served.
+    """A pool of bytes shared by all decoders; a thread that needs more than are free waits, first come, first served.
 
-    More than all of it is given too, to one who has it alone.
+    A request for more than the whole pool is granted when nothing else is in use.
     """
 
     def __init__(self, size: int) -> None:
@@ -38,7 +38,7 @@ class Budget:
 
     @contextmanager
     def hold(self, count: int) -> Iterator[None]:
-        """Waits for so many bytes and holds them. A thread that holds some must not ask for more."""
+        """Waits for this many bytes and holds them. A thread that holds some must not ask for more."""
         if count <= SMALL:
             yield
             return
@@ -46,7 +46,7 @@ class Budget:
         try:
             self._take(count, ticket)
             yield
-        finally:  # wherever it was interrupted
+        finally:  # wherever it is interrupted
             with self._changed:
                 self._held.pop(ticket, None)
                 self._leave(ticket)
@@ -59,7 +59,7 @@ class Budget:
             self._leave(ticket)
 
     def _leave(self, ticket: object) -> None:
-        """Lets those behind it pass."""
+        """Lets the next ones continue."""
         if ticket in self._waiting:
             self._waiting.remove(ticket)
         self._changed.notify_all()
@@ -69,17 +69,17 @@ class Budget:
 
 
 DECODING = Budget(400_000_000)
-"""That of this process: decoders of all captioners draw on the same memory."""
-if hasattr(os, "register_at_fork"):  # threads that held or awaited some are not in the child
+"""The pool of this process, shared by the decoders of all captioners."""
+if hasattr(os, "register_at_fork"):  # threads that hold or await bytes do not exist in the child
     os.register_at_fork(after_in_child=DECODING._reset)
 
 
 COPIES = {"WEBP": 13, "AVIF": 8, "HEIF": 8, "JXL": 8, "JPEG2000": 18, "PSD": 4, "GIF": 2, "BMP": 4}
-"""Bytes a pixel that decoders of a format hold besides the picture, rounded up from what 24 megapixels took; the
-decoders of JPEG, PNG and PPM hold a few rows. TIFF's holds a strip, which may be the picture."""
-UNKNOWN = 16  # bytes a pixel, for formats that were not measured
-BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # of a pixel; of other modes 4
-EXIF = {"exif", "Raw profile type exif"}  # what Pillow calls it once it has read it
+"""Bytes per pixel that a format's decoder needs besides the image, rounded up from measurements with 24 megapixels. The
+decoders of JPEG, PNG and PPM need a few rows; TIFF's needs a strip, which may be the whole image."""
+UNKNOWN = 16  # bytes per pixel for formats that were not measured
+BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # per pixel; 4 for other modes
+EXIF = {"exif", "Raw profile type exif"}  # Pillow's names for it
 ROWS_ONLY = ("JPEG", "MPO", "PNG", "PPM")
 
 
@@ -95,11 +95,11 @@ def bytes_to_decode(image: Image.Image | JxlFile, width: int, *, quick: bool) ->
         each += -(-sum(bits) // 8) if isinstance(bits, tuple) else 4
     elif isinstance(image, ImageFile | JxlFile) and image.format not in ROWS_ONLY:
         each += COPIES.get(image.format or "", UNKNOWN)
-    # Pillow would decode a PNG to look for EXIF data behind its pixels
+    # Pillow would decode a PNG to look for EXIF data after its pixels
     tells = isinstance(image, TiffImageFile) or not EXIF.isdisjoint(image.info)
     is_lying = tells and isinstance(image, Image.Image) and orientation_of(image) in UPRIGHT
     if image.mode != "RGB" or is_lying or image.info.get("transparency") is not None:
-        each += 4  # the picture in RGB and upright
+        each += 4  # the image in RGB and upright
     if quick and pixels <= MOST_PIXELS:
-        each += 10  # rows in one piece, and the resizer's own
+        each += 10  # contiguous rows, and the resizer's buffers
     return pixels * each + (4 * width * max(image.size) if width > min(image.size) else 0)  # wide, before it is short

@@ -1,4 +1,4 @@
-"""Drawn photographs: JPEG bytes of the size and weight that cameras make, for measuring where no photograph lies."""
+"""Drawn photographs: JPEG bytes with the size and detail of real ones, for measuring without photographs."""
 
 import io
 
@@ -9,13 +9,13 @@ WIDTH, HEIGHT = 640, 480
 
 
 def draw_photographs(count: int, seed: int = 0) -> list[bytes]:
-    """Returns so many JPEG files of 640 x 480, about 70 kB each, as of photographs; the same for the same seed."""
+    """Returns `count` JPEG files of 640 x 480, about 70 kB each like photographs; the same for the same seed."""
     generator = np.random.default_rng(seed)
     return [_jpeg(_draw(generator)) for _ in range(count)]
 
 
 def _draw(generator: np.random.Generator) -> Image.Image:
-    """Draws a sky, a ground and a few blurred things on it, and lays grain over all."""
+    """Draws a sky, a ground and a few blurred shapes, and adds grain."""
     clouds = generator.integers(0, 256, (6, 8, 3), np.uint8)
     image = Image.fromarray(clouds).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)

@@ -1,7 +1,7 @@
-"""A decoded picture -> the same in RGB, standing upright. Owns orientation, alpha, depth; knows no files.
+"""Converts a decoded image to upright RGB. Owns orientation, alpha and depth; knows no files.
 
-What has to be changed is changed strip by strip, so that there are never more than two pictures of full size. They are
-not resized strip by strip: Pillow takes rows or columns first, whichever is quicker, and rounds in between.
+Conversion works strip by strip, so that there are never more than two images of full size. Resizing does not, because
+Pillow resizes rows or columns first, whichever is faster, and rounds in between.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation -> what turns it upright
+}  # EXIF orientation -> the transposition to upright
 LYING = range(5, 9)  # orientations that swap width and height
-FROM_THE_END = (3, 4, 7, 8)  # orientations whose upper rows are the last rows, or columns, that are stored
+FROM_THE_END = (3, 4, 7, 8)  # orientations whose upper rows are stored as the last rows or columns
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Returns the EXIF orientation, 1 where there is none."""
+    """Returns the EXIF orientation, 1 if there is none."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF data is no reason to refuse a good picture
+    except Exception:  # broken EXIF data is no reason to refuse a good image
         return 1
 
 
@@ -38,7 +38,7 @@ def turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An opened image, its EXIF orientation, and the mode that it is wanted in: RGB, or CMYK as it is."""
+    """An opened image, its EXIF orientation, and the target mode: RGB, or CMYK unchanged."""
 
     image: Image.Image
     orientation: int = 1
@@ -46,17 +46,17 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height as it stands upright."""
+        """Width and height when upright."""
         return turned(self.image.size, self.orientation)
 
     @property
     def is_ready(self) -> bool:
-        """Whether nothing has to be changed."""
+        """Whether no conversion is needed."""
         ready = self.image.mode == self.mode and self.orientation not in UPRIGHT
         return ready and not self.image.has_transparency_data
 
     def shown(self) -> Image.Image:
-        """Returns the picture as it is wanted, which is the given image where that is ready."""
+        """Returns the converted image, or the given one if it is ready."""
         if self.is_ready:
             return self.image
         width, height = self.size
@@ -71,7 +71,7 @@ class Picture:
         return picture
 
     def _stored(self, top: int, bottom: int) -> tuple[int, int, int, int]:
-        """Returns the box of the stored image that holds these rows of the upright one."""
+        """Returns the box in the stored image with these rows of the upright one."""
         if self.orientation in FROM_THE_END:
             top, bottom = self.size[1] - bottom, self.size[1] - top
         width, height = self.image.size
@@ -88,7 +88,7 @@ class Picture:
         return image if image.mode == self.mode else image.convert(self.mode)
 
     def _range(self) -> "_Range | None":
-        """Returns what the values of a grey image of 16 or 32 bits or floats mean, None for any other image."""
+        """Returns the value range of a grey image of 16 or 32 bits or floats, None for others."""
         mode, (width, height) = self.image.mode, self.image.size
         if mode.startswith("I;16"):
             return _Range(65535, 65535)
@@ -107,9 +107,9 @@ def _brightest(values: np.ndarray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """The brightest value of a wide grey image, and the one that is white.
+    """The brightest value of a high-depth grey image, and the value of white.
 
-    "I" and "F" images do not say what white is: the first of 1 (floats only), 255 and 65535 that no pixel exceeds,
+    "I" and "F" images do not define white: it is the first of 1 (floats only), 255 and 65535 that no pixel exceeds,
     else the brightest pixel.
     """
 
@@ -119,7 +119,7 @@ class _Range:
     def eight_bit(self, image: Image.Image) -> Image.Image:
         """Returns the image, or a part of it, scaled to 8 bits."""
         values = np.asarray(image)  # (height, width)
-        shown = np.nan_to_num(values.clip(0, self.brightest))  # not a number is black
+        shown = np.nan_to_num(values.clip(0, self.brightest))  # NaN becomes black
         grey = np.rint(np.multiply(shown, 255 / self.white, dtype=np.float32)).astype(np.uint8)
         if isinstance(transparent := image.info.get("transparency"), int):
             grey[values == transparent] = 255

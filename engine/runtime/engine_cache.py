@@ -137,7 +137,7 @@ def saved_engine(bundle: Path, graph: GraphFile, provider: Provider, options: Ru
 
 
 def _digest(content: str | bytes) -> str:
-    import hashlib  # as it takes its time: `import engine` hashes nothing
+    import hashlib  # slow to import, and `import engine` does not need it
 
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 

@@ -75,8 +75,8 @@ def test_other_files_in_the_folder_do_no_harm(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda path: None, "there is no such folder"),
-        (lambda path: path.write_text("a file"), "there is no such folder"),
+        (lambda path: None, "it is not an existing folder"),
+        (lambda path: path.write_text("a file"), "it is not an existing folder"),
         (lambda path: path.mkdir(), "it has no manifest.json"),
         (lambda path: (path / MANIFEST_FILE).mkdir(parents=True), "it has no manifest.json"),
     ],
