@@ -18,7 +18,7 @@ from onnx.shape_inference import infer_shapes
 
 from engine.bundle.bundle import Bundle
 
-SIDE = 2048  # of the matrix product that stands for the machine's best
+SIDE = 2048  # of the matrix product that measures the machine's peak
 SMALL_SIDE = 256
 COPIED = 1 << 28  # bytes, far beyond any cache
 ROUNDS = 5

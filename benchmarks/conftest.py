@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def is_slow(work: str, competitor: str) -> bool:
-    """Whether --quick leaves a competitor out: a baseline beyond the first ones, and starting PyTorch anew."""
+    """Whether --quick skips a competitor: all but the first baselines, and new processes with PyTorch."""
     return not competitor.startswith(ENGINE) and (
         competitor not in QUICK_COMPETITORS or (work, competitor) == ("start-up", "eager")
     )

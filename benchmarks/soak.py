@@ -66,7 +66,7 @@ def expected_captions(requests: Requests) -> dict[tuple[int, str], str]:
     found = {}
     for way, query in OPTIONS.items():
         decoding = read_decoding([tuple(pair.split("=", 1)) for pair in query.split("&")])  # type: ignore[misc]
-        for photo, file in enumerate(requests.files):  # one by one, as what a batch rounds is no fault of the service
+        for photo, file in enumerate(requests.files):  # one by one, because rounding in batches would count as a fault
             found[photo, way] = captioner.caption([file], decoding)[0].text
     return found
 

@@ -28,7 +28,7 @@ from engine import Captioner
 with open(photograph, "rb") as file:
     print(Captioner(bundle).caption([file.read()])[0].text)
 """
-# each part ends with a mark; what a part needs and does not measure stands before it
+# each part ends with a mark; preparation that is not measured comes before the part
 PARTS = """
 import hashlib
 mark()

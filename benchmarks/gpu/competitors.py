@@ -111,7 +111,7 @@ class Torch:
 
 @dataclass(slots=True)
 class _Readable:
-    """A tensor that numpy reads wherever it lies, when it is asked to."""
+    """A tensor on any device that numpy can read on demand."""
 
     tensor: Any
 

@@ -97,7 +97,7 @@ class Engine:
 
     def stepper(self, features: np.ndarray) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         """See Competitor."""
-        # No public method does a single step; and so that what is timed is what users run, this is no copy of it.
+        # No public method does a single step. This calls the engine's own code, so that it times what users run.
         steps, rows = self.captioner.model.start(features), np.arange(len(features))
         given = np.full(len(features), self.start_id)
 
@@ -192,7 +192,7 @@ for _hint in ("latency", "throughput"):
 def kinds(bundle: Bundle) -> dict[str, Kind]:
     """Returns the competitors that can be measured with a bundle here, by name, the engine's own first.
 
-    A precision that has no decoder of its own decodes in fp32, which is measured already.
+    A precision without a separate decoder decodes in fp32, which is measured already.
     """
     engines = {
         f"{ENGINE}{precision}": Kind(

@@ -16,7 +16,7 @@ class Memory(NamedTuple):
 
 
 def memory(done: int) -> Memory:
-    """Reads the process's memory. getrusage is no help: its peak is inherited from whoever started the process."""
+    """Reads the process's memory. getrusage does not help: its peak is inherited from the parent process."""
     lines = dict(line.split(":", 1) for line in STATUS.read_text(encoding="ascii").splitlines())
     resident, peak = (int(lines[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
     return Memory(done, resident, peak)

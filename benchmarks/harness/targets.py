@@ -14,12 +14,12 @@ from benchmarks.harness.workloads import WORKLOADS
 
 SHIPPED, INCEPTION = "shipped", "inception_v3"
 RANDOM = "engine int8"
-"""What stands for auto with random weights: no caption of theirs is worth a CIDEr, which auto goes by."""
+"""Used instead of auto for random weights, because auto chooses by CIDEr, which their captions do not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A row of the table: the least speed-up over a baseline, or the most that a work may cost over another.
+    """A goal: the least speed-up over a baseline, or the highest cost of one workload relative to another.
 
     against: a baseline's name, or for a cost the engine's own other work. exact, auto: what is asked of each column.
     """

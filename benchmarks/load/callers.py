@@ -24,7 +24,7 @@ SHARES = {"single": 68, "stream": 10, "several": 6, "bad": 6, "gone": 6, "slow":
 
 
 class Callers:
-    """Sends requests of all kinds, each with an id of its own, and notes what came of them."""
+    """Sends requests of all kinds, each with a unique id, and records their outcomes."""
 
     def __init__(
         self, url: str, requests: Requests, expected: dict[tuple[int, str], str], chance: random.Random

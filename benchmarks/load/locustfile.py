@@ -23,7 +23,7 @@ class Caller(FastHttpUser):
     wait_time = constant(0)
 
     def on_start(self) -> None:
-        """Gives each caller an order of its own."""
+        """Gives each caller a different order."""
         self.chance = random.Random(id(self))
 
     @task

@@ -1,7 +1,7 @@
-"""What more of everything costs: `python -m benchmarks.scale --charts docs`.
+"""Measures how speed scales: `python -m benchmarks.scale --charts docs`.
 
 Throughput by images, threads, callers, beam size and vocabulary, for each precision of the bundle. Each point is
-measured in a process of its own; in each round every point once, so that a slow minute hits a round and not a curve.
+measured in a separate process, and once per round, so that a slow minute affects a round and not one curve.
 """
 
 import argparse

@@ -152,7 +152,7 @@ def callers(workload: _Workload) -> list[Point]:
 
 
 def beam(workload: _Workload) -> list[Point]:
-    """Beam(beam_size=x) in batches, with its share that is no search."""
+    """Beam(beam_size=x) in batches, and the part without the search."""
     captioner, way = workload.open(), Beam(beam_size=workload.task.x)
     batch = workload.task.batch
     files, features = workload.many(batch), workload.features[:batch]

@@ -74,7 +74,7 @@ def open_image(file: IO[bytes], formats: Collection[str], most_bytes: int) -> Op
     """
     prefix = file.read(PREFIX)
     if not isinstance(prefix, bytes):
-        raise RefusalError("gives text, not bytes: open the file in binary mode")
+        raise RefusalError("returns text, not bytes: open the file in binary mode")
     if not prefix:
         raise RefusalError("is empty")
     if (ours := _ours(prefix)) is not None:
@@ -127,7 +127,7 @@ def _brands(prefix: bytes) -> set[bytes]:
 def _opened(name: str, file: IO[bytes], most_bytes: int) -> Opened:
     if importlib.util.find_spec(OURS[name]) is None:
         shown = "HEIC/HEIF" if name == "HEIF" else "JPEG XL"
-        reason = f"is a {shown} file, which is read with the extra photos alone"
+        reason = f"is a {shown} file, which needs the extra photos"
         raise RefusalError(reason, "pip install 'captioning-engine[photos]' brings it")
     _check_length(file, most_bytes)
     file.seek(0)

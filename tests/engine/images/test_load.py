@@ -562,7 +562,7 @@ def test_too_little_memory_is_an_image_error(monkeypatch: pytest.MonkeyPatch) ->
         raise MemoryError
 
     monkeypatch.setattr(Image.Image, "resize", no_memory)
-    refused(photograph(), "it needs more memory than there is")
+    refused(photograph(), "it needs more memory than is available")
 
 
 def test_an_interrupt_is_not_an_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
