@@ -19,6 +19,7 @@ from engine.errors import (
     OverloadedError,
     ProviderError,
 )
+from engine.images.formats import image_suffixes
 from engine.options import Beam, Greedy, Sample
 from engine.result import Caption, Hypothesis
 from engine.runtime.options import RuntimeOptions
@@ -52,6 +53,7 @@ __all__ = [
     "Scheduler",
     "SchedulerStats",
     "Timings",
+    "image_suffixes",
 ]
 
 _LATER = {

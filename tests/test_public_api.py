@@ -50,6 +50,9 @@ def surface() -> list[str]:
     lines = []
     for name in sorted(engine.__all__):
         kind = getattr(engine, name)
+        if not inspect.isclass(kind):
+            lines.append(name + (parameters(kind) if callable(kind) else f": {type(kind).__name__}"))
+            continue
         if issubclass(kind, Exception):
             parents = [base.__name__ for base in kind.__mro__[1:] if issubclass(base, Exception)]
             lines.append(f"{name} is {', '.join(parents)}")

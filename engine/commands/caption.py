@@ -12,7 +12,7 @@ from engine.commands.arguments import add_model, given
 from engine.commands.paths import Scan, expand
 from engine.commands.progress import Progress
 from engine.errors import ImageError, OptionsError
-from engine.images.formats import FORMATS, check_formats, image_names
+from engine.images.formats import FORMATS, check_formats, image_suffixes
 from engine.options import STYLES, Beam, Greedy, Sample
 from engine.result import Caption, Hypothesis
 from engine.runtime.options import RuntimeOptions
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     if "-" in arguments.paths and sys.stdin is None:
         raise OptionsError("- means a list of paths on standard input, and that is closed")
     listed = sys.stdin.buffer if "-" in arguments.paths else ()
-    scan = Scan(image_names(check_formats(arguments.formats or FORMATS)))
+    scan = Scan(image_suffixes(check_formats(arguments.formats or FORMATS)))
     paths = [path for argument in arguments.paths for path in expand(argument, listed, scan)]
     said = _one_line(str(scan))
     if not paths:

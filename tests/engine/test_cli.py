@@ -19,7 +19,7 @@ from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest
 from engine.cli import main
 from engine.commands.paths import Scan, expand
 from engine.commands.progress import Progress
-from engine.images.formats import image_names
+from engine.images.formats import image_suffixes
 from engine.images.load import load_pixels
 
 SENTENCES = ("a dog runs", "a dog is running", "the dog")
@@ -359,7 +359,7 @@ def test_a_folder_gives_files_of_a_format_that_was_asked_for(photos: Path, fake:
     assert fake.made[-1][1]["formats"] == ("WEBP",)
     run(fake, "caption", ".", "--formats", "png,Tga")
     assert fake.made[-1][1]["formats"] == ("PNG", "TGA")
-    assert str(Path("d.tga")) in " ".join(expand(".", (), Scan(image_names(["TGA"]))))
+    assert str(Path("d.tga")) in " ".join(expand(".", (), Scan(image_suffixes(["TGA"]))))
 
 
 # --- how it ends
