@@ -186,7 +186,7 @@ class TokenConstraints:
         """Returns which words would repeat a phrase if they came next."""
         size, last, end = self.no_repeat_ngram_size, words[-1], len(words)
         found = words[-2:-1] if last == self.joint else []
-        for length in range(2, size):  # of phrases side by side, or around the joint
+        for length in range(2, min(size, (end + 3) // 2)):  # of phrases side by side, or around the joint
             begin = end - length + 1  # of what is written of the second
             for lag in (length, length + 1):
                 fits = begin >= lag and (lag == length or words[begin - 1] == self.joint)
