@@ -1,6 +1,6 @@
 """Checks of values that callers give: one sentence naming record, field and value."""
 
-from math import isfinite
+from math import inf, isfinite
 from numbers import Integral, Real
 
 from engine.errors import OptionsError
@@ -9,10 +9,10 @@ from engine.errors import OptionsError
 def require(condition: bool, owner: str, name: str, value: object, what: str) -> None:
     """Raises OptionsError, saying what `name` must be, unless the condition holds."""
     if not condition:
-        raise OptionsError(f"{owner}({name}={value!r}): {name} must be {what}")
+        raise OptionsError(f"{name} must be {what}", name=name, value=value, owner=owner)
 
 
-def is_int(value: object, low: int) -> bool:
+def is_int(value: object, low: float = -inf) -> bool:
     """Says whether a value is a whole number (numpy's too, but no bool) from `low`."""
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= low
 

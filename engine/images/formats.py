@@ -55,10 +55,10 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def image_names(formats: Collection[str] = FORMATS) -> frozenset[str]:
-    """Returns what files of the usual formats and of these end in, such as ".jpg".
+def image_suffixes(formats: Collection[str] = FORMATS) -> frozenset[str]:
+    """Returns what names of image files end in, such as ".jpg": those of the usual formats and of the given ones.
 
-    Those of HEIC and JPEG XL too where no package reads them: who names a folder is then told.
+    Those of HEIC and JPEG XL too where no package reads them, so that whoever names a folder is told.
     """
     names = {f".{suffix}" for suffixes in SUFFIXES.values() for suffix in suffixes.split()}
     if rare := set(formats) - set(FORMATS):

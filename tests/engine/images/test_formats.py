@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import ImageError, OptionsError
-from engine.images.formats import FORMATS, image_names
+from engine.images.formats import FORMATS, image_suffixes
 from engine.images.jxl import JxlFile
 from engine.images.load import load_pixels
 from engine.images.memory import Budget
@@ -142,9 +142,9 @@ def test_a_video_is_no_photograph() -> None:
 
 
 def test_names_of_files_follow_the_formats() -> None:
-    assert {".jpg", ".heic", ".hif", ".jxl", ".avif", ".webp"} <= image_names()
-    assert not {".tga", ".ico", ".eps", ".txt"} & image_names()
-    assert image_names(["TGA"]) - image_names() == {".tga", ".icb", ".vda", ".vst"}
+    assert {".jpg", ".heic", ".hif", ".jxl", ".avif", ".webp"} <= image_suffixes()
+    assert not {".tga", ".ico", ".eps", ".txt"} & image_suffixes()
+    assert image_suffixes(["TGA"]) - image_suffixes() == {".tga", ".icb", ".vda", ".vst"}
 
 
 # --- without the packages
