@@ -67,9 +67,9 @@ _LATER = {
     "SchedulerStats": "engine.scheduling.counters",
     "Timings": "engine.scheduling.future",
 }
-"""Imported when they are first asked for: whoever schedules nothing does not wait for asyncio and all that it needs."""
+"""Imported on first use, so that `import engine` alone does not load asyncio and its dependencies."""
 
-if not TYPE_CHECKING:  # a checker would take any name for one of these
+if not TYPE_CHECKING:  # a type checker would accept any name
 
     def __getattr__(name: str) -> object:
         if name not in _LATER:

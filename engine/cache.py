@@ -1,6 +1,6 @@
-"""The folder where the engine keeps what it learnt or built on this machine. Owns its place; knows not what lies there.
+"""The cache folder for what the engine measured or built on this machine. Knows nothing of the files in it.
 
-Whatever lies there may be deleted at any time: it is measured or built again.
+Its files may be deleted at any time; they are then measured or built again.
 """
 
 import os
@@ -13,10 +13,10 @@ NAME = "captioning-engine"
 
 
 def cache_folder() -> Path | None:
-    """Returns the folder, which need not exist yet; None where this user has no home and the environment names none.
+    """Returns the folder, which may not exist yet; None if this user has no home and the environment names no folder.
 
-    It is what CAPTIONING_ENGINE_CACHE names, or else captioning-engine in XDG_CACHE_HOME, or else in the system's usual
-    folder for caches (~/.cache; ~/Library/Caches on macOS; %LOCALAPPDATA% on Windows).
+    It is the one in CAPTIONING_ENGINE_CACHE, else captioning-engine in XDG_CACHE_HOME, else in the system's usual
+    cache folder (~/.cache; ~/Library/Caches on macOS; %LOCALAPPDATA% on Windows).
     """
     if chosen := os.environ.get(VARIABLE):
         return Path(chosen).expanduser().absolute()
@@ -26,14 +26,14 @@ def cache_folder() -> Path | None:
         return base / NAME
     try:
         home = Path.home()
-    except RuntimeError:  # a user without an entry, as in some containers
+    except RuntimeError:  # a user without a passwd entry, as in some containers
         return None
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / NAME
 
 
 def store(path: Path, data: bytes) -> bool:
-    """Writes a file whole or not at all, its folders too; says whether it could. A cache that is full is no error."""
-    import tempfile  # takes its time, and few store anything
+    """Writes a file atomically, creating its folders; returns whether it could. A full disk is not an error."""
+    import tempfile  # slow to import and seldom needed
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The Captioner: images in, captions out. Owns the checks of what callers pass; the model does the work."""
+"""The Captioner: images in, captions out. Checks what callers pass; the model does the work."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,12 +28,11 @@ class Captioner:
 
     bundle: a folder that `export.to_onnx` wrote; None is the one that ships. provider: "auto", "cpu", "cuda",
     "tensorrt", "openvino" or "tensorrt-rtx", or two for encoder and decoder, as in "cuda+cpu". precision: a precision
-    that the bundle holds, or "auto". What "auto" means on this machine is told in `select`; `choice` says what was
-    chosen, and why. batch_size: most images that run at once; any number may be passed. max_pixels: images with more
-    are refused. formats: names, as Pillow has them, of the formats that are read; the usual ones of photographs if
-    left out.
+    in the bundle, or "auto". engine.autotune.select documents what "auto" does; `choice` says what was chosen and
+    why. batch_size: most images that run at once; any number may be passed. max_pixels: larger images are
+    refused. formats: Pillow's names of the formats to read; by default the usual ones of photographs.
 
-    Raises BundleError (every fault of the bundle), ProviderError (what is missing and how to get it), OptionsError.
+    Raises BundleError (lists every problem), ProviderError (says what is missing and how to get it), OptionsError.
     """
 
     def __init__(
@@ -82,9 +81,9 @@ class Captioner:
         """Returns one caption for each image, in order.
 
         An image is a path, bytes, a binary file, a PIL image or a uint8 array (height, width, 3) or
-        (height, width). One that cannot be read raises an ImageError that names the entry and why;
-        on_error="return" puts that error in the entry's place and captions the rest. decoding: the bundle's beam search
-        if left out; Greedy() is the fastest.
+        (height, width). One that cannot be read raises an ImageError that names the entry and the reason;
+        on_error="return" puts that error in the entry's position and captions the rest. decoding: the bundle's beam
+        search if left out; Greedy() is the fastest.
         """
         return list(self.iter_captions(batch, decoding, on_error=on_error))
 
@@ -107,7 +106,7 @@ class Captioner:
         *,
         on_error: Literal["raise", "return"] = "raise",
     ) -> Iterator[Caption | ImageError]:
-        """Yields what `caption` returns while it reads, with at most two batches of images in memory."""
+        """Yields what `caption` returns as images are read, with at most two batches of images in memory."""
         if on_error not in ("raise", "return"):
             raise OptionsError("on_error must be 'raise' or 'return'", name="on_error", value=on_error)
         _require_batch(images)
@@ -127,7 +126,7 @@ class Captioner:
         features: np.ndarray | DeviceFeatures,
         decoding: Decoding = DEFAULT_DECODING,
     ) -> list[Caption]:
-        """Returns one caption for each row of what `encode` returned. Raises OptionsError."""
+        """Returns one caption for each row of features from `encode`. Raises OptionsError."""
         require_decoding(decoding)
         self._fork_guard.check()
         size = self.bundle.manifest.feature_size
@@ -138,16 +137,18 @@ class Captioner:
         return self.model.caption_features(features, decoding)
 
     def score(self, batch: Iterable[ImageInput], captions: Sequence[str]) -> np.ndarray:
-        """Returns the log-probability of each caption, with its end, under its image: float64 (images,).
+        """Returns the log-probability of each caption, including END, given its image: float64 (images,).
 
-        A word that the vocabulary lacks counts as #UNK#. Raises ImageError, and OptionsError if the lengths differ.
+        Words outside the vocabulary count as #UNK#. Raises ImageError, and OptionsError if the lengths differ.
         """
         captions = [captions] if isinstance(captions, str) else list(captions)
         if wrong := [caption for caption in captions if not isinstance(caption, str)]:
-            raise OptionsError(f"captions hold {wrong[0]!r}, which is not text")
+            raise OptionsError(f"captions must be text, and one of them is {wrong[0]!r}")
         features = self.encode(batch)
         if len(features) != len(captions):
-            raise OptionsError(f"score() got {len(features)} images and {len(captions)} captions; pass one for each")
+            raise OptionsError(
+                f"score() got {len(features)} images and {len(captions)} captions; pass one for each image"
+            )
         vocabulary = self.bundle.vocabulary
         sentences = [vocabulary.encode(caption) for caption in captions]
         parts = [
@@ -163,9 +164,9 @@ class Captioner:
     def warmup(
         self, batch_sizes: Sequence[int] | None = None, decodings: Sequence[Decoding] = (Greedy(), Beam())
     ) -> None:
-        """Captions grey images until sessions, engines and CUDA graphs exist, so that nobody waits for them later.
+        """Captions grey images until all sessions, engines and CUDA graphs exist, so that no later call waits for them.
 
-        batch_sizes: None is 1 and batch_size and, on a GPU, the sizes between. Raises OptionsError.
+        batch_sizes: None means 1 and batch_size and, on a GPU, the sizes between. Raises OptionsError.
         """
         from engine.warmup import warm_up
 
@@ -176,4 +177,4 @@ def _require_batch(images: object) -> None:
     single = isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image)
     if single or hasattr(images, "read") or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
         kind = type(images).__name__
-        raise OptionsError(f"captions are made for a batch of images, and one {kind} was passed: pass [image]")
+        raise OptionsError(f"caption() takes a batch of images, but got a single {kind}: pass [image]")

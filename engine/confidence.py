@@ -1,6 +1,6 @@
-"""How far a caption can be trusted: a logistic model over its words' log-probabilities. Knows no words and no images.
+"""How far a caption can be trusted: a logistic model of its tokens' log-probabilities. Knows no words or images.
 
-A bundle's manifest holds the coefficients, which `training.calibrate` fits; the features are written down only here.
+The coefficients are in a bundle's manifest; `training.calibrate` fits them. The features are defined only here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ FEATURES: dict[str, Callable[[Sequence[float]], float]] = {
     "lowest_3": lambda log_probs: sum(sorted(log_probs)[:3]) / min(3, len(log_probs)),
     "length": len,
 }
-"""What is read off token_log_probs, one number or more: natural logarithms in order, that of the end included."""
+"""Features of token_log_probs, which are natural logarithms, in order, at least one, END included."""
 
 OTHERS = ("threshold", "intercept")
 
@@ -30,27 +30,27 @@ def confidence(token_log_probs: Sequence[float], model: Mapping[str, float], *, 
 
         1 / (1 + exp(-(intercept + sum of model[name] * FEATURES[name](token_log_probs[given:]))))
 
-    over the features that the model names. given: words of a prefix, which the model did not choose; how unlikely they
-    were says nothing. Good means: its CIDEr against what people wrote of the image reaches model["threshold"]. Among
-    many captions with confidence c, a share c is good, as far as images and decoding resemble those of the calibration:
-    a caption that min_length made longer is underrated, since words that were forced are unlikely. NaN where the model
-    is empty, which says that nobody calibrated the bundle, and where there are no log-probabilities.
+    summed over the features in the model. given: number of prefix words, which are left out because the model did not
+    choose them. A caption is good if its CIDEr against people's captions of the image reaches model["threshold"].
+    Among many captions with confidence c, a share c is good, provided that images and decoding resemble those of the
+    calibration: a caption that min_length made longer is underrated, since forced words are unlikely. Returns NaN if
+    the model is empty, because the bundle was not calibrated, or if there are no log-probabilities.
     """
     chosen = token_log_probs[given:]
     if not model or not chosen:
         return nan
     odds = model["intercept"] + sum(model[name] * FEATURES[name](chosen) for name in FEATURES if name in model)
-    return (1 + tanh(odds / 2)) / 2  # the same function, and it cannot overflow
+    return (1 + tanh(odds / 2)) / 2  # the same function, without overflow
 
 
 def check_confidence(model: Mapping[str, Any]) -> list[str]:
-    """Checks what a manifest holds; no coefficients at all are no problem."""
+    """Checks the coefficients in a manifest; having none at all is allowed."""
     if not model:
         return []
     unknown, known = sorted(model.keys() - {*OTHERS, *FEATURES}), ", ".join(FEATURES)
     misfits = {name: value for name, value in model.items() if not is_number(value)}
     return [
         *(f"confidence.{name} is missing" for name in OTHERS if name not in model),
-        *(f"confidence.{name} is unknown: it is none of {known}" for name in unknown),
+        *(f"confidence.{name} is unknown; the features are {known}" for name in unknown),
         *(f"confidence.{name} is {value!r} and must be a finite number" for name, value in misfits.items()),
     ]

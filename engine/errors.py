@@ -1,4 +1,4 @@
-"""Every error the engine raises on purpose. One root; each leaf is also the builtin a caller would expect."""
+"""The engine's errors. All derive from one root; each leaf is also the builtin error a caller would expect."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ class EngineError(Exception):
 class ImageError(EngineError, ValueError):
     """An image that cannot be read. `source` names it; `entry` is its position in the batch, if it was in one.
 
-    reason: what is wrong with it. advice: what the program that reads it can do about that; mostly "".
+    reason: what is wrong with it. advice: what the calling program can do about it; mostly "".
     """
 
     def __init__(self, reason: str, *, source: str, entry: int | None = None, advice: str = "") -> None:
@@ -21,23 +21,23 @@ class ImageError(EngineError, ValueError):
         where = source if entry is None else f"entry {entry} ({source})"
         super().__init__(f"{where}: {self.explanation}")
 
-    def __reduce__(self) -> tuple[object, ...]:  # keyword arguments pickle so
+    def __reduce__(self) -> tuple[object, ...]:  # needed to pickle keyword arguments
         return partial(ImageError, source=self.source, entry=self.entry, advice=self.advice), (self.reason,)
 
     @property
     def explanation(self) -> str:
-        """The reason with the advice, for whoever may follow it."""
+        """The reason and the advice."""
         return "; ".join(filter(None, (self.reason, self.advice)))
 
     def at(self, entry: int | None) -> "ImageError":
-        """Returns this error, naming the batch entry it belongs to."""
+        """Returns this error with the batch entry it belongs to."""
         placed = ImageError(self.reason, source=self.source, entry=entry, advice=self.advice)
         placed.__cause__ = self.__cause__
         return placed
 
 
 class BundleError(EngineError, ValueError):
-    """A bundle that is missing, corrupt or of another format version; the message lists every fault found."""
+    """A bundle that is missing, corrupt or of another format version; the message lists every problem found."""
 
 
 class ProviderError(EngineError, RuntimeError):
@@ -61,23 +61,23 @@ class OptionsError(EngineError, ValueError):
 
 
 class OverloadedError(EngineError, RuntimeError):
-    """A request that was refused at once because the queue is full; to be sent again later."""
+    """A request that was refused because the queue is full; send it again later."""
 
 
 class DeadlineError(EngineError, TimeoutError):
-    """A request whose time was over before it was answered."""
+    """A request that was not answered within its timeout."""
 
 
 class ClosedError(EngineError, RuntimeError):
-    """A request to a scheduler that takes none any more."""
+    """A request to a scheduler that is closed."""
 
 
 class DeviceError(EngineError, RuntimeError):
-    """A run that failed on the device; `__cause__` is what the runtime said. Others may well succeed."""
+    """A run that failed on the device; `__cause__` is the runtime's error. Other requests may still succeed."""
 
 
 class RefusalError(Exception):
-    """A reason for refusing an image, and advice: never seen outside, `load_pixels` makes an ImageError of it."""
+    """A reason for refusing an image, and advice. Internal: `load_pixels` turns it into an ImageError."""
 
     def __init__(self, reason: str, advice: str = "") -> None:
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""Refuses calls in a fork of the process that owns the threads: they are gone there, and a call would wait for ever."""
+"""Refuses calls in a forked child: its copy has no threads, so a call would wait for ever."""
 
 import os
 
@@ -6,20 +6,20 @@ from engine.errors import EngineError
 
 
 class ForkGuard:
-    """Remembers the process that opened something with threads: a fork copies its memory but not its threads."""
+    """Remembers which process opened an object with threads: a fork copies its memory but not its threads."""
 
     def __init__(self, who: str) -> None:
         self._who, self._id = who, os.getpid()
 
     @property
     def in_owner(self) -> bool:
-        """Whether this is the process that opened it, and no fork of it."""
+        """Whether this is the process that opened it, not a fork."""
         return os.getpid() == self._id
 
     def check(self) -> None:
         """Raises EngineError in any other process, where a call would wait for ever."""
         if not self.in_owner:
             raise EngineError(
-                f"this {self._who} was opened by process {self._id}, and process {os.getpid()} is a fork of that: "
+                f"this {self._who} was opened in process {self._id} and cannot be used in its fork {os.getpid()}: "
                 f"threads do not survive a fork, so open a {self._who} in each process"
             )

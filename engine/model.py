@@ -1,6 +1,6 @@
-"""A bundle, opened: images to features, features to captions. What Captioner, Scheduler and warm-up all run.
+"""An opened bundle: images to features, features to captions. Captioner, Scheduler and warm-up all run it.
 
-Owns how image pipeline and graphs are put together. Knows nothing of who calls, of queues or of threads.
+Owns how the image pipeline and the graphs work together. Knows nothing of callers, queues or threads.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,14 +25,14 @@ from engine.runtime.graphs import Graphs
 from engine.runtime.placement import Placement
 from engine.selfcheck.verify import require_shown
 
-MAX_ROWS = 512  # of one decode, unless a single image needs more: bounds memory for wide beams and many samples
+MAX_ROWS = 512  # per decode, unless one image needs more: limits memory for wide beams and many samples
 
 Features = np.ndarray | DeviceFeatures
-"""float32 (images, feature_size), in the host's memory or the device's."""
+"""float32 (images, feature_size), in host or device memory."""
 
 
 class Model:
-    """A bundle on one provider in one precision. Threads share it: each decode has its own state."""
+    """A bundle on one provider in one precision. Threads may share it: each decode has its own state."""
 
     def __init__(self, bundle: Bundle, choice: Choice, graphs: Graphs, pipeline: Pipeline, batch_size: int) -> None:
         """batch_size: most images that run at once."""
@@ -42,18 +42,18 @@ class Model:
         self.pipeline = pipeline
         self.batch_size = batch_size
         words, defaults = bundle.vocabulary, bundle.manifest.defaults
-        # a partial of what is not this model: the model is freed at once when it is dropped
+        # the partial does not refer to this model, so dropping the model frees it at once
         self.constraints: Callable[[Decoding], TokenConstraints] = lru_cache(maxsize=256)(
             partial(TokenConstraints.of, vocabulary=words, defaults=defaults)
         )
-        """The options in token ids. Raises OptionsError for those that do not fit this model."""
+        """Translates options to token ids. Raises OptionsError for options that do not fit this model."""
 
     @classmethod
     def open(cls, bundle: Bundle, request: Request, *, max_pixels: int, formats: Sequence[str]) -> "Model":
-        """Opens the first choice that starts and computes what it ought to. Raises ProviderError, BundleError."""
+        """Opens the first choice that starts and passes the self-check. Raises ProviderError, BundleError."""
         choice, graphs = open_first(select(bundle, request), partial(_open, bundle, request.batch_size))
         image = bundle.manifest.image
-        quick = choice.precision != "fp32"  # which is exact, to the pixel
+        quick = choice.precision != "fp32"  # fp32 reads exact pixels
         read = ImageReader(image, max_pixels, tuple(formats), quick)
         shape = (image.height, image.width, 3)
         pipeline = Pipeline(read, graphs.encoder, shape=shape, batch_size=request.batch_size)
@@ -61,16 +61,16 @@ class Model:
 
     @property
     def encoder(self) -> Encoder | DeviceEncoder:
-        """Pixels to features."""
+        """The encoder, from pixels to features."""
         return self.graphs.encoder
 
     @property
     def on_device(self) -> bool:
-        """Whether a part of the model runs on a GPU that keeps what it computes."""
+        """Whether encoder or decoder runs on a GPU and leaves its results in GPU memory."""
         return self.graphs.on_device
 
     def encode(self, images: Sequence[ImageInput], *, alone: bool) -> Encoded:
-        """Reads and encodes images in the calling thread; alone: no other thread encodes meanwhile."""
+        """Reads and encodes images in the calling thread; alone: no other thread is encoding."""
         return self.pipeline.encode(images, alone=alone)
 
     def encode_batches(self, images: Iterable[ImageInput], *, fail: bool) -> Iterator[Encoded]:
@@ -78,27 +78,27 @@ class Model:
         return self.pipeline.run(images, fail=fail)
 
     def for_decoder(self, features: Features) -> Features:
-        """Returns features where the decoder reads them, so that parts of a batch are not copied one by one."""
+        """Returns features in the memory that the decoder reads, so that a batch is copied once, not in parts."""
         return self.graphs.for_decoder(features)
 
     def start(self, features: Features) -> StepModel:
-        """Begins the decode of a batch."""
+        """Starts the decode of a batch."""
         return self.graphs.start(features)
 
     def start_empty(self, capacity: int) -> StepModel:
-        """Begins a decode that images are admitted to later; capacity: most rows and images at a time."""
+        """Starts a decode to which images are admitted later; capacity: most rows and images at a time."""
         return self.graphs.start_empty(capacity)
 
     def captions(
         self, images: Iterable[ImageInput], decoding: Decoding, *, fail: bool = True
     ) -> Iterator[Caption | ImageError]:
-        """Yields a caption for each image, in order; where not fail, an ImageError for one that cannot be read."""
+        """Yields a caption for each image, in order; unless fail, an ImageError for one that cannot be read."""
         for encoded in self.encode_batches(images, fail=fail):
             captions = iter(self.caption_features(encoded.features, decoding))
             yield from (error or next(captions) for error in encoded.errors)
 
     def caption_features(self, features: Features, decoding: Decoding) -> list[Caption]:
-        """Returns a caption for each row of features, in as many decodes as their memory asks for."""
+        """Returns a caption for each row of features, split into several decodes if memory requires it."""
         images = max(1, min(self.batch_size, MAX_ROWS // rows_per_image(decoding, self.bundle.manifest.defaults)))
         captions: list[Caption] = []
         for i in range(0, len(features), images):
@@ -107,7 +107,7 @@ class Model:
 
     def _decode(self, features: Features, decoding: Decoding) -> list[Caption]:
         manifest, vocabulary = self.bundle.manifest, self.bundle.vocabulary
-        # the step model ends with this call: the next one takes over its memory
+        # the step model is freed with this call, and the next one reuses its memory
         return decode(
             self.start(features),
             decoding,
@@ -119,11 +119,11 @@ class Model:
 
 
 def _open(bundle: Bundle, batch_size: int, choice: Choice) -> Graphs:
-    """Opens graphs and has them checked. Raises ProviderError."""
+    """Opens graphs and runs the self-check on them. Raises ProviderError."""
     placement, runtime = Placement.of(choice.provider), choice.runtime
     if placement.encoder.cache is not None:
         runtime = runtime.for_batches(batch_size)
     graphs = Graphs.open(bundle, placement, choice.precision, runtime)
     if require_shown(graphs, batch_size) and placement.encoder.cache is None:
-        graphs = Graphs.open(bundle, placement, choice.precision, runtime)  # without all that checking opened
+        graphs = Graphs.open(bundle, placement, choice.precision, runtime)  # without the extra sessions of the check
     return graphs

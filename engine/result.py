@@ -9,11 +9,11 @@ from math import nan
 class Hypothesis:
     """One sentence for one image.
 
-    score is log_prob / length ** length_penalty, by which hypotheses are ranked. log_prob is the natural logarithm
-    of the sentence's probability under the model, the sum of token_log_probs. tokens are the words and, where the
+    score is log_prob / length ** length_penalty; hypotheses are ranked by it. log_prob is the natural logarithm
+    of the sentence's probability under the model, the sum of token_log_probs. tokens are the words and, if the
     sentence is finished, the END token; length counts them. confidence, from 0 to 1, estimates the probability that the
-    sentence is as good as people's: engine.confidence says what that means. It follows from token_log_probs, those of a
-    prefix left out, and is NaN where the bundle is not calibrated or nobody asked how likely the words are.
+    sentence is good, as engine.confidence defines it. It is computed from token_log_probs without those of a prefix,
+    and is NaN if the bundle is not calibrated or log-probabilities were not asked for.
     """
 
     text: str
@@ -27,16 +27,16 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Caption(Hypothesis):
-    """The best hypothesis for an image; `alternatives` holds all that were asked for, best first, itself included.
+    """The best hypothesis for an image; `alternatives` has all that were asked for, best first, including this one.
 
-    Finished sentences stand before unfinished ones.
+    Finished sentences come before unfinished ones.
     """
 
     alternatives: tuple[Hypothesis, ...]
 
     @classmethod
     def best_of(cls, hypotheses: Sequence[Hypothesis]) -> "Caption":
-        """Makes a caption of hypotheses that are ordered best first."""
+        """Makes a caption from hypotheses, best first."""
         best = hypotheses[0]
         return cls(
             best.text,

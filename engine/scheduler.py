@@ -1,4 +1,4 @@
-"""The Scheduler: requests of one image each, from any thread or event loop, captioned together."""
+"""The Scheduler: captions single-image requests from many threads and event loops in shared batches."""
 
 import asyncio
 import threading
@@ -28,12 +28,12 @@ from engine.validation import is_int, is_number, require
 
 
 class Scheduler:
-    """Captions single images, each with its own options, for many callers at once. Threads and event loops share it.
+    """Captions single images, each with its own options, for many callers at once; threads and event loops share it.
 
-    Finalizers and signal handlers, which can interrupt it anywhere, may ask for `stats` and cancel; see `close`.
+    Finalizers and signal handlers, which can interrupt it anywhere, may read `stats` and cancel; see `close`.
 
-    max_rows: most sentences that grow at once; max_queue: most requests that wait, more are refused; max_wait_ms:
-    longest time that the encoder waits for more images than one.
+    max_rows: most sentences decoded at once. max_queue: most waiting requests; further ones are refused.
+    max_wait_ms: longest time that the encoder waits for more images.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Scheduler:
         self._swapping = threading.RLock()
         self._captioner = captioner
         self._workers = self._open(captioner)  # take new requests
-        self._all_workers = weakref.WeakSet([self._workers])  # also of models swapped out, which their threads keep
+        self._all_workers = weakref.WeakSet([self._workers])  # with those swapped out, alive while their threads run
         self._threads = self._workers.threads
         self._closed = False
         close_when_dropped(self, self._all_workers, self._fork_guard)
@@ -66,12 +66,12 @@ class Scheduler:
         *,
         timeout: float | None = None,
     ) -> CaptionFuture:
-        """Returns the caption to come of an image.
+        """Queues an image and returns the future of its caption.
 
-        timeout: seconds from now, after which the request fails with a DeadlineError. An image that cannot be read is
-        an ImageError of its own request, a run that failed a DeviceError. Files and PIL images must not be used
-        elsewhere until the future is done; of one that was cancelled, or late, a file may be read a little longer.
-        Raises OptionsError, OverloadedError, ClosedError; EngineError to a finalizer or signal handler that has
+        timeout: seconds from now after which the request fails with a DeadlineError. An image that cannot be read fails
+        only its own request, with an ImageError; a failed run gives a DeviceError. Do not use files and PIL images
+        elsewhere until the future is done; after a cancel or timeout a file may be read for a moment longer.
+        Raises OptionsError, OverloadedError, ClosedError; and EngineError in a finalizer or signal handler that
         interrupted this thread inside the scheduler.
         """
         return self._submit(image, decoding, timeout, None)
@@ -93,7 +93,7 @@ class Scheduler:
         *,
         timeout: float | None = None,
     ) -> CaptionStream:
-        """Returns the words of an image's caption as they come; those of a beam when they can no longer change.
+        """Returns the words of an image's caption as they are decoded; with a beam, once they can no longer change.
 
         Raises as `submit` does.
         """
@@ -101,16 +101,16 @@ class Scheduler:
         return CaptionStream(self._submit(image, decoding, timeout, words), words, self._ledger.dropped)
 
     def stats(self) -> SchedulerStats:
-        """Returns what happened since the start."""
+        """Returns the scheduler's state and its totals since the start."""
         with self._ledger.lock:
             queued, rows = zip(*(workers.usage() for workers in self._all_workers), strict=True)
             return self._ledger.stats(queue_depth=sum(queued), rows_in_use=sum(rows), max_rows=self._max_rows)
 
     def swap(self, bundle: str | Path | Captioner | None) -> None:
-        """Sends new requests to another bundle, or Captioner, which is opened and warmed up first.
+        """Sends new requests to another bundle or Captioner, after opening it and warming it up.
 
-        What was accepted before is finished with the bundle that it came for; of two swaps at once the second begins
-        when the first is done. Raises as Captioner does, and ClosedError.
+        Requests accepted earlier are finished with the old bundle. Of two swaps at once, the second waits for the
+        first. Raises what Captioner raises, and ClosedError.
         """
         self._fork_guard.check()
         self._ledger.require_outside("swap")
@@ -133,21 +133,21 @@ class Scheduler:
                 if not self._closed:
                     self._captioner, self._workers = captioner, workers
                     self._all_workers.add(workers)
-                    # a thread outlives what it keeps: it is waited for by itself
+                    # a thread may outlive its model, so wait for the thread itself
                     self._threads = [thread for thread in self._threads if thread.is_alive()] + workers.threads
             unneeded.close()
             if unneeded is workers:
                 for thread in workers.threads:
                     thread.join()
-                raise ClosedError("the scheduler is closed: it has nothing to swap")
+                raise ClosedError("the scheduler is closed, so its model cannot be swapped")
 
     def close(self, *, cancel: bool = False, timeout: float | None = None) -> None:
-        """Takes no more requests, finishes those accepted (cancel: gives them up), and ends its threads.
+        """Stops accepting requests, finishes those accepted (or cancels them, if `cancel`), and ends the threads.
 
-        Waits for that, but no longer than so many seconds; what was not done by then goes on. A callback of a caption
-        may close, too, but does not wait: it would for itself. Nor does a finalizer or signal handler that has
-        interrupted this thread inside the scheduler; elsewhere it should not ask to wait (timeout=0), as the thread may
-        hold what a future needs. In a fork of the process nothing is there to be closed.
+        Waits for that, but at most `timeout` seconds; the rest then continues in the background. It does not wait when
+        called from a caption's callback, which would wait for itself, or from a finalizer or signal handler that
+        interrupted this thread inside the scheduler. Other finalizers and handlers should pass timeout=0, because the
+        interrupted thread may hold a lock that a future needs. In a fork of the process this does nothing.
         """
         fits = timeout is None or (is_number(timeout) and timeout >= 0)
         require(fits, "Scheduler.close", "timeout", timeout, "a number of seconds from 0, or None")
@@ -179,7 +179,7 @@ class Scheduler:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # what is accepted needs the event loop to be answered
+        # accepted requests need the event loop to get their answers
         await asyncio.to_thread(self.close, cancel=error is not None)
 
     def _submit(
@@ -198,7 +198,7 @@ class Scheduler:
             except ClosedError:
                 if workers is self._workers:
                     raise
-                continue  # it was swapped in between
+                continue  # swapped in the meantime
             return request.future
 
     def _request(
@@ -211,12 +211,12 @@ class Scheduler:
             name = _widest(decoding, rows)
             reason = f"{name} must be at most {self._max_rows:,}, which is the max_rows of the scheduler"
             raise OptionsError(reason, name=name, value=rows)
-        if isinstance(image, bytearray | memoryview):  # whose owner may fill them anew before they are read
+        if isinstance(image, bytearray | memoryview):  # the caller may overwrite it before it is read
             image = bytes(image)
         elif isinstance(image, np.ndarray):
             image = image.copy()
 
-        ledger = self._ledger  # a future does not keep the scheduler
+        ledger = self._ledger  # a future must not keep the scheduler alive
 
         def withdraw() -> bool:
             if ledger.interrupted:
@@ -240,7 +240,7 @@ class Scheduler:
 
 
 def _widest(decoding: Decoding, rows: int) -> str:
-    """Returns the option that asks for so many rows."""
+    """Returns the option that needs this many rows."""
     if isinstance(decoding, Sample):
         return "num_samples"
     more = isinstance(decoding, Beam) and decoding.beam_size is None and decoding.num_hypotheses == rows

@@ -1,4 +1,4 @@
-"""Everything once before anybody waits: sessions, engines and CUDA graphs, and engines saved for other processes."""
+"""Warm-up: builds all sessions, engines and CUDA graphs in advance, and saves engines for other processes."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from engine.runtime.sessions import save_engine
 from engine.validation import is_int, require
 
 Again = Callable[[StepModel, np.ndarray, np.ndarray], object]
-"""again(model, zeros, mask) steps as many rows as there are zeros. It holds no model: that would keep its memory."""
+"""again(model, zeros, mask) steps one row per zero. It keeps no reference to the model, which would hold its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ def warm_up(
     batch_sizes: Sequence[int] | None = None,
     decodings: Sequence[Decoding] = (Greedy(), Beam()),
 ) -> list[Warmed]:
-    """Captions grey images until nothing is left to build, in the thread that calls.
+    """Captions grey images in the calling thread until nothing is left to build.
 
-    batch_sizes: None is 1 and the model's batch_size and, on a GPU, every bucket below it. ONNX Runtime keeps CUDA
-    graphs for each thread: where they are on, a thread that is to find them has to warm up itself. Raises OptionsError.
+    batch_sizes: None means 1 and the model's batch_size and, on a GPU, every bucket below it. ONNX Runtime keeps CUDA
+    graphs per thread: if they are on, each thread has to warm up for itself. Raises OptionsError.
     """
     on_device = model.on_device
     most = model.batch_size
@@ -60,26 +60,26 @@ def warm_up(
             warmed.append(Warmed(size, decoding, times[1] - times[0], times[2] - times[1]))
     if on_device and batch_sizes:
         images = max(batch_sizes)
-        # the widest first: what was captured is captured anew where the state's memory has to grow
+        # the widest first: growing the state's memory would discard earlier captures
         for decoding in sorted(decodings, key=partial(rows_per_image, defaults=model.bundle.manifest.defaults))[::-1]:
             _warm_steps(model, images, decoding)
         list(
             model.captions([image] * 3 * most, Greedy())
-        )  # a batch is encoded while the features of the one before are still held
+        )  # a batch is encoded while the previous one's features are still in use
     return warmed
 
 
 def save_engines(model: Model) -> list[Path]:
     """Builds the engines of a model's graphs and saves them where its `engine_cache` says.
 
-    Returns the files; none where the provider builds nothing. Sessions load them from then on where bundle, options,
-    versions and GPU are the same. Raises ProviderError and OSError.
+    Returns the files, or none if the provider builds no engines. Sessions load them as long as bundle, options,
+    versions and GPU stay the same. Raises ProviderError and OSError.
     """
     graphs, bundle = model.graphs, model.bundle
     names = {graph.graph for graph in bundle.manifest.graphs} - {
         "decoder_step",
         "greedy_step",
-    }  # which the engine does not run
+    }  # the engine does not run these
     saved = (
         save_engine(bundle.path, bundle.graph(name, graphs.precision), graphs.placement.provider(name), graphs.options)
         for name in sorted(names)
@@ -88,21 +88,21 @@ def save_engines(model: Model) -> list[Path]:
 
 
 def _warm_steps(model: Model, batch_size: int, decoding: Decoding) -> None:
-    """Runs a step in each bucket: which of them a decode meets is up to the images, of which some end sooner."""
+    """Runs a step in each bucket: which ones a decode needs depends on how early its images end."""
     manifest = model.bundle.manifest
     steps = model.start(np.zeros((batch_size, manifest.feature_size), np.float32))
     spy = _Spy(steps)
     decode(spy, decoding, model.constraints(decoding), model.bundle.vocabulary, manifest.defaults)
     most = bucket(batch_size * rows_per_image(decoding, manifest.defaults))
     for bias, run in spy.kinds.values():
-        for rows in (most, *(size for size in BUCKETS[::-1] if size <= most)):  # at first both slots grow
+        for rows in (most, *(size for size in BUCKETS[::-1] if size <= most)):  # the first one grows both slots
             zeros = np.zeros(rows, np.int64)
             for _ in range(2):  # one for each slot of state
                 run(steps, zeros, bias if len(bias) == 1 else np.repeat(bias[:1], rows, axis=0))
 
 
 class _Spy(StepModel):
-    """Notes which kinds of step a decode takes, each with a mask and with what runs it again."""
+    """Records the kinds of step in a decode, each with a mask and a function that runs it again."""
 
     images = 0
 

@@ -1,1 +1,1 @@
-"""Turns a trained run into a bundle: ONNX graphs, shared weights and a manifest, verified against PyTorch."""
+"""Exports a trained run to a bundle: ONNX graphs, shared weights and a manifest, verified against PyTorch."""

@@ -1,6 +1,6 @@
-"""What a bundle gets beyond its fp32 graphs: precisions, what they are worth, scores, defaults. Makes no fp32 graph.
+"""Changes to a bundle beyond its fp32 graphs: precisions, measurements, scores, defaults. Makes no fp32 graph.
 
-Whatever happens, a bundle is what it was or the whole new one.
+Changes are atomic: on any error the bundle stays as it was.
 """
 
 import shutil
@@ -23,9 +23,9 @@ from training.files import write_json
 
 
 def add_variants(bundle: Path, options: VariantOptions, verify_images: Path | None = None) -> tuple[Check, ...]:
-    """Adds precisions to a bundle, or replaces them, or only measures those there are; returns the checks.
+    """Adds or replaces precisions of a bundle, or only measures the existing ones; returns the checks.
 
-    The bundle's fp32 graphs are all that is needed; they and what else lies in the folder stay as they are.
+    It needs only the bundle's fp32 graphs. They and all other files in the folder stay unchanged.
     verify_images as in ExportOptions. Raises BundleError, ExportError, ParityError.
     """
     old = Bundle.load(bundle)
@@ -52,7 +52,7 @@ def complete(
 ) -> tuple[Check, ...]:
     """Makes, verifies and measures the other precisions of a bundle that is being written; writes its last manifest.
 
-    manifest: of the graphs that lie in `staging` already, fp32 among them. Returns the checks of the variants.
+    manifest: describes the graphs already in `staging`, fp32 included. Returns the checks of the variants.
     """
     checks: list[Check] = []
     exact = [graph for graph in manifest.graphs if graph.precision == "fp32"]
@@ -67,7 +67,7 @@ def complete(
     manifest = replace(manifest, parity=manifest.parity | record.parity(checks))
     save_manifest(staging, manifest)
     if options.measure:
-        from export.measure import measure  # what scores captions is needed only here
+        from export.measure import measure  # caption metrics are needed only here
 
         save_manifest(staging, replace(manifest, variants=measure(staging, options.measure)))
     return tuple(checks)
@@ -81,11 +81,11 @@ def amend(
     confidence: Mapping[str, Any] | None = None,
     resize: str | None = None,
 ) -> Manifest:
-    """Changes what a bundle's manifest says, and returns it; raises BundleError and ExportError.
+    """Changes a bundle's manifest, and returns it. Raises BundleError, ExportError.
 
-    quality: scores, as training.evaluate writes them. defaults: those to replace. resize: the image's. What the bundle
-    was measured to be worth by others goes with them, unless quality says it anew. confidence: coefficients, as
-    training.calibrate fits them.
+    quality: scores from training.evaluate. defaults: those to replace. resize: the new resize rule. Measurements made
+    with the old defaults or rule are removed, unless quality replaces them. confidence: coefficients from
+    training.calibrate.
     """
     check_resize(resize)
     manifest = Bundle.load(bundle).manifest
@@ -102,7 +102,7 @@ def amend(
 
 
 def changed(defaults: Defaults, asked: Mapping[str, Any]) -> Defaults:
-    """Replaces the defaults that are asked for. Raises ExportError for those that no search could use."""
+    """Replaces the given defaults. Raises ExportError for invalid values."""
     defaults = replace(defaults, **asked)
     if faults := check_defaults(defaults):
         raise ExportError("; ".join(faults))
@@ -110,31 +110,31 @@ def changed(defaults: Defaults, asked: Mapping[str, Any]) -> Defaults:
 
 
 def resized(image: ImageSpec, rule: str | None) -> ImageSpec:
-    """Replaces the rule by which images are resized; None leaves it."""
+    """Replaces the resize rule; None keeps it."""
     return image if rule is None else replace(image, resize=rule)
 
 
 def check_resize(rule: str | None) -> None:
-    """Raises ExportError for a rule that there is not."""
+    """Raises ExportError for an unknown rule."""
     if rule not in (None, *RESIZE_RULES):
         raise ExportError(f"resize must be one of {', '.join(RESIZE_RULES)}, not {rule!r}")
 
 
 def calibrated(coefficients: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the coefficients of engine.confidence. Raises ExportError for those that it could not use."""
+    """Returns the coefficients of engine.confidence. Raises ExportError for invalid ones."""
     if faults := check_confidence(coefficients):
         raise ExportError("; ".join(faults))
     return {name: float(value) for name, value in coefficients.items()}
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes a manifest with the sums of the files that its graphs share."""
+    """Writes a manifest with the SHA-256 of the files that its graphs share."""
     shared = [VOCABULARY_FILE, *(name for graph in manifest.graphs for name in graph.data)]
     manifest = replace(manifest, data_sha256={name: sha256(folder / name) for name in shared})
     write_json(folder / MANIFEST_FILE, manifest.to_dict())
 
 
 def require_passed(checks: Sequence[Check]) -> None:
-    """Raises ParityError that names the checks that failed, with the table of all."""
+    """Raises ParityError, naming the failed checks, with a table of all."""
     if failed := [check.name for check in checks if not check.passed]:
-        raise ParityError(f"nothing was written: beyond tolerance in {'; '.join(failed)}\n{table(checks)}")
+        raise ParityError(f"nothing was written: checks over their tolerance: {'; '.join(failed)}\n{table(checks)}")

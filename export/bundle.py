@@ -1,4 +1,4 @@
-"""Writes bundles: both halves or one of them, verified before anyone can see them. Knows nothing of commands."""
+"""Writes bundles, or one half of them, and verifies them before they become visible. Knows nothing of commands."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ from training.models.encoders import Encoder, load_encoder
 DECODER_WEIGHTS = "decoder.weights"
 ENCODER_WEIGHTS = "encoder.weights"
 LARGEST_GRAPH = 1 << 30
-"""A graph with more bytes of weights keeps them in a file of its own: protobuf ends at 2 GiB."""
+"""Graphs with more bytes of weights store them in a separate file: protobuf is limited to 2 GiB."""
 
 
 class Part(Enum):
-    """Which graphs an export makes; the others are taken from the bundle that it replaces."""
+    """Which graphs an export writes; the others are copied from the bundle that it replaces."""
 
     BOTH = "both"
     ENCODER = "encoder"
@@ -40,14 +40,13 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What is exported of a run, and what the bundle says of itself.
+    """What to export from a run, and what to record in the bundle.
 
-    checkpoint: "best" or "last". name, resize (the image's), and each field of the manifest's Defaults in `defaults`:
-    where absent, what a bundle that is half replaced says already, or the usual. provenance is laid over what is known
-    of encoder and decoder; quality is stored as it is. confidence: the coefficients that training.calibrate fits.
-    verify_images: a folder of pictures to verify with; None for the repository's samples, or drawn ones where there
-    are none.
-    variants: the precisions besides fp32.
+    checkpoint: "best" or "last". name, resize (the image's) and defaults (fields of the manifest's Defaults): if
+    absent, they are kept from a bundle that is half replaced, or take the usual values. provenance is merged over what
+    is known about encoder and decoder; quality is stored unchanged. confidence: coefficients from training.calibrate.
+    verify_images: a folder of images to verify with; None takes the repository's samples, or drawn images if there are
+    none. variants: the precisions besides fp32.
     """
 
     checkpoint: str = "best"
@@ -72,14 +71,14 @@ def export_bundle(
 ) -> tuple[Check, ...]:
     """Exports the run in `folder` to the bundle `output`, verifies it and returns the checks.
 
-    encoder_weights as load_encoder takes them; None for those that the run names. Raises ExportError before any
-    work when the output cannot be written as asked, ParityError when a graph is beyond its tolerance, and what
-    load_checkpoint and load_encoder raise. Whatever happens, `output` is what it was before or the whole new bundle.
+    encoder_weights: as for load_encoder; None takes those of the run. Raises ExportError before any work if the
+    output cannot be written as requested, ParityError if a graph exceeds its tolerance, and what load_checkpoint and
+    load_encoder raise. On any error `output` stays as it was.
     """
     if "fp32" not in options.variants.precisions:
-        raise ExportError("a bundle always holds fp32: --precision must name it, or add to a bundle that is there")
+        raise ExportError("a bundle always needs fp32: add it to --precision, or add to an existing bundle")
     if part is not Part.BOTH and options.variants.made:
-        raise ExportError("half an export makes no other precision: add it to the bundle afterwards, without a run")
+        raise ExportError("half an export writes fp32 only: add other precisions afterwards, without a run")
     old = _bundle_to_complete(output, part, overwrite)
     changed(Defaults(), options.defaults)
     calibrated(options.confidence)
@@ -106,28 +105,28 @@ def export_bundle(
 
 
 def _bundle_to_complete(output: Path, part: Part, overwrite: bool) -> Bundle | None:
-    """Returns the bundle whose other half stays, None for a whole export; refuses what must not be replaced."""
+    """Returns the bundle whose other half is kept, None for a full export; refuses to replace what it must not."""
     if part is not Part.BOTH:
         if not output.exists():
             other = "decoder" if part is Part.ENCODER else "encoder"
-            raise ExportError(f"{output} does not exist, so the {other} is missing: export both halves first")
+            raise ExportError(f"{output} does not exist, so there is no {other} to keep: export both halves first")
         return Bundle.load(output)
     if output.exists() and not overwrite:
-        raise ExportError(f"{output} exists already: name another output, or replace it with --overwrite")
+        raise ExportError(f"{output} already exists: choose another --output, or replace it with --overwrite")
     if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / MANIFEST_FILE).is_file()):
-        raise ExportError(f"{output} is not a bundle (it holds no {MANIFEST_FILE}), so it is not replaced")
+        raise ExportError(f"{output} is not a bundle (it has no {MANIFEST_FILE}), so it is not replaced")
     return None
 
 
 def _require_fit(checkpoint: Checkpoint, encoder: Encoder | None, old: Bundle | None) -> None:
-    """Refuses an encoder, of this export or of the bundle it completes, that the decoder was not trained on."""
+    """Refuses an encoder (from this export, or from the bundle it completes) that the decoder was not trained with."""
     trained = checkpoint.config["encoder"].get("fingerprint")
     wanted = (checkpoint.encoder_name, checkpoint.decoder.config.feature_size)
     if encoder is not None:
         if encoder.feature_size != wanted[1] or trained not in (None, encoder.fingerprint):
             raise ExportError(
-                f"the decoder was trained on features of other weights than {encoder.name} ({encoder.weights}) has: "
-                f"name the right ones with --encoder-weights"
+                f"the decoder was trained with other encoder weights than {encoder.name} ({encoder.weights}): "
+                f"pass the right ones with --encoder-weights"
             )
         trained = encoder.fingerprint
     if old is not None:
@@ -141,7 +140,7 @@ def _require_fit(checkpoint: Checkpoint, encoder: Encoder | None, old: Bundle | 
 
 
 def _keep(old: Bundle, part: Part, staging: Path) -> tuple[GraphFile, ...]:
-    """Copies the half that is not exported, in every precision, and returns its graphs."""
+    """Copies the half that is kept, in every precision, and returns its graphs."""
     kept = tuple(graph for graph in old.manifest.graphs if (graph.graph == "encoder") == (part is Part.DECODER))
     files = {name for graph in kept for name in (graph.file, *graph.data)}
     if part is Part.ENCODER:
@@ -152,7 +151,7 @@ def _keep(old: Bundle, part: Part, staging: Path) -> tuple[GraphFile, ...]:
 
 
 def _write(staging: Path, encoder: Encoder | None, decoder: Checkpoint | None) -> tuple[GraphFile, ...]:
-    """Writes the graphs, their weights and the vocabulary of the halves that are given."""
+    """Writes the graphs, weights and vocabulary of the given halves."""
     models = {}
     if encoder is not None:
         models["encoder"] = encoder_graph(encoder)
@@ -179,7 +178,7 @@ def _manifest(
     options: ExportOptions,
     kept: Sequence[GraphFile],
 ) -> Manifest:
-    """Describes the halves that are given; of the other, `kept`, the old manifest's word stands. Files come later."""
+    """Describes the given halves; for the other, `kept`, the old manifest is copied. Files are added later."""
     says: dict[str, Any] = {} if old is None else {f.name: getattr(old.manifest, f.name) for f in fields(Manifest)}
     provenance, versions = dict(says.get("provenance", {})), dict(says.get("versions", {}))
     if encoder is not None:
@@ -196,7 +195,7 @@ def _manifest(
     says["name"] = options.name or says.get("name") or f"{says['encoder']}-lstm{says['units']}"
     says["defaults"] = changed(says.get("defaults", Defaults()), options.defaults)
     says["provenance"], says["versions"] = record.overlay(provenance, options.provenance), versions
-    # scores of the graphs that are replaced, and what whole variants were worth, would be a lie
+    # scores of the replaced graphs, and measurements of whole variants, would be wrong now
     said, left = says.get("variants", {}), {graph.precision for graph in kept}
     records = {name: said[name].record for name in left & said.keys()}
     says["quality"], says["confidence"] = dict(options.quality), calibrated(options.confidence)

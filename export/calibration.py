@@ -1,4 +1,4 @@
-"""What activations do on photographs: which photographs, and the range of each activation on them.
+"""Calibration for INT8: which photographs are used, and the range of each activation on them.
 
 Knows nothing of how ranges are used.
 """
@@ -25,10 +25,10 @@ from export.quantise import Observed, Prepared, quantised_nodes
 from training.data.datasets import DataError, open_dataset
 
 IMAGES = 256
-"""Photographs that are enough: see docs/performance.md."""
+"""Enough photographs: see docs/performance.md."""
 
 HELD_OUT = 32
-"""Photographs beyond those, never calibrated on, that the result is verified with."""
+"""Further photographs, not used for calibration, for verifying the result."""
 
 BATCH = 4
 SEED = 0
@@ -36,7 +36,7 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Photographs:
-    """Photographs of data sets' train lists, or of folders; in an order that is drawn once and for all."""
+    """Photographs of data sets' train lists, or of folders, in a fixed random order."""
 
     source: str
     names: tuple[str, ...]
@@ -44,10 +44,10 @@ class Photographs:
 
     @classmethod
     def find(cls, *places: Path) -> "Photographs":
-        """Opens one place or several, of which the photographs take turns. Raises ExportError where there are none."""
+        """Opens one place or several, alternating between their photographs. Raises ExportError if there are none."""
         found = {place.resolve().name: cls._open(place) for place in places}
         if len(found) < len(places):
-            raise ExportError("photographs to calibrate on lie in folders of one name: rename one")
+            raise ExportError("two --calibration folders have the same name: rename one")
         if len(found) == 1:
             return next(iter(found.values()))
         turns = zip_longest(*([(place, name) for name in one.names] for place, one in found.items()))
@@ -63,7 +63,7 @@ class Photographs:
     def _open(cls, where: Path) -> "Photographs":
         """Opens a data set as training.data.datasets.open_dataset does (its train list only), or a folder of images.
 
-        Raises ExportError where there are none.
+        Raises ExportError if there are none.
         """
         try:
             dataset = open_dataset(where, "train")
@@ -71,15 +71,15 @@ class Photographs:
             names = [path.name for path in where.glob("*") if path.suffix.lower() in SUFFIXES]
             if not names:
                 raise ExportError(
-                    f"{where} holds no photographs to calibrate on: {str(error).splitlines()[0]}; nor has it images "
-                    f"of its own ({', '.join(SUFFIXES)})"
+                    f"{where} has no photographs to calibrate on: not a data set ({str(error).splitlines()[0]}), and "
+                    f"no images are in it ({', '.join(SUFFIXES)})"
                 ) from error
             return cls(where.resolve().name, _drawn(names), lambda name: (where / name).read_bytes())
         names = [example.name for example in dataset.examples]
         return cls(f"{where.resolve().name}, train list", _drawn(names), dataset.read)
 
     def pixels(self, image: ImageSpec) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields names and uint8 pixels (height, width, 3), leaving out what cannot be read."""
+        """Yields names and uint8 pixels (height, width, 3), skipping files that cannot be read."""
         for name in self.names:
             try:
                 yield name, load_for_model(self.read(name), image)
@@ -89,7 +89,7 @@ class Photographs:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Photographs as pixels, uint8 (count, height, width, 3): those that ranges are taken from, and some beyond."""
+    """Photographs as uint8 pixels (count, height, width, 3): those to calibrate on, and some held out."""
 
     source: str
     names: tuple[str, ...]
@@ -98,9 +98,9 @@ class Calibration:
 
     @classmethod
     def load(cls, photographs: Photographs, image: ImageSpec, count: int) -> "Calibration":
-        """Reads `count` photographs, fewer where there are no more, and HELD_OUT others; raises ExportError for none.
+        """Reads up to `count` photographs, and HELD_OUT others. Raises ExportError if there are none.
 
-        Where there is nothing beyond the first `count`, the held-out ones are the same again.
+        If there are no more than `count`, the held-out ones are the same photographs.
         """
         found: list[tuple[str, np.ndarray]] = []
         bar = tqdm(
@@ -124,7 +124,7 @@ class Calibration:
         )
 
     def record(self) -> dict[str, Any]:
-        """Says for the manifest which photographs these are; the hash is of their names, sorted, one a line."""
+        """Describes the photographs for the manifest; the hash is of their sorted names, one per line."""
         listed = "".join(f"{name}\n" for name in sorted(self.names))
         return {
             "photographs": len(self.names),
@@ -134,7 +134,7 @@ class Calibration:
 
 
 def observe(prepared: Prepared, pixels: np.ndarray) -> Observed:
-    """Runs uint8 pixels (count, height, width, 3) through the fp32 encoder and notes what its activations are."""
+    """Runs uint8 pixels (count, height, width, 3) through the fp32 encoder and records its activations."""
     model = ModelProto()
     model.CopyFrom(prepared.model)
     ranged, read = _activations(model.graph)
@@ -166,7 +166,7 @@ def observe(prepared: Prepared, pixels: np.ndarray) -> Observed:
 
 
 def _activations(graph: GraphProto) -> tuple[set[str], set[str]]:
-    """Returns the names of the activations that get a range, and of those that convolutions read."""
+    """Returns the names of the activations that need a range, and of those that convolutions read."""
     constants = {tensor.name for tensor in graph.initializer}
     chosen = set(quantised_nodes(graph))
     nodes = [node for node in graph.node if node.name in chosen]

@@ -1,6 +1,6 @@
 """Greedy decoding for verification: PyTorch's decoder and the portable step in a plain loop, and the engine.
 
-The loop is deliberately naive and apart from the engine's search, which it is there to check.
+The loop is deliberately naive and independent of the engine's search, which it checks.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from engine.bundle.vocabulary import Vocabulary
 from engine.images.load import ImageInput
 from training.models.decoder import CaptionDecoder
 
-PLAIN = Greedy(no_repeat_ngram_size=0, bad_endings=())  # as the loop is, whatever the bundle's defaults
+PLAIN = Greedy(no_repeat_ngram_size=0, bad_endings=())  # like the loop, whatever the bundle's defaults
 State = tuple[np.ndarray, np.ndarray]
 """hidden and cell, float32 (rows, units)"""
 
@@ -78,7 +78,7 @@ class Decoded:
 
 
 def greedy(decoder: Decoder, features: np.ndarray, vocabulary: Vocabulary, max_length: int) -> Decoded:
-    """Takes the likeliest word again and again, END included, up to max_length; PAD, UNK and START never."""
+    """Takes the likeliest token, END included, up to max_length; never PAD, UNK or START."""
     state = decoder.start(features)
     rows = np.arange(len(features))
     previous = np.full(len(features), vocabulary.start_id)
@@ -95,7 +95,7 @@ def greedy(decoder: Decoder, features: np.ndarray, vocabulary: Vocabulary, max_l
 
 
 class EngineGreedy:
-    """The engine's own greedy decoding of a bundle, on the CPU, in the same form."""
+    """The engine's greedy decoding of a bundle, on the CPU, in the same form."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._captioner = Captioner(bundle.path, provider="cpu", precision="fp32")
@@ -106,7 +106,7 @@ class EngineGreedy:
         return self._decoded(self._captioner.caption_features(features, PLAIN))
 
     def from_pictures(self, pictures: Sequence[ImageInput]) -> Decoded:
-        """Decodes pictures, reading and encoding them as the engine does."""
+        """Decodes images, read and encoded by the engine."""
         return self._decoded(self._captioner.caption(pictures, PLAIN))
 
     def _decoded(self, captions: Sequence[Caption]) -> Decoded:
@@ -120,12 +120,12 @@ class EngineGreedy:
 
 
 def decode_error(decoder: Decoder, features: np.ndarray, decoded: Decoded, vocabulary: Vocabulary) -> float:
-    """Returns how far a decode is from being the greedy decode of `decoder`.
+    """Returns how far a decode is from the greedy decode of `decoder`.
 
-    Each token must be the decoder's own likeliest one after the tokens before it: the result is the largest
-    log-probability by which one is not, or by which its reported log-probability differs, whichever is larger. So
-    it is small only if the words are the same, but for ties closer than itself. A sentence that stops without END
-    before the last position gives infinity.
+    Each token must be the decoder's likeliest one after the tokens before it. The result is the largest difference in
+    log-probability, either to the likeliest token or to the reported value. So it is small only if the words are the
+    same, except for ties closer than the result. A sentence that stops without END before the last position gives
+    infinity.
     """
     state = decoder.start(features)
     rows = np.arange(len(features))

@@ -1,8 +1,8 @@
-"""Steps of a decoder in INT8: the matrix products of a graph in whole numbers. Knows nothing of words or files.
+"""INT8 decoder steps: integer matrix products. Knows nothing of words or files.
 
-The weights are rounded once, each output channel by its own scale; what they are multiplied with is rounded at every
-step, each row by its own scale. So nothing is calibrated (the first hidden state reaches ten times what the later
-ones do), and what a row gives does not depend on the rows beside it, bit for bit.
+Weights are rounded once, with a scale per output channel; activations are rounded at every step, with a scale per row.
+So no calibration is needed (the first hidden state reaches ten times the later ones), and a row's result does not
+depend, bit for bit, on the rows beside it.
 """
 
 from typing import Any
@@ -21,8 +21,7 @@ CONTRIB = "com.microsoft"
 def quantise_step(model: ModelProto) -> ModelProto:
     """Returns a copy of one of export.fused_steps' graphs whose products by weights are INT8.
 
-    Inputs and outputs stay float32. A product of weights by weights, which is made once when the graph is opened, stays
-    as it is.
+    Inputs and outputs stay float32. A product of two weights, computed once when the graph is opened, stays unchanged.
     """
     quantised = ModelProto()
     quantised.CopyFrom(model)
@@ -48,7 +47,7 @@ def quantise_step(model: ModelProto) -> ModelProto:
 def _product(gemm: NodeProto, matrix: np.ndarray, weights: dict[str, TensorProto]) -> list[NodeProto]:
     """Returns the nodes for x @ matrix.T + c, and adds what they need to the weights."""
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in gemm.attribute}
-    assert attributes.get("transB") == 1, "weights lie as PyTorch has them, (outputs, inputs)"
+    assert attributes.get("transB") == 1, "weights are stored as in PyTorch, (outputs, inputs)"
     x, name, c = gemm.input
     scale = np.maximum(np.abs(matrix).max(axis=1), np.finfo(np.float32).tiny) / WEIGHT_LEVELS  # (outputs,)
     constants = {
@@ -69,7 +68,7 @@ def _product(gemm: NodeProto, matrix: np.ndarray, weights: dict[str, TensorProto
         return helper.make_node(op, inputs, [output], f"{output}_{op}", **more)
 
     return [
-        # the runtime folds these two when it opens the graph: no file holds the weights once more
+        # the runtime folds these two when it opens the graph, so no file stores the weights twice
         node("Transpose", [name], f"{name}_columns", perm=[1, 0]),  # (inputs, outputs)
         node("QuantizeLinear", [f"{name}_columns", f"{name}_scale", f"{name}_zero"], f"{name}_int8", axis=1),
         node("Abs", [x], part["size"]),

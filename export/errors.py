@@ -1,9 +1,9 @@
-"""What an export refuses to do, each in one sentence for the person who asked."""
+"""Errors of an export; each message is one sentence for the person who ran it."""
 
 
 class ExportError(Exception):
-    """An export that cannot be done as asked; nothing was changed."""
+    """An export that cannot be done as requested; nothing was changed."""
 
 
 class ParityError(ExportError):
-    """Exported graphs that do not compute what PyTorch computes; nothing was kept of them."""
+    """Exported graphs that do not match PyTorch's results; nothing was written."""

@@ -1,8 +1,8 @@
-"""The fused steps of a search: state gather, LSTM cell, logits and selection in one graph for each way to choose.
+"""The fused decoder steps: state gather, LSTM cell, logits and selection in one graph per selection method.
 
-Built node by node rather than traced: what runs at every word of every sentence was chosen by measurement
-(docs/performance.md), and the weights keep the bytes that the portable step has, so that all share one file.
-Knows nothing of files or of how a search uses what it gets.
+Built node by node rather than traced: the code that runs for every word was chosen by measurement
+(docs/performance.md), and the weights keep the same bytes as in the portable step, so that all graphs share one file.
+Knows nothing of files or of how a search uses the results.
 """
 
 from collections.abc import Callable
@@ -16,25 +16,25 @@ from export.graphs import OPSET, clean
 from training.models.decoder import CaptionDecoder
 
 TABLE_BYTES = 1 << 26
-"""Up to this size the input half of the gates is a table, a row for each word, which ONNX Runtime multiplies out when
-it opens the graph: no file holds it. With more words or units the product is made at every step."""
+"""Up to this size the input half of the gates is a table with a row per word, which ONNX Runtime computes when it opens
+the graph, so that no file stores it. With more words or units the product is computed at every step."""
 
 IR_VERSION = 10
-BLOCK = 64  # words that a drawn number passes at once before it goes word by word
+BLOCK = 64  # words that are skipped at once before the search goes word by word
 LOWEST = np.finfo(np.float32).min
 
 
 def fused_steps(decoder: CaptionDecoder, table_bytes: int = TABLE_BYTES) -> dict[str, ModelProto]:
     """Builds search_step, greedy_step and sample_step.
 
-    All take token_ids, parent_rows int64 (rows), hidden, cell (state_rows, units), of which they read the rows that
-    parent_rows names, and bias (bias_rows, vocabulary; bias_rows is 1 or rows), which is added to what the words score.
-    All give next_hidden, next_cell (rows, units), and:
+    All take token_ids, parent_rows int64 (rows), hidden, cell (state_rows, units), from which they gather parent_rows,
+    and bias (bias_rows, vocabulary; bias_rows is 1 or rows), which is added to the logits. All return next_hidden,
+    next_cell (rows, units), and:
 
-    search_step: the k best; takes k int64 (1), gives ids int64 and log_probs (rows, candidates), best first.
-    greedy_step: the best, without softmax; gives ids int64 and logits (rows).
-    sample_step: one drawn from p ** (1 / temperature); takes uniforms in (0, 1] and temperature (rows), gives ids
-    int64 and log_probs (rows). Each row takes the first word, in order of id, with which the cumulative distribution
+    search_step: the k best; takes k int64 (1), returns ids int64 and log_probs (rows, candidates), best first.
+    greedy_step: the best, without softmax; returns ids int64 and logits (rows).
+    sample_step: one drawn from p ** (1 / temperature); takes uniforms in (0, 1] and temperature (rows), returns ids
+    int64 and log_probs (rows). Each row takes the first word, in order of id, at which the cumulative distribution
     over the words of finite bias reaches its number.
     """
     choices = {"search_step": _search, "greedy_step": _greedy, "sample_step": _sample}
@@ -42,7 +42,7 @@ def fused_steps(decoder: CaptionDecoder, table_bytes: int = TABLE_BYTES) -> dict
 
 
 class GraphBuilder:
-    """Nodes, weights, inputs and outputs as they are named; tensors are known by their names."""
+    """A graph under construction; tensors are referred to by name."""
 
     def __init__(self) -> None:
         self._nodes: list[Any] = []
@@ -56,11 +56,11 @@ class GraphBuilder:
         return name
 
     def output(self, name: str, kind: int, *shape: int | str) -> None:
-        """Declares an output that a node has."""
+        """Declares a node's output as an output of the graph."""
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def weight(self, name: str, value: Tensor | np.ndarray | np.generic | list[int]) -> str:
-        """Adds a constant; one of the same name is there already."""
+        """Adds a constant, unless one of the same name exists."""
         if name not in self._weights:
             array = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
             self._weights[name] = numpy_helper.from_array(array, name)
@@ -80,7 +80,7 @@ class GraphBuilder:
 
 
 Choose = Callable[[GraphBuilder, str, int], None]
-"""choose(graph, logits, vocabulary) adds the inputs, nodes and outputs that make a choice of logits and bias."""
+"""choose(graph, logits, vocabulary) adds the inputs, nodes and outputs that select tokens from logits and bias."""
 
 
 def _fused_step(name: str, choose: Choose, decoder: CaptionDecoder, table_bytes: int) -> ModelProto:
@@ -151,11 +151,11 @@ def _sample(graph: GraphBuilder, logits: str, vocabulary: int) -> None:
     graph.input("temperature", TensorProto.FLOAT, "rows")
     one = graph.weight("one", [1])
     biased = graph.node("Add", graph.node("LogSoftmax", logits, axis=1), "bias")
-    # where all words are forbidden the best is -inf, and -inf less -inf would be no number
+    # if all words are forbidden the best is -inf, and -inf minus -inf would be NaN
     best = graph.node("Max", graph.node("ReduceMax", biased, one), graph.weight("lowest", LOWEST))
     heat = graph.node("Unsqueeze", "temperature", one)  # (rows, 1)
     mass = graph.node("Exp", graph.node("Div", graph.node("Sub", biased, best), heat))
-    # in two levels, first the block and then the word in it: a CumSum of all words takes longer than their logits
+    # two levels, first the block and then the word in it: a CumSum over all words takes longer than their logits
     axis, blocks = graph.weight("sum_axis", np.int64(1)), -(-vocabulary // BLOCK)
     padded = graph.node("Pad", mass, graph.weight("padding", [0, 0, 0, blocks * BLOCK - vocabulary]))
     by_block = graph.node("Reshape", padded, graph.weight("block_shape", [-1, blocks, BLOCK]))
@@ -167,7 +167,7 @@ def _sample(graph: GraphBuilder, logits: str, vocabulary: int) -> None:
     before = graph.node("GatherElements", graph.node("CumSum", sums, axis, exclusive=1), block, axis=1)
     rest = graph.node("Max", graph.node("Sub", target, before), graph.weight("tiny", np.finfo(np.float32).tiny))
     reached = graph.node("CumSum", words, axis)
-    rest = graph.node("Min", rest, _last(graph, reached, BLOCK))  # added up in another order, it may fall short
+    rest = graph.node("Min", rest, _last(graph, reached, BLOCK))  # summed in another order, it may fall short
     word = _reach(graph, reached, rest)
     column = graph.node("Add", graph.node("Mul", block, graph.weight("block", [BLOCK])), word)
     graph.node("Squeeze", column, one, out="ids")
@@ -182,6 +182,6 @@ def _last(graph: GraphBuilder, values: str, count: int) -> str:
 
 
 def _reach(graph: GraphBuilder, cumulative: str, target: str) -> str:
-    """Returns the first place at which rising values (rows, any) reach the target (rows, 1): int64 (rows, 1)."""
+    """Returns the first index at which rising values (rows, any) reach the target (rows, 1): int64 (rows, 1)."""
     short = graph.node("Cast", graph.node("Less", cumulative, target), to=TensorProto.FLOAT)
     return graph.node("Cast", graph.node("ReduceSum", short, "one"), to=TensorProto.INT64)

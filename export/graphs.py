@@ -1,4 +1,4 @@
-"""Traces PyTorch modules to ONNX graphs. Owns the opset, the names of tensors and what may remain in a file.
+"""Traces PyTorch modules to ONNX graphs. Owns the opset, the tensor names and which metadata files may contain.
 
 Knows nothing of captions, bundles or weight files.
 """
@@ -13,8 +13,8 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 OPSET = 18
-"""What torch.onnx writes without converting, and what ONNX Runtime's CPU, CUDA, TensorRT and OpenVINO providers
-all take."""
+"""The opset that torch.onnx writes without conversion, and that ONNX Runtime's CPU, CUDA, TensorRT and OpenVINO
+providers all accept."""
 
 PRODUCER = "captioning-engine"
 
@@ -23,7 +23,7 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str
     """Exports a module in eval mode whose tensors all share one dynamic first dimension, named `dynamic`.
 
     `inputs` are examples in the order of forward's parameters, of any size but 1 along that dimension (torch
-    would take 1 for a constant). The result names exactly these inputs and outputs.
+    treats 1 as a constant). The result has exactly these inputs and outputs.
     """
     rows = torch.export.Dim(dynamic, min=1, max=1 << 20)
     with warnings.catch_warnings():
@@ -46,10 +46,10 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str
 
 
 def clean(model: ModelProto) -> ModelProto:
-    """Removes in place what a reader of the file has no use for, and returns the model.
+    """Removes metadata from the model in place, and returns it.
 
-    Stack traces with the paths of this machine, notes of the exporter, and the shapes of inner values: every
-    runtime infers those, and after surgery they may be wrong.
+    It removes stack traces with paths of this machine, notes of the exporter, and the shapes of inner values: every
+    runtime infers those, and they may be wrong after graph changes.
     """
     model.producer_name, model.producer_version = PRODUCER, ""
     del model.graph.value_info[:]
@@ -58,7 +58,7 @@ def clean(model: ModelProto) -> ModelProto:
 
 
 def _strip(message: Any) -> None:
-    """Clears doc_string and metadata_props in a protobuf message and in all that it holds, initialisers included."""
+    """Clears doc_string and metadata_props in a protobuf message and everything inside it, initialisers included."""
     for name in ("doc_string", "metadata_props"):
         if name in message.DESCRIPTOR.fields_by_name:
             message.ClearField(name)

@@ -1,4 +1,4 @@
-"""float16 graphs for GPUs: weights and arithmetic. Knows nothing of what graphs mean and of files."""
+"""float16 graphs for GPUs: weights and arithmetic. Knows nothing of files or of what graphs mean."""
 
 import numpy as np
 import onnx
@@ -9,21 +9,21 @@ from export.graphs import clean
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 SUMS = {"LogSoftmax", "Softmax", "ReduceMean", "ReduceSum", "ReduceLogSumExp", "GlobalAveragePool", "Resize"}
-"""Sums over a vocabulary or a plane, whose small terms float16 would lose; and Resize, whose scales are float32."""
+"""Sums over a vocabulary or a plane, in which float16 would lose small terms; and Resize, whose scales are float32."""
 
 MAKERS = {"Cast", "Constant", "ConstantOfShape", "Range", "Sub", "Div"}
-"""What makes floats of something else, and what normalises them while they are exact."""
+"""Operators that convert to float, and those that normalise the values while they are exact."""
 
 
 SELECTION = ("bias", "uniforms", "temperature")
-"""Inputs that a choice of words reads: what is made of them selects, and stays in float32."""
+"""Inputs of the token selection; everything computed from them stays in float32."""
 
 
 def half(model: ModelProto) -> ModelProto:
-    """Returns a graph with float16 weights and arithmetic, whose inputs and outputs are float32 still.
+    """Returns a graph with float16 weights and arithmetic; inputs and outputs stay float32.
 
-    In float32 stay: the normalisation of pixels, sums over many values, and whatever is done with log-probabilities.
-    Weights beyond what float16 holds become infinite: verification finds them.
+    These stay float32 too: the normalisation of pixels, sums over many values, and everything done with
+    log-probabilities. Weights outside the range of float16 become infinite, which verification finds.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     types: dict[str, int] = {
@@ -36,13 +36,13 @@ def half(model: ModelProto) -> ModelProto:
     kept = _in_float32(converted)
     weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == FLOAT}
     outputs = {value.name for value in graph.output}
-    own = {name: name for name in types}  # where a tensor lies in the type that its producer makes
+    own = {name: name for name in types}  # each tensor's name in the type that its producer outputs
     is_half = dict.fromkeys(types, False)
     cast: dict[tuple[str, int], str] = {}
     nodes: list[NodeProto] = []
 
     def taken_as(name: str, kind: int) -> str:
-        """Returns where a float tensor lies in a type, converting it there on first use."""
+        """Returns the name of a float tensor in a type, adding the conversion on first use."""
         if types.get(name) != FLOAT or is_half[name] == (kind == HALF):
             return str(own.get(name, name))
         if (name, kind) not in cast:
@@ -80,8 +80,8 @@ def half(model: ModelProto) -> ModelProto:
 def _in_float32(model: ModelProto) -> set[str]:
     """Returns the names of the nodes that keep float32."""
     kept: set[str] = set()
-    exact: set[str] = {tensor.name for tensor in model.graph.initializer}  # made in float32 from what is no float
-    chosen = set(SELECTION)  # follows from log-probabilities
+    exact: set[str] = {tensor.name for tensor in model.graph.initializer}  # float32 values computed from other types
+    chosen = set(SELECTION)  # computed from log-probabilities
     for node in model.graph.node:
         makes = node.op_type in MAKERS and (node.op_type not in ("Sub", "Div") or exact.issuperset(node.input))
         follows = node.op_type in ("LogSoftmax", "ReduceLogSumExp") or bool(chosen.intersection(node.input))

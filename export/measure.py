@@ -1,6 +1,6 @@
-"""What each precision of a bundle is worth: CIDEr of its captions, and images per second. Changes nothing.
+"""Measures each precision of a bundle: CIDEr of its captions, and images per second. Changes nothing.
 
-Everything goes through the engine, with the bundle's own decoding, the same for all precisions.
+Everything runs through the engine with the bundle's default decoding, the same for all precisions.
 """
 
 import itertools
@@ -27,12 +27,12 @@ ROUNDS = 5
 
 
 def measure(folder: Path, data: Sequence[Path]) -> dict[str, Variant]:
-    """Returns the bundle's variants with what was measured on the dev lists of data sets and on this machine.
+    """Returns the bundle's variants with CIDEr on data sets' dev lists and speed on this machine.
 
-    CIDEr: all dev photographs, on the CPU provider; of several data sets the mean of theirs, whatever their sizes.
-    Images per second, by provider: from encoded photographs of the first data set to captions, the median of rounds in
-    which the precisions take turns. A provider that a precision cannot run on is left out. Raises ExportError when a
-    data set cannot be used, or when the CPU computes a precision wrongly.
+    CIDEr: on all dev photographs, with the CPU provider; for several data sets the unweighted mean. Images per second,
+    by provider: from photograph files of the first data set to captions, as the median of rounds in which the
+    precisions alternate. Providers that cannot run a precision are skipped. Raises ExportError if a data set cannot be
+    used, or if the CPU computes a precision wrongly.
     """
     manifest, precisions = Bundle.load(folder).manifest, Bundle.load(folder).precisions
     try:
@@ -60,7 +60,7 @@ def _speeds(folder: Path, provider: str, precisions: tuple[str, ...], dataset: D
     for name in precisions:
         try:
             captioners[name] = Captioner(folder, provider=provider, precision=name)
-        except ProviderError as error:  # it does not start, or computes something else
+        except ProviderError as error:  # it does not start, or fails the self-check
             print(f"note: no speed of {name} on {provider} is recorded: {error}", file=sys.stderr)
     seconds: dict[str, list[float]] = {name: [] for name in captioners}
     for turn in tqdm(range(ROUNDS + 1), f"speed, {provider}", disable=None):

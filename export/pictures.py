@@ -1,4 +1,4 @@
-"""The pictures that an export is verified with: photographs where there are some, drawn ones where not."""
+"""The images that an export is verified with: photographs if there are any, else drawn ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,24 +16,24 @@ MOST = 32
 
 
 def find_pictures(folder: Path | None = None) -> Sequence[ImageInput]:
-    """Returns up to 32 pictures of a folder, by name; without one those of the repository's samples, or drawn ones.
+    """Returns up to 32 images of a folder, by name; without a folder, the repository's samples, or drawn images.
 
-    Raises ExportError for a named folder without pictures.
+    Raises ExportError for a folder without images.
     """
     where = folder or SAMPLES
     found = sorted(path for path in where.glob("*") if path.suffix.lower() in SUFFIXES)
     if folder is not None and not found:
-        raise ExportError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}) to verify with")
+        raise ExportError(f"{folder} contains no images to verify with ({', '.join(SUFFIXES)})")
     return found[:MOST] or draw_pictures()
 
 
 def load_pictures(folder: Path | None, image: ImageSpec) -> np.ndarray:
-    """Returns the pictures that find_pictures finds as a model takes them: uint8 (count, height, width, 3)."""
+    """Returns the images of find_pictures as the model's input: uint8 (count, height, width, 3)."""
     return np.stack([load_for_model(picture, image) for picture in find_pictures(folder)])
 
 
 def draw_pictures(count: int = 8, seed: int = 0) -> Sequence[ImageInput]:
-    """Draws coloured boxes and discs on coloured grounds, each picture of another size: uint8 (height, width, 3)."""
+    """Draws coloured boxes and discs on a coloured background, images of many sizes: uint8 (height, width, 3)."""
     random = np.random.default_rng(seed)
     pictures = []
     for _ in range(count):

@@ -1,7 +1,7 @@
-"""The way from pixels to the first convolution, taken as quantised values that are there already.
+"""Feeds uint8 pixels directly to the first convolution of a quantised encoder.
 
-uint8 pixels less a zero point, times a scale, are what a DequantizeLinear makes of them, so that a quantised encoder
-needs no arithmetic for its normalisation. Knows nothing of ranges and of how the rest is quantised.
+(pixels - zero point) * scale is exactly what DequantizeLinear computes, so a quantised encoder needs no arithmetic for
+the normalisation. Knows nothing of ranges or of how the rest is quantised.
 """
 
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ HEAD = ("Transpose", "Cast", "Sub", "Div")
 
 @dataclass(frozen=True, slots=True)
 class PixelInput:
-    """What stands for the head that was cut off: `name` (batch, 3, height, width) is (pixels - zero_point) * scale."""
+    """What replaces the removed head: `name` (batch, 3, height, width) is (pixels - zero_point) * scale."""
 
     name: str
     scale: np.float32
     zero_point: np.uint8
-    pixels: Any  # the ValueInfoProto of the encoder's own input, uint8 (batch, height, width, 3)
+    pixels: Any  # the ValueInfoProto of the encoder's input, uint8 (batch, height, width, 3)
     perm: tuple[int, ...]
 
     @property
@@ -31,16 +31,16 @@ class PixelInput:
         return black, white
 
     def planes(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns what the encoder without its head takes for uint8 pixels (batch, height, width, 3)."""
+        """Returns the input of the headless encoder for uint8 pixels (batch, height, width, 3)."""
         return ((pixels.transpose(self.perm) - np.float32(self.zero_point)) * self.scale).astype(np.float32)
 
 
 def cut_head(model: ModelProto) -> PixelInput | None:
-    """Takes (pixels - mean) / std out of an encoder in place, and returns what stands for it; None if nothing can.
+    """Removes (pixels - mean) / std from an encoder in place, and returns its replacement, or None if there is none.
 
     Channels of different mean and std are folded into the first convolution's weights and bias. A convolution that
-    pads puts zeros where the pixels end, which then mean the zero point and not the channel's own mean: that is
-    allowed up to half a step of a pixel, the error that pixels have themselves.
+    pads puts zeros beyond the border, which then stand for the zero point and not for the channel's mean. That is
+    allowed up to half a pixel step, the error that pixels have anyway.
     """
     graph = model.graph
     head = _head(graph)
@@ -76,7 +76,7 @@ def cut_head(model: ModelProto) -> PixelInput | None:
 
 
 def join_head(model: ModelProto, planes: PixelInput) -> None:
-    """Puts the pixels, transposed, in the place of the input's QuantizeLinear; without one they are dequantised."""
+    """Replaces the input's QuantizeLinear by the transposed pixels; if there is none, dequantises them."""
     graph = model.graph
     quantised = [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] == planes.name]
     for node in quantised:
@@ -98,7 +98,7 @@ def join_head(model: ModelProto, planes: PixelInput) -> None:
 
 
 def _head(graph: GraphProto) -> tuple[NodeProto, ...] | None:
-    """Returns the nodes that normalise, in order, where they are a chain that nothing else reads from."""
+    """Returns the normalising nodes, in order, if they are a chain that nothing else reads from."""
     if len(graph.input) != 1:
         return None
     found: list[NodeProto] = []
@@ -128,7 +128,7 @@ def _attribute(node: NodeProto, name: str, usual: Any = None) -> Any:
 def _fold(
     graph: GraphProto, node: NodeProto, constants: dict[str, np.ndarray], gain: np.ndarray, offset: np.ndarray
 ) -> None:
-    """Makes a convolution of x what it was of gain * x + offset * 1, channel by channel: gain, offset (3,)."""
+    """Folds gain * x + offset, per channel (3,), into a convolution, which then takes x."""
     weight = constants[node.input[1]].astype(np.float64)  # (units, 3, height, width)
     bias = constants[node.input[2]].astype(np.float64) if len(node.input) > 2 else np.zeros(len(weight))
     bias = bias + np.einsum("ocij,c->o", weight, offset)

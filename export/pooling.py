@@ -1,6 +1,6 @@
-"""Average pools written as depthwise convolutions, which ONNX Runtime computes in INT8 ten times as fast.
+"""Rewrites average pools as depthwise convolutions, which ONNX Runtime computes ten times as fast in INT8.
 
-Knows nothing of quantisation: in fp32 the result is the same but for rounding.
+Knows nothing of quantisation: in fp32 the result is the same except for rounding.
 """
 
 from typing import Any
@@ -10,9 +10,9 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 
 def pools_to_convolutions(model: ModelProto) -> None:
-    """Replaces the average pools of a model in place whose windows all have the same number of elements.
+    """Replaces, in place, those average pools of a model whose windows all have the same number of elements.
 
-    Needs the shapes of inner values (onnx.shape_inference): the channels are a weight's extent.
+    Needs the shapes of inner values (onnx.shape_inference), for the number of channels.
     """
     graph = model.graph
     channels = {

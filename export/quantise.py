@@ -1,7 +1,7 @@
-"""Static INT8 of an encoder: what is quantised, and the graph, by ONNX Runtime's quantizer. Knows nothing of bundles.
+"""Static INT8 quantisation of an encoder, by ONNX Runtime's quantizer. Knows nothing of bundles.
 
-Activations are uint8, weights int8 for each output channel. Clip and Relu become the quantised range itself; whatever
-has only quantised inputs stays quantised, so that no floats pass between convolutions.
+Activations are uint8; weights are int8 with a scale per output channel. Clip and Relu become the quantised range
+itself. Operators with only quantised inputs stay quantised, so that no floats pass between convolutions.
 """
 
 import logging
@@ -24,14 +24,14 @@ from export.pooling import pools_to_convolutions
 from export.rounding import round_weights
 
 FOLLOWING = ("Clip", "Relu", "Add", "Concat", "MaxPool", "AveragePool")
-"""What is quantised, besides convolutions, where all its inputs are."""
+"""Operators, besides convolutions, that are quantised if all their inputs are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What activations were on photographs, by name.
+    """Statistics of activations on photographs, by name.
 
-    ranges: least and largest value. means: float64 (channels,) of those that convolutions read.
+    ranges: smallest and largest value. means: float64 (channels,), for those that convolutions read.
     """
 
     ranges: Mapping[str, tuple[float, float]]
@@ -40,7 +40,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An fp32 encoder without its normalisation where that could be taken out, and what stands for it."""
+    """An fp32 encoder, without its normalisation if that could be removed, and its replacement."""
 
     model: ModelProto
     planes: PixelInput | None
@@ -53,7 +53,7 @@ class Prepared:
 
 
 def prepare(encoder: ModelProto) -> Prepared:
-    """Makes a copy of an fp32 encoder ready: its head cut off, pools made convolutions, inner shapes known."""
+    """Prepares a copy of an fp32 encoder: head removed, pools rewritten as convolutions, inner shapes inferred."""
     model = ModelProto()
     model.CopyFrom(encoder)
     planes = cut_head(model)
@@ -65,8 +65,8 @@ def prepare(encoder: ModelProto) -> Prepared:
 def quantise(prepared: Prepared, observed: Observed, *, keep: Collection[str] = (), narrow: bool = True) -> ModelProto:
     """Returns the INT8 encoder: inputs and outputs of the fp32 one, QuantizeLinear and DequantizeLinear inside.
 
-    keep: names of convolutions that stay fp32, to measure what each costs: with its optimiser on, ONNX Runtime rounds
-    the weights of such a one itself, coarsely, behind a quantised activation. narrow: see export.rounding.
+    keep: names of convolutions to leave in fp32, to measure what each costs. With its optimiser on, ONNX Runtime itself
+    rounds their weights, coarsely, after a quantised activation. narrow: see export.rounding.
     """
     model = ModelProto()
     model.CopyFrom(prepared.model)
@@ -109,7 +109,7 @@ def quantise(prepared: Prepared, observed: Observed, *, keep: Collection[str] = 
 
 
 def quantised_nodes(graph: GraphProto, keep: Collection[str] = ()) -> list[str]:
-    """Returns the names of the nodes to quantise: convolutions, and what has only quantised inputs."""
+    """Returns the names of the nodes to quantise: convolutions, and operators with only quantised inputs."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     chosen: list[str] = []
     quantised: set[str] = set()
@@ -127,9 +127,9 @@ def quantised_nodes(graph: GraphProto, keep: Collection[str] = ()) -> list[str]:
 
 
 def limits(node: NodeProto, constants: Mapping[str, np.ndarray]) -> tuple[float, float] | None:
-    """Returns what a Relu or Clip limits its values to; None if it does not, or to a range without 0.
+    """Returns the limits of a Relu or Clip; None if it has none, or if they exclude 0.
 
-    Quantised ranges always hold 0, so that one cannot do the work of the other.
+    Quantised ranges always include 0, so they cannot replace such a Clip.
     """
     if node.op_type == "Relu":
         return 0.0, math.inf
@@ -146,7 +146,7 @@ def limits(node: NodeProto, constants: Mapping[str, np.ndarray]) -> tuple[float,
 
 
 def _limited(ranges: Mapping[str, tuple[float, float]], prepared: Prepared) -> TensorsData:
-    """Holds the ranges behind each Relu and Clip within its limits, so that quantising them limits as it did."""
+    """Clips the ranges after each Relu and Clip to its limits, so that quantisation applies them."""
     graph, found = prepared.model.graph, dict(ranges)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
@@ -161,7 +161,7 @@ def _limited(ranges: Mapping[str, tuple[float, float]], prepared: Prepared) -> T
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Silences what the quantizer logs about preprocessing that was done here in another way."""
+    """Silences the quantizer's advice on preprocessing, which is done here differently."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""What a manifest says of an export: the graphs' files, the versions, the provenance, the parity. Writes nothing."""
+"""The manifest's facts about an export: graph files, versions, provenance, parity. Writes nothing."""
 
 import platform
 from collections.abc import Iterable, Mapping
@@ -32,11 +32,11 @@ LEARNED_TERMS = {
     "source": "learned with the decoder, from the weights that the runs of decoder.training name",
     "licence": "as the terms of the weights that it began with and of the training data say",
 }
-UNKNOWN_TERMS = {"source": "not stated", "licence": "not stated: ask whoever made the weights"}
+UNKNOWN_TERMS = {"source": "not stated", "licence": "not stated: ask the author of the weights"}
 
 
 def graph_file(graph: str, path: Path, precision: str = "fp32") -> GraphFile:
-    """Describes an ONNX file, as the graph of that name in a precision."""
+    """Describes an ONNX file as the given graph in a precision."""
     model = onnx.load(path, load_external_data=False)
     data = {
         entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
@@ -57,14 +57,14 @@ def _tensors(values: Iterable[Any]) -> tuple[Tensor, ...]:
 
 
 def versions() -> dict[str, Any]:
-    """Returns the opset and the versions of everything that has a part in an export."""
+    """Returns the opset and the versions of all packages involved in an export."""
     packages = {name: version(name) for name in PACKAGES}
-    # a package of either of two names holds the module
+    # either of two packages provides the module
     return {"opset": OPSET, "python": platform.python_version(), **packages, "onnxruntime": onnxruntime.__version__}
 
 
 def encoder_provenance(encoder: Encoder) -> dict[str, Any]:
-    """Says which weights the encoder has, where they come from and on what terms, as far as that is known."""
+    """Describes the encoder's weights, with source and licence as far as known."""
     terms, lite = UNKNOWN_TERMS, encoder.name in LITE_SIZES
     if encoder.weights == "random":
         terms = {"source": "random numbers: not trained", "licence": "none needed"}
@@ -85,7 +85,7 @@ def encoder_provenance(encoder: Encoder) -> dict[str, Any]:
 
 
 def decoder_provenance(checkpoint: Checkpoint, which: str) -> dict[str, Any]:
-    """Says how the decoder was made: which checkpoint, its sizes, and the runs that trained it, with their options."""
+    """Describes how the decoder was made: the checkpoint, its sizes, and the training runs with their options."""
     return {
         "checkpoint": which,
         "sizes": asdict(checkpoint.decoder.config),
@@ -96,7 +96,7 @@ def decoder_provenance(checkpoint: Checkpoint, which: str) -> dict[str, Any]:
 
 
 def _without_folders(value: Any) -> Any:
-    """Cuts absolute paths, which name folders of the machine that trained, to their last part."""
+    """Shortens absolute paths, which name folders of the training machine, to their last part."""
     if isinstance(value, dict):
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -105,7 +105,7 @@ def _without_folders(value: Any) -> Any:
 
 
 def overlay(known: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """Lays what someone says over what is known, key by key, in nested objects too."""
+    """Merges stated facts over known ones, key by key, including nested objects."""
     both = {
         key: overlay(known[key], value) if isinstance(known.get(key), dict) and isinstance(value, dict) else value
         for key, value in said.items()
@@ -114,7 +114,7 @@ def overlay(known: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]
 
 
 def parity(checks: Iterable[Check]) -> dict[str, Any]:
-    """Returns the checks as the manifest keeps them, by name."""
+    """Returns the checks in the form of the manifest, by name."""
     return {
         check.name: {
             "max_error": float(f"{check.error:.1e}"),

@@ -1,5 +1,5 @@
-"""Weights of convolutions rounded to integers times a scale for each output channel. Knows nothing of activations'
-ranges and writes no quantised graph: what it leaves are floats that lie on such a grid.
+"""Rounds convolution weights to integers times a scale per output channel. Knows nothing of activations' ranges and
+writes no quantised graph: the weights stay floats, on that grid.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,8 +9,9 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 WIDE, NARROW = 127, 64
-"""Largest integers of 8 and of 7 bits. Without VNNI an x86 processor adds two products of a uint8 and a weight in 16
-bits, which saturate; 2 x 255 x 64 fits. ONNX Runtime computes depthwise convolutions in 32 bits: theirs are wide."""
+"""Largest integers of 8 and 7 bits. Without VNNI, an x86 processor adds two products of a uint8 and a weight in 16
+bits, which can saturate; 2 x 255 x 64 fits. ONNX Runtime computes depthwise convolutions in 32 bits, so theirs are
+wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +25,12 @@ class Grid:
 def round_weights(
     model: ModelProto, names: Iterable[str], means: Mapping[str, np.ndarray], *, narrow: bool = True
 ) -> tuple[Grid, ...]:
-    """Rounds the weights of the convolutions of these names in place, and corrects their biases.
+    """Rounds the weights of the named convolutions in place, and corrects their biases.
 
-    means: of each activation that they read, float32 (channels,). The rounding errors of a channel's weights, times
-    those means, would shift all that the channel computes: its bias takes that back (bias correction, Nagel et al.,
-    "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2, with means that
-    were measured). A convolution without bias gets one.
+    means: of each activation that they read, float32 (channels,). The rounding errors of a channel's weights times
+    those means would shift everything the channel computes; its bias compensates (bias correction, Nagel et al.,
+    "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2, with measured
+    means). A convolution without bias gets one.
     """
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}

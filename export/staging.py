@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all. Knows nothing of what is in them."""
+"""Writes folders atomically. Knows nothing of what is in them."""
 
 import ctypes
 import os
@@ -15,12 +15,12 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `target`, which takes target's place when the block ends without an error.
+    """Yields an empty folder beside `target`, which replaces target when the block ends without an error.
 
-    On an error the folder is removed and what stood at `target` is untouched. A process that is killed leaves the
-    old folder or the new one, whole, and at worst a hidden one beside it (`.NAME.*`), which the first use a day
-    later removes. Where the system cannot exchange two folders at once, the old one is renamed aside first, and a
-    kill in the instant between leaves it whole under that hidden name, which ends in `.old` and is never removed.
+    On an error the folder is removed and `target` is untouched. A killed process leaves either the complete old folder
+    or the complete new one, and at worst a hidden one beside it (`.NAME.*`), which is removed by the first use a day
+    later. If the system cannot exchange two folders atomically, the old one is renamed first; a kill at that moment
+    leaves it complete under a hidden name that ends in `.old` and is never removed.
     """
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -37,11 +37,11 @@ def staged(target: Path) -> Iterator[Path]:
         _publish(folder, target, aside=target.with_name(f"{name}.old"))
         _flush(target.parent)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # after an exchange this is what stood at target before
+        shutil.rmtree(folder, ignore_errors=True)  # after an exchange this is the old target
 
 
 def _publish(folder: Path, target: Path, aside: Path) -> None:
-    """Gives `folder` the name `target`. What had that name is left under the name of `folder`, or removed."""
+    """Renames `folder` to `target`. The old target is left under the name of `folder`, or removed."""
     if not target.exists():
         folder.rename(target)
     elif not _exchange(folder, target):
@@ -55,7 +55,7 @@ def _publish(folder: Path, target: Path, aside: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two paths atomically; returns False where the system or its file system cannot."""
+    """Swaps two paths atomically; returns False if the operating or file system cannot."""
     try:
         renameat2 = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):  # not Linux
@@ -65,7 +65,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file's or a folder's content is on the disk; Windows cannot do that for folders."""
+    """Flushes a file or folder to the disk; Windows cannot do that for folders."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)

@@ -1,6 +1,6 @@
-"""The command `python -m export.to_onnx`: a run's folder in, a verified bundle out. Owns its options and messages.
+"""The command `python -m export.to_onnx`: exports the folder of a training run to a verified bundle.
 
-Without a run it changes a bundle that is there: other precisions, what they are worth, scores, defaults, confidence.
+Without --checkpoint it changes an existing bundle: its precisions, measurements, scores, defaults or confidence.
 """
 
 import argparse
@@ -27,7 +27,7 @@ except ModuleNotFoundError as missing:
     if __name__ != "__main__" or not missing.name or missing.name.split(".")[0] in ("engine", "export", "training"):
         raise
     needs = "python -m pip install 'captioning-engine[cpu,train]'"
-    sys.exit(f"export.to_onnx: exporting needs the package {missing.name}, which is not installed: {needs}")
+    sys.exit(f"export.to_onnx: the package {missing.name} is not installed; install it with {needs}")
 
 __all__ = ["ExportOptions", "Part", "VariantOptions", "add_variants", "amend", "export_bundle", "main"]
 
@@ -40,71 +40,71 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         type=Path,
-        help="the folder of a run of training.train; without it precisions, scores or defaults go to a bundle",
+        help="the folder of a training.train run; without it, an existing bundle is changed",
     )
-    parser.add_argument("--which", choices=("best", "last"), default="best", help="which of the run's checkpoints")
-    parser.add_argument("--encoder-weights", help='"pretrained", "random" or a file; default: as the run was told')
-    parser.add_argument("--overwrite", action="store_true", help="replace the bundle that is there")
+    parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint of the run (best)")
+    parser.add_argument("--encoder-weights", help='"pretrained", "random" or a file (default: those of the run)')
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     halves = parser.add_mutually_exclusive_group()
-    halves.add_argument("--encoder-only", action="store_true", help="replace the encoder of a bundle, keep the rest")
-    halves.add_argument("--decoder-only", action="store_true", help="replace the decoder of a bundle, keep the rest")
-    parser.add_argument("--name", help="the bundle's name; default: encoder and LSTM units")
+    halves.add_argument("--encoder-only", action="store_true", help="replace only the encoder of a bundle")
+    halves.add_argument("--decoder-only", action="store_true", help="replace only the decoder of a bundle")
+    parser.add_argument("--name", help="the bundle's name (default: encoder and LSTM units)")
     usual = Defaults()
-    parser.add_argument("--beam-size", type=int, help=f"default of the bundle's users ({usual.beam_size})")
-    parser.add_argument("--max-length", type=int, help=f"in tokens, the end included ({usual.max_length})")
-    parser.add_argument("--length-penalty", type=float, help=f"of beam search ({usual.length_penalty})")
+    parser.add_argument("--beam-size", type=int, help=f"default beam size ({usual.beam_size})")
+    parser.add_argument("--max-length", type=int, help=f"default most tokens, END included ({usual.max_length})")
+    parser.add_argument("--length-penalty", type=float, help=f"default length penalty ({usual.length_penalty})")
     parser.add_argument(
-        "--no-repeat-ngram-size", type=int, metavar="N", help="no N words appear twice in the same order (0: they may)"
+        "--no-repeat-ngram-size", type=int, metavar="N", help="no N words in a row are repeated (0: allowed)"
     )
     parser.add_argument(
         "--bad-endings",
         type=lambda words: tuple(filter(None, words.split(","))),
         metavar="WORD[,WORD]",
-        help='words that no caption ends in, such as a,the,of ("": none)',
+        help='words that captions must not end in, such as a,the,of ("": none)',
     )
     parser.add_argument(
         "--resize",
         choices=RESIZE_RULES,
-        help="how photographs of another shape become the encoder's: all of them stretched, their middle, or all of "
-        "them with bars (default: what the bundle says already, or squash)",
+        help="how photographs of other shapes fit the encoder: stretched, only their middle, or whole with bars "
+        "(default: the existing bundle's rule, or squash)",
     )
-    parser.add_argument("--provenance", type=Path, help="JSON file laid over what is known of weights, data and terms")
+    parser.add_argument("--provenance", type=Path, help="JSON file: more on weights, data and licences")
     parser.add_argument(
         "--quality",
         type=Path,
         action="append",
         default=[],
-        help="JSON file of scores, as training.evaluate writes it; several are kept by their data's names",
+        help="JSON file of scores from training.evaluate; several are stored under the names of their data sets",
     )
-    parser.add_argument("--confidence", type=Path, help="JSON file of training.calibrate: how sure captions are")
-    parser.add_argument("--verify-images", type=Path, help="folder of photographs to verify with; default: samples/")
+    parser.add_argument("--confidence", type=Path, help="JSON file with the confidence model from training.calibrate")
+    parser.add_argument("--verify-images", type=Path, help="folder of photographs to verify with (default: samples/)")
     variants = parser.add_argument_group("precisions")
-    variants.add_argument("--precision", help=f"of {','.join(PRECISIONS)}, those the bundle gets (default: fp32)")
+    variants.add_argument("--precision", help=f"which to write, such as {','.join(PRECISIONS)} (default: fp32)")
     variants.add_argument(
         "--calibration",
         type=Path,
         action="append",
         default=[],
-        help="for int8: a data set, whose train list is used, or a folder of photographs; may be given several times",
+        help="for int8: a data set, of which the train list is used, or a folder of photographs; can be repeated",
     )
     variants.add_argument(
-        "--calibration-images", type=int, default=IMAGES, help=f"most photographs to calibrate on ({IMAGES})"
+        "--calibration-images", type=int, default=IMAGES, help=f"number of photographs to calibrate on ({IMAGES})"
     )
     variants.add_argument(
-        "--weight-bits", type=int, default=7, help="of int8: 7 is right on every processor, 8 needs VNNI on x86 (7)"
+        "--weight-bits", type=int, default=7, help="for int8: 7 is correct on every processor, 8 needs VNNI on x86 (7)"
     )
     variants.add_argument(
         "--measure",
         type=Path,
         action="append",
         default=[],
-        help="a data set: CIDEr of its dev list and images per second for each precision; of several the mean CIDEr",
+        help="a data set to measure CIDEr (dev list) and speed of each precision on; repeated: mean CIDEr",
     )
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code, 1 with a sentence on standard error when nothing was written."""
+    """Runs the command; returns the exit code. On 1, standard error says why nothing was written."""
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
@@ -112,18 +112,18 @@ def main(arguments: list[str] | None = None) -> int:
             _export(given)
         elif not _change(given):
             others = "--precision, --measure, --quality, --confidence, --resize or defaults"
-            parser.error(f"--checkpoint is needed (or {others}, for a bundle that is there)")
+            parser.error(f"give --checkpoint to export a run, or {others} to change an existing bundle")
     except (ExportError, EngineError, CheckpointError, EncoderError, OSError) as error:
         print(f"export.to_onnx: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"export.to_onnx: interrupted: {given.output} is what it was", file=sys.stderr)
+        print(f"export.to_onnx: interrupted: {given.output} is unchanged", file=sys.stderr)
         return 130
     return 0
 
 
 def _change(given: argparse.Namespace) -> bool:
-    """Changes what is asked for in the bundle that is there; says whether that was anything."""
+    """Makes the requested changes to an existing bundle; returns whether there were any."""
     measured = given.precision is not None or bool(given.measure)
     defaults, quality = _defaults(given), _read_quality(given.quality) if given.quality else None
     confidence = given.confidence and _read_confidence(given.confidence)
@@ -139,7 +139,7 @@ def _change(given: argparse.Namespace) -> bool:
     if given.confidence:
         print(f"stored the confidence of {given.confidence} in {given.output}")
     if changes and not (given.quality and given.measure):
-        print("what was measured by other defaults is gone: measure again by --measure, and store scores by --quality")
+        print("measurements with the old settings were removed: use --measure and --quality to add new ones")
     return measured or amended
 
 
@@ -169,7 +169,7 @@ def _export(given: argparse.Namespace) -> None:
     )
     _print(checks, given.output)
     if not options.quality and (given.encoder_only or given.decoder_only):
-        print("the scores of the graphs that were replaced are gone: measure again and store them by --quality")
+        print("the scores of the replaced graphs were removed: evaluate again and store them with --quality")
 
 
 def _variants(given: argparse.Namespace) -> VariantOptions:
@@ -195,21 +195,21 @@ def _print(checks: Sequence[Check], output: Path) -> None:
 
 
 def _read_quality(paths: Sequence[Path]) -> dict[str, Any]:
-    """Reads scores, several by the names of their data; what tells of single images stays behind."""
+    """Reads scores, several by the names of their data sets; leaves out the parts about single images."""
     read = [{name: value for name, value in _read_object(p).items() if name not in OF_SINGLE_IMAGES} for p in paths]
     if len(read) < 2:
         return read[0] if read else {}
     by_data = {scores["data"]: scores for scores in read if isinstance(scores.get("data"), str)}
     if len(by_data) < len(read):
-        raise ExportError("several files of scores must be of several data sets, and each name its own as its data")
+        raise ExportError("with several --quality files, each must name a different data set as its data")
     return by_data
 
 
 def _read_confidence(path: Path) -> dict[str, Any]:
-    """Reads the coefficients; the figures stay behind."""
+    """Reads only the coefficients."""
     coefficients = _read_object(path).get("coefficients")
     if not isinstance(coefficients, dict) or not coefficients:
-        raise ExportError(f"{path} holds no coefficients: training.calibrate writes files that do")
+        raise ExportError(f"{path} contains no coefficients: pass a file that training.calibrate wrote")
     return coefficients
 
 
@@ -221,7 +221,7 @@ def _read_object(path: Path | None) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ExportError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ExportError(f"{path} must hold a JSON object, not {type(value).__name__}")
+        raise ExportError(f"{path} must contain a JSON object, not {type(value).__name__}")
     return value
 
 

@@ -1,6 +1,6 @@
-"""The graphs of a bundle in precisions besides fp32: made of its fp32 graphs, in a folder that is being written.
+"""Makes the graphs of a bundle in precisions besides fp32, from its fp32 graphs, in the folder being written.
 
-Owns which graphs a precision has and what their files are called; knows nothing of checkpoints and of commands.
+Owns which graphs a precision has and their file names; knows nothing of checkpoints or commands.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,12 +25,12 @@ STEPS = ("search_step", "greedy_step", "sample_step")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantOptions:
-    """Which precisions a bundle gets, and what INT8 is calibrated on.
+    """The precisions to write, and the photographs to calibrate INT8 on.
 
-    calibration: data sets, of which only the train lists are used, or folders of photographs. calibration_images: most
-    of them that are looked at. weight_bits: 7 is right on every processor; 8 is nearer to fp32 and overflows on x86
-    without VNNI, where the engine's "auto" therefore leaves it. measure: data sets whose dev lists every precision is
-    measured on; none leave CIDEr and speed unknown, and the engine then keeps to fp32.
+    calibration: data sets, of which only the train lists are used, or folders of photographs. calibration_images: how
+    many to use. weight_bits: 7 is correct on every processor; 8 is closer to fp32, but overflows on x86 without VNNI,
+    where the engine's "auto" then avoids it. measure: data sets on whose dev lists every precision is measured; without
+    them CIDEr and speed are unknown, and the engine's "auto" stays with fp32.
     """
 
     precisions: tuple[str, ...] = ("fp32",)
@@ -42,13 +42,13 @@ class VariantOptions:
     def __post_init__(self) -> None:
         known = ", ".join(PRECISIONS)
         if unknown := [name for name in self.precisions if name not in PRECISIONS]:
-            raise ExportError(f"there is no precision {', '.join(map(repr, unknown))}: choose of {known}")
+            raise ExportError(f"unknown precision {', '.join(map(repr, unknown))}: choose from {known}")
         if "int8" in self.precisions and not self.calibration:
-            raise ExportError("int8 is calibrated on photographs: name a data set or a folder of them by --calibration")
+            raise ExportError("int8 needs photographs: pass a data set or a folder of them with --calibration")
         if "int8" not in self.precisions and self.calibration:
-            raise ExportError("--calibration is for int8, which --precision does not name")
+            raise ExportError("--calibration is only used for int8: add int8 to --precision")
         if self.weight_bits not in (7, 8):
-            raise ExportError(f"weights have 7 or 8 bits, not {self.weight_bits}")
+            raise ExportError(f"--weight-bits must be 7 or 8, but it is {self.weight_bits}")
         if self.calibration_images < 1:
             raise ExportError(f"--calibration-images must be at least 1, but it is {self.calibration_images}")
 
@@ -58,7 +58,7 @@ class VariantOptions:
         return tuple(name for name in PRECISIONS[1:] if name in self.precisions)
 
     def load(self, image: ImageSpec) -> Calibration | None:
-        """Reads the photographs if any are needed. Raises ExportError for none."""
+        """Reads the photographs if int8 needs them. Raises ExportError if there are none."""
         if not self.calibration:
             return None
         return Calibration.load(Photographs.find(*self.calibration), image, self.calibration_images)
@@ -66,7 +66,7 @@ class VariantOptions:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A variant's graphs, what the manifest says of it, and photographs that it has not seen, as pixels, if any."""
+    """A variant's graphs, its entry in the manifest, and held-out photographs as pixels, if any."""
 
     graphs: tuple[GraphFile, ...]
     variant: Variant
@@ -80,7 +80,7 @@ def make_variant(
     calibration: Calibration | None,
     weight_bits: int = 7,
 ) -> Made:
-    """Writes the graphs of a precision into a folder that holds the fp32 ones (`exact`)."""
+    """Writes the graphs of a precision into a folder with the fp32 ones (`exact`)."""
     sources = {graph.graph: folder / graph.file for graph in exact}
     if precision == "fp16":
         models = {name: half(onnx.load(path)) for name, path in sources.items()}
@@ -105,7 +105,7 @@ def make_variant(
 
 
 def files_of(graphs: Sequence[GraphFile]) -> set[str]:
-    """Returns the names of all files that graphs need."""
+    """Returns the names of all files that the graphs need."""
     return {name for graph in graphs for name in (graph.file, *graph.data)}
 
 

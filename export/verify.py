@@ -1,4 +1,4 @@
-"""Whether a bundle computes what PyTorch computes: each graph, and whole sentences. Owns the checks and tolerances.
+"""Compares a bundle with PyTorch: each graph, and whole sentences. Owns the checks and tolerances.
 
 Changes nothing and knows nothing of how the graphs were made.
 """
@@ -25,8 +25,8 @@ SEED = 0
 
 TOLERANCES = {"encoder": 1e-4, "decoder_init": 1e-5, "decoder_step": 1e-4, "search_step": 1e-4, "greedy decode": 1e-4}
 TOLERANCES |= dict.fromkeys(("greedy_step", "sample_step"), 1e-4)
-"""Largest errors allowed: of features and first states relative to the largest of them (at least 1), of the others
-absolute. Sound exports stay 30 to 100 times below; a wrong weight or a wrong normalisation is far above."""
+"""Largest allowed errors: for features and first states relative to the largest value (at least 1), otherwise absolute.
+Correct exports stay 30 to 100 times below; a wrong weight or normalisation is far above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The PyTorch side. A half that is not exported anew is None; what it would be compared with is skipped."""
+    """The PyTorch side. A half that is not exported is None, and its checks are skipped."""
 
     encoder: Encoder | None
     decoder: CaptionDecoder | None
@@ -61,7 +61,7 @@ def verify(folder: Path, reference: Reference, pictures: Sequence[ImageInput]) -
 
 
 def table(checks: Sequence[Check]) -> str:
-    """Lays checks out as lines of text."""
+    """Returns checks as a table of text."""
     width = max(len(check.name) for check in checks)
     lines = [f"{'check':{width}}  {'batch sizes':12}  {'max error':>9}  {'tolerance':>9}"]
     for check in checks:
@@ -119,7 +119,7 @@ class _Verification:
         return max(_distance(found, expected) / _scale(expected) for found, expected in pairs)
 
     def _draw(self, rows: int, state_rows: int) -> tuple[np.ndarray, State]:
-        """Draws token_ids (rows,) and a state of state_rows rows as an LSTM can have: |hidden| < 1."""
+        """Draws token_ids (rows,) and a possible LSTM state (|hidden| < 1) of state_rows rows."""
         token_ids = self.random.integers(0, self.bundle.manifest.vocabulary_size, rows)
         shape = (state_rows, self.bundle.manifest.units)
         hidden = self.random.uniform(-1, 1, shape).astype(np.float32)
@@ -132,7 +132,7 @@ class _Verification:
         return max(_distance(log_probs, expected), *map(_distance, following, expected_following))
 
     def _search(self, decoder: Decoder, rows: int, bias_rows: int) -> float:
-        """Compares the fused step with a gather, a step and a sort in numpy; ties may fall either way."""
+        """Compares the fused step with a gather, a step and a sort in numpy; ties may go either way."""
         inputs, biased, expected_following = self._expect(decoder, rows, bias_rows)
         vocabulary = biased.shape[1]
         k = min(CANDIDATES, vocabulary - 1)
@@ -148,14 +148,14 @@ class _Verification:
         )
 
     def _greedy(self, decoder: Decoder, rows: int) -> float:
-        """Returns by how much the word taken is not the likeliest one, or the states are off."""
+        """Returns how far the chosen word is from the likeliest, or the states are off, whichever is larger."""
         inputs, biased, expected_following = self._expect(decoder, rows, bias_rows=rows)
         ids, *following = self.sessions["greedy_step"].run(["ids", "next_hidden", "next_cell"], inputs)
         taken = np.take_along_axis(biased, ids[:, None], axis=1)[:, 0]
         return max(_distance(taken, biased.max(axis=1)), *map(_distance, following, expected_following))
 
     def _sample(self, decoder: Decoder, rows: int) -> float:
-        """Returns by how much of the distribution the word drawn misses its number, or scores and states are off."""
+        """Returns how far the drawn word is from its number in the distribution, or scores and states are off."""
         inputs, biased, expected_following = self._expect(decoder, rows, bias_rows=rows)
         uniforms = 1 - self.random.random(rows, dtype=np.float32)
         temperature = self.random.uniform(*TEMPERATURES, rows).astype(np.float32)
@@ -200,7 +200,7 @@ def _check(name: str, error: Callable[[int], float]) -> Check:
 
 
 def _distance(found: np.ndarray, expected: np.ndarray) -> float:
-    """Returns the largest absolute difference, infinity for another shape or type and for what is not finite."""
+    """Returns the largest absolute difference; infinity if shape or type differ or values are not finite."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return np.inf
     with np.errstate(invalid="ignore"):
@@ -215,7 +215,7 @@ def _scale(values: np.ndarray) -> float:
 
 @torch.no_grad()
 def _torch_features(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
-    """Returns PyTorch's features, a few images at a time to bound the memory."""
+    """Returns PyTorch's features, computed a few images at a time to limit memory."""
     parts = [encoder(torch.from_numpy(pixels[i : i + 8])) for i in range(0, len(pixels), 8)]
     features: np.ndarray = torch.cat(parts).numpy()
     return features

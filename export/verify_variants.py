@@ -1,6 +1,6 @@
-"""Whether a variant of a bundle computes nearly what its fp32 graphs compute. Owns the checks and the tolerances.
+"""Compares the variants of a bundle with its fp32 graphs. Owns the checks and the tolerances.
 
-Knows nothing of PyTorch, which the fp32 graphs are compared with elsewhere, and nothing of how variants are made.
+Knows nothing of PyTorch, with which the fp32 graphs are compared elsewhere, or of how variants are made.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from engine.bundle.manifest import GraphFile
 from export import verify
 
 TOLERANCES = {"int8": 0.25, "fp16": 0.02}
-"""Largest errors allowed: of an output, |variant - fp32| / |fp32| over all its numbers. For an encoder in INT8 a
-quarter is where captions begin to suffer (0.005 CIDEr on Flickr8k); what is broken is near 1 or above."""
+"""Largest allowed |variant - fp32| / |fp32| of an output. For an INT8 encoder, captions begin to suffer at a quarter
+(0.005 CIDEr on Flickr8k); a broken one is near 1 or above."""
 
 
 def verify_variant(bundle: Bundle, precision: str, pixels: np.ndarray) -> Iterator[verify.Check]:
-    """Compares each graph that a bundle holds in a precision with the fp32 one, on the CPU.
+    """Compares each graph of a bundle in a precision with the fp32 one, on the CPU.
 
     pixels: photographs, uint8 (count, height, width, 3), on which the encoder is compared; other inputs are random.
     """
@@ -30,7 +30,7 @@ def verify_variant(bundle: Bundle, precision: str, pixels: np.ndarray) -> Iterat
         if graph.precision != precision:
             continue
         exact, variant = (_session(bundle, file) for file in (bundle.graph(graph.graph), graph))
-        drawn = {"log_probs"} if graph.graph == "sample_step" else set()  # of words that may be others
+        drawn = {"log_probs"} if graph.graph == "sample_step" else set()  # the drawn words may differ
         names = [tensor.name for tensor in graph.outputs if tensor.dtype == "float32" and tensor.name not in drawn]
         worst = 0.0
         for rows in verify.BATCH_SIZES:
@@ -67,7 +67,7 @@ def _draw(
 
 
 def _error(found: np.ndarray, expected: np.ndarray) -> float:
-    """Returns the relative error of an output, infinity for what is not finite."""
+    """Returns the relative error of an output; infinity if it is not finite."""
     with np.errstate(invalid="ignore", over="ignore"):
         error = float(np.linalg.norm(found - expected) / max(float(np.linalg.norm(expected)), 1e-9))
     return error if np.isfinite(error) else np.inf

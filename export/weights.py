@@ -9,7 +9,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 ALIGNMENT = 4096
-"""Weights start at pages, so that a runtime can map the file instead of reading it."""
+"""Weights start at page boundaries, so that a runtime can map the file instead of reading it."""
 
 SMALLEST = 1024
 """Smaller initialisers (in bytes) stay in the graph, where shape inference finds them."""
@@ -18,8 +18,8 @@ SMALLEST = 1024
 def share_weights(models: Sequence[ModelProto], path: Path, beside: Iterable[Path] = ()) -> None:
     """Moves the initialisers of all models to the file `path`; equal bytes are stored once.
 
-    The models are changed in place and then refer to the file by its name: they belong into its folder. The same
-    models always give the same bytes. beside: graphs in that folder; what their weight files hold is not stored again.
+    The models are changed in place and refer to the file by name, so they must be saved in its folder. The same models
+    always give the same bytes. beside: graphs in that folder, whose weight files are reused instead of stored again.
     """
     places = _places(beside)
     with path.open("wb") as file:
@@ -52,7 +52,7 @@ def _places(graphs: Iterable[Path]) -> dict[bytes, tuple[str, int]]:
 
 
 def _content(tensor: TensorProto) -> bytes:
-    """Returns a tensor's bytes as an external file holds them, and makes them its only form."""
+    """Converts a tensor to raw bytes, as in an external file, and returns them."""
     if not tensor.HasField("raw_data"):
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
     return tensor.raw_data

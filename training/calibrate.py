@@ -1,13 +1,13 @@
 """The calibration command: python -m training.calibrate --bundle FOLDER --data FOLDER --output confidence.json.
 
-Captions the images of data sets with the engine and fits the model of engine.confidence to which captions are good.
-What is printed and drawn is cross-validated: each confidence comes from a model that has not seen the image.
+Captions the images of data sets with the engine and fits the model of engine.confidence to predict which captions are
+good. Printed and plotted figures are cross-validated: each confidence comes from a model that has not seen the image.
 `export.to_onnx --confidence` stores the coefficients, which are fitted to all captions, in a bundle.
 
-Several data sets are fitted together, each counting as it has photographs, and measured together and apart. A CIDEr is
-counted within its own set, as scores of that set are: how rare a word is must not hang on what is calibrated beside it.
-The threshold from which a caption is good is one for all, that of all people's captions together: the engine does not
-know which set a photograph is like, so that a confidence has to promise the same of each.
+Several data sets are fitted together, each in proportion to its photographs, and measured together and separately.
+CIDEr is computed within each set, because how rare a word is must not depend on the other sets. The threshold for a
+good caption is the same for all sets, taken from all people's captions together: the engine does not know which set a
+photograph is like, so a confidence has to mean the same for each.
 """
 
 import argparse
@@ -41,17 +41,17 @@ OTHER_FEATURES = (
     ("lowest_3", "first_3"),
     ("per_root_length", "first_3", "length"),
     tuple(FEATURES),
-)  # measured beside, so that one sees whether the default is still the choice for another model
+)  # measured for comparison, to see whether the default is still the best for another model
 FOLDS, SEED, FEWEST = 5, 0, 50
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What was fitted, and what it is worth: on the captions it was fitted to, by features, and elsewhere."""
+    """The fitted model and its figures: on the captions it was fitted to, by features, and elsewhere."""
 
-    coefficients: dict[str, float]  # as engine.confidence takes them
+    coefficients: dict[str, float]  # for engine.confidence
     found: Reliability
-    apart: dict[str, Reliability]  # found on each data set, where there are several
+    apart: dict[str, Reliability]  # by data set, if there are several
     tried: dict[tuple[str, ...], Reliability]
     elsewhere: dict[str, Reliability]
 
@@ -61,15 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     if not 0 < given.quantile < 1:
-        parser.error(f"--quantile must lie between 0 and 1, but it is {given.quantile:g}")
+        parser.error(f"--quantile must be between 0 and 1, but it is {given.quantile:g}")
     if unknown := [name for name in given.features if name not in FEATURES]:
-        parser.error(f"--features knows no {', '.join(unknown)}: choose of {', '.join(FEATURES)}")
+        parser.error(f"unknown --features {', '.join(unknown)}: choose from {', '.join(FEATURES)}")
     check_outputs(parser, given, "--output", "--plot")
     return outcome(lambda: _run(given), EngineError, DataError, MetricsError, CalibrationError)
 
 
 def _run(given: argparse.Namespace) -> None:
-    package()  # says how to get it before any work
+    package()  # fails early, with install instructions
     titles = titles_of([Part(folder) for folder in given.data])
     datasets = {title: open_dataset(part.path, given.split) for part, title in titles.items()}
     first = Captioner(given.bundle, provider="cpu", precision="fp32")
@@ -90,13 +90,13 @@ def _run(given: argparse.Namespace) -> None:
                 scored.setdefault(way, {})[title] = captions
     calibration = calibrate(scored, threshold, given.features)
     good = f"its CIDEr reaches {threshold:.3f}, as that of {1 - given.quantile:.0%} of people's captions does"
-    print(f"a caption is good where {good}\n{table(calibration)}")
+    print(f"a caption is good if {good}\n{table(calibration)}")
     name = first.bundle.manifest.name
     write_json(
         given.output,
         {
             "coefficients": calibration.coefficients,
-            "good": f"a caption is good where {good}",
+            "good": f"a caption is good if {good}",
             "bundle": name,
             "data": ", ".join(folder.resolve().name for folder in given.data),
             "split": given.split,
@@ -124,10 +124,10 @@ def _run(given: argparse.Namespace) -> None:
 def calibrate(
     scored: Mapping[str, Mapping[str, ScoredCaptions]], threshold: float, names: Sequence[str]
 ) -> Calibration:
-    """Fits the first of several ways of captioning the same images, of each data set, and measures the fit on all.
+    """Fits the model to the first of several decodings of the same images, for each data set, and measures it on all.
 
-    An image's confidences come from the models fitted to other images, whichever way it is captioned. Raises
-    CalibrationError where too few captions are good, or too few are not.
+    An image's confidences come from models fitted to other images, for every decoding. Raises CalibrationError if too
+    few captions are good, or too few are not.
     """
     first = next(iter(scored.values()))
     together = {way: ScoredCaptions.joined([*captions.values()]) for way, captions in scored.items()}
@@ -135,8 +135,8 @@ def calibrate(
     good = fitted.ciders >= threshold
     if min(good.sum(), (~good).sum()) < FEWEST:
         raise CalibrationError(
-            f"{int(good.sum())} of {len(good)} captions are good (CIDEr of {threshold:.3f} or more), and at least "
-            f"{FEWEST} must be and {FEWEST} must not: use more images or another --quantile"
+            f"{int(good.sum())} of {len(good)} captions are good (CIDEr of {threshold:.3f} or more), but at least "
+            f"{FEWEST} good and {FEWEST} other ones are needed: use more images or another --quantile"
         )
     folds = folds_of(good, FOLDS, SEED)
 
@@ -168,7 +168,7 @@ def _rounded(threshold: float, names: Sequence[str], intercept: float, weights: 
 
 
 def table(calibration: Calibration) -> str:
-    """Lays the figures out for reading."""
+    """Returns the figures as text."""
     found = calibration.found
     low, high = found.rank_interval
     lines = [
@@ -200,7 +200,7 @@ def table(calibration: Calibration) -> str:
 
 
 def _abstention(title: str, found: Reliability) -> list[str]:
-    """Lays out what is left where captions of less confidence are withheld."""
+    """Returns, as text, what is left if captions of lower confidence are withheld."""
     return [
         f"at least        kept   good  CIDEr{title}",
         *(f"{one.least:10.1f}  {one.share:8.1%}  {one.good:5.1%}  {one.cider:5.3f}" for one in found.kept),
@@ -211,7 +211,7 @@ def _abstention(title: str, found: Reliability) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.calibrate",
-        description="Fits the confidence of a bundle's captions, the probability that one is as good as people's.",
+        description="Fits the confidence of captions: the probability that a caption is as good as people's.",
     )
     parser.add_argument("--bundle", type=Path, help="bundle to calibrate (default: the one that ships)")
     parser.add_argument(
@@ -220,20 +220,23 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         action="append",
         metavar="FOLDER",
-        help="COCO 2014 or Flickr8k folder; may be given several times, to fit all together and measure each apart",
+        help="COCO 2014 or Flickr8k folder; repeat it to fit several together and measure each separately",
     )
     parser.add_argument("--split", choices=("train", "val"), default="val", help="which images (default: val)")
     parser.add_argument("--output", type=Path, required=True, help="JSON file for coefficients and figures")
     parser.add_argument("--plot", type=Path, help="PNG file for the reliability plot")
     parser.add_argument(
-        "--quantile", type=float, default=0.5, help="share of people's captions that a good one reaches (default: 0.5)"
+        "--quantile",
+        type=float,
+        default=0.5,
+        help="a good caption reaches this quantile of people's CIDEr (default: 0.5)",
     )
     parser.add_argument(
         "--features",
         type=lambda names: tuple(names.split(",")),
         default=DEFAULT_FEATURES,
         metavar="NAME[,NAME]",
-        help=f"what the confidence is computed of (default: {','.join(DEFAULT_FEATURES)})",
+        help=f"features to compute the confidence from (default: {','.join(DEFAULT_FEATURES)})",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""What the commands that train have in common: their options, the run's folder, how they end. Knows no training."""
+"""Shared parts of the training commands: options, the run's folder, exit status. Knows no training."""
 
 import argparse
 import json
@@ -31,15 +31,15 @@ Kind = TypeVar("Kind", bound=LoopOptions)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what says where a run's data and files lie and where it is computed."""
+    """Adds the options for a run's data, files and device."""
     parser.add_argument(
         "--data",
         type=part,
         required=True,
         action="append",
         metavar="FOLDER[=WEIGHT]",
-        help="COCO 2014 or Flickr8k folder; may be given several times, each with how often it is drawn beside the "
-        "others (default: as often as it has photographs)",
+        help="COCO 2014 or Flickr8k folder; can be repeated, each with a weight: how often it is drawn relative to the "
+        "others (default: its number of photographs)",
     )
     parser.add_argument(
         "--sentences",
@@ -47,25 +47,23 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         action="append",
         metavar="FILE[=WEIGHT]",
-        help="captions of photographs that are not here, JSON lines, to learn words and sentences from; weights as of "
-        "--data, 0: for the vocabulary and the rarity of words only",
+        help="captions without photographs, as JSON lines, to learn words and sentences from; weights as for "
+        "--data, 0: use them only for the vocabulary and word frequencies",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of this run, such as runs/first")
-    parser.add_argument("--features", type=Path, help="folder that keeps features (default: features beside OUTPUT)")
-    parser.set_defaults(begun=False)  # whether OUTPUT holds this run yet
+    parser.add_argument("--features", type=Path, help="folder to store features in (default: features beside OUTPUT)")
+    parser.set_defaults(begun=False)  # whether OUTPUT contains this run yet
     earlier = parser.add_mutually_exclusive_group()
-    earlier.add_argument("--resume", action="store_true", help="go on with the run in OUTPUT")
+    earlier.add_argument("--resume", action="store_true", help="continue the run in OUTPUT")
     earlier.add_argument("--overwrite", action="store_true", help="delete the run in OUTPUT before training begins")
-    parser.add_argument("--strict", action="store_true", help="any fault of the data is an error")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one"
-    )
+    parser.add_argument("--strict", action="store_true", help="treat any problem in the data as an error")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's)")
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[LoopOptions]) -> None:
-    """Adds an argument for each of the options that make a run."""
-    group = parser.add_argument_group("what makes the run; kept in config.json")
+    """Adds an argument for each training option."""
+    group = parser.add_argument_group("training options, saved in config.json")
     for option in fields(kind):
         default: Any = option.default
         name, text = f"--{option.name.replace('_', '-')}", option.metadata["help"]
@@ -77,7 +75,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type[LoopOptions]) -> Non
 
 
 def read_options(parser: argparse.ArgumentParser, given: argparse.Namespace, kind: type[Kind]) -> Kind:
-    """Returns the options that were given; ends the program with one sentence where they make no sense."""
+    """Returns the options; ends the program with a one-sentence error if any is invalid."""
     for name in ("threads", "photographs"):
         if getattr(given, name, 0) < 0:
             parser.error(f"--{name} must be at least 0, but it is {getattr(given, name)}")
@@ -97,7 +95,7 @@ def execute(given: argparse.Namespace, work: Callable[[Processes], None]) -> int
             work(together)
 
     def interrupted() -> str:
-        how = ", --resume in place of --overwrite" if given.overwrite else " and --resume"
+        how = ", with --resume instead of --overwrite" if given.overwrite else " and --resume"
         return f"continue with the same command{how if given.begun else ''}"
 
     named = CheckpointError, DataError, DeviceError, EncoderError, TrainingError
@@ -105,7 +103,7 @@ def execute(given: argparse.Namespace, work: Callable[[Processes], None]) -> int
 
 
 def part(text: str) -> Part:
-    """Reads FOLDER[=WEIGHT] for argparse, whose error says what is wrong with it."""
+    """Parses FOLDER[=WEIGHT] for argparse."""
     try:
         return Part.parse(text)
     except ValueError as error:
@@ -113,13 +111,13 @@ def part(text: str) -> Part:
 
 
 def read_source(given: argparse.Namespace) -> Source:
-    """Returns where the data and features of a run are, as the command line says."""
+    """Returns the locations of a run's data and features from the command line."""
     features = given.features or given.output.parent / "features"
     return Source(tuple(given.data), features, given.strict, tuple(given.sentences))
 
 
 def build_vocabulary(run_data: RunData, options: TrainingOptions) -> Vocabulary:
-    """Returns the words that captions of the training images hold often enough, and those that sentences do."""
+    """Returns the words that are frequent enough in the training captions or in the sentences."""
     parts = ((run_data.train.examples, options.min_count), (run_data.sentences, options.sentence_min_count))
     words = {
         word
@@ -132,9 +130,9 @@ def build_vocabulary(run_data: RunData, options: TrainingOptions) -> Vocabulary:
 def make_tables(
     run_data: RunData, vocabulary: Vocabulary, max_words: int, seed: int
 ) -> tuple[CaptionTable, CaptionTable, dict[str, Any]]:
-    """Returns the caption tables of training and validation, and what config.json says of them.
+    """Returns the caption tables of training and validation, and their entry in config.json.
 
-    Sentences stand behind the images that are trained on, with features made of their words, drawn by the seed.
+    Sentences follow the training images, with features made from their words, drawn by the seed.
     """
     examples, views = run_data.train.examples, run_data.train_views
     if run_data.sentences:
@@ -157,21 +155,21 @@ def make_tables(
 
 
 def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raises CheckpointError saying what stands in the way of a run in the folder; changes nothing."""
+    """Raises CheckpointError if the folder cannot be used for this run; changes nothing."""
     if output.exists() and not output.is_dir():
-        raise CheckpointError(f"{output} is a file, and a run needs a folder: name another one")
+        raise CheckpointError(f"{output} is a file, but a run needs a folder: choose another --output")
     taken = output.is_dir() and any(output.iterdir())
     if taken and overwrite:
         if not (output / checkpoint.CONFIG).is_file():
             raise CheckpointError(f"{output} is not a run's folder (no {checkpoint.CONFIG}), so it is not deleted")
     elif taken and not resume:
-        raise CheckpointError(f"{output} is not empty: go on with it by --resume or delete it by --overwrite")
+        raise CheckpointError(f"{output} is not empty: continue its run with --resume, or delete it with --overwrite")
     elif resume and not taken:
-        raise CheckpointError(f"{output} has no run to resume: leave --resume out to begin one")
+        raise CheckpointError(f"{output} contains no run to resume: leave out --resume to start one")
 
 
 def check_same_run(output: Path, part: str, options: LoopOptions, config: dict[str, Any]) -> None:
-    """Raises CheckpointError naming what differs between the run in the folder and the one asked for.
+    """Raises CheckpointError, naming the differences, if the run in the folder is another than the requested one.
 
     `part` is where config.json keeps the options: "training" or "scst".
     """
@@ -180,19 +178,19 @@ def check_same_run(output: Path, part: str, options: LoopOptions, config: dict[s
         differences = options.differences(earlier[part])
         differences += [f"the {name} differs" for name in ("data", "encoder") if earlier[name] != config[name]]
         if any(earlier.get("from", {}).get(key) != config.get("from", {}).get(key) for key in ("run", "sha256")):
-            differences.append("the run that it begins with differs")
+            differences.append("the --from run differs")
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{output / checkpoint.CONFIG} is unreadable: {error!r}") from error
     if differences:
         raise CheckpointError(
-            f"{output} holds another run, which cannot be resumed with these options: {'; '.join(differences)}"
+            f"{output} contains a different run, which cannot be resumed with these options: {'; '.join(differences)}"
         )
 
 
 def begin(given: argparse.Namespace, config: dict[str, Any], vocabulary: Vocabulary) -> None:
-    """Writes what a run's folder holds from the start, in the place of an earlier run where that is to go."""
+    """Writes the initial files of a run's folder, after deleting an earlier run if that was requested."""
     output: Path = given.output
-    if given.overwrite and output.is_dir():  # only now is it sure that another run can take its place
+    if given.overwrite and output.is_dir():  # only now is it certain that the new run can start
         shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / checkpoint.CONFIG, config)
@@ -201,6 +199,6 @@ def begin(given: argparse.Namespace, config: dict[str, Any], vocabulary: Vocabul
 
 
 def each_source(epoch: Record) -> str:
-    """Returns what validation came to on each data set, in brackets; nothing where there is one."""
+    """Returns the validation result of each data set, in brackets; "" if there is only one."""
     each = ", ".join(f"{source} {value:.4f}" for source, value in epoch.by_source.items())
     return f" ({each})" if each else ""

@@ -1,7 +1,7 @@
-"""What encoders cost: python -m training.compare_encoders efficientnet_lite0 efficientnet_lite2 ….
+"""Compares the cost of encoders: python -m training.compare_encoders efficientnet_lite0 efficientnet_lite2 ….
 
-Times each on ONNX Runtime's CPU, as the engine runs it in fp32, and prints a table in Markdown. What an encoder is
-worth only training tells: scores of runs that differ in nothing else are laid beside.
+Times each in fp32 on ONNX Runtime's CPU provider, as in the engine, and prints a Markdown table. How good an encoder is
+shows only in training: with --scores the table includes scores of runs that differ only in the encoder.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SCORES = ("BLEU-4", "CIDEr")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an encoder costs. Times are medians over batches, in milliseconds an image, by number of threads."""
+    """The cost of an encoder. Times are medians over batches, in milliseconds per image, by number of threads."""
 
     encoder: str
     image: tuple[int, int]  # height, width
@@ -38,7 +38,7 @@ class Cost:
 
 
 def measure(name: str, weights: str, threads: Sequence[int], batch: int, repeats: int) -> Cost:
-    """Traces and times an encoder on drawn pixels. Raises EncoderError for one that cannot be had."""
+    """Traces and times an encoder on random pixels. Raises EncoderError if it cannot be loaded."""
     encoder = load_encoder(name, weights)
     shape = (batch, encoder.image.height, encoder.image.width, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -57,7 +57,7 @@ def measure(name: str, weights: str, threads: Sequence[int], batch: int, repeats
 
 
 def table(costs: Sequence[Cost], scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """Lays costs out as a Markdown table, with the scores of those encoders that have any."""
+    """Returns costs as a Markdown table, with scores where given."""
     threads = list(costs[0].milliseconds)
     titles = ["encoder", "pixels", "features", "MB", *(f"ms/image, {n} thread{'s' * (n > 1)}" for n in threads)]
     shown = [name for name in SCORES if any(name in score for score in scores.values())]
@@ -87,7 +87,7 @@ def _run(given: argparse.Namespace) -> None:
     try:
         costs = [measure(name, given.weights, given.threads, given.batch_size, given.repeats) for name in bar]
     except ModuleNotFoundError as missing:
-        raise EncoderError(f"timing encoders needs the package {missing.name}, which is not installed") from missing
+        raise EncoderError(f"timing encoders needs the package {missing.name}: install it") from missing
     print(table(costs, scores))
     if given.output is not None:
         write_json(given.output, [asdict(cost) | {"scores": scores.get(cost.encoder, {})} for cost in costs])
@@ -100,16 +100,16 @@ def _scores(entry: str) -> tuple[str, dict[str, Any]]:
         scores = json.loads(Path(path).read_text(encoding="utf-8"))["scores"]
         return name, {key: float(scores[key]) for key in SCORES if key in scores}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--scores takes ENCODER=FILE with a file of training.evaluate, not {entry}") from error
+        raise ValueError(f"--scores needs ENCODER=FILE, with a file from training.evaluate, not {entry}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.compare_encoders", description=__doc__)
     parser.add_argument("encoders", nargs="+", help="names of encoders")
-    parser.add_argument("--weights", default="pretrained", help='"pretrained" (default) or "random", as fast')
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads (default: 1 2)")
+    parser.add_argument("--weights", default="pretrained", help='"pretrained" (default) or "random", which is as fast')
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts to time (default: 1 2)")
     parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: 8)")
-    parser.add_argument("--repeats", type=int, default=15, help="batches timed, after one that is not (default: 15)")
+    parser.add_argument("--repeats", type=int, default=15, help="timed batches, after one for warm-up (default: 15)")
     parser.add_argument("--scores", action="append", default=[], metavar="ENCODER=FILE", help="of training.evaluate")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     return parser

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> None:
-    package()  # says how to get it before any work
+    package()  # fails early, with install instructions
     dataset = open_dataset(given.data, given.split)
     captioner = Captioner(given.bundle, provider=given.provider, precision=given.precision)
     examples = dataset.examples[: given.limit]
@@ -159,10 +159,10 @@ def _parser() -> argparse.ArgumentParser:
     option("--bundle", type=Path, help="bundle to measure (default: the one that ships)")
     option("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder of squashed photographs")
     option("--split", choices=("train", "val"), default="val", help="which images (default: val)")
-    option("--limit", type=int, metavar="N", help="the first N photographs only")
+    option("--limit", type=int, metavar="N", help="use only the first N photographs")
     option("--greedy", action="store_true", help="greedy search (default: the bundle's own beam search)")
-    option("--provider", default="cpu", help="as of the engine (default: cpu)")
-    option("--precision", default="fp32", help="as of the bundle (default: fp32)")
+    option("--provider", default="cpu", help="the engine's provider (default: cpu)")
+    option("--precision", default="fp32", help="the bundle's precision (default: fp32)")
     option("--output", type=Path, default=Path("resizing.json"), help="JSON file (default: resizing.json)")
     return parser
 

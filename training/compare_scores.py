@@ -1,6 +1,6 @@
 """The comparison command: python -m training.compare_scores BEFORE.json AFTER.json.
 
-Says of two runs on the same images which metrics differ by more than chance, and where they differ most.
+Reports which metrics of two runs on the same images differ by more than chance, and on which images they differ most.
 """
 
 import argparse
@@ -33,12 +33,12 @@ def _run(given: argparse.Namespace) -> None:
     odd = sorted(set(before.counts.images) ^ set(after.counts.images))
     if odd:
         raise MetricsError(
-            f"two runs are compared on the same images, but {len(odd):,} are in one file only: {', '.join(odd[:5])}"
+            f"both files must cover the same images, but {len(odd):,} are in only one of them: {', '.join(odd[:5])}"
         )
     if before.tokeniser != after.tokeniser:
         raise MetricsError(
-            f"two runs are compared on the same tokens, but {before.name} has the {before.tokeniser} "
-            f"and {after.name} {after.tokeniser}: score both with Java or both without"
+            f"both files must use the same tokeniser, but {before.name} has the {before.tokeniser} "
+            f"and {after.name} has {after.tokeniser}: score both with Java or both without"
         )
     images = before.counts.images
     second = in_order_of(images, after.counts)
@@ -72,7 +72,7 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def table(differences: dict[str, Difference]) -> str:
-    """Lays differences out for people: B minus A, its 95 % interval, the two-sided p."""
+    """Returns differences as text: B minus A, its 95 % interval, the two-sided p."""
     lines = [f"{'':8} {'A':>8} {'B':>8} {'B - A':>9}   {'95% interval':^20} {'p':>9}"]
     for name, found in differences.items():
         interval = f"{found.interval.low:+.4f} to {found.interval.high:+.4f}"
@@ -96,10 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m training.compare_scores",
         description="Compares two runs image by image: paired bootstrap of every metric, the images that differ most.",
     )
-    parser.add_argument("before", type=Path, help="scores.json of run A, as training.evaluate writes it")
+    parser.add_argument("before", type=Path, help="scores.json of run A, from training.evaluate")
     parser.add_argument("after", type=Path, help="scores.json of run B, on the same images")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, help=f"how many (default: {RESAMPLES:,})")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default: 0)")
+    parser.add_argument(
+        "--resamples", type=int, default=RESAMPLES, help=f"number of bootstrap resamples (default: {RESAMPLES:,})"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: 0)")
     parser.add_argument("--by", choices=METRICS, default="CIDEr", help="metric that ranks images (default: CIDEr)")
     parser.add_argument("--show", type=int, default=10, help="how many images to show (default: 10)")
     parser.add_argument("--output", type=Path, help="JSON file for the comparison")

@@ -1,7 +1,7 @@
 """The evaluation command: python -m training.evaluate --bundle FOLDER --data FOLDER --split val.
 
-Captions a data set's images with the engine (or reads captions that somebody else made) and measures the captions
-against those that people wrote: scores with confidence intervals, what the captions are like, a page to look at.
+Captions a data set's images with the engine (or reads existing captions) and compares them with people's captions:
+scores with confidence intervals, statistics of the captions, and a page to look at.
 """
 
 import argparse
@@ -33,13 +33,13 @@ ALTERNATIVES = 4  # other sentences on the page, for each photograph
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What captioning a data set came to."""
+    """The result of captioning a data set."""
 
     captions: dict[str, str]  # image -> sentence
     refused: dict[str, str]  # image -> why it could not be read
     scores: Scores
     seconds: float  # reading, decoding and captioning all images
-    confidences: dict[str, float] = field(default_factory=dict)  # image -> 0 to 1; none where the bundle has none
+    confidences: dict[str, float] = field(default_factory=dict)  # image -> 0 to 1; empty if the bundle has none
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,9 +105,9 @@ def _run(given: argparse.Namespace) -> None:
             "Made with": said,
         }
         if captioner is None:
-            facts["Alternatives"] = "none: a result file holds one caption a photograph"
+            facts["Alternatives"] = "none: a result file has one caption for each photograph"
         elif given.greedy:
-            facts["Alternatives"] = "none: greedy search follows one sentence"
+            facts["Alternatives"] = "none: greedy search keeps only one sentence"
         page = Page(
             "How good are the captions?",
             facts,
@@ -119,7 +119,7 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def evaluate(captioner: Captioner, dataset: Dataset, decoding: Decoding, *, limit: int | None = None) -> Evaluation:
-    """Captions the first `limit` images (None: all) and scores them; broken ones go to the data set's report.
+    """Captions the first `limit` images (None: all) and scores them; broken ones are added to the data set's report.
 
     Raises MetricsError when no image can be read, and DataError for a broken one when the report is strict.
     """
@@ -132,7 +132,7 @@ def evaluate(captioner: Captioner, dataset: Dataset, decoding: Decoding, *, limi
                 yield dataset.read(example.name)
             except OSError as error:
                 unreadable[example.name] = str(error)
-                yield b""  # the engine refuses what is empty, and the rest goes on
+                yield b""  # the engine refuses empty images and continues
 
     began = time.perf_counter()
     results = captioner.iter_captions(photographs(), decoding, on_error="return")
@@ -165,7 +165,7 @@ def _score_results(path: Path, dataset: Dataset, *, limit: int | None) -> Evalua
 def _alternatives(
     captioner: Captioner, dataset: Dataset, decoding: Decoding, captions: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """Returns what a beam would have said instead of these captions, best first: image -> sentences.
+    """Returns a beam's alternatives to these captions, best first: image -> sentences.
 
     Greedy decoding has no alternatives.
     """
@@ -192,7 +192,7 @@ def _training_captions(given: argparse.Namespace) -> list[str] | None:
 
 
 def _made(captioner: Captioner | None, decoding: Decoding, results: Path) -> dict[str, Any]:
-    """Returns how the captions came about, as scores.json says it."""
+    """Returns how the captions were made, for scores.json."""
     if captioner is None:
         return {"bundle": None, "decoding": f"captions of {results.name}", "provider": None, "precision": None}
     manifest = captioner.bundle.manifest
@@ -212,7 +212,7 @@ def _decoding(given: argparse.Namespace) -> Decoding:
 
 
 def _describe(decoding: Decoding, defaults: Defaults) -> str:
-    """Names the decoding with the values in use, the bundle's defaults filled in."""
+    """Describes the decoding with its values, including the bundle's defaults."""
 
     def used(name: str) -> Any:
         own = getattr(decoding, name)

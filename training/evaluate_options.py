@@ -1,4 +1,4 @@
-"""What the evaluation command can be told, and which of it does not go together. Opens and computes nothing."""
+"""The options of the evaluation command, and which of them exclude each other. Opens and computes nothing."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from pathlib import Path
 from training.files import check_outputs
 from training.metrics.bootstrap import RESAMPLES
 
-ENGINE = {"provider": "auto", "precision": "auto", "batch_size": 32}  # where nothing is said
+ENGINE = {"provider": "auto", "precision": "auto", "batch_size": 32}  # defaults
 
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Reads and checks the command line; ends the program with one sentence where it is wrong."""
+    """Parses and checks the command line; ends the program with a one-sentence error if it is invalid."""
     parser = _parser()
     given = parser.parse_args(arguments)
     for name, least in (("limit", 1), ("resamples", 0), ("show", 1), ("seed", 0)):
@@ -19,7 +19,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         if value is not None and value < least:
             parser.error(f"--{name} must be at least {least}, but it is {value}")
     if given.greedy and given.length_penalty is not None:
-        parser.error("--length-penalty ranks the sentences of a beam, so it cannot go with --greedy")
+        parser.error("--length-penalty ranks the sentences of a beam, so it cannot be used with --greedy")
     decoding = ("beam", "greedy", "length_penalty", "no_repeat_ngram_size", "bad_endings")
     told = [
         name
@@ -28,7 +28,7 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     ]
     if given.results is not None and told:
         option = "--" + told[0].replace("_", "-")
-        parser.error(f"--results holds captions that are made already, so {option} cannot go with it")
+        parser.error(f"--results scores existing captions, so {option} cannot be used with it")
     for name, usual in ENGINE.items():
         if getattr(given, name) is None:
             setattr(given, name, usual)
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluate",
         description="Captions a data set with the engine and measures the captions: BLEU, METEOR, ROUGE-L and "
-        "CIDEr with confidence intervals, what the captions are like, a page with photographs.",
+        "CIDEr with confidence intervals, statistics, and a page with photographs.",
     )
     parser.add_argument("--bundle", type=Path, help="bundle to run (default: the one that ships)")
     parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
@@ -50,38 +50,41 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         action="append",
         metavar="FILE",
-        help="captions that people wrote, JSON lines, against which fluency is measured beside the training captions",
+        help="people's captions as JSON lines, used for measuring fluency in addition to the training captions",
     )
     parser.add_argument("--split", choices=("train", "val"), default="val", help="which images (default: val)")
     parser.add_argument(
-        "--results", type=Path, help='score these captions, run no engine: JSON list of {"image_id", "caption"}'
+        "--results", type=Path, help='score these captions instead: JSON list of {"image_id", "caption"}'
     )
     decoding = parser.add_mutually_exclusive_group()
     decoding.add_argument("--beam", type=int, help="beam size (default: the bundle's)")
-    decoding.add_argument("--greedy", action="store_true", help="the likeliest word each time, no beam")
+    decoding.add_argument("--greedy", action="store_true", help="greedy search instead of a beam")
     parser.add_argument("--length-penalty", type=float, help="exponent of the length (default: the bundle's)")
     parser.add_argument(
-        "--no-repeat-ngram-size", type=int, help="no sequence of so many words twice, 0: any (default: the bundle's)"
+        "--no-repeat-ngram-size", type=int, help="never repeat this many words, 0: allowed (default: the bundle's)"
     )
     parser.add_argument(
-        "--bad-endings", type=_words, help="words that no caption may end in: a,the,of (default: the bundle's)"
+        "--bad-endings", type=_words, help="words that captions must not end in: a,the,of (default: the bundle's)"
     )
-    parser.add_argument("--provider", help="as of the engine (default: auto)")
-    parser.add_argument("--precision", help="as of the bundle (default: auto)")
+    parser.add_argument("--provider", help="the engine's provider (default: auto)")
+    parser.add_argument("--precision", help="the bundle's precision (default: auto)")
     parser.add_argument("--batch-size", type=int, help="images at once (default: 32)")
-    parser.add_argument("--limit", type=int, help="only so many images")
-    parser.add_argument("--strict", action="store_true", help="any fault of the data is an error")
+    parser.add_argument("--limit", type=int, help="use only the first images, this many")
+    parser.add_argument("--strict", action="store_true", help="treat any problem in the data as an error")
     parser.add_argument(
-        "--resamples", type=int, default=RESAMPLES, help=f"for confidence intervals (default: {RESAMPLES:,}; 0: none)"
+        "--resamples",
+        type=int,
+        default=RESAMPLES,
+        help=f"bootstrap resamples for the intervals (default: {RESAMPLES:,}; 0: none)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of resamples and drawn photographs (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of resamples and random photographs (default: 0)")
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("scores.json"),
         help="JSON file for scores and captions (default: scores.json in the current folder)",
     )
-    parser.add_argument("--results-out", type=Path, help="JSON file for the captions as COCO's result files are")
+    parser.add_argument("--results-out", type=Path, help="JSON file for the captions, in COCO's result format")
     parser.add_argument("--report", type=Path, help="HTML page of photographs with captions and scores")
     parser.add_argument("--show", type=int, default=12, help="photographs of each kind on the page (default: 12)")
     return parser

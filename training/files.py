@@ -1,4 +1,4 @@
-"""Files that commands make: whether they can be written, and writing them whole or not at all."""
+"""Output files of commands: checking that they can be written, and writing them atomically."""
 
 import argparse
 import json
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def check_outputs(parser: argparse.ArgumentParser, given: argparse.Namespace, *options: str) -> None:
-    """Ends the program with one sentence where one of these options names a file that could not be written.
+    """Ends the program with a one-sentence error if one of these options names a file that cannot be written.
 
-    options: as on the command line, such as "--results-out"; None is nowhere.
+    options: as on the command line, such as "--results-out"; None values are skipped.
     """
     for option in options:
         path = getattr(given, option.removeprefix("--").replace("-", "_"))
@@ -18,8 +18,8 @@ def check_outputs(parser: argparse.ArgumentParser, given: argparse.Namespace, *o
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file beside `path`, flushes it to the disk and renames it: readers see the old or the new, whole."""
-    beside = path.with_name(f".{path.name}.new")  # one name, so that what a kill leaves is overwritten next time
+    """Writes a file beside `path`, flushes it to the disk and renames it: readers see the old or the new file."""
+    beside = path.with_name(f".{path.name}.new")  # a fixed name, so that the next write replaces what a kill left
     try:
         with beside.open("wb") as file:
             file.write(content)

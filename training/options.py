@@ -1,4 +1,4 @@
-"""What a training run is made of. Owns the options' names, defaults and limits; knows nothing of how they are used."""
+"""The options of training runs: names, defaults and limits. Knows nothing of how they are used."""
 
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -6,31 +6,33 @@ from typing import Any
 from training.models.decoder import DecoderConfig
 
 GONE = {"scheduled_sampling": 0.0, "finetune_encoder": ""}
-"""Options of earlier versions, the latter of self-critical training, and the value at which each did nothing."""
+"""Options of earlier versions (the latter of self-critical training), with the value at which each had no effect."""
 
 
 def _option(default: Any, text: str) -> Any:
-    """A field whose metadata carries the sentence that --help prints."""
+    """A field with its --help text in the metadata."""
     return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopOptions:
-    """What every training run decides. Raises ValueError naming the field whose value makes no sense."""
+    """Options of every training run. Raises ValueError naming the field with an invalid value."""
 
-    epochs: int = _option(30, "epochs in all; a resumed run may raise it")
+    epochs: int = _option(30, "total number of epochs; can be raised when resuming")
     learning_rate: float = _option(1e-3, "Adam's learning rate")
-    schedule: str = _option("constant", 'learning rate over the run: "constant" or "cosine" (down to nothing)')
-    warmup: int = _option(0, "batches over which the learning rate rises from nothing")
+    schedule: str = _option("constant", 'learning rate schedule: "constant" or "cosine" (down to 0)')
+    warmup: int = _option(0, "batches over which the learning rate rises from 0")
     weight_decay: float = _option(0.0, "decoupled weight decay (AdamW)")
-    gradient_clip: float = _option(5.0, "largest norm of the gradient; 0 leaves it alone")
-    ema: float = _option(0.0, "keep the exponential moving average of the weights, such as 0.999; 0 keeps the last")
+    gradient_clip: float = _option(5.0, "largest norm of the gradient; 0 for no limit")
+    ema: float = _option(
+        0.0, "decay of a moving average of the weights, such as 0.999, to use instead of the last weights; 0: off"
+    )
     bf16: bool = _option(
         False,
-        "compute in bfloat16: faster on a GPU and on a CPU with AVX512-BF16 or AMX; a CPU without AVX-512 has none and "
-        "computes in float32, which takes about 1.5 times as long",
+        "compute in bfloat16: faster on a GPU and on a CPU with AVX512-BF16 or AMX; a CPU without AVX-512 computes in "
+        "float32 instead, which takes about 1.5 times as long",
     )
-    patience: int = _option(5, "stop after so many epochs without a better one; 0 never stops early")
+    patience: int = _option(5, "stop after this many epochs without improvement; 0 never stops early")
     seed: int = _option(0, "seed of weights, batches and dropout")
 
     def __post_init__(self) -> None:
@@ -44,21 +46,20 @@ class LoopOptions:
             raise ValueError(f'schedule must be "constant" or "cosine", but it is "{self.schedule}"')
 
     def check_least(self, least: int, *names: str) -> None:
-        """Raises ValueError for the first of the named options that lies below `least`."""
+        """Raises ValueError for the first of the named options that is below `least`."""
         for name in names:
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} must be at least {least}, but it is {getattr(self, name)}")
 
     @property
     def free(self) -> frozenset[str]:
-        """The options that may change when a run is resumed: those that only move its end."""
+        """The options that may change when a run is resumed: those that only affect when it ends."""
         return frozenset({"patience"} if self.schedule == "cosine" else {"patience", "epochs"})
 
     def differences(self, earlier: dict[str, Any]) -> list[str]:
-        """Names the options in which resuming an earlier run (its options as a dict) would make another run.
+        """Returns the options that differ from an earlier run (its options as a dict), so that it cannot be resumed.
 
-        An option that the earlier run did not know yet had its default. One that this version no longer has makes
-        another run where it was in use.
+        Options that the earlier version did not have count as their default; removed options count if they were in use.
         """
         names = {option.name for option in fields(self)}
         changed = [
@@ -77,37 +78,37 @@ class LoopOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions(LoopOptions):
-    """Everything that decides a run's numbers: two runs with equal options on equal data are the same run.
+    """All options that affect a run's results: two runs with equal options on equal data are the same run.
 
-    Raises ValueError naming the field whose value makes no sense.
+    Raises ValueError naming the field with an invalid value.
     """
 
     encoder: str = _option("efficientnet_lite0", "image encoder by name")
     encoder_weights: str = _option("pretrained", 'its weights: "pretrained", "random" or a file')
     finetune_encoder: str = _option(
         "",
-        'let the encoder learn too: its head and so many of its last blocks, or "all" of it; batches are whole images',
+        'train the encoder too: its head and this many of its last blocks, or "all" of it; batches are of whole images',
     )
-    encoder_learning_rate: float = _option(1e-4, "Adam's learning rate of what learns of the encoder")
-    flip: bool = _option(False, "train on the photographs mirrored left to right too")
-    jitter: int = _option(0, "train on so many views of each photograph too, cropped and coloured at random")
-    batches: int = _option(1000, "batches in an epoch")
+    encoder_learning_rate: float = _option(1e-4, "Adam's learning rate for the encoder")
+    flip: bool = _option(False, "also train on mirrored photographs")
+    jitter: int = _option(0, "also train on this many randomly cropped and coloured views of each photograph")
+    batches: int = _option(1000, "batches per epoch")
     batch_size: int = _option(64, "captions in a batch, over all processes together")
-    bucket: int = _option(16, "batches that are sorted by caption length together; 1 leaves captions where they fall")
-    validation_batches: int = _option(100, "batches of validation captions after each epoch, at most")
+    bucket: int = _option(16, "batches that are sorted by caption length together to save padding; 1: off")
+    validation_batches: int = _option(100, "most batches of validation captions after each epoch")
     max_words: int = _option(20, "captions are cut at this many words")
-    min_count: int = _option(5, "words seen less often are unknown")
-    sentence_min_count: int = _option(40, "words seen so often in --sentences are known too")
-    label_smoothing: float = _option(0.0, "share of probability spread over all words while training")
+    min_count: int = _option(5, "words that occur less often are unknown")
+    sentence_min_count: int = _option(40, "words that occur this often in --sentences are known too")
+    label_smoothing: float = _option(0.0, "share of probability spread over all words in training")
     bottleneck: int = _option(120, "units between features and LSTM")
     units: int = _option(300, "LSTM units")
     embedding: int = _option(100, "numbers in a word's embedding")
     logit_hidden: int = _option(120, "units between LSTM and vocabulary")
-    dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped while training")
+    dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped in training")
     tied: bool = _option(False, "use the embeddings as output weights too (needs logit_hidden = embedding)")
 
     def __post_init__(self) -> None:
-        LoopOptions.__post_init__(self)  # super() does not find its way in a class with slots
+        LoopOptions.__post_init__(self)  # super() does not work in a dataclass with slots
         self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words")
         self.check_least(1, "min_count", "sentence_min_count")
         self.check_least(0, "jitter")
@@ -136,33 +137,31 @@ class TrainingOptions(LoopOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScstOptions(LoopOptions):
-    """Everything that decides a self-critical run's numbers, besides the run that it begins from.
+    """All options that affect a self-critical run's results, besides the run that it starts from.
 
-    Raises ValueError naming the field whose value makes no sense.
+    Raises ValueError naming the field with an invalid value.
     """
 
-    epochs: int = _option(10, "epochs in all; a resumed run may raise it")
+    epochs: int = _option(10, "total number of epochs; can be raised when resuming")
     learning_rate: float = _option(5e-5, "Adam's learning rate")
-    patience: int = _option(0, "stop after so many epochs without a better one; 0 never stops early")
-    batches: int = _option(0, "batches in an epoch; 0: as many as the images make")
+    patience: int = _option(0, "stop after this many epochs without improvement; 0 never stops early")
+    batches: int = _option(0, "batches per epoch; 0: all images once")
     batch_size: int = _option(32, "images in a batch, over all processes together")
-    samples: int = _option(5, "sentences drawn for an image")
-    baseline: str = _option(
-        "mean", 'what a sentence must beat: "mean" of the image\'s other samples or "greedy" decoding'
-    )
-    temperature: float = _option(1.0, "of the sentences drawn")
+    samples: int = _option(5, "sentences sampled for each image")
+    baseline: str = _option("mean", 'baseline reward: the "mean" of the image\'s other samples or "greedy" decoding')
+    temperature: float = _option(1.0, "sampling temperature")
     count_end: bool = _option(
-        True, "count the end as a word of the n-grams: without it nothing is lost by a sentence cut before its noun"
+        True, "count END as a word in n-grams; without it, sentences that break off are not penalised"
     )
-    sigma: float = _option(6.0, "words of length that the reward forgives; CIDEr-D's are 6, fewer bind the length more")
+    sigma: float = _option(6.0, "tolerance of the reward for length, in words; CIDEr-D's is 6, less is stricter")
     rarity: float = _option(
-        1.0, "power of the reward's inverse document frequencies; CIDEr-D's is 1, more makes rare words worth more"
+        1.0, "exponent of the reward's inverse document frequencies; CIDEr-D's is 1, more favours rare words"
     )
-    bleu: float = _option(0.0, "weight of a sentence's BLEU-4 (0 to 1) beside its CIDEr-D (0 to 10) in the reward")
-    cross_entropy: float = _option(0.0, "weight of the cross-entropy of a caption an image beside the reward")
-    dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped while learning")
+    bleu: float = _option(0.0, "weight of BLEU-4 (0 to 1) in the reward, next to CIDEr-D (0 to 10)")
+    cross_entropy: float = _option(0.0, "weight of cross-entropy on one caption per image, in addition to the reward")
+    dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped in training")
     max_words: int = _option(20, "sentences are cut at this many words")
-    views: str = _option("same", 'photographs learnt from: the "same" views as the run before, or "plain" ones')
+    views: str = _option("same", 'views to train on: the "same" as the --from run, or only "plain" photographs')
 
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)

@@ -1,4 +1,4 @@
-"""How a command ends: its exit status and what is printed of a fault. Knows no commands."""
+"""Exit status and error output of commands. Knows no commands."""
 
 import sys
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from collections.abc import Callable
 def outcome(
     work: Callable[[], None], *named: type[Exception], interrupted: Callable[[], str] = lambda: "nothing was written"
 ) -> int:
-    """Does the work and returns 0, 1 for an error of a named kind (or an OSError), 130 after Ctrl-C.
+    """Does the work and returns 0, or 1 for an OSError or an error of the named types, or 130 after Ctrl-C.
 
-    interrupted: says, when it comes to that, what Ctrl-C leaves; a command that writes as it goes says how to go on.
+    interrupted: returns the message after Ctrl-C: what was written, and how to continue.
     """
     faults: tuple[type[Exception], ...] = (*named, OSError)
     try:

@@ -1,6 +1,6 @@
-"""The command of self-critical training: python -m training.scst --from runs/x --output runs/y --data FOLDER.
+"""The self-critical training command: python -m training.scst --from runs/x --output runs/y --data FOLDER.
 
-Owns the run's folder and what is printed; the work is in training.loops.self_critical, reward and sampler.
+Owns the run's folder and the printed output; the work is in training.loops.self_critical, reward and sampler.
 """
 
 import argparse
@@ -54,10 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.scst",
-        description="Self-critical training: raises the expected CIDEr-D of the captions that a decoder samples.",
+        description="Self-critical training: trains a decoder for a high expected CIDEr-D of its sampled captions.",
         epilog="Several processes: torchrun --nproc-per-node=N -m training.scst with the same options.",
     )
-    parser.add_argument("--from", type=Path, required=True, dest="source", help="run that it begins from, its best")
+    parser.add_argument(
+        "--from", type=Path, required=True, dest="source", help="run whose best checkpoint to start from"
+    )
     add_run_arguments(parser)
     add_options(parser, ScstOptions)
     return parser
@@ -66,15 +68,15 @@ def _parser() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -> None:
     output: Path = given.output
     if output.resolve() == given.source.resolve():
-        raise CheckpointError(f"{output} is the run that this one begins from: name another folder")
+        raise CheckpointError(f"{output} is the --from run itself: choose another --output")
     check_output(output, resume=given.resume, overwrite=given.overwrite)
-    together.wait()  # nobody writes before all have looked
+    together.wait()  # no process writes before all have checked
     before = checkpoint.load_checkpoint(given.source)
     run_data = prepare(read_source(given), _encoder_options(before, options), together)
     if run_data.encoder["fingerprint"] != before.config["encoder"]["fingerprint"]:
         raise CheckpointError(
-            f"the encoder has other weights than the one that {given.source} was trained with: "
-            f"give back {before.encoder_weights} as it was"
+            f"the encoder weights have changed since {given.source} was trained: "
+            f"restore the original {before.encoder_weights}"
         )
     train, validation, data = make_tables(run_data, before.vocabulary, options.max_words, options.seed)
     config = before.config | {
@@ -88,9 +90,9 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     critic = SelfCritic(before.decoder, options, train, validation, together)
     if resuming:
         critic.resume(output)
-    # by all processes together, though one alone prints it
+    # computed by all processes, printed by one
     earlier = "" if resuming else f", validation CIDEr {fmean(critic.validation_ciders().values()):.4f} before"
-    together.wait()  # nobody reads the folder any more
+    together.wait()  # no process reads the folder any more
     if not together.first:
         for _ in critic.train(output):
             pass
@@ -112,7 +114,7 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
 
 
 def _encoder_options(before: Checkpoint, options: ScstOptions) -> TrainingOptions:
-    """Returns the options of the run before that decide its features: its views and its encoder, frozen as it is."""
+    """Returns the earlier run's options that determine its features: views and (frozen) encoder."""
     known = {option.name for option in fields(TrainingOptions)}
     earlier = TrainingOptions(**{name: value for name, value in before.config["training"].items() if name in known})
     earlier = replace(earlier, finetune_encoder="", encoder_weights=before.encoder_weights)
@@ -124,7 +126,7 @@ def _train_and_write(critic: SelfCritic, output: Path) -> None:
     steps_done = len(critic.history) * critic.batches
     table = critic.validation_table
     shown = spread(len(table.names), SHOWN)
-    _write_history(critic, output)  # a kill may have come between a checkpoint and its history
+    _write_history(critic, output)  # in case of a kill between a checkpoint and its history
     with SummaryWriter(str(output / CURVES_LOG), purge_step=steps_done + 1 if steps_done else None) as board:
 
         def watch(step: int, reward: float, rate: float) -> None:

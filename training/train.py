@@ -1,6 +1,6 @@
 """The training command: python -m training.train --data FOLDER --encoder NAME --output runs/x.
 
-Owns the run's folder and what is printed; the work is in training.loops.cross_entropy and training.reports.
+Owns the run's folder and the printed output; the work is in training.loops.cross_entropy and training.reports.
 """
 
 import argparse
@@ -56,13 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.train",
-        description="Trains a caption decoder on the features of an image encoder, which may learn too.",
+        description="Trains a caption decoder on the features of an image encoder, and optionally the encoder too.",
         epilog="Several processes: torchrun --nproc-per-node=N -m training.train with the same options.",
     )
     add_run_arguments(parser)
-    parser.add_argument(
-        "--from", type=Path, dest="begins", help="run whose best decoder and vocabulary this one begins with"
-    )
+    parser.add_argument("--from", type=Path, dest="begins", help="run whose best decoder and vocabulary to start from")
     parser.add_argument("--photographs", type=int, default=24, help="photographs in the report (default: 24)")
     add_options(parser, TrainingOptions)
     return parser
@@ -71,10 +69,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace, options: TrainingOptions, together: Processes) -> None:
     output: Path = given.output
     check_output(output, resume=given.resume, overwrite=given.overwrite)
-    together.wait()  # nobody writes before all have looked
+    together.wait()  # no process writes before all have checked
     before = None if given.begins is None else checkpoint.load_checkpoint(given.begins)
     run_data = prepare(read_source(given), options, together)
-    # a decoder keeps its words, whatever it is shown now
+    # a decoder keeps its vocabulary, whatever the new data
     vocabulary = build_vocabulary(run_data, options) if before is None else before.vocabulary
     train, validation, data = make_tables(run_data, vocabulary, options.max_words, options.seed)
     sizes = options.sizes(
@@ -86,7 +84,7 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     if before is not None:
         config["from"] = checkpoint.begin_with(decoder, before, run_data.encoder["fingerprint"], given.begins)
     learned = before is not None and run_data.tail is None and (given.begins / checkpoint.ENCODER).is_file()
-    if learned:  # before, and is now kept with this run
+    if learned:  # in the earlier run; now saved with this run
         config["encoder"] = run_data.encoder | {"weights": checkpoint.ENCODER}
     resuming = given.resume and (output / checkpoint.LAST).is_file()
     if resuming:
@@ -94,7 +92,7 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
     trainer = Trainer(decoder, options, train, validation, together)
     if resuming:
         trainer.resume(output)
-    together.wait()  # nobody reads the folder any more
+    together.wait()  # no process reads the folder any more
     if not together.first:
         for _ in trainer.train(output):
             pass
@@ -153,8 +151,8 @@ def _line(epoch: Epoch, trainer: Trainer) -> str:
 
 
 def _finish(trainer: Trainer, vocabulary: Vocabulary, dataset: Mixture, output: Path, photographs: int) -> None:
-    """Writes the report of the best checkpoint, whose weights the trainer then has."""
-    _write_history(trainer, output)  # a kill may have come between a checkpoint and its history
+    """Loads the best checkpoint's weights into the trainer and writes its report."""
+    _write_history(trainer, output)  # in case of a kill between a checkpoint and its history
     checkpoint.restore_decoder(trainer.averaged, checkpoint.load_tensors(output / checkpoint.BEST)[0])
     table = trainer.validation_table
     chosen = spread(len(table.names), photographs)

@@ -1,7 +1,7 @@
 """The tuning command: python -m training.tune_decoding --bundle FOLDER --data FOLDER --output tuned.json.
 
-Encodes a data set's images once, captions them by every setting of a grid (beam size, length penalty, repeats, endings)
-and scores the captions. Says which defaults to export; changes no bundle.
+Encodes a data set's images once, captions them with every setting of a grid (beam size, length penalty, repeats,
+endings) and scores the captions. Prints which defaults to export; changes no bundle.
 """
 
 import argparse
@@ -32,10 +32,10 @@ MARGIN = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One point of the grid, and what its captions are worth.
+    """One point of the grid, and the scores of its captions.
 
-    cider and bleu_4 as training.metrics.scores has them, words the mean length. open and repeating are the shares of
-    captions that end in a bad ending, and that hold some three words twice.
+    cider and bleu_4 are from training.metrics.scores; words is the mean length. open and repeating are the shares of
+    captions that end in a bad ending, and that contain three words in a row twice.
     """
 
     beam_size: int
@@ -49,7 +49,7 @@ class Setting:
     repeating: float = 0.0
 
     def decoding(self) -> Beam:
-        """Returns what it asks of the engine."""
+        """Returns its decoding options for the engine."""
         return Beam(
             beam_size=self.beam_size,
             length_penalty=self.length_penalty,
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> None:
-    package()  # says how to get it before any work
+    package()  # fails early, with install instructions
     dataset = open_dataset(given.data, given.split)
     endings = given.bad_endings
     if endings is None:
@@ -111,7 +111,7 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def find_bad_endings(captions: Iterator[str]) -> tuple[str, ...]:
-    """Returns the words, commonest first, that people write SEEN times or more, less than ENDING of them at the end."""
+    """Returns words, commonest first, that people use at least SEEN times, but less than a share ENDING at the end."""
     written, last = Counter[str](), Counter[str]()
     for text in captions:
         words = split(text)
@@ -121,7 +121,7 @@ def find_bad_endings(captions: Iterator[str]) -> tuple[str, ...]:
 
 
 def settings(beams: Sequence[int], penalties: Sequence[float], repeats: Sequence[int]) -> list[Setting]:
-    """Returns the grid, any ending allowed, with penalties only where there is more than one beam to rank."""
+    """Returns the grid with all endings allowed, and with penalties only for more than one beam."""
     points = itertools.product(beams, penalties, repeats)
     return list(dict.fromkeys(Setting(beam, p if beam > 1 else penalties[0], n) for beam, p, n in points))
 
@@ -129,9 +129,9 @@ def settings(beams: Sequence[int], penalties: Sequence[float], repeats: Sequence
 def tune(
     captioner: Captioner, dataset: Dataset, grid: Sequence[Setting], endings: Sequence[str], tokeniser: Tokeniser
 ) -> list[Setting]:
-    """Returns the settings with what their captions are worth.
+    """Returns the settings with their scores.
 
-    endings: what counts as a bad one in all of them. Raises EngineError for an image that cannot be read.
+    endings: the bad endings, counted for all settings. Raises EngineError for an image that cannot be read.
     """
     names = [example.name for example in dataset.examples]
 
@@ -176,9 +176,9 @@ def _scores(truths: Tokens, guesses: Tokens) -> tuple[float, float]:
 
 
 def recommend(tuned: Sequence[Setting]) -> Setting:
-    """Returns the best CIDEr of the settings that read well, or of all where the grid holds none of these.
+    """Returns the setting with the best CIDEr among those that read well, or among all if none does.
 
-    To read well is to forbid what the grid can forbid. The narrowest beam within MARGIN of the best wins.
+    A setting reads well if it forbids everything that the grid can forbid. The narrowest beam within MARGIN wins.
     """
     endings, repeats = any(one.bad_endings for one in tuned), any(one.no_repeat_ngram_size for one in tuned)
     good = [one for one in tuned if bool(one.bad_endings) == endings and bool(one.no_repeat_ngram_size) == repeats]
@@ -211,7 +211,7 @@ def _listed(text: str, kind: type[T], what: str) -> tuple[T, ...]:
     except ValueError:
         values = ()
     if not values:
-        raise argparse.ArgumentTypeError(f"it must be {what} parted by commas, but it is {text!r}")
+        raise argparse.ArgumentTypeError(f"it must be {what} separated by commas, but it is {text!r}")
     return values
 
 
@@ -239,11 +239,11 @@ def _parser() -> argparse.ArgumentParser:
         "--bad-endings",
         type=_words,
         metavar="X[,X]",
-        help=f"words to try without at the end; default: those that people write {SEEN} times or more, less than "
-        f"{ENDING * 1000:g} in 1,000 of them at the end, by the train list",
+        help=f"words to try forbidding at the end; default: words used at least {SEEN} times in the train list, but "
+        f"less than {ENDING * 1000:g} in 1,000 times at the end",
     )
-    option("--provider", default="cpu", help="as of the engine (default: cpu)")
-    option("--precision", default="fp32", help="as of the bundle (default: fp32)")
+    option("--provider", default="cpu", help="the engine's provider (default: cpu)")
+    option("--precision", default="fp32", help="the bundle's precision (default: fp32)")
     option("--output", type=Path, default=Path("tuned.json"), help="JSON file for all figures (default: tuned.json)")
     return parser
 

@@ -1,7 +1,7 @@
-"""Saved runs on one page: `python -m benchmarks.report RUN.json... --output docs`.
+"""Shows saved runs on one page: `python -m benchmarks.report RUN.json... --output docs`.
 
-Takes what `benchmarks.ratio --json`, `pytest --benchmark-json` and `benchmarks.scale --json` saved, in any order, and
-the history of ratios. Measures nothing; of two runs of one kind rows of the later one count where both have them.
+Reads files from `benchmarks.ratio --json`, `pytest --benchmark-json` and `benchmarks.scale --json`, in any order, and
+the history of ratios. Measures nothing. If two runs have the same row, the later one counts.
 """
 
 import argparse
@@ -18,13 +18,17 @@ from benchmarks.harness.workloads import WORKLOADS
 from benchmarks.report.charts import draw_lines, draw_panels
 
 PAGE = "benchmarks.md"
+INTRODUCTION = (
+    "**How fast is the engine compared with the alternatives?** The tables say how many times as fast it is as each "
+    "baseline; bold numbers are below 1, where the baseline is faster. [performance.md](performance.md) explains them."
+)
 Panels = dict[str, dict[str, dict[float, float]]]
 """work, competitor, batch: milliseconds, or ratios"""
 
 
 @dataclass(slots=True)
 class Kept:
-    """All that the files hold."""
+    """The content of the files."""
 
     settings: list[str] = field(default_factory=list)
     rows: dict[str, Row] = field(default_factory=dict)
@@ -33,11 +37,11 @@ class Kept:
     points: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, path: Path) -> None:
-        """Adds a file. Raises ValueError for one of no known kind."""
+        """Adds a file. Raises ValueError for an unknown kind."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is no JSON: {error}") from error
+            raise ValueError(f"{path} is not valid JSON: {error}") from error
         kind = data.keys() if isinstance(data, dict) else set()
         if {"setting", "rows"} <= kind:
             run = Run.load(path)
@@ -55,7 +59,7 @@ class Kept:
             self.settings.append(f"`{path.name}`: cost of scale on {data['cores']} cores; bundle {data['bundle']}")
             self.points += data["points"]
         else:
-            raise ValueError(f"{path} is no run that benchmarks.ratio, benchmarks.scale or pytest-benchmark saved")
+            raise ValueError(f"{path} is not a run saved by benchmarks.ratio, benchmarks.scale or pytest-benchmark")
 
     def latencies(self) -> Panels:
         """Milliseconds of a call: pytest-benchmark's medians, or else those of the ratios."""
@@ -78,13 +82,13 @@ class Kept:
         return _in_order(found)
 
     def _main_rows(self) -> list[Row]:
-        """The rows of the model that most rows are of, but for the engine beside itself."""
+        """The rows of the most frequent model, without comparisons of the engine with itself."""
         models = [row.model for row in self.rows.values()]
         usual = max(set(models), key=models.count, default="")
         return [row for row in self.rows.values() if row.model == usual and not row.baseline.startswith(ENGINE)]
 
     def engines(self) -> list[str]:
-        """The engines that were held against baselines."""
+        """The engines that were compared with baselines."""
         return sorted({row.engine for row in self._main_rows()})
 
 
@@ -93,18 +97,23 @@ def _in_order(found: Panels) -> Panels:
 
 
 def write_page(kept: Kept, history: Sequence[Mapping[str, Any]], folder: Path) -> Path:
-    """Writes the page and its pictures into a folder; what was not measured has no section."""
+    """Writes the page and its charts to a folder; sections without measurements are left out."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = ["# Benchmarks", "Made by `python -m benchmarks.report` of these runs:", _items(kept.settings)]
+    parts = [
+        "# Benchmarks",
+        INTRODUCTION,
+        "Made by `python -m benchmarks.report` from these runs:",
+        _items(kept.settings),
+    ]
     if kept.outcomes:
-        parts += ["## What the engine must reach", _outcomes(list(kept.outcomes.values()))]
+        parts += ["## Goals", _outcomes(list(kept.outcomes.values()))]
     for engine in kept.engines():
         panels = kept.ratios(engine)
         name = f"benchmarks-ratio-{engine.removeprefix(ENGINE)}.png"
         several = {
             work: lines for work, lines in panels.items() if len({b for line in lines.values() for b in line}) > 1
         }
-        parts.append(f"## Times as fast as each baseline: {engine}")
+        parts.append(f"## Speed relative to each baseline: {engine}")
         if several:
             draw_panels(several, folder / name, y="times as fast", level=1)
             parts.append(f"Above the dotted line the engine is faster.\n\n![ratio to each baseline]({name})")
@@ -155,7 +164,7 @@ def _outcomes(outcomes: Sequence[Outcome]) -> str:
         ]
         for outcome in outcomes
     ]
-    return _table(["target", "precision", "asked", "reached", ""], rows)
+    return _table(["goal", "precision", "required", "reached", ""], rows)
 
 
 def _ratios(panels: Panels) -> str:
@@ -190,8 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="saved runs")
-    parser.add_argument("--output", type=Path, default=Path("docs"), help="folder of the page and pictures (docs)")
-    parser.add_argument("--history", type=Path, default=HISTORY, help="a history that benchmarks.ratio --history wrote")
+    parser.add_argument("--output", type=Path, default=Path("docs"), help="folder for the page and charts (docs)")
+    parser.add_argument("--history", type=Path, default=HISTORY, help="a history from benchmarks.ratio --history")
     options = parser.parse_args(arguments)
     kept = Kept()
     try:

@@ -1,1 +1,1 @@
-"""What "auto" takes on this machine: measured once, kept in the user's cache, chosen from then on."""
+"""What "auto" means on this machine: measured once by `tune`, saved in the user's cache, and used from then on."""

@@ -1,7 +1,7 @@
-"""What `tune` found on this machine, kept in the user's cache: read, written, forgotten. Measures and chooses nothing.
+"""Reads, writes and deletes the results of `tune` in the user's cache. Measures and chooses nothing.
 
-Each file holds for one bundle with one set of versions on one set of hardware, which its name and its text both say:
-where any of them has changed, the file is not found, and two environments of one user do not disturb each other.
+Each file is valid for one bundle, one set of versions and one set of hardware, recorded in its name and its content. If
+any of them changes, the file is not found, so several environments of one user do not interfere.
 """
 
 import json
@@ -21,7 +21,7 @@ from engine.validation import is_int, is_number
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How fast one way of running was here: seconds an image, alone (latency) and in a batch (throughput).
+    """How fast one configuration ran here: seconds per image, alone (latency) and in a batch (throughput).
 
     threads is RuntimeOptions.threads: 0 is the default.
     """
@@ -35,14 +35,14 @@ class Timing:
     def __post_init__(self) -> None:
         known = isinstance(self.provider, str) and isinstance(self.precision, str) and is_int(self.threads, 0)
         if not known or not all(is_number(x) and 0 < x < inf for x in (self.latency, self.throughput)):
-            raise ValueError(f"{self} is no timing")
+            raise ValueError(f"{self} is not a valid timing")
 
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What was measured, when (ISO 8601): only ways of running that were shown to compute what they ought to.
+    """What was measured and when (ISO 8601); only configurations that passed the self-check.
 
-    tried: the providers that were to be measured, also where they could not.
+    tried: the providers that were tried, including those that could not be measured.
     """
 
     date: str
@@ -51,12 +51,12 @@ class Measurements:
 
 
 def load(bundle: Bundle) -> Measurements | None:
-    """Returns what was measured for the bundle with these versions on this machine; None if nothing was.
+    """Returns what was measured for the bundle with these versions on this machine; None if nothing was measured.
 
-    A file that cannot be understood is a RuntimeWarning, and as if it were not there.
+    A file that cannot be read gives a RuntimeWarning and is ignored.
     """
     if not _files(bundle):
-        return None  # the usual case costs no fingerprint
+        return None  # the usual case, without the cost of a fingerprint
     here = fingerprint(bundle)
     path = _path(bundle, here)
     if path is None or not path.is_file():
@@ -67,27 +67,27 @@ def load(bundle: Bundle) -> Measurements | None:
             return None
         timings = tuple(Timing(**timing) for timing in data["timings"])
         if not isinstance(data["date"], str) or not timings:
-            raise ValueError("it holds no date or no timing")
+            raise ValueError("it has no date or no timings")
         return Measurements(data["date"], timings, tuple(map(str, data["tried"])))
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        sentence = f"{path} is ignored, it cannot be understood ({error!r}); `python -m engine tune` writes it again"
+        sentence = f"{path} is ignored: it cannot be read ({error!r}); `python -m engine tune` writes it again"
         warnings.warn(sentence, RuntimeWarning, stacklevel=2)
         return None
 
 
 def save(bundle: Bundle, measurements: Measurements) -> Path:
-    """Writes the file whole or not at all and returns its path. Raises EngineError where no file can be written."""
+    """Writes the file atomically and returns its path. Raises EngineError if it cannot be written."""
     here = fingerprint(bundle)
     path = _path(bundle, here)
     data = {**asdict(measurements), "fingerprint": here}
     if path is None or not store(path, json.dumps(data, indent=1).encode()):
-        where = "this user has no folder for caches" if path is None else f"{path} cannot be written"
-        raise EngineError(f"what was measured cannot be kept: {where}; let {VARIABLE} name a folder that can be")
+        where = "this user has no cache folder" if path is None else f"{path} cannot be written"
+        raise EngineError(f"the results cannot be saved: {where}; set {VARIABLE} to a folder that can be written")
     return path
 
 
 def forget(bundle: Bundle) -> int:
-    """Deletes what was measured for a bundle, with whatever versions and hardware; returns the number of files."""
+    """Deletes the results for a bundle, for all versions and hardware; returns the number of files deleted."""
     files = _files(bundle)
     for path in files:
         with suppress(FileNotFoundError):
@@ -96,7 +96,7 @@ def forget(bundle: Bundle) -> int:
 
 
 def _path(bundle: Bundle, here: dict[str, Any]) -> Path | None:
-    import hashlib  # as it takes its time: `import engine` hashes nothing
+    import hashlib  # slow to import, and `import engine` does not need it
 
     folder = cache_folder()
     digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()
@@ -113,5 +113,5 @@ def _files(bundle: Bundle) -> list[Path]:
         return []
     try:
         return sorted((folder / "tuning").glob(f"{_prefix(bundle)}-*.json"))
-    except OSError:  # a folder that may not be read
+    except OSError:  # no permission to read the folder
         return []

@@ -1,4 +1,4 @@
-"""What this machine is, as far as speed depends on it: processor, cores, GPUs, versions. Reads; measures nothing."""
+"""The facts about this machine that speed depends on: processor, cores, GPUs, versions. Measures nothing."""
 
 import importlib.util
 import os
@@ -19,18 +19,18 @@ from engine.runtime.providers import PROVIDERS, Provider, built_in_providers, on
 CPUINFO = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 NVIDIA_PROVIDERS = ("cuda", "tensorrt", "tensorrt-rtx")
-NVIDIA_PACKAGES = ("nvidia-", "tensorrt")  # what names of packages begin with that bring libraries to compute with
+NVIDIA_PACKAGES = ("nvidia-", "tensorrt")  # prefixes of packages with compute libraries
 ON_X86 = ("flags", "cpu family", "model", "stepping")
 ON_ARM = ("Features", "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision")
 
 
 def fingerprint(bundle: Bundle) -> dict[str, Any]:
-    """Returns all that a measured speed of a bundle depends on, as plain JSON values: one change and it holds no more.
+    """Returns everything that a bundle's measured speed depends on, as JSON values; if one changes, measure again.
 
     Raises ProviderError if ONNX Runtime is not installed.
     """
     return {
-        "bundle": sha256(bundle.path / MANIFEST_FILE),  # which holds the SHA-256 of every other file
+        "bundle": sha256(bundle.path / MANIFEST_FILE),  # the manifest has the SHA-256 of every other file
         "versions": versions() | optional_packages(),
         "providers": installed_providers(),
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -42,8 +42,8 @@ def fingerprint(bundle: Bundle) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of what computes."""
-    from importlib import metadata  # takes 40 ms to import, and a captioner that was never tuned does without
+    """Returns the versions of the packages that compute."""
+    from importlib import metadata  # takes 40 ms to import; only tuned captioners need it
 
     try:
         engine = metadata.version("captioning-engine")
@@ -58,7 +58,7 @@ def versions() -> dict[str, str]:
 
 
 def optional_packages() -> dict[str, str]:
-    """Returns the versions of the packages that make reading faster, and of the plug-ins, as far as they are here."""
+    """Returns the versions of those packages that are installed for faster image reading, and of the plug-ins."""
     from importlib import metadata
 
     found = {}
@@ -70,7 +70,7 @@ def optional_packages() -> dict[str, str]:
 
 
 def installed_providers() -> list[str]:
-    """Returns ONNX Runtime's providers and the plug-ins beside it, whether or not they find a device; loads none."""
+    """Returns ONNX Runtime's built-in providers and the installed plug-ins, without loading them or finding devices."""
     plug_ins = [p.plug_in for p in PROVIDERS.values() if p.plug_in and importlib.util.find_spec(p.plug_in)]
     return [*built_in_providers(), *plug_ins]
 
@@ -81,22 +81,22 @@ def processor() -> str:
 
 
 def instructions() -> str:
-    """Returns a digest of what the processor can do: hosts of virtual machines give many models one name.
+    """Returns a digest of the processor's features: virtual machines report one name for many models.
 
-    Linux says it by flags on x86, and by features and the numbers of maker and part on ARM.
+    On Linux these are the flags on x86, and the features, implementer and part numbers on ARM.
     """
-    import hashlib  # takes its time, and the usual start needs none of it
+    import hashlib  # slow to import, and not needed by the usual start
 
     said = {name: value for name, value in _cpuinfo().items() if name in ON_X86 + ON_ARM}
     return hashlib.sha256(repr(sorted(said.items())).encode()).hexdigest()[:16]
 
 
 def runtime_facts(used: Iterable[Provider], device_id: int) -> dict[str, Any]:
-    """Returns what decides the numbers that some providers compute, as plain JSON values.
+    """Returns everything that affects the numbers that these providers compute, as JSON values.
 
-    For the CPU it costs a few milliseconds. code: a digest of the engine's own way to them.
+    It takes a few milliseconds for the CPU. code: a digest of the engine's own runtime modules.
     """
-    import hashlib  # takes its time, and the usual start needs none of it
+    import hashlib  # slow to import, and not needed by the usual start
 
     listed, nvidia = list(used), {}
     if any(provider.name in NVIDIA_PROVIDERS for provider in listed):
@@ -120,10 +120,10 @@ def _nvidia_libraries() -> dict[str, str]:
 
 
 def has_vnni() -> bool | None:
-    """Says whether the processor sums products of 8-bit integers without saturating on the way; None if unknown.
+    """Returns whether the processor sums 8-bit products without intermediate saturation; None if unknown.
 
-    Intel and AMD do so from VNNI on; before, uint8 x int8 products are summed in 16 bits, which weights of 8 bits
-    overflow. ARM never did that.
+    Intel and AMD processors with VNNI do. Older ones sum uint8 x int8 products in 16 bits, which 8-bit weights
+    overflow. ARM never saturates.
     """
     if platform.machine().lower() in ("arm64", "aarch64"):
         return True
@@ -132,9 +132,9 @@ def has_vnni() -> bool | None:
 
 
 def gpus() -> list[str]:
-    """Returns the names of the GPUs that ONNX Runtime or the NVIDIA driver tells of."""
+    """Returns the names of the GPUs that ONNX Runtime or the NVIDIA driver reports."""
     ort = onnxruntime()
-    own = built_in_providers()  # a plug-in's devices are there only once it was loaded
+    own = built_in_providers()  # a plug-in's devices are listed only after it is loaded
     devices = [each.device for each in ort.get_ep_devices() if each.ep_name in own]
     found = [f"{device.vendor} {device.device_id:#x}" for device in devices if device.type.name != "CPU"]
     with suppress(OSError):
@@ -144,7 +144,7 @@ def gpus() -> list[str]:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Returns what Linux says of the first processor."""
+    """Returns what Linux reports about the first processor."""
     facts: dict[str, str] = {}
     with suppress(OSError), CPUINFO.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:

@@ -1,7 +1,7 @@
-"""What "auto" means: which providers to try in which order, each in which precision, on how many threads.
+"""Decides what "auto" means: which providers to try in which order, in which precision, on how many threads.
 
-Pure logic on a manifest and on what is known of the machine; starts and measures nothing, and never falls back in
-silence: `open_first` warns of each choice that did not start.
+Pure logic on a manifest and on what is known about the machine; measures nothing. It never falls back silently:
+`open_first` warns about each choice that did not start.
 """
 
 import warnings
@@ -18,15 +18,15 @@ from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import canonical
 from engine.runtime.providers import AUTO_ORDER, PROVIDERS, is_available
 
-CIDER_LOSS = 0.005  # most that a precision may cost for "auto" to take it
-THROUGHPUT_FROM = 8  # images at once from which throughput counts; below, the latency of one
-AS_EXACT = "the exact one, since no faster one starts"
+CIDER_LOSS = 0.005  # the most CIDEr a precision may cost for "auto" to choose it
+THROUGHPUT_FROM = 8  # from this batch size on throughput decides; below it, the latency of one image
+AS_EXACT = "exact, and no faster precision starts here"
 Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What is known of the machine: providers of the default order that are here; what was measured; has_vnni()."""
+    """What is known about the machine: available providers of the default order, measurements, and has_vnni()."""
 
     available: tuple[str, ...]
     measurements: Measurements | None = None
@@ -34,14 +34,14 @@ class Machine:
 
     @classmethod
     def here(cls, bundle: Bundle) -> "Machine":
-        """Looks around and into the user's cache. Raises ProviderError if ONNX Runtime is not installed."""
+        """Inspects the machine and the user's cache. Raises ProviderError if ONNX Runtime is not installed."""
         available = tuple(name for name in AUTO_ORDER if is_available(PROVIDERS[name]))
         return cls(available, load(bundle), has_vnni())
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One way to run, to be tried, and why it was chosen."""
+    """One provider, precision and number of threads to try, and why it was chosen."""
 
     provider: str
     precision: str
@@ -51,7 +51,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the caller asks for, as in Captioner's arguments."""
+    """What the caller asked for, as in Captioner's arguments."""
 
     provider: str = "auto"
     precision: str = "auto"
@@ -60,13 +60,13 @@ class Request:
 
 
 def select(bundle: Bundle, request: Request, machine: Machine | None = None) -> tuple[Choice, ...]:
-    """Returns the choices to try, best first; empty where "auto" finds no provider.
+    """Returns the choices to try, best first; empty if "auto" finds no provider.
 
-    What was asked for by name stands, threads other than 0 too. What is "auto" was measured on this machine, the
-    fastest that suits (for one image or for many, as the batch size says), or else follows the documented order: each
-    provider of AUTO_ORDER that is here, in the precision that the bundle's own measurements call fastest on it.
-    machine: None looks around, where anything is "auto". Raises BundleError for a precision that the bundle lacks,
-    naming those there are.
+    Whatever was asked for by name is kept, including threads other than 0. "auto" takes the fastest suitable
+    measurement on this machine (for one image or for many, depending on the batch size). Without measurements it
+    follows the documented order: each available provider of AUTO_ORDER, in the precision that is fastest on it by the
+    bundle's own measurements. machine: None inspects this one if anything is "auto". Raises BundleError for a
+    precision that the bundle does not have; it lists those it has.
     """
     if request.precision != "auto":
         bundle.graph("encoder", request.precision)
@@ -88,9 +88,9 @@ def select(bundle: Bundle, request: Request, machine: Machine | None = None) -> 
 
 
 def open_first(choices: Sequence[Choice], start: Callable[[Choice], Opened]) -> tuple[Choice, Opened]:
-    """Returns the first choice that starts, with what `start` made of it; warns of each before that did not.
+    """Returns the first choice that starts and the result of `start`; warns about each earlier one that did not.
 
-    Raises ProviderError: the last choice's, or that there was none.
+    Raises the last choice's ProviderError, or one that says there was no choice.
     """
     for i, choice in enumerate(choices):
         try:
@@ -99,21 +99,21 @@ def open_first(choices: Sequence[Choice], start: Callable[[Choice], Opened]) -> 
             if choice is choices[-1]:
                 raise
             following = f"{choices[i + 1].provider} in {choices[i + 1].precision}"
-            warnings.warn(f"{error}; going on to {following}", RuntimeWarning, stacklevel=4)
-    raise ProviderError("no provider runs here: ONNX Runtime offers not even its own cpu")
+            warnings.warn(f"{error}; trying {following} next", RuntimeWarning, stacklevel=4)
+    raise ProviderError("no provider is available, not even ONNX Runtime's CPU provider: reinstall onnxruntime")
 
 
 def refused(manifest: Manifest, precision: str, vnni: bool | None, *, measured: bool = False) -> str:
-    """Returns why "auto" may not take a precision; nothing if it may.
+    """Returns why "auto" may not choose a precision; "" if it may.
 
-    measured: it was compared with fp32 on this machine, which is enough for an unknown processor but not for one that
+    measured: it was compared with fp32 on this machine. That is enough for an unknown processor, but not for one that
     is known to compute it wrongly.
     """
     if precision == "fp32":
         return ""
     exact, variant = manifest.variants.get("fp32"), manifest.variants.get(precision)
     if exact is None or variant is None or exact.cider is None or variant.cider is None:
-        return "the bundle states no CIDEr for it"
+        return "the bundle does not state its CIDEr"
     if not variant.cider >= exact.cider - CIDER_LOSS - 1e-9:  # NaN too
         return f"its CIDEr is {exact.cider - variant.cider:.3f} below fp32's"
     if precision.startswith("int8") and variant.record.get("weight_bits") not in range(1, 8) and not vnni:
@@ -125,7 +125,7 @@ def refused(manifest: Manifest, precision: str, vnni: bool | None, *, measured: 
 
 
 def _tuned(manifest: Manifest, request: Request, machine: Machine) -> list[Choice]:
-    """Returns each provider's fastest measured way that suits the request, fastest first."""
+    """Returns each provider's fastest measured configuration that suits the request, fastest first."""
     if machine.measurements is None:
         return []
     many = request.batch_size >= THROUGHPUT_FROM
@@ -146,7 +146,7 @@ def _tuned(manifest: Manifest, request: Request, machine: Machine) -> list[Choic
 
 
 def _untried(machine: Machine, tuned: Sequence[Choice], default: Sequence[Choice]) -> list[Choice]:
-    """Returns the default choices that stay before the tuned ones: providers that come first and nobody tried."""
+    """Returns the default choices that go before the measured ones: preferred providers that were never tried."""
     if machine.measurements is None or not tuned:
         return []
     tried = {*machine.measurements.tried, *(timing.provider for timing in machine.measurements.timings)}
@@ -156,7 +156,7 @@ def _untried(machine: Machine, tuned: Sequence[Choice], default: Sequence[Choice
 
 
 def _exact(request: Request, chosen: Sequence[Choice]) -> Iterator[Choice]:
-    """Yields fp32 on each provider, where another precision was chosen: it may not be computed rightly here."""
+    """Yields fp32 on each provider for which another precision was chosen, in case that one fails its check here."""
     if request.precision == "auto":
         for provider in dict.fromkeys(choice.provider for choice in chosen):
             if not any((choice.provider, choice.precision) == (provider, "fp32") for choice in chosen):

@@ -1,1 +1,1 @@
-"""The bundle: manifest, vocabulary and checks of the folder that passes from export to engine."""
+"""The bundle, a folder that export writes and the engine reads: manifest, vocabulary and checks."""

@@ -1,6 +1,6 @@
-"""The bundle: the directory that passes from export to engine. Owns reading and validating it; runs nothing.
+"""Reads and validates a bundle, the folder that export writes and the engine reads. Runs nothing.
 
-A bundle holds `manifest.json`, `vocabulary.json`, the ONNX graphs and the weight files that graphs share.
+A bundle contains `manifest.json`, `vocabulary.json`, the ONNX graphs and the weight files that graphs share.
 """
 
 import json
@@ -42,7 +42,7 @@ def shipped_bundle() -> Path:
     """Returns the folder of the bundle that comes with the engine."""
     bundles = sorted(path.parent for path in SHIPPED.glob(f"*/{MANIFEST_FILE}"))
     if not bundles:
-        raise BundleError(f"no bundle lies under {SHIPPED}: name one, or install the engine's wheel")
+        raise BundleError(f"there is no bundle in {SHIPPED}: pass the path of one, or install the engine's wheel")
     return bundles[0]
 
 
@@ -58,13 +58,13 @@ class Bundle:
     def load(cls, path: str | Path | None = None) -> "Bundle":
         """Reads and validates a bundle; None means the one that ships with the engine.
 
-        Raises BundleError, which lists every problem that was found: nothing is left to fail later. A bundle of another
-        format version is not looked into further.
+        Raises BundleError listing every problem found, so that nothing fails later. A bundle of another format version
+        is not checked further.
         """
         folder = shipped_bundle() if path is None else Path(path)
         if not (folder / MANIFEST_FILE).is_file():
-            what = "holds no manifest.json" if folder.is_dir() else "is not a folder"
-            raise BundleError(f"{folder} is no bundle: it {what}; `python -m export.to_onnx` writes bundles")
+            what = "it has no manifest.json" if folder.is_dir() else "there is no such folder"
+            raise BundleError(f"{folder} is not a bundle: {what}; `python -m export.to_onnx` writes bundles")
         manifest, problems = _read_manifest(folder)
         problems += check_graphs(manifest) + check_values(manifest)
         try:
@@ -78,17 +78,17 @@ class Bundle:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The precisions that can be asked for, fp32 first."""
+        """The available precisions, fp32 first."""
         others = {graph.precision for graph in self.manifest.graphs} - {"fp32"}
         return ("fp32", *sorted(others))
 
     def graph(self, name: str, precision: str = "fp32") -> GraphFile:
-        """Returns the file of a graph in a precision, or in fp32 where that precision has no graph of its own.
+        """Returns the file of a graph in a precision, or in fp32 if that precision has no separate graph.
 
-        Raises BundleError naming the precisions there are.
+        Raises BundleError, listing the available precisions, for an unknown one.
         """
         if precision not in self.precisions:
-            raise BundleError(f"{self.path} has no precision {precision!r}; it holds {', '.join(self.precisions)}")
+            raise BundleError(f"{self.path} has no precision {precision!r}: choose {', '.join(self.precisions)}")
         found = {graph.precision: graph for graph in self.manifest.graphs if graph.graph == name}
         return found[precision if precision in found else "fp32"]
 
@@ -98,7 +98,7 @@ def _bundle_error(folder: Path, problems: list[str]) -> BundleError:
 
 
 def _read_manifest(folder: Path) -> tuple[Manifest, list[str]]:
-    """Returns the manifest, and what is wrong with the files it lists; raises BundleError for what it is itself."""
+    """Returns the manifest and the problems of the files it lists. Raises BundleError if it is itself invalid."""
     try:
         data = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What can be wrong with a bundle. Owns the checks, each a list of sentences; raises nothing and runs nothing."""
+"""Checks of a bundle. Each returns its problems as a list of sentences; raises nothing and runs nothing."""
 
 from collections import Counter
 from math import inf, isfinite
@@ -12,9 +12,9 @@ from engine.confidence import check_confidence
 VOCABULARY_FILE = "vocabulary.json"
 
 ROWS_OR_ONE = "rows or 1"
-"""An extent of a tensor that was the same for all rows in bundles exported before."""
+"""A dimension that is 1, for all rows together, in bundles exported earlier."""
 
-# inputs and outputs of each graph: dtype, then extents; a name that is no size of the manifest is a dynamic extent
+# inputs and outputs of each graph: dtype, then dimensions; names that are not sizes in the manifest are dynamic
 _FEATURES = {"features": ("float32", "batch", "feature_size")}
 _STATE = dict.fromkeys(("hidden", "cell"), ("float32", "rows", "units"))
 _NEXT = dict.fromkeys(("next_hidden", "next_cell"), ("float32", "rows", "units"))
@@ -46,14 +46,14 @@ GRAPHS = tuple(_TENSORS)
 
 def sha256(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal."""
-    import hashlib  # as it takes its time: `import engine` hashes nothing
+    import hashlib  # slow to import, and `import engine` does not need it
 
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def listed_files(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """Returns names and SHA-256 of the files that a manifest lists, as far as it can be read: it may be broken."""
+    """Returns names and SHA-256 of the files in a manifest, as far as it can be read: it may be invalid."""
     graphs, data = manifest.get("graphs"), manifest.get("data_sha256")
     pairs = [(graph.get("file"), graph.get("sha256")) for graph in _items(graphs, list) if isinstance(graph, dict)]
     pairs += _items(data, dict).items()
@@ -65,7 +65,7 @@ def _items(value: Any, kind: type[Any]) -> Any:
 
 
 def check_files(folder: Path, files: list[tuple[str, str]]) -> list[str]:
-    """Checks that files, of which names and SHA-256 are given, are there and whole."""
+    """Checks that files, given by name and SHA-256, exist and are intact."""
     problems = []
     for name, expected in files:
         path = folder / name
@@ -88,10 +88,10 @@ def check_vocabulary(vocabulary: Vocabulary, manifest: Manifest) -> list[str]:
     """Checks that vocabulary and manifest agree."""
     problems = []
     if len(vocabulary) != manifest.vocabulary_size:
-        problems.append(f"{VOCABULARY_FILE} has {len(vocabulary)} words and the manifest {manifest.vocabulary_size}")
+        problems.append(f"{VOCABULARY_FILE} has {len(vocabulary)} words, the manifest says {manifest.vocabulary_size}")
     there, stated = vocabulary.ids, manifest.special_ids
     return problems + [
-        f"{word} is word {there[word]} of the vocabulary and {stated.get(word)} in the manifest"
+        f"{word} has the id {there[word]} in the vocabulary and {stated.get(word)} in the manifest"
         for word in SPECIAL_WORDS
         if there[word] != stated.get(word)
     ]
@@ -134,11 +134,11 @@ def _misfits(checks: list[tuple[bool, str, object, str]]) -> list[str]:
 
 
 def check_graphs(manifest: Manifest) -> list[str]:
-    """Checks that fp32 has each graph, no precision one twice, and all the inputs and outputs that the engine binds."""
+    """Checks that fp32 has every graph, none is listed twice, and all have the inputs and outputs that are bound."""
     held = Counter((graph.precision, graph.graph) for graph in manifest.graphs)
-    problems = [f"the manifest names no {name} graph in fp32" for name in GRAPHS if ("fp32", name) not in held]
+    problems = [f"the manifest has no {name} graph in fp32" for name in GRAPHS if ("fp32", name) not in held]
     problems += [
-        f"the manifest names twice the {name} graph in {precision}" for (precision, name), n in held.items() if n > 1
+        f"the manifest has the {name} graph in {precision} twice" for (precision, name), n in held.items() if n > 1
     ]
     problems += [
         f"variants.{precision} describes a precision that no graph has"
@@ -155,7 +155,7 @@ def check_graphs(manifest: Manifest) -> list[str]:
 
 def _check_tensors(graph: GraphFile, manifest: Manifest) -> list[str]:
     if graph.graph not in _TENSORS:
-        return [f"{graph.file} is a graph of the unknown kind {graph.graph!r}"]
+        return [f"{graph.file} is an unknown kind of graph, {graph.graph!r}"]
     problems = []
     sides = zip(("inputs", "outputs"), (graph.inputs, graph.outputs), _TENSORS[graph.graph], strict=True)
     for side, tensors, expected in sides:
@@ -185,7 +185,7 @@ def _check_tensor(file: str, tensor: Tensor, expected: tuple[str | int, ...], ma
         dynamic = isinstance(found, str) or (found, wanted) == (1, ROWS_OR_ONE)
         if wanted in sizes:
             if found != sizes[wanted]:
-                problems.append(f"{file}: {tensor.name} has the extent {found} where {wanted} is {sizes[wanted]}")
+                problems.append(f"{file}: {tensor.name} has a dimension of {found}, but {wanted} is {sizes[wanted]}")
         elif not dynamic if isinstance(wanted, str) else found != wanted:
-            problems.append(f"{file}: {tensor.name} has the extent {found!r} where it must be {wanted!r}")
+            problems.append(f"{file}: {tensor.name} has a dimension of {found!r} that must be {wanted!r}")
     return problems

@@ -21,7 +21,7 @@ def split(text: str) -> list[str]:
 class Vocabulary:
     """An ordered set of words; a word's id is its position. The four special words are always among them.
 
-    Raises ValueError when a word stands twice or a special word is missing.
+    Raises ValueError if a word occurs twice or a special word is missing.
     """
 
     words: tuple[str, ...]
@@ -31,13 +31,13 @@ class Vocabulary:
         object.__setattr__(self, "ids", {word: i for i, word in enumerate(self.words)})
         if len(self.ids) != len(self.words):
             twice = [word for word, count in Counter(self.words).items() if count > 1]
-            raise ValueError(f"a vocabulary holds each word once, but these stand twice: {twice[:5]}")
+            raise ValueError(f"a vocabulary contains each word once, but these occur twice: {twice[:5]}")
         if missing := [word for word in SPECIAL_WORDS if word not in self.ids]:
             raise ValueError(f"the vocabulary lacks the special words {missing}")
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int = 5) -> "Vocabulary":
-        """Collects the words that the captions hold at least `min_count` times; ids follow sorted order."""
+        """Collects the words that occur at least `min_count` times in the captions; ids follow sorted order."""
         counts = Counter(word for caption in captions for word in split(caption))
         return cls(tuple(sorted({word for word, n in counts.items() if n >= min_count} | set(SPECIAL_WORDS))))
 
@@ -46,7 +46,7 @@ class Vocabulary:
         """Reads a JSON list of words. Raises OSError or ValueError."""
         words = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise ValueError("a vocabulary file holds a JSON list of words")
+            raise ValueError("a vocabulary file must contain a JSON list of words")
         return cls(tuple(words))
 
     def save(self, path: Path) -> None:
@@ -63,7 +63,7 @@ class Vocabulary:
 
     @property
     def unk_id(self) -> int:
-        """Id that stands for every word not in the vocabulary."""
+        """Id of every word that is not in the vocabulary."""
         return self.ids[UNK]
 
     @property
@@ -77,7 +77,7 @@ class Vocabulary:
         return self.ids[END]
 
     def encode(self, text: str, max_words: int | None = None) -> list[int]:
-        """Returns START, the words' ids and END; a sentence cut at `max_words` has not ended and gets no END."""
+        """Returns START, the words' ids and END; a sentence cut at `max_words` gets no END."""
         words = split(text)
         kept = words[:max_words]
         ids = [self.start_id, *(self.ids.get(word, self.unk_id) for word in kept)]
@@ -95,7 +95,7 @@ class Vocabulary:
 
 
 def pad_matrix(sequences: Sequence[Sequence[int]], pad_id: int) -> np.ndarray:
-    """Lays sequences of any lengths out as rows: int64 (len(sequences), longest), the rest filled with pad_id."""
+    """Returns sequences of any lengths as rows padded with pad_id: int64 (len(sequences), longest)."""
     lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
     matrix = np.full((len(sequences), lengths.max(initial=0)), pad_id, dtype=np.int64)
     flat = np.fromiter((i for sequence in sequences for i in sequence), dtype=np.int64, count=int(lengths.sum()))

@@ -1,1 +1,1 @@
-"""Word by word search in numpy: greedy, sampling and beam over any step model."""
+"""Word-by-word decoding in numpy: greedy, sampling and beam search over any step model."""

@@ -1,4 +1,4 @@
-"""Beam search over images at any stage, on arrays throughout: no loop over live sentences or candidates."""
+"""Beam search over images at any stage, vectorised: no Python loop over live hypotheses or candidates."""
 
 import bisect
 from collections.abc import Collection, Iterator, Sequence
@@ -15,15 +15,15 @@ from engine.decoding.step_request import StepKind, StepRequest
 
 @dataclass(slots=True)
 class _Ended:
-    """The sentences of one image that stand."""
+    """The ended hypotheses of one image."""
 
-    most: int  # that will be returned
+    most: int  # how many will be returned
     sentences: list[TokenHypothesis] = field(default_factory=list)
-    _best: list[float] = field(default_factory=list)  # scores, rising, of those that would be returned
+    _best: list[float] = field(default_factory=list)  # scores, rising, of the best `most`
 
     @property
     def worst(self) -> float:
-        """Score of the last that would be returned; -inf while there are fewer."""
+        """Score of the worst that would be returned; -inf while there are fewer than `most`."""
         return self._best[0] if len(self._best) == self.most else -np.inf
 
     def add(self, sentence: TokenHypothesis) -> None:
@@ -33,14 +33,14 @@ class _Ended:
 
 
 class BeamSearch(Search):
-    """Finds the num_hypotheses best sentences of each image.
+    """Finds the num_hypotheses best sentences for each image.
 
-    Each step ranks the 2 x beam_size best continuations of an image, so that ends never starve the live beams
-    (the scheme of Wu et al. 2016 as in CTranslate2 and fairseq); the beam_size + 1 best of each sentence are enough
-    for that. An end counts if it ranks among the first beam_size. An image is settled when beam_size sentences have
-    ended, or when no live one can overtake the worst that would be returned; it then leaves.
+    Each step ranks the 2 x beam_size best continuations of an image, so that END never starves the live beams
+    (the scheme of Wu et al. 2016 as in CTranslate2 and fairseq); the beam_size + 1 best of each hypothesis are enough
+    for that. END counts if it ranks among the first beam_size. An image is done, and leaves, when beam_size hypotheses
+    have ended or when no live one can overtake the worst that would be returned.
 
-    An image has beam_size rows from its first step on: a total of -inf marks a row that is empty.
+    An image has beam_size rows from its first step on; a total of -inf marks an unused row.
     """
 
     kind = StepKind("step")
@@ -64,14 +64,14 @@ class BeamSearch(Search):
 
     @property
     def owners(self) -> list[Any]:
-        """Of the images that are not finished: see Search."""
+        """Owners of the unfinished images: see Search."""
         return self._owners
 
     def add(self, owners: Sequence[Any], state_rows: np.ndarray, draws: Sequence[Draw] = ()) -> None:
         """Adds images: see Search."""
         images, rows = len(owners), len(owners) * self._width
         totals = np.full((images, self._width), -np.inf)
-        totals[:, 0] = 0  # all rows of an image are the same yet: one of them counts
+        totals[:, 0] = 0  # all rows of an image are still the same, so only one counts
         self._owners += owners
         self._ended += [_Ended(self._most) for _ in owners]
         self._counts = joined(self._counts, np.zeros(images, np.int64))
@@ -82,7 +82,7 @@ class BeamSearch(Search):
         self._live.add(rows)
 
     def remove(self, owners: set[Any]) -> None:
-        """Gives up images: see Search."""
+        """Removes images: see Search."""
         kept = np.array([owner not in owners for owner in self.owners])
         rows = np.nonzero(np.repeat(kept, self._width))[0]
         self._last, self._parents, self._totals = self._last[rows], self._parents[rows], self._totals[kept]
@@ -100,8 +100,8 @@ class BeamSearch(Search):
     def advance(
         self, ids: np.ndarray, values: np.ndarray, first_row: int = 0
     ) -> list[tuple[Any, list[TokenHypothesis]]]:
-        """Takes the step's results: see Search."""
-        assert self._allowed is not None, "next_step comes first"
+        """Processes the step's results: see Search."""
+        assert self._allowed is not None, "call next_step first"
         log_probs, images, k = self._allowed.mask_banned(ids, values), len(self.owners), ids.shape[1]
         sums = (self._totals.reshape(-1, 1) + log_probs).reshape(images, -1)  # (images, width * k)
         best = (-sums).argsort(axis=1, kind="stable")[:, : 2 * self._width]
@@ -135,14 +135,14 @@ class BeamSearch(Search):
                 yield owner, common_prefix([*(self._live.tokens_of(row) for row, _ in self._live_rows(image)), *ended])
 
     def _settle(self, going: "Ranked") -> np.ndarray:
-        """Returns which images are done, bool (images,), and adds the live sentences that then stand."""
+        """Returns which images are done, bool (images,), and ends the live hypotheses that cannot continue."""
         likeliest = going.totals[:, 0]
-        # where the constraints leave an image no way on and nothing is found, its sentences so far stand, unfinished
+        # if the constraints allow no continuation and nothing has ended, keep the sentences so far as unfinished
         if -np.inf in likeliest.tolist():
             for image in np.nonzero(likeliest == -np.inf)[0].tolist():
                 if not self._ended[image].sentences:
                     self._keep_live(image)
-        # log-probabilities only fall, so the greatest length gives the best score a live sentence can still reach
+        # log-probabilities only fall, so the greatest length gives the best score a live hypothesis can still reach
         reachable = likeliest / self._divisors[-1]
         done = (self._counts >= self._width) | (reachable <= self._worst)
         live = self._live
@@ -153,7 +153,7 @@ class BeamSearch(Search):
         return done
 
     def _add(self, words: "Ranked", wanted: np.ndarray, finished: bool) -> None:
-        """Adds some of the sentences that these words continue, wanted bool (images, width), to what has ended."""
+        """Adds the hypotheses that these words complete to the ended ones; wanted is bool (images, width)."""
         for image, place in zip(*np.nonzero(wanted & (words.totals > -np.inf)), strict=True):
             row, total = int(words.rows[image, place]), float(words.totals[image, place])
             last = int(words.ids[image, place]), float(words.log_probs[image, place])
@@ -164,19 +164,19 @@ class BeamSearch(Search):
             self._counts[image] += finished
 
     def _keep_live(self, image: int) -> None:
-        """Adds the sentences of an image as they stood before this step to what has ended."""
+        """Adds an image's hypotheses, as they were before this step, to the ended ones."""
         for row, total in self._live_rows(image):
             tokens, log_probs = self._live.tokens_and_log_probs(row)
             score = total / self._divisors[len(tokens)]
             self._ended[image].add(TokenHypothesis(tokens, log_probs, score, False))
 
     def _live_rows(self, image: int) -> list[tuple[int, float]]:
-        """Returns the rows of an image that hold a hypothesis, each with its log-probability."""
+        """Returns the rows of an image that are in use, each with its log-probability."""
         first = image * self._width
         return [(first + i, total) for i, total in enumerate(self._totals[image].tolist()) if total > -np.inf]
 
     def _keep(self, kept: np.ndarray) -> None:
-        """Goes on with some images, bool (images,)."""
+        """Keeps only these images, bool (images,)."""
         stay = np.nonzero(kept)[0].tolist()
         self._owners, self._ended = [self.owners[i] for i in stay], [self._ended[i] for i in stay]
         self._counts, self._worst = self._counts[kept], self._worst[kept]
@@ -184,15 +184,15 @@ class BeamSearch(Search):
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Continuations of each image's live sentences by a token, best first; all fields are (images, candidates)."""
+    """Continuations of each image's live hypotheses by one token, best first; all fields are (images, candidates)."""
 
-    rows: np.ndarray  # which row of the step each continues
+    rows: np.ndarray  # the row of the step that each continues
     ids: np.ndarray
     log_probs: np.ndarray  # of the token
-    totals: np.ndarray  # of the sentence, float64
+    totals: np.ndarray  # of the hypothesis, float64
 
     def first(self, width: int, wanted: np.ndarray | None = None) -> "Ranked":
-        """Returns the first `width` that are wanted, in rank; where there are fewer, others with the total -inf."""
+        """Returns the first `width` wanted ones by rank, padded with others that get the total -inf."""
         if wanted is None:
             return Ranked(self.rows[:, :width], self.ids[:, :width], self.log_probs[:, :width], self.totals[:, :width])
         order = np.argsort(~wanted, axis=1, kind="stable")[:, :width]
@@ -203,5 +203,5 @@ class Ranked:
         return Ranked(rows, ids, log_probs, np.where(wanted, totals, -np.inf))
 
     def of(self, images: np.ndarray) -> "Ranked":
-        """Returns those of some images, bool (images,)."""
+        """Returns the rows of some images, bool (images,)."""
         return Ranked(self.rows[images], self.ids[images], self.log_probs[images], self.totals[images])

@@ -10,37 +10,37 @@ from engine.bundle.vocabulary import Vocabulary, split
 from engine.errors import OptionsError
 from engine.options import Constraints
 
-CANDIDATE_STRIDE = 4  # a device keeps a graph for each number of candidates: few numbers, few graphs
-JOINT = "and"  # people write no phrase on both its sides; where a vocabulary lacks it, there is no such rule
+CANDIDATE_STRIDE = 4  # a device captures a graph for each number of candidates, so keep these few
+JOINT = "and"  # people do not repeat a phrase around it; no rule if the vocabulary lacks it
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedTokens:
-    """bias, float32 (1 or rows, vocabulary), is 0 for tokens that may follow and -inf for the others.
+    """bias, float32 (1 or rows, vocabulary), is 0 for allowed tokens and -inf for the others.
 
-    banned, int64 (any, rows), are tokens that a row may not take either; None where there are none.
+    banned, int64 (any, rows), are further tokens that each row may not take; None if there are none.
     """
 
     bias: np.ndarray
     banned: np.ndarray | None = None
 
     def candidates(self, k: int) -> int:
-        """Returns how many of the best tokens under bias hold the k best that may follow.
+        """Returns how many of the best tokens under bias are needed to include the k best allowed ones.
 
-        As few are banned, to ask for as many more costs next to nothing, and a mask for each row does not.
+        Few tokens are banned, so asking for a few more candidates costs almost nothing; a mask per row would.
         """
         wanted = k if self.banned is None else -(-(k + len(self.banned)) // CANDIDATE_STRIDE) * CANDIDATE_STRIDE
         return min(wanted, int(self.bias.shape[1]))
 
     def mask_banned(self, ids: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
-        """Returns log_probs (rows, candidates) with -inf where a token is banned."""
+        """Returns log_probs (rows, candidates) with -inf for banned tokens."""
         if self.banned is None:
             return log_probs
         masked = (ids == self.banned[:, :, None]).any(axis=0)  # (rows, candidates)
         return np.where(masked, np.float32(-np.inf), log_probs)
 
     def best(self, ids: np.ndarray, log_probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns id and log_prob, both (rows,), of the best candidate that is not banned; -inf where there is none.
+        """Returns id and log_prob, both (rows,), of the best candidate that is not banned; -inf if there is none.
 
         Ids and log_probs are (rows, candidates), best first.
         """
@@ -64,8 +64,8 @@ class AllowedTokens:
 class TokenConstraints:
     """The constraints of one decode, in token ids.
 
-    No sentence ends in one of bad_endings: END may not follow them, and they may not take the last place of max_length.
-    No no_repeat_ngram_size words stand twice in the same order, and no fewer twice in a row, nor around the word joint
+    No sentence ends in one of bad_endings: END may not follow them, and they may not be the last word at max_length. No
+    n-gram of no_repeat_ngram_size words occurs twice, and no shorter one twice in a row or around the word `joint`
     ("white and white").
     """
 
@@ -126,10 +126,10 @@ class TokenConstraints:
         )
 
     def allowed(self, written: np.ndarray, positions: np.ndarray | None = None) -> AllowedTokens:
-        """Returns what may follow some rows: written, int64 (rows, longest), ends with the words so far of each.
+        """Returns what may follow some rows; written, int64 (rows, longest), ends with each row's words so far.
 
-        Before its first word a row holds START; positions, int64 (rows,), says how many words it has, None that all
-        have as many as the longest. The bias is the same array, unchanged, wherever the same tokens may follow all.
+        A row is START up to its first word. positions, int64 (rows,), is how many words each has; None means that all
+        are as long as the longest. The bias is the same array object whenever the same tokens are allowed in all rows.
         """
         longest = written.shape[1]
         bias = self._bias(positions, longest)
@@ -138,13 +138,13 @@ class TokenConstraints:
         banned = self._bans.take(written[:, -1], axis=1)  # (any, rows)
         if self.no_repeat_ngram_size and len(repeats := self._repeats(written)):
             banned = np.concatenate((banned, repeats))
-        if self.prefix:  # which stands even where it breaks a rule
+        if self.prefix:  # the prefix is kept even if it breaks a rule
             forced = (np.full(len(written), longest) if positions is None else positions) < len(self.prefix)
             banned[:, forced] = self.start_id
         return AllowedTokens(bias, banned if len(banned) else None)
 
     def _bias(self, positions: np.ndarray | None, longest: int) -> np.ndarray:
-        """Returns what any row may take at its position, whatever its words: float32 (1 or rows, vocabulary)."""
+        """Returns the bias that depends on a row's position but not on its words: float32 (1 or rows, vocabulary)."""
         begun, last = max(len(self.prefix), self.min_length), self.max_length - 1
         if not begun and (self._last is self._open or longest < last):
             return self._open
@@ -166,14 +166,14 @@ class TokenConstraints:
         return self._last if position == self.max_length - 1 else self._open
 
     def _repeats(self, tokens: np.ndarray) -> np.ndarray:
-        """Returns tokens that would repeat a phrase, int64 (any, rows); START, which never follows, fills the rest.
+        """Returns tokens that would repeat a phrase, int64 (any, rows), padded with START, which is never allowed.
 
-        That a word may not follow itself stands in _bans.
+        _bans handles a word that would follow itself.
         """
         if self.no_repeat_ngram_size == 1:
             return tokens.T
         last = tokens[:, -1].tolist()
-        # a phrase of two words or more is repeated only where its last stood before
+        # a phrase of two or more words can only repeat if its last word occurred before
         rows = set(np.nonzero(tokens[:, :-2] == tokens[:, -1:])[0].tolist())
         if self.joint in last:
             rows.update(row for row, word in enumerate(last) if word == self.joint)
@@ -186,11 +186,11 @@ class TokenConstraints:
         return repeats
 
     def _repeated(self, words: list[int]) -> list[int]:
-        """Returns which words would repeat a phrase if they came next."""
+        """Returns the words that would repeat a phrase if they came next."""
         size, last, end = self.no_repeat_ngram_size, words[-1], len(words)
         found = words[-2:-1] if last == self.joint else []
-        for length in range(2, min(size, (end + 3) // 2)):  # of phrases side by side, or around the joint
-            begin = end - length + 1  # of what is written of the second
+        for length in range(2, min(size, (end + 3) // 2)):  # adjacent phrases, or around the joint
+            begin = end - length + 1  # of the second phrase, as far as it is written
             for lag in (length, length + 1):
                 fits = begin >= lag and (lag == length or words[begin - 1] == self.joint)
                 if fits and words[begin:] == words[begin - lag : end - lag]:
@@ -204,7 +204,7 @@ class TokenConstraints:
 
 @lru_cache(maxsize=256)
 def _forbid(vocabulary_size: int, forbidden: tuple[int, ...]) -> np.ndarray:
-    """Returns the bias that forbids these tokens, float32 (1, vocabulary): one array for all who ask for the same."""
+    """Returns the bias that forbids these tokens, float32 (1, vocabulary), one shared array per set of tokens."""
     bias = np.zeros((1, vocabulary_size), np.float32)
     bias[:, list(forbidden)] = -np.inf
     return bias
@@ -212,7 +212,7 @@ def _forbid(vocabulary_size: int, forbidden: tuple[int, ...]) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def _bans(vocabulary_size: int, bad_endings: tuple[int, ...], end_id: int, none: int, itself: bool) -> np.ndarray:
-    """Returns which tokens may not follow each token, int64 (any, vocabulary): END, itself; none where one may."""
+    """Returns which tokens (END, itself) may not follow each token, int64 (any, vocabulary)."""
     after = np.full(vocabulary_size, none)
     after[list(bad_endings)] = end_id
     bans = [*([after] if bad_endings else []), *([np.arange(vocabulary_size)] if itself else [])]

@@ -1,4 +1,4 @@
-"""From options to sentences: chooses the search, and turns the ids it finds into words."""
+"""From options to captions: chooses the search, runs it, and turns token ids into words."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +32,7 @@ def decode(
     defaults: Defaults,
     calibration: Mapping[str, float] = UNCALIBRATED,
 ) -> list[Caption]:
-    """Returns a caption for each image of the batch that `model` holds.
+    """Returns a caption for each image in `model`.
 
     constraints: those of the options, by `TokenConstraints.of`. calibration: the coefficients of `confidence`.
     """
@@ -42,7 +42,7 @@ def decode(
 
 
 def rows_per_image(decoding: Decoding, defaults: Defaults) -> int:
-    """Returns how many sentences grow side by side for each image."""
+    """Returns how many hypotheses are decoded at once for each image."""
     match decoding:
         case Beam():
             return decoding.beam_size or max(defaults.beam_size, decoding.num_hypotheses)
@@ -53,7 +53,7 @@ def rows_per_image(decoding: Decoding, defaults: Defaults) -> int:
 
 
 def make_search(decoding: Decoding, constraints: TokenConstraints, defaults: Defaults) -> Search:
-    """Returns the search that the options ask for, without an image yet."""
+    """Returns the search for these options, still without images."""
     penalty, num_rows = defaults.length_penalty, rows_per_image(decoding, defaults)
     choose: TokenChoice
     match decoding:
@@ -75,12 +75,12 @@ def make_search(decoding: Decoding, constraints: TokenConstraints, defaults: Def
 
 
 def draws_of(decodings: Sequence[Decoding]) -> list[Draw]:
-    """Returns what images that share a search have of their own; nothing where nothing is drawn."""
+    """Returns the settings that each image of a search has for itself; none unless tokens are drawn."""
     return [Draw(decoding.seed, decoding.temperature) for decoding in decodings if isinstance(decoding, Sample)]
 
 
 def run_search(model: StepModel, search: Search, draws: Sequence[Draw] = ()) -> list[list[TokenHypothesis]]:
-    """Decodes the images that a model holds; returns the hypotheses of each. Raises EngineError for NaN."""
+    """Decodes the images in a model; returns the hypotheses of each. Raises EngineError for NaN."""
     found: dict[int, list[TokenHypothesis]] = {}
     search.add(range(model.images), np.arange(model.images), draws)
     while len(found) < model.images:
@@ -98,7 +98,7 @@ def make_caption(
     options: Constraints,
     calibration: Mapping[str, float] = UNCALIBRATED,
 ) -> Caption:
-    """Turns the hypotheses of an image, best first, into a caption; equal ones are given once."""
+    """Turns the hypotheses of an image, best first, into a caption; duplicates are dropped."""
     words, end = vocabulary.words, vocabulary.end_id
     given = len(split(options.prefix)) if options.prefix else 0
     alternatives: dict[bytes, Hypothesis] = {}
@@ -122,7 +122,7 @@ def make_caption(
 
 
 def as_text(words: Sequence[str], style: str) -> str:
-    """Returns words as text; Constraints says what the styles are."""
+    """Returns words as text; for the styles see Constraints."""
     text = " ".join(words)
     return f"{text[0].upper()}{text[1:]}." if text and style == "sentence" else text
 
@@ -132,7 +132,7 @@ def sentence_log_probs(model: StepModel, sentences: list[list[int]], vocabulary_
 
     A sentence is START, its words' ids and END, at least two tokens.
     """
-    order = sorted(range(len(sentences)), key=lambda i: -len(sentences[i]))  # the longest first: rows end at the end
+    order = sorted(range(len(sentences)), key=lambda i: -len(sentences[i]))  # longest first: rows leave from the end
     lengths = np.array([len(sentences[i]) for i in order])
     totals = np.zeros(len(sentences))
     parents = np.array(order)

@@ -12,17 +12,17 @@ from engine.decoding.hypotheses import LiveHypotheses, TokenHypothesis, divisors
 from engine.decoding.search import Draw, Search, common_prefix
 from engine.decoding.step_request import StepKind, StepRequest
 
-MANY = 64  # candidates of a step from which to find them takes longer than to compute what they are
+MANY = 64  # from this many candidates, finding them takes longer than computing the step
 
 
 class TokenChoice(ABC):
-    """How a row chooses its next token: which step it needs, and which of the step's candidates it takes."""
+    """How a row chooses its next token: the step it needs, and the candidate it takes."""
 
     kind: StepKind
 
     @abstractmethod
     def bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
-        """Returns both arguments of the step."""
+        """Returns the two arguments of the step."""
 
     @abstractmethod
     def choose(
@@ -33,14 +33,14 @@ class TokenChoice(ABC):
         temperatures: np.ndarray,
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns ids and log_probs, both (rows,), -inf where nothing may follow.
+        """Returns ids and log_probs, both (rows,); -inf if no token is allowed.
 
-        temperatures and uniforms, random numbers in (0, 1], are (rows,) where tokens are drawn.
+        If tokens are drawn, temperatures and uniforms (random numbers in (0, 1]) are (rows,).
         """
 
 
 class RowSearch(Search):
-    """Decodes num_rows sentences for each image; a row that has ended leaves at once, an image with its last row."""
+    """Decodes num_rows sentences for each image. A row leaves as soon as it ends, an image with its last row."""
 
     def __init__(
         self, constraints: TokenConstraints, choose: TokenChoice, *, num_rows: int, length_penalty: float
@@ -52,7 +52,7 @@ class RowSearch(Search):
         self._divisors = divisors(constraints.max_length, length_penalty)
         self._live = LiveHypotheses(constraints.max_length, constraints.start_id)
         self._rows: list[tuple[_Image, int]] = []  # image and sample of each row
-        self._temperatures = np.empty(0)  # (rows,), none where nothing is drawn
+        self._temperatures = np.empty(0)  # (rows,), empty unless tokens are drawn
         self._uniforms = np.empty((0, constraints.max_length), np.float32)  # (rows, length), likewise
         self._last = np.empty(0, np.int64)  # (rows,) the tokens to feed
         self._parents = np.empty(0, np.int64)  # (rows,) the model's rows to continue
@@ -60,11 +60,14 @@ class RowSearch(Search):
 
     @property
     def owners(self) -> list[Any]:
-        """Of the images that are not finished: see Search."""
+        """Owners of the unfinished images: see Search."""
         return list(dict.fromkeys(image.owner for image, _ in self._rows))
 
     def add(self, owners: Sequence[Any], state_rows: np.ndarray, draws: Sequence[Draw] = ()) -> None:
-        """Adds images: see Search. The same seed gives an image the same numbers wherever it stands."""
+        """Adds images: see Search.
+
+        The same seed gives an image the same random numbers at any position in the batch.
+        """
         rows = len(owners) * self._num_rows
         for owner in owners:
             image = _Image(owner, [None] * self._num_rows, self._num_rows)
@@ -78,7 +81,7 @@ class RowSearch(Search):
             self._uniforms = np.concatenate((self._uniforms, self._numbers([draw.seed for draw in draws])))
 
     def remove(self, owners: set[Any]) -> None:
-        """Gives up images: see Search."""
+        """Removes images: see Search."""
         going = np.array([i for i, (image, _) in enumerate(self._rows) if image.owner not in owners], np.int64)
         self._last, self._parents = self._last[going], self._parents[going]
         self._keep_rows(going)
@@ -95,14 +98,14 @@ class RowSearch(Search):
     def advance(
         self, ids: np.ndarray, values: np.ndarray, first_row: int = 0
     ) -> list[tuple[Any, list[TokenHypothesis]]]:
-        """Takes the step's results: see Search."""
-        assert self._allowed is not None, "next_step comes first"
+        """Processes the step's results: see Search."""
+        assert self._allowed is not None, "call next_step first"
         last, gained = self._choose.choose(self._allowed, ids, values, self._temperatures, self._drawn_from())
         live, end = self._live, self._constraints.end_id
         full = live.longest == self._constraints.max_length - 1
         done: list[tuple[Any, list[TokenHypothesis]]] = []
         if full or end in last.tolist() or -np.inf in gained.tolist():
-            stuck = gained == -np.inf  # the constraints may leave no way on: the sentence then stands unfinished
+            stuck = gained == -np.inf  # no token is allowed: the sentence stays unfinished
             over = stuck | (last == end)
             if full:
                 over |= live.begin == live.column - live.longest
@@ -168,11 +171,11 @@ class RowSearch(Search):
 
 @dataclass(slots=True)
 class _Image:
-    """An image, and those of its sentences that have ended."""
+    """An image and its ended sentences."""
 
     owner: Any
     sentences: list[TokenHypothesis | None]
-    left: int  # rows that have not ended
+    left: int  # rows still live
 
 
 class GreedyChoice(TokenChoice):
@@ -181,7 +184,7 @@ class GreedyChoice(TokenChoice):
     kind = StepKind("step")
 
     def bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
-        """Returns both arguments of the step."""
+        """Returns the two arguments of the step."""
         return allowed.bias, allowed.candidates(1)
 
     def choose(
@@ -202,7 +205,7 @@ class FullSampling(TokenChoice):
     kind = StepKind("draw")
 
     def bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
-        """Returns both arguments of the step."""
+        """Returns the two arguments of the step."""
         return allowed.mask(), 0
 
     def choose(
@@ -218,9 +221,9 @@ class FullSampling(TokenChoice):
 
 
 class TruncatedSampling(TokenChoice):
-    """Draws from p ** (1 / temperature) of the k best tokens, of which the fewest that hold top_p take part.
+    """Draws from p ** (1 / temperature) over the k best tokens, limited to the fewest whose sum reaches top_p.
 
-    That is the nucleus of Holtzman et al. 2020. A row takes the first token, the likeliest first, with which the
+    That is nucleus sampling (Holtzman et al. 2020). A row takes the first token, from the likeliest on, at which the
     cumulative distribution reaches its random number.
     """
 
@@ -230,7 +233,7 @@ class TruncatedSampling(TokenChoice):
         self._top_p = top_p
 
     def bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
-        """Returns both arguments of the step."""
+        """Returns the two arguments of the step."""
         return allowed.mask(), self._k
 
     def choose(
@@ -242,12 +245,12 @@ class TruncatedSampling(TokenChoice):
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns ids and log_probs."""
-        # the best token always counts 1, so nothing overflows; where all are forbidden the first is as good as any
+        # the best token always counts 1, so nothing overflows; if all are forbidden, the first will do
         best = np.maximum(values[:, :1], np.finfo(np.float32).min)
-        with np.errstate(over="ignore"):  # a tiny temperature leaves the others no probability, as it should
+        with np.errstate(over="ignore"):  # at a tiny temperature the others rightly get probability 0
             cumulative = np.exp((values - best).astype(np.float64) / temperatures[:, None]).cumsum(axis=1)  # (rows, k)
         rows = np.arange(len(ids))
-        nucleus = (cumulative < self._top_p * cumulative[:, -1:]).sum(axis=1)  # last token that takes part
+        nucleus = (cumulative < self._top_p * cumulative[:, -1:]).sum(axis=1)  # index of the last token in the nucleus
         draws = uniforms * cumulative[rows, nucleus]
         column = (cumulative < draws[:, None]).sum(axis=1)  # (rows,)
         return ids[rows, column], values[rows, column]

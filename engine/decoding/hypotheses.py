@@ -1,4 +1,4 @@
-"""Hypotheses of a search: live ones as arrays, ended ones one by one. Searches nothing itself."""
+"""Hypotheses of a search: live ones in arrays, ended ones as objects. Searches nothing itself."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,26 +21,26 @@ class TokenHypothesis:
 
 
 def ranked(hypotheses: Iterable[TokenHypothesis], most: int) -> list[TokenHypothesis]:
-    """Returns the best, best first: finished before unfinished, then by falling score; ties keep their order."""
+    """Returns the best, finished before unfinished, then by falling score; ties keep their order."""
     return sorted(hypotheses, key=lambda one: (not one.finished, -one.score))[:most]
 
 
 @lru_cache(maxsize=256)
 def divisors(max_length: int, length_penalty: float) -> tuple[float, ...]:
-    """Returns what the log-probability of a sentence is divided by to give its score, for each length from 0."""
+    """Returns, for each length from 0, the number that a log-probability is divided by to give the score."""
     return tuple(float(np.power(max(length, 1), length_penalty)) for length in range(max_length + 1))
 
 
 def joined(array: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """Returns both, one behind the other; most searches have no row yet when rows join."""
+    """Returns the concatenation; most searches are still empty when rows join."""
     return np.concatenate((array, more)) if len(array) else more
 
 
 class LiveHypotheses:
-    """The words so far of the rows of a search. Rows may have begun at different steps and write side by side.
+    """The words so far of a search's rows. Rows may have started at different steps.
 
-    tokens int64 and token_log_probs float32 are (rows, length), of which a row owns the columns from its begin
-    (rows,) up to `column`, the next to be written. Before its begin a row holds START, which no sentence repeats.
+    tokens int64 and token_log_probs float32 are (rows, length). A row uses the columns from its begin (rows,) up to
+    `column`, the next one to write. The columns before its begin are START, which no sentence contains.
     """
 
     def __init__(self, length: int, start_id: int) -> None:
@@ -49,21 +49,21 @@ class LiveHypotheses:
         self.token_log_probs = np.empty((0, length), np.float32)
         self.begin = np.empty(0, np.int64)
         self.column = 0
-        self._first = 0  # the least begin
-        self._even = True  # whether all begins are the same: then no row that leaves changes the least
+        self._first = 0  # the smallest begin
+        self._even = True  # whether all begins are equal: then the smallest cannot change when rows leave
 
     @property
     def longest(self) -> int:
-        """Words of the longest row."""
+        """Number of words of the longest row."""
         return self.column - self._first
 
     @property
     def positions(self) -> np.ndarray | None:
-        """Words of each row, int64 (rows,); None where all have as many as the longest."""
+        """Number of words of each row, int64 (rows,); None if all are as long as the longest."""
         return None if self._even else self.column - self.begin
 
     def add(self, rows: int) -> None:
-        """Adds rows that begin now."""
+        """Adds rows that start at this step."""
         if not len(self.begin):
             self.column, self._first, self._even = 0, 0, True
         elif self.column == self.tokens.shape[1]:
@@ -75,11 +75,11 @@ class LiveHypotheses:
         self.begin = joined(self.begin, np.full(rows, self.column))
 
     def written(self) -> np.ndarray:
-        """Returns the words of all rows, int64 (rows, longest), each row's last in the last column."""
+        """Returns the words of all rows, int64 (rows, longest), right-aligned."""
         return self.tokens[:, self._first : self.column]
 
     def take(self, rows: np.ndarray) -> None:
-        """Keeps these rows, in this order; one may come more than once or not at all."""
+        """Selects rows in this order; a row may be repeated or left out."""
         self.tokens = self.tokens.take(rows, axis=0)
         self.token_log_probs = self.token_log_probs.take(rows, axis=0)
         self.begin = self.begin.take(rows)
@@ -87,7 +87,7 @@ class LiveHypotheses:
             self._first = int(self.begin.min())
 
     def append(self, ids: np.ndarray, log_probs: np.ndarray) -> None:
-        """Adds a word to each row."""
+        """Appends a word to each row."""
         if not len(self.begin):
             return
         if self.column == self.tokens.shape[1]:
@@ -101,16 +101,16 @@ class LiveHypotheses:
         return self.tokens[row, self.begin[row] : self.column]
 
     def tokens_and_log_probs(self, row: int, *last: tuple[int, float]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns tokens and token_log_probs of a row, and of a last word where one is given: its id and log_prob."""
+        """Returns tokens and token_log_probs of a row; last: id and log_prob of one more word, if given."""
         tokens = self.tokens_of(row)
         log_probs = self.token_log_probs[row, self.begin[row] : self.column]
         more, gained = np.array([id_ for id_, _ in last], np.int64), np.array([p for _, p in last], np.float32)
         return np.concatenate((tokens, more)), np.concatenate((log_probs, gained))
 
     def _shift(self) -> None:
-        """Makes room behind: no row is as long as all columns, or it would have ended."""
+        """Makes room at the end: no row uses all columns, or it would have ended."""
         first = self._first
-        assert first, "a row of the greatest length has left"
+        assert first, "a row of the greatest length has left already"
         self.column, self._first = self.column - first, 0
         self.begin = self.begin - first
         for array in (self.tokens, self.token_log_probs):

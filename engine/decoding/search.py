@@ -11,36 +11,36 @@ from engine.decoding.step_request import StepKind, StepRequest
 
 
 class Draw(NamedTuple):
-    """What each image of a search has of its own where tokens are drawn."""
+    """The settings that each image has for itself when tokens are drawn."""
 
     seed: int | None
     temperature: float
 
 
 class Search(ABC):
-    """The images that are decoded with the same options, each at its own position in its caption.
+    """Images that are decoded with the same options, each at its own position in its caption.
 
-    An image is known by its owner, which may be any object that can be hashed.
+    An image is identified by its owner, any hashable object.
     """
 
     kind: StepKind
-    """Of every request."""
+    """The kind of every request."""
 
     @property
     @abstractmethod
     def owners(self) -> list[Any]:
-        """Of the images that are not finished, in the order of their rows."""
+        """Owners of the unfinished images, in the order of their rows."""
 
     @abstractmethod
     def add(self, owners: Sequence[Any], state_rows: np.ndarray, draws: Sequence[Draw] = ()) -> None:
-        """Adds images: state_rows, int64 (images,), are the rows of the model that hold their first states.
+        """Adds images: state_rows, int64 (images,), are the model's rows with their first states.
 
-        draws: one for each image, where the search draws.
+        draws: one for each image, if the search draws tokens.
         """
 
     @abstractmethod
     def remove(self, owners: set[Any]) -> None:
-        """Gives up images."""
+        """Removes images before they are finished."""
 
     @abstractmethod
     def next_step(self) -> StepRequest:
@@ -50,22 +50,22 @@ class Search(ABC):
     def advance(
         self, ids: np.ndarray, log_probs: np.ndarray, first_row: int = 0
     ) -> list[tuple[Any, list[TokenHypothesis]]]:
-        """Takes the step's results; returns the images that are finished with their hypotheses, best first.
+        """Processes the step's results; returns the finished images with their hypotheses, best first.
 
         first_row: which row of the model's step was the search's first.
         """
 
     @abstractmethod
     def owners_of_rows(self, rows: np.ndarray) -> list[Any]:
-        """Returns the images that have one of the rows, bool (rows,), of the last request."""
+        """Returns the images that own any of these rows, bool (rows,), of the last request."""
 
     @abstractmethod
     def stable_tokens(self, owners: Collection[Any]) -> Iterator[tuple[Any, list[int]]]:
-        """Yields the first tokens of the best hypothesis of some images, as far as they can no longer change."""
+        """Yields, for some images, the first tokens of the best hypothesis that can no longer change."""
 
 
 def common_prefix(sequences: Sequence[np.ndarray]) -> list[int]:
-    """Returns the tokens with which all sequences, each int64 (length,), begin."""
+    """Returns the longest common prefix of sequences, each int64 (length,)."""
     length = min(map(len, sequences))
     if len(sequences) == 1:
         return sequences[0].tolist()  # type: ignore[no-any-return]

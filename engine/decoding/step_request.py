@@ -1,4 +1,4 @@
-"""One step that a search wants of the model, and how the steps of several searches become one run."""
+"""One step that a search requests from the model, and how steps of several searches are combined into one run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +12,9 @@ from engine.errors import EngineError
 
 
 class StepKind(NamedTuple):
-    """Which method of StepModel a request calls: requests of one kind can share a run.
+    """Which method of StepModel a request calls. Requests of one kind can share a run.
 
-    many: whether `step` has to return so many candidates that it would slow the others down.
+    many: whether `step` must return so many candidates that sharing would slow other requests down.
     """
 
     method: Literal["step", "draw"]
@@ -23,7 +23,7 @@ class StepKind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StepRequest:
-    """One step of some rows: the arguments of StepModel's methods. k is 0, and the draws are None, where unused."""
+    """One step of some rows: the arguments of StepModel's methods. Unused, k is 0 and the draws are None."""
 
     kind: StepKind
     token_ids: np.ndarray  # (rows,)
@@ -41,7 +41,7 @@ class StepRequest:
 
 
 def merge(requests: Sequence[StepRequest]) -> StepRequest:
-    """Returns one request for several of one kind; the rows come in their order."""
+    """Combines requests of one kind into one; the rows keep their order."""
     first = requests[0]
     if len(requests) == 1:
         return first
@@ -66,14 +66,14 @@ def merge(requests: Sequence[StepRequest]) -> StepRequest:
 
 
 def nan_rows(log_probs: np.ndarray) -> np.ndarray | None:
-    """Returns which rows of a step are NaN, bool (rows,); None where none is, as it should be."""
-    best = log_probs if log_probs.ndim == 1 else log_probs[:, 0]  # where the best is NaN, all of its row are
+    """Returns which rows of a step are NaN, bool (rows,); None, as usual, if none is."""
+    best = log_probs if log_probs.ndim == 1 else log_probs[:, 0]  # if the best is NaN, so is its whole row
     return None if sum(best.tolist()) < inf else np.isnan(best)
 
 
 def nan_error() -> EngineError:
     """Returns the error for rows that are NaN."""
     return EngineError(
-        "the model computed no numbers (NaN): its features are no numbers, or the provider or precision is broken "
-        "here; try provider='cpu'"
+        "the model returned NaN: either the features passed in contain NaN, or this provider and precision do not work "
+        "on this machine; try provider='cpu'"
     )

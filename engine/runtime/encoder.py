@@ -1,8 +1,8 @@
-"""The encoder of a bundle on one provider: pixels to features. Knows nothing of files, batches of a caller or words.
+"""The encoder of a bundle on one provider: pixels to features. Knows nothing of files, callers' batches or words.
 
-On a CPU it runs in one of two ways: with all threads on each run, for the shortest time of one image; or in lanes, as
-many runs side by side as there are threads, each with one thread and images of its own. Lanes never wait for each other
-inside a layer, so that they do more images a second.
+On a CPU it runs in one of two ways: with all threads on each run, which gives the lowest latency for one image; or in
+lanes, as many parallel runs as there are threads, each with one thread and its own images. Lanes never wait for each
+other inside a layer, so they encode more images a second.
 """
 
 import threading
@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-WIDE_IMAGES = 8  # of one run with all threads: 32 are no faster and take three times the memory
-LANE_IMAGES = 4  # of one run in a lane
+WIDE_IMAGES = 8  # per run with all threads: 32 are no faster and take three times the memory
+LANE_IMAGES = 4  # per run in a lane
 
 
 class Encoder:
     """Runs the encoder's graph; threads may share it.
 
-    open_session(threads) returns the graph's onnxruntime.InferenceSession with so many threads, 0 for all of them.
-    lanes: runs that go on side by side; 0 on a provider that shares out its work itself.
+    open_session(threads) returns the graph's onnxruntime.InferenceSession with that many threads, 0 for all of them.
+    lanes: number of parallel runs; 0 on a provider that schedules its own work.
     """
 
     def __init__(self, open_session: Callable[[int], Any], feature_size: int, *, lanes: int) -> None:
@@ -32,7 +32,7 @@ class Encoder:
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Returns float32 (images, feature_size) for uint8 pixels (images, height, width, 3), with all threads.
 
-        While another caller has them, the one that comes second makes do with its own.
+        While another caller is using them, a second caller computes in its own thread.
         """
         if self.lanes and not self._wide.acquire(blocking=False):
             return self.encode_in_lane(pixels)
@@ -43,7 +43,7 @@ class Encoder:
                 self._wide.release()
 
     def encode_in_lane(self, pixels: np.ndarray) -> np.ndarray:
-        """Does the same with one thread; `lanes` callers run side by side, and any more wait."""
+        """Does the same with one thread; up to `lanes` callers run in parallel, further ones wait."""
         with self._free_lanes:
             return self._run(self._open_session(1), pixels, LANE_IMAGES)
 
@@ -52,7 +52,7 @@ class Encoder:
         for i in range(0, len(pixels), at_once):
             part, images = features[i : i + at_once], np.ascontiguousarray(pixels[i : i + at_once])
             binding = session.io_binding()
-            binding.bind_cpu_input("pixels", images)  # holds its address alone
+            binding.bind_cpu_input("pixels", images)  # keeps only its address
             binding.bind_output("features", "cpu", 0, part.dtype, part.shape, part.ctypes.data)
             session.run_with_iobinding(binding)
         return features

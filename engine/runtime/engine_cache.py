@@ -1,7 +1,7 @@
-"""Engines that a provider builds for one graph, one GPU and one set of options. Owns where they lie and what they fit.
+"""Engines that a provider built for one graph, one GPU and one set of options: where they are and when they fit.
 
-An engine is used only where everything that went into it is the same: the provider's own cache would take an engine
-of the same architecture with other weights.
+An engine is used only if everything that it was built from is unchanged. The provider's own cache does not check that:
+it would load an engine of the same architecture with other weights.
 """
 
 import json
@@ -21,11 +21,11 @@ MODEL_FILE, RECORD_FILE = "engine.onnx", "engine.json"
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Everything that an engine depends on."""
+    """Everything that an engine was built for."""
 
     graph: str
     precision: str
-    model: str  # SHA-256 over the graph and its weights
+    model: str  # SHA-256 of the graph and its weights
     provider: str
     options: str  # of the provider, as JSON
     onnxruntime: str
@@ -34,25 +34,25 @@ class Fit:
 
     @property
     def key(self) -> str:
-        """A name for a folder."""
+        """The name of the engine's folder."""
         return f"{self.graph}-{self.precision}-{_digest(json.dumps(asdict(self), sort_keys=True))[:16]}"
 
     def differences(self, other: dict[str, str]) -> list[str]:
-        """Returns the names of what another engine was built for instead."""
+        """Returns the names of the fields in which another engine differs."""
         return [name for name, value in asdict(self).items() if other.get(name) != value]
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """The folder of engines, of which one is looked for."""
+    """The folder of engines, and which engine in it is wanted."""
 
     folder: Path
     fit: Fit
-    own_folder: bool  # somebody chose it: that it holds engines for something else is worth a warning
+    own_folder: bool  # chosen by the user: an engine there that does not fit is worth a warning
 
     @classmethod
     def of(cls, bundle: Path, graph: GraphFile, provider: Provider, options: RuntimeOptions) -> "Engines | None":
-        """Returns the place of a graph's engine; None for a provider that builds none, or where there is no cache."""
+        """Returns where a graph's engine belongs; None if the provider builds none or there is no cache folder."""
         if provider.cache is None:
             return None
         if options.engine_cache is not None:
@@ -63,7 +63,7 @@ class Engines:
             return None
         data = [sha256(bundle / name) for name in graph.data]
         settings = provider.options(options, graph)
-        del settings["device_id"]  # which of the same GPUs it is does not matter
+        del settings["device_id"]  # an engine runs on any GPU of the same kind
         fit = Fit(
             graph=graph.graph,
             precision=graph.precision,
@@ -78,11 +78,11 @@ class Engines:
 
     @property
     def place(self) -> Path:
-        """The folder of this engine alone."""
+        """The folder of this one engine."""
         return self.folder / self.fit.key
 
     def cache_options(self, provider: Provider) -> ProviderOptions:
-        """Returns the options by which a provider keeps what it builds; none where nothing can be kept."""
+        """Returns the options that make a provider save what it builds; none if the folder cannot be written."""
         assert provider.cache is not None, "only a provider that builds has engines"
         timings = self.folder / f"timings-{_digest(f'{self.fit.builder} {self.fit.gpu}')[:16]}"
         try:
@@ -90,8 +90,8 @@ class Engines:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             warnings.warn(
-                f"engines cannot be kept in {self.folder} ({error.strerror}): each process builds them anew; name "
-                "another folder in RuntimeOptions(engine_cache=...) or CAPTIONING_ENGINE_CACHE",
+                f"engines cannot be saved in {self.folder} ({error.strerror}), so each process builds them again; set "
+                "RuntimeOptions(engine_cache=...) or CAPTIONING_ENGINE_CACHE to a folder that can be written",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -99,7 +99,7 @@ class Engines:
         return provider.cache(str(self.place), str(timings))
 
     def saved(self) -> Path | None:
-        """Returns the model that `keep` kept for this very fit, if it is whole; warns of what does not fit."""
+        """Returns the model that `keep` saved for exactly this fit, if intact; warns about one that does not fit."""
         model, record = self.place / MODEL_FILE, _read(self.place / RECORD_FILE)
         if record is not None and not self.fit.differences(record) and model.is_file():
             if sha256(model) == record.get("sha256"):
@@ -114,7 +114,7 @@ class Engines:
         return None
 
     def keep(self, model: Path) -> Path:
-        """Takes over a model that the provider saved, and returns where it lies. Raises OSError."""
+        """Moves a model that the provider saved into the folder, and returns its path. Raises OSError."""
         self.place.mkdir(parents=True, exist_ok=True)
         kept = self.place / MODEL_FILE
         (self.place / RECORD_FILE).unlink(missing_ok=True)
@@ -126,11 +126,11 @@ class Engines:
         return kept
 
     def _warn(self, why: str) -> None:
-        warnings.warn(f"{why}: {self.fit.graph} is built anew", RuntimeWarning, stacklevel=4)
+        warnings.warn(f"{why}; {self.fit.graph} is built again", RuntimeWarning, stacklevel=4)
 
 
 def saved_engine(bundle: Path, graph: GraphFile, provider: Provider, options: RuntimeOptions) -> str | None:
-    """Returns the SHA-256 of the engine that was saved for a graph, for its sessions to load; None where none was."""
+    """Returns the SHA-256 of the saved engine that sessions of a graph will load; None if there is none."""
     engines = Engines.of(bundle, graph, provider, options)
     record = None if engines is None else _read(engines.place / RECORD_FILE)
     return None if record is None else record.get("sha256")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Graphs:
-    """The sessions of one bundle in one placement; each is opened when it is first needed, and shared by threads."""
+    """The sessions of one bundle in one placement; each is opened when first needed, and shared by threads."""
 
     def __init__(self, bundle: Bundle, placement: Placement, precision: str, options: RuntimeOptions) -> None:
         self.bundle = bundle
@@ -49,31 +49,31 @@ class Graphs:
 
     @classmethod
     def open(cls, bundle: Bundle, placement: Placement, precision: str, options: RuntimeOptions) -> "Graphs":
-        """Opens the encoder on its provider, which says now if it cannot run. Raises ProviderError."""
+        """Opens the encoder now, so that a provider that cannot run fails here. Raises ProviderError."""
         graphs = cls(bundle, placement, precision, options)
         graphs.session("encoder")
         return graphs
 
     @property
     def on_device(self) -> bool:
-        """Whether a half of the model runs on a GPU that keeps what it computes."""
+        """Whether encoder or decoder runs on a GPU and leaves its results in GPU memory."""
         return any(provider.device != "cpu" for provider in self.placement.providers)
 
     def for_decoder(self, features: np.ndarray | DeviceFeatures) -> np.ndarray | DeviceFeatures:
-        """Returns features where the decoder reads them, so that parts of a batch are not copied one by one."""
+        """Returns features in the memory that the decoder reads, so that a batch is copied once, not in parts."""
         return np.asarray(features) if self._decoder is None else features
 
     def start(self, features: np.ndarray | DeviceFeatures) -> StepModel:
-        """Begins the decode of a batch: features float32 (batch, feature_size)."""
+        """Starts the decode of a batch: features float32 (batch, feature_size)."""
         if self._decoder is not None:
             return self._decoder.start(features)
         return Steps(self._pool, np.ascontiguousarray(features, np.float32))
 
     def start_empty(self, capacity: int) -> StepModel:
-        """Begins a decode without images, which are admitted later; capacity: most rows and images at a time.
+        """Starts a decode without images, which are admitted later; capacity: most rows and images at a time.
 
-        On a CPU it leaves most threads to the encoder, which works for the next images meanwhile. With one thread a row
-        is computed alike, to the bit, whatever its neighbours.
+        On a CPU it leaves most threads to the encoder, which is busy with the next images. With one thread, a row's
+        result is the same, bit for bit, whichever rows run beside it.
         """
         if self._decoder is not None:
             return self._decoder.start_empty(capacity)
@@ -84,7 +84,7 @@ class Graphs:
 
 
 class _Sessions:
-    """Opens sessions once; refers to nothing that refers to it, so that what is dropped is freed at once."""
+    """Opens each session once. It is in no reference cycle, so dropping it frees the sessions at once."""
 
     def __init__(self, bundle: Bundle, placement: Placement, precision: str, options: RuntimeOptions) -> None:
         self._bundle = bundle
@@ -95,7 +95,7 @@ class _Sessions:
         self._opening = threading.Lock()
 
     def __call__(self, name: str, threads: int = 0) -> Any:
-        """Returns the onnxruntime.InferenceSession of a graph; threads: 0 for as many as the options say."""
+        """Returns the onnxruntime.InferenceSession of a graph; threads: 0 takes the number in the options."""
         key = (name, threads or self._options.threads)
         with self._opening:
             if key not in self._opened:

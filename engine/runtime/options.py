@@ -18,7 +18,7 @@ def cores() -> int:
 
 
 def whole_cores() -> int:
-    """Returns the same with two threads of one core counted once, as far as the system tells."""
+    """Returns how many physical cores this process may use, if the system reports which threads share a core."""
     affinity = getattr(os, "sched_getaffinity", None)
     numbers = affinity(0) if affinity else ()
     try:
@@ -30,19 +30,19 @@ def whole_cores() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeOptions:
-    """What a session is built with. Providers take what concerns them and leave the rest.
+    """How sessions are built. Each provider uses the options that concern it and ignores the others.
 
-    threads: CPU threads of the engine; 0 is one for each core, and more than that are slower.
+    threads: CPU threads of the engine; 0 is one for each core; more than that is slower.
     device_id: number of the GPU.
-    gpu_memory_limit: most bytes of GPU memory that a session may hold; None is no limit. (cuda)
+    gpu_memory_limit: most bytes of GPU memory that a session may use; None is no limit. (cuda)
     cudnn_conv_algo_search: how cuDNN picks a convolution: "EXHAUSTIVE", "HEURISTIC" or "DEFAULT". (cuda)
     tf32: rounds the inputs of fp32 matrix products to 10 bits of mantissa. (cuda)
-    cuda_graphs: each static run is captured once by each thread, then replayed: fewer launches. While a run is captured
-    nothing else in the process may use the device, PyTorch among it; the engine's own threads take turns. (cuda)
+    cuda_graphs: each thread captures each fixed-shape run once and replays it later, with fewer launches. During a
+    capture nothing else in the process, such as PyTorch, may use the device; the engine's own threads wait. (cuda)
     fp16: lets TensorRT compute in half precision. (tensorrt)
-    engine_cache: folder in which TensorRT keeps what it built; None is one in the user's cache. (tensorrt*)
-    profile_images: least, usual and most images that TensorRT builds the encoder for; None is what the Captioner's
-    batch_size asks for, see `for_batches`. (tensorrt*)
+    engine_cache: folder where TensorRT saves the engines it builds; None is one in the user's cache. (tensorrt*)
+    profile_images: fewest, usual and most images that TensorRT builds the encoder for; None derives them from the
+    Captioner's batch_size, see `for_batches`. (tensorrt*)
     """
 
     threads: int = 0
@@ -69,16 +69,15 @@ class RuntimeOptions:
         profile = self.profile_images
         whole = isinstance(profile, tuple) and len(profile) == 3 and all(is_int(size, 1) for size in profile)
         fits = profile is None or (whole and list(profile) == sorted(profile))
-        self._require("profile_images", fits, "three rising whole numbers from 1, or None")
+        self._require("profile_images", fits, "three whole numbers from 1 in rising order, or None")
 
     def for_batches(self, batch_size: int) -> "RuntimeOptions":
-        """Returns the same with a profile for batches up to batch_size where none is given.
+        """Returns the same options, with a profile for batches up to batch_size if none is given.
 
-        A batch is filled up to a bucket before it runs. Raises OptionsError where the profile given is for smaller
-        batches.
+        A batch is padded to a bucket before it runs. Raises OptionsError if the given profile is for smaller batches.
         """
         given, images = self.profile_images, bucket(batch_size)
-        what = f"at least {images} at most, for batch_size={batch_size}"
+        what = f"a profile whose last number is at least {images}, for batch_size={batch_size}"
         self._require("profile_images", given is None or given[2] >= images, what)
         return replace(self, profile_images=given or (1, images, images))
 

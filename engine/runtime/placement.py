@@ -8,20 +8,20 @@ from engine.runtime.providers import DECODERS, PROVIDERS, Provider, find_provide
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The providers of one captioner. Users write it as "cuda", with the decoder that suits, or as "cuda+cpu"."""
+    """The providers of one captioner. Users write "cuda", which implies a decoder provider, or "cuda+cpu"."""
 
     encoder: Provider
     decoder: Provider
 
     @classmethod
     def of(cls, name: str) -> "Placement":
-        """Returns what a name stands for. Raises ProviderError for a provider that is unknown or not here."""
+        """Returns the placement with this name. Raises ProviderError for a provider that is unknown or unavailable."""
         encoder, _, decoder = canonical(name).partition("+")
         return cls(find_provider(encoder), find_provider(decoder or encoder))
 
     @property
     def name(self) -> str:
-        """The name that `of` takes: both providers where they differ."""
+        """The name that `of` accepts: both providers if they differ."""
         return canonical(f"{self.encoder.name}+{self.decoder.name}")
 
     @property
@@ -35,9 +35,9 @@ class Placement:
 
 
 def canonical(name: str) -> str:
-    """Returns the one name of a placement: "openvino" is "openvino+cpu", and "cpu+cpu" is "cpu".
+    """Returns the canonical name of a placement: "openvino" is "openvino+cpu", and "cpu+cpu" is "cpu".
 
-    Raises ProviderError for an unknown provider, and for a decoder's that runs encoders only.
+    Raises ProviderError for an unknown provider, and for a decoder provider that can only run encoders.
     """
     encoder, plus, decoder = name.partition("+") if isinstance(name, str) else (name, "", "")
     for part in (encoder, decoder) if plus else (encoder,):
@@ -48,7 +48,7 @@ def canonical(name: str) -> str:
     decoder = decoder or PROVIDERS[encoder].decoder
     if decoder not in DECODERS:
         raise ProviderError(
-            f"provider {name!r} would run the decoder on {decoder}, which runs encoders only: "
+            f"provider {name!r} puts the decoder on {decoder}, which can only run encoders: "
             f"choose {' or '.join(f'{encoder}+{other}' for other in DECODERS)}"
         )
     return encoder if encoder == decoder else f"{encoder}+{decoder}"

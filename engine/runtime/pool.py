@@ -1,4 +1,4 @@
-"""A pool of what a call needs to itself for a while, such as memory and bindings; the next call uses it again."""
+"""A pool of things that one call uses at a time, such as memory and bindings; later calls reuse them."""
 
 import threading
 import weakref
@@ -9,10 +9,10 @@ Item = TypeVar("Item")
 
 
 class Pool(Generic[Item]):
-    """Lends items and makes a new one where none is free. A thread gets the one back that it returned last.
+    """Lends items, and makes a new one if none is free. A thread gets back the one that it returned last.
 
-    There are never more than were borrowed at once. ONNX Runtime keeps CUDA graphs for each thread: an item that comes
-    to another thread is captured there once more.
+    There are never more items than were borrowed at once. ONNX Runtime keeps CUDA graphs per thread, so an item
+    that moves to another thread is captured there again.
     """
 
     def __init__(self, make: Callable[[], Item]) -> None:
@@ -21,7 +21,7 @@ class Pool(Generic[Item]):
         self._lock = threading.Lock()
 
     def borrow(self, borrower: Any) -> Item:
-        """Returns an item that is the borrower's own until the borrower is no more."""
+        """Returns an item for the borrower alone; it comes back when the borrower is freed."""
         thread = threading.get_ident()
         with self._lock:
             places = [i for i, (giver, _) in enumerate(self._free) if giver == thread] or range(len(self._free))

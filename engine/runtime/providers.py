@@ -1,6 +1,6 @@
 """Providers: the one table from the names users give to ONNX Runtime's names and options.
 
-Knows nothing of models beyond the shapes of a graph's inputs. Never falls back in silence.
+Knows nothing of models beyond the shapes of a graph's inputs. Never falls back silently.
 """
 
 import functools
@@ -23,11 +23,11 @@ CPU = "CPUExecutionProvider"
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One way of running graphs.
+    """One execution provider.
 
-    device is where its inputs and outputs lie, in ONNX Runtime's words. decoder is the name of the provider that runs
-    the decoder's graphs where this one runs the encoder. extra is the install extra that brings the provider; plug_in
-    the module whose library has to be registered where ONNX Runtime does not hold the provider.
+    device is where its inputs and outputs are, by ONNX Runtime's names. decoder names the provider that runs the
+    decoder's graphs when this one runs the encoder. extra is the install extra with the provider; plug_in is the
+    module whose library has to be registered if the provider is not built into ONNX Runtime.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Provider:
     extra: str
     options: Callable[[RuntimeOptions, GraphFile], ProviderOptions]
     plug_in: str | None = None
-    package: str | None = None  # the distribution that brings the plug-in
-    behind: str | None = None  # name of the provider that runs the nodes this one refuses; None is ONNX Runtime's CPU
-    cache: Callable[[str, str], ProviderOptions] | None = None  # of a provider that builds engines: folders to options
+    package: str | None = None  # the distribution with the plug-in
+    behind: str | None = None  # the provider for nodes that this one does not support; None: ONNX Runtime's CPU
+    cache: Callable[[str, str], ProviderOptions] | None = None  # for providers that build engines: folders to options
 
 
 CAPTURED = ("encoder", "search_step", "sample_step")
-"""The graphs whose runs CUDA graphs replay: those that run often, with few shapes and fixed memory."""
+"""The graphs to run through CUDA graphs: those that run often, with few shapes and fixed memory."""
 
 
 def _cpu(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
@@ -55,7 +55,7 @@ def _cuda(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
     capture = {"enable_cuda_graph": "1"} if options.cuda_graphs and graph.graph in CAPTURED else {}
     return {
         "device_id": str(options.device_id),
-        "arena_extend_strategy": "kSameAsRequested",  # buckets ask for the same sizes again: no need of powers of two
+        "arena_extend_strategy": "kSameAsRequested",  # buckets request the same sizes again: no need for powers of two
         "cudnn_conv_algo_search": options.cudnn_conv_algo_search,
         "use_tf32": str(int(options.tf32)),
         **limit,
@@ -67,7 +67,7 @@ def _tensorrt(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
     return {
         "device_id": str(options.device_id),
         "trt_fp16_enable": str(int(options.fp16 or graph.precision == "fp16")),
-        "trt_int8_enable": str(int(graph.precision == "int8")),  # the scales stand in the graph
+        "trt_int8_enable": str(int(graph.precision == "int8")),  # the scales are in the graph
         **_profiles("trt_", options, graph),
     }
 
@@ -98,7 +98,7 @@ def _openvino(options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
 
 
 def _profiles(prefix: str, options: RuntimeOptions, graph: GraphFile) -> ProviderOptions:
-    """Returns TensorRT's optimisation profile of an encoder: least, usual and most images."""
+    """Returns TensorRT's optimisation profile of an encoder: fewest, usual and most images."""
     images = options.profile_images or (1, 32, 32)
     return {
         f"{prefix}profile_{kind}_shapes": ",".join(
@@ -118,7 +118,7 @@ PROVIDERS = {
             "tensorrt",
             "TensorrtExecutionProvider",
             "cuda",
-            "cuda",  # rows change with every step and k is known only then: no work for a built engine
+            "cuda",  # rows change with every step and k is known only then, which a prebuilt engine cannot handle
             "gpu",
             _tensorrt,
             behind="cuda",
@@ -148,9 +148,9 @@ PROVIDERS = {
     )
 }
 DECODERS = ("cpu", "cuda")
-"""What may run the decoder. Its inputs are bound once and filled anew for every step, and a plug-in of ONNX Runtime has
-memory of its own, into which they are copied when they are bound: it would go on with the first step's."""
-AUTO_ORDER = ("cuda", "cpu")  # what "auto" tries; the others round differently or build for minutes
+"""What may run the decoder. Its inputs are bound once and rewritten for every step. A plug-in provider copies inputs
+into its own memory when they are bound, so it would compute every step with the first step's inputs."""
+AUTO_ORDER = ("cuda", "cpu")  # what "auto" tries; the others round differently or take minutes to build
 
 
 def onnxruntime() -> types.ModuleType:
@@ -160,14 +160,14 @@ def onnxruntime() -> types.ModuleType:
     except ImportError as error:
         raise ProviderError(
             f"ONNX Runtime cannot be imported ({error}): pip install 'captioning-engine[cpu]' "
-            "(or [gpu] in its place on a machine with an NVIDIA GPU)"
+            "(or [gpu] instead on a machine with an NVIDIA GPU)"
         ) from error
 
 
 def find_provider(name: str) -> Provider:
-    """Returns the provider of a name.
+    """Returns the provider with this name.
 
-    Raises ProviderError for an unknown name or a provider that is not there, saying which are and how to get it.
+    Raises ProviderError for an unknown name or an unavailable provider; it lists those available and how to install it.
     """
     if name not in PROVIDERS:
         raise ProviderError(f"provider {name!r} is unknown: choose auto, {', '.join(PROVIDERS)}")
@@ -183,26 +183,26 @@ def available_providers() -> list[str]:
     def runs(provider: Provider) -> bool:
         try:
             return is_available(provider)
-        except ProviderError:  # a broken plug-in speaks up when it is asked for by name
+        except ProviderError:  # a broken plug-in is reported when it is asked for by name
             return False
 
     return [name for name, provider in PROVIDERS.items() if runs(provider)]
 
 
 def is_available(provider: Provider) -> bool:
-    """Says whether ONNX Runtime holds the provider, or its plug-in finds a device it can use."""
+    """Returns whether the provider is built into ONNX Runtime, or its plug-in finds a device it can use."""
     return is_built_in(provider) or bool(plug_in_devices(provider))
 
 
 def is_built_in(provider: Provider) -> bool:
-    """Says whether ONNX Runtime itself holds the provider."""
+    """Returns whether the provider is built into ONNX Runtime."""
     return provider.ort_name in built_in_providers()
 
 
 def built_in_providers() -> list[str]:
     """Returns ONNX Runtime's names of the providers that are part of it.
 
-    It lists those first, its own CPU provider last among them, and behind it every plug-in that anybody registered,
+    ONNX Runtime lists built-in providers first, ending with its CPU provider, and then every registered plug-in,
     whether or not it finds a device.
     """
     names: list[str] = onnxruntime().get_available_providers()
@@ -222,7 +222,7 @@ _registering = threading.Lock()
 
 @functools.cache  # ONNX Runtime refuses to register a library twice
 def _register(provider: Provider) -> None:
-    if provider.plug_in is None or _devices(provider):  # somebody else in this process may have registered it
+    if provider.plug_in is None or _devices(provider):  # other code in this process may have registered it
         return
     try:
         plug_in = importlib.import_module(provider.plug_in)
@@ -254,10 +254,10 @@ def _why_missing(provider: Provider) -> str:
         why = f"its plug-in {provider.plug_in} is installed but offers no device on this machine"
         if provider.name == "openvino":
             why += (
-                " (it serves Intel processors only; the package onnxruntime-openvino, in place of onnxruntime, all x86)"
+                " (it supports Intel processors only; onnxruntime-openvino, installed instead of onnxruntime, all x86)"
             )
     else:
-        why = f"pip install 'captioning-engine[{provider.extra}]' brings it"
+        why = f"install it with pip install 'captioning-engine[{provider.extra}]'"
         if provider.extra == "gpu":
-            why += ", in place of [cpu]"
+            why += " instead of [cpu]"
     return f"provider {provider.name!r} is not available here (available: {there}): {why}"

@@ -1,4 +1,4 @@
-"""Sessions: a graph file, a provider and options become something that runs. Sessions are shared between threads."""
+"""Opens sessions from a graph file, a provider and options. Sessions are shared between threads."""
 
 import contextlib
 import sys
@@ -22,16 +22,16 @@ from engine.runtime.providers import (
 )
 
 SPIN_US = 200
-"""Longer than the gaps between layers and between steps, shorter than the pause between two calls."""
+"""Longer than the gaps between layers and between steps, but shorter than the pause between two calls."""
 SHAPE_OPS = frozenset(("Shape", "Size", "Constant", "ConstantOfShape"))
-"""What ONNX Runtime computes on the host on purpose, whatever the provider."""
+"""What ONNX Runtime deliberately computes on the host, with any provider."""
 
 
 def open_session(folder: Path, graph: GraphFile, provider: Provider, options: RuntimeOptions) -> Any:
     """Returns an onnxruntime.InferenceSession for a graph of a bundle.
 
-    Where the provider builds engines, one that was saved for this very graph, GPU and options is loaded instead.
-    Raises ProviderError where ONNX Runtime cannot build it or would quietly run it elsewhere.
+    If the provider builds engines, one saved for exactly this graph, GPU and options is loaded instead.
+    Raises ProviderError if ONNX Runtime cannot build it or would silently run it elsewhere.
     """
     engines, chosen, path = Engines.of(folder, graph, provider, options), {}, folder / graph.file
     if engines is not None:
@@ -40,15 +40,15 @@ def open_session(folder: Path, graph: GraphFile, provider: Provider, options: Ru
             try:
                 return _whole(_open(saved, graph, provider, options, chosen), graph, provider)
             except ProviderError as error:
-                warnings.warn(f"{error}; {graph.graph} is built anew", RuntimeWarning, stacklevel=2)
+                warnings.warn(f"{error}; {graph.graph} is built again", RuntimeWarning, stacklevel=2)
     return _open(path, graph, provider, options, chosen)
 
 
 def save_engine(folder: Path, graph: GraphFile, provider: Provider, options: RuntimeOptions) -> Path | None:
-    """Builds a graph's engine and saves it as the provider's context model, which `open_session` loads from then on.
+    """Builds a graph's engine and saves it as the provider's context model, which `open_session` then loads.
 
-    Returns the file; None for a provider that builds nothing, or not this graph. Raises ProviderError where the
-    provider saves nothing, and OSError where it cannot be kept.
+    Returns the file, or None if the provider builds no engine for this graph. Raises ProviderError if the provider
+    saves nothing, and OSError if the file cannot be written.
     """
     import tempfile  # takes its time, and few save anything
 
@@ -56,7 +56,7 @@ def save_engine(folder: Path, graph: GraphFile, provider: Provider, options: Run
         return None
     engines = Engines.of(folder, graph, provider, options)
     if engines is None:
-        raise ProviderError("there is no folder to save engines in: name one")
+        raise ProviderError("this user has no cache folder to save engines in: set RuntimeOptions(engine_cache=...)")
     with tempfile.TemporaryDirectory() as place:
         model = Path(place) / "engine.onnx"
         entries = {
@@ -67,15 +67,15 @@ def save_engine(folder: Path, graph: GraphFile, provider: Provider, options: Run
         _open(folder / graph.file, graph, provider, options, {}, entries)
         if not model.is_file():
             raise ProviderError(
-                f"provider {provider.name!r} saved no engine of {graph.file}: it does not take the graph whole; its "
-                f"cache in {engines.folder} serves later processes on this machine all the same"
+                f"provider {provider.name!r} saved no engine of {graph.file}: it cannot run the whole graph; later "
+                f"processes on this machine still use its cache in {engines.folder}"
             )
-        _whole(_open(model, graph, provider, options, {}), graph, provider)  # what cannot be loaded is not kept
+        _whole(_open(model, graph, provider, options, {}), graph, provider)  # keep only what loads
         return engines.keep(model)
 
 
 def _whole(session: Any, graph: GraphFile, provider: Provider) -> Any:
-    """Refuses a saved engine that is only a part of its graph."""
+    """Raises ProviderError for a saved engine that covers only part of its graph."""
     sides = ((session.get_inputs(), graph.inputs), (session.get_outputs(), graph.outputs))
     if any({tensor.name for tensor in there} != {tensor.name for tensor in wanted} for there, wanted in sides):
         raise ProviderError(f"the engine that provider {provider.name!r} saved is only a part of {graph.file}")
@@ -92,9 +92,9 @@ def _open(
 ) -> Any:
     ort = onnxruntime()
     settings = ort.SessionOptions()
-    # left to choose, ONNX Runtime ties its threads to cores: one that the caller runs on just then makes it wait
+    # by default ONNX Runtime pins its threads to cores, and then waits for a core that the caller is using
     settings.intra_op_num_threads = options.threads or whole_cores()
-    settings.inter_op_num_threads = 1  # the graphs are chains: there is nothing to run side by side
+    settings.inter_op_num_threads = 1  # the graphs are chains: nothing in them could run in parallel
     settings.log_severity_level = 3
     entries = dict(entries or {})
     if provider.name == "cpu":
@@ -107,7 +107,7 @@ def _open(
     try:
         if is_built_in(provider):
             if provider.device == "cuda" and hasattr(ort, "preload_dlls"):
-                with contextlib.redirect_stdout(sys.stderr):  # it prints what it misses
+                with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
                     ort.preload_dlls()  # finds the CUDA libraries that other packages installed
             providers = [(provider.ort_name, chosen)]
             if provider.name == "tensorrt":
@@ -125,7 +125,7 @@ def _open(
         ran = ", ".join(session.get_providers())
         raise ProviderError(
             f"provider {provider.name!r} could not be started for {path.name} (ONNX Runtime offers {ran} instead): "
-            "its libraries or its device are missing"
+            "its libraries or its device are missing; choose another provider, or install what it needs"
         )
     if provider.device != "cpu":
         _warn_of_host_nodes(session, path.name, provider)
@@ -133,22 +133,22 @@ def _open(
 
 
 def _spinning(ort: Any) -> dict[str, str]:
-    """Lets threads spin from one layer to the next, but not on into the time of whatever uses the cores then."""
-    if tuple(map(int, ort.__version__.split(".")[:2])) < (1, 26):  # knows no duration, and its own is far too long
+    """Lets threads spin between layers, but not so long that they take cores from what runs after."""
+    if tuple(map(int, ort.__version__.split(".")[:2])) < (1, 26):  # no option for the duration
         return {"session.intra_op.allow_spinning": "0"}
     return {"session.intra_op.spin_duration_us": str(SPIN_US)}
 
 
 def _warn_of_host_nodes(session: Any, file: str, provider: Provider) -> None:
-    """Warns of nodes that run on the host: each costs a wait and two copies."""
+    """Warns about nodes that run on the host: each costs a wait and two copies."""
     try:
         subgraphs = session.get_provider_graph_assignment_info()
-    except (AttributeError, RuntimeError):  # an ONNX Runtime that does not tell
+    except (AttributeError, RuntimeError):  # an ONNX Runtime without this information
         return
     nodes = [node.op_type for subgraph in subgraphs if subgraph.ep_name == CPU for node in subgraph.get_nodes()]
     if ops := sorted(set(nodes) - SHAPE_OPS):
         warnings.warn(
-            f"provider {provider.name!r} leaves {', '.join(ops)} of {file} to the host: each run waits and copies for "
+            f"provider {provider.name!r} runs {', '.join(ops)} of {file} on the host: each run waits and copies for "
             "them",
             RuntimeWarning,
             stacklevel=4,

@@ -1,7 +1,7 @@
 """One decode of one batch on a session: the state between the steps, and the memory and bindings of each run.
 
-Owns no session: threads run one side by side, each with buffers of its own, which the next decode takes over. Knows
-nothing of how the search chooses.
+Owns no session: threads share one, each with its own buffers, which the next decode reuses. Knows nothing of how the
+search chooses.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,41 +15,41 @@ from engine.runtime.pool import Pool
 from engine.runtime.providers import onnxruntime
 
 MOST_BOUND = 1000
-"""Bindings that are kept: a decode that images join and leave without end meets every shape."""
+"""Most bindings kept: a decode that images keep joining and leaving will need every shape."""
 MOST_KEPT = 4096
-"""Candidates of a binding that outlives its decode: a larger one holds memory, and takes no time beside its run."""
+"""Most candidates of a binding that outlives its decode: larger ones take memory, and their runs dwarf the binding."""
 NO_BIAS = np.zeros((1, 1), np.float32)
-"""Takes the place of a bias that is let go."""
+"""Bound in place of a bias that is released."""
 TEMPERATURES = 1e-30, 1e30
-"""Beyond these single precision knows only 0 and infinity; the distribution is as sharp or as flat as it can be."""
+"""Outside this range single precision gives only 0 and infinity; the distribution cannot get sharper or flatter."""
 
 Key = tuple[str, int, int, int, int]
-"""Graph, slot that it reads, rows, k, and rows of its bias: what decides a binding."""
+"""What identifies a binding: graph, slot that it reads, rows, k, and rows of its bias."""
 
 
 def takes_one_temperature(sample_step: Any) -> bool:
-    """Says whether a session's graph has one temperature for all rows, as those exported before had."""
+    """Returns whether a session's graph takes one temperature for all rows, as graphs exported earlier do."""
     return any(value.name == "temperature" and value.shape == [1] for value in sample_step.get_inputs())
 
 
 def too_few_temperatures(sample_step: Any, temperatures: np.ndarray) -> bool:
-    """Says whether a session's graph has one temperature where those of the rows differ."""
+    """Returns whether the rows' temperatures differ but the session's graph takes only one."""
     return bool((temperatures != temperatures[0]).any()) and takes_one_temperature(sample_step)
 
 
 class Steps(StepModel):
-    """A StepModel in the host's memory, which only providers without memory of their own read as it is: see DECODERS.
+    """A StepModel in host memory, for providers that read it directly instead of copying it: see DECODERS.
 
-    Two slots of state take turns, so that no run reads and writes the same memory. A run reads its slot whole and
-    gathers its rows, so the shape that it reads stays the same when rows leave. Each shape is bound once.
+    Two state slots alternate, so that no run reads and writes the same memory. A run reads its whole slot and gathers
+    its rows, so the input shape stays the same when rows leave. Each shape is bound once.
     """
 
     def __init__(self, pool: "Pool[StepBuffers]", features: np.ndarray, *, capacity: int = 0) -> None:
-        """Capacity: room for so many rows and admitted images at once, where any are to be admitted."""
+        """capacity: room for this many rows and admitted images at once, if images will be admitted."""
         self.images = len(features)
         self._buffers = pool.borrow(self)
-        self._large: dict[Key, _Bound] = {}  # what the buffers do not keep
-        self._current = 0  # the slot that holds the state
+        self._large: dict[Key, _Bound] = {}  # bindings too large to keep
+        self._current = 0  # the slot with the current state
         self._held = 0  # rows of it that are in use
         for slot in self._buffers.slots:
             self._buffers.reserve(slot, capacity or self.images)
@@ -57,10 +57,10 @@ class Steps(StepModel):
             self.admit([features])
 
     def admit(self, features: Sequence[np.ndarray]) -> np.ndarray:
-        """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
+        """Admits more images: see StepModel. Their states are stored after those of the last step's rows."""
         given = np.ascontiguousarray(np.concatenate(features), np.float32)  # (images, feature_size)
         first, slot = self._held, self._buffers.slots[self._current]
-        assert first + len(given) <= slot.capacity, "the scheduler keeps within the capacity it asked for"
+        assert first + len(given) <= slot.capacity, "the scheduler admits no more than its capacity"
         self._buffers.admit(given, self._current, first)
         self._held += len(given)
         return np.arange(first, self._held)
@@ -91,7 +91,7 @@ class Steps(StepModel):
     def _feed(
         self, graph: str, token_ids: np.ndarray, parent_rows: np.ndarray, bias: np.ndarray, k: int = 0
     ) -> "_Bound":
-        """Returns what runs a graph, with these inputs in place."""
+        """Returns the binding that runs a graph, with these inputs written to it."""
         rows = len(token_ids)
         if self._buffers.reserve(self._buffers.slots[1 - self._current], rows):
             self._large.clear()
@@ -105,13 +105,13 @@ class Steps(StepModel):
         bound.inputs["token_ids"][:] = token_ids
         bound.inputs["parent_rows"][:] = parent_rows
         if bias is not bound.bias:
-            bound.bias = bias  # kept alive: the binding holds its address alone
+            bound.bias = bias  # kept alive: the binding keeps only its address
             bound.binding.bind_cpu_input("bias", bias)
         return bound
 
     def _run(self, bound: "_Bound") -> tuple[np.ndarray, np.ndarray]:
         bound.session.run_with_iobinding(bound.binding)
-        if bound.bias is not None and len(bound.bias) > 1:  # of this step alone: kept, it would be one for each shape
+        if bound.bias is not None and len(bound.bias) > 1:  # used by this step only; each shape would keep one
             bound.bias = None
             bound.binding.bind_cpu_input("bias", NO_BIAS)
         self._current, self._held = 1 - self._current, len(bound.ids)
@@ -131,7 +131,7 @@ class _Bound:
 
 
 class StepBuffers:
-    """Two slots of state, and the bindings between them that are kept: for one decode at a time."""
+    """Two state slots and the bindings between them, for one decode at a time."""
 
     def __init__(self, session: Callable[[str], Any], units: int) -> None:
         """session(graph) returns the onnxruntime.InferenceSession of a graph."""
@@ -141,7 +141,7 @@ class StepBuffers:
         self.session = session
 
     def reserve(self, slot: "_Slot", rows: int) -> bool:
-        """Makes room in a slot; says whether its memory has moved, to which nothing is bound any more."""
+        """Makes room in a slot; returns whether its memory moved, which drops all bindings."""
         moved = slot.reserve(rows)
         if moved:
             self.bound.clear()
@@ -163,7 +163,7 @@ class StepBuffers:
         session.run_with_iobinding(binding)
 
     def bind(self, key: Key) -> _Bound:
-        """Binds a step, except for its bias."""
+        """Binds everything of a step except its bias."""
         graph, current, rows, k, _ = key
         session = self.session(graph)
         binding = session.io_binding()
@@ -193,7 +193,7 @@ class _Slot:
         self._memory: tuple[Any, ...] = ()  # hidden, cell as onnxruntime.OrtValue
 
     def reserve(self, rows: int) -> bool:
-        """Makes room; says whether the memory has moved."""
+        """Makes room; returns whether the memory moved."""
         if rows <= self.capacity:
             return False
         allocate = onnxruntime().OrtValue.ortvalue_from_shape_and_type

@@ -1,4 +1,4 @@
-"""What happened to requests, counted: how many ended how, how long stages took, how large runs were."""
+"""Counters of the scheduler: outcomes of requests, durations of stages, sizes of runs."""
 
 import bisect
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How often values were up to each bound and above the one before: counts has one more, for those above the last.
+    """How many values fell between one bound and the next; counts has one more entry, for those above the last bound.
 
     total is the sum of all values.
     """
@@ -21,11 +21,11 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerStats:
-    """A scheduler at one moment, and what it did since its start.
+    """A scheduler's state at one moment, and its totals since the start.
 
-    queue_depth: requests that wait for the encoder. rows_in_use: rows, of max_rows, held by those that are
+    queue_depth: requests waiting for the encoder. rows_in_use: how many of max_rows are taken by requests being
     encoded or decoded.
-    Each accepted request is finished, failed, cancelled or expired at the end; refused ones were never accepted.
+    Each accepted request ends as finished, failed, cancelled or expired; refused requests were never accepted.
     waits, encodes, decodes: seconds that finished requests spent in each stage. batch_sizes: images of each run of the
     encoder. step_rows: rows of each step.
     """
@@ -47,7 +47,7 @@ class SchedulerStats:
 
 
 class HistogramCounter:
-    """A histogram in the making; whoever adds holds the lock."""
+    """A histogram that is being filled; callers hold the lock."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds

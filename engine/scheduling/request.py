@@ -1,4 +1,4 @@
-"""A request from its arrival to its answer, and the ledger of them all. Knows nothing of threads, models or images."""
+"""A request from arrival to answer, and the ledger of all requests. Knows nothing of threads, models or images."""
 
 import contextlib
 import queue
@@ -18,7 +18,7 @@ from engine.scheduling.stream import Words
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """One image to be captioned. Times are those of time.monotonic()."""
+    """One image to be captioned. Times are from time.monotonic()."""
 
     image: ImageInput
     decoding: Decoding
@@ -29,14 +29,14 @@ class Request:
     arrived: float = field(default_factory=time.monotonic)
     taken: float = 0.0  # by the encoder
     encoded: float = 0.0
-    settled: bool = False  # has its answer, or was withdrawn: guarded by the ledger's lock
+    settled: bool = False  # answered or cancelled; guarded by the ledger's lock
 
 
 class Ledger:
-    """Counts, and sees to it that each request is answered once.
+    """Counts requests and makes sure that each is answered exactly once.
 
-    No image is let go while the lock is held: what its owner does then may be to ask the scheduler. dropped: futures to
-    be cancelled a moment later, put there by code that may not wait for the lock.
+    No image is released while the lock is held, because its finalizer may call the scheduler. dropped: futures to be
+    cancelled a moment later, added by code that must not wait for the lock.
     """
 
     def __init__(self) -> None:
@@ -52,15 +52,15 @@ class Ledger:
 
     @property
     def interrupted(self) -> bool:
-        """Whether this thread holds the lock: a finalizer or a signal handler, which come anywhere, is what asks."""
+        """Whether this thread already holds the lock, as in a finalizer or signal handler that interrupted it."""
         return bool(self.lock._is_owned())  # type: ignore[attr-defined]
 
     def require_outside(self, call: str) -> None:
-        """Raises EngineError where a finalizer or a signal handler has interrupted the scheduler itself."""
+        """Raises EngineError in a finalizer or signal handler that interrupted the scheduler itself."""
         if self.interrupted:
             raise EngineError(
-                f"{call} was called by a finalizer or signal handler that has interrupted the scheduler itself: "
-                "let the handler set a flag, and call from the program or another thread"
+                f"{call} was called by a finalizer or signal handler that interrupted the scheduler itself: "
+                "let the handler set a flag, and make the call from the main program or another thread"
             )
 
     def count(self, what: str) -> None:
@@ -68,33 +68,33 @@ class Ledger:
         self._counts[what] += 1
 
     def encodes(self, images: int) -> None:
-        """Notes a run of the encoder."""
+        """Counts a run of the encoder."""
         with self.lock:
             self._batch_sizes.add(images)
 
     def steps(self, rows: int) -> None:
-        """Notes a step."""
+        """Counts a step."""
         with self.lock:
             self._step_rows.add(rows)
 
     def withdraw(self, request: Request) -> bool:
-        """Takes a request back; False where it was answered, or taken back, before."""
+        """Cancels a request; returns False if it was answered or cancelled before."""
         with self.lock:
             if request.settled:
                 return False
             request.settled = request.future._withdrawn = True
             self.count("cancelled")
-        request.image = b""  # which is freed now, whoever keeps the future
+        request.image = b""  # freed now, even if the future is kept
         return True
 
     def cancel_dropped(self) -> None:
-        """Cancels what was dropped; called without the lock."""
+        """Cancels dropped futures; called without the lock."""
         while not self.dropped.empty():
-            with contextlib.suppress(queue.Empty):  # two threads may look at once
+            with contextlib.suppress(queue.Empty):  # two threads may do this at once
                 self.dropped.get_nowait()._drop()
 
     def settle(self, request: Request, outcome: Caption | Exception, *, given_up: bool = False) -> None:
-        """Sets the outcome of a request, unless it has one; given_up: it counts as cancelled."""
+        """Sets the outcome of a request if it has none; given_up: count it as cancelled."""
         finished = isinstance(outcome, Caption)
         failure = "expired" if isinstance(outcome, DeadlineError) else "failed"
         with self.lock:
@@ -114,7 +114,7 @@ class Ledger:
         request.future._finish(outcome)
 
     def stats(self, *, queue_depth: int, rows_in_use: int, max_rows: int) -> SchedulerStats:
-        """Returns all that was counted; the caller holds the lock."""
+        """Returns all counters; the caller holds the lock."""
         return SchedulerStats(
             queue_depth=queue_depth,
             rows_in_use=rows_in_use,

@@ -1,6 +1,6 @@
-"""The running batch: requests with their own options, admitted at any step, stepped together. Knows no threads.
+"""The running batch: requests with different options, admitted at any step and decoded together. Knows no threads.
 
-Requests with the same options share a search; all searches whose next steps are of one kind share one run of the model.
+Requests with the same options share a search. Searches whose next steps are of the same kind share a run of the model.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from engine.scheduling.request import Request
 
 @dataclass(slots=True)
 class _Group:
-    """What steps together: searches of one kind, and the step model that holds the state of all their rows."""
+    """Searches of one kind that step together, and the step model with the state of all their rows."""
 
     model: StepModel
     searches: dict[Decoding, Search] = field(default_factory=dict)  # by their options
@@ -34,22 +34,22 @@ Outcome = tuple[Request, Caption | Exception]
 
 
 class RunningBatch:
-    """Decodes the requests of one model; belongs to one thread."""
+    """Decodes the requests of one model; used by one thread only."""
 
     def __init__(self, model: Model, max_rows: int) -> None:
         self._model = model
-        self._capacity = 2 * max_rows  # rows of the last step and images that are admitted to the next
+        self._capacity = 2 * max_rows  # rows of the last step plus images admitted to the next
         self._groups: dict[StepKind, _Group] = {}
         self._where: dict[Request, tuple[_Group, Search]] = {}
         self._streaming = 0
 
     def __len__(self) -> int:
-        """How many requests are decoded."""
+        """Number of requests being decoded."""
         return len(self._where)
 
     def warm_up(self) -> None:
-        """Runs a step of each common kind, which opens its session; a thread's CUDA graphs are its own."""
-        with contextlib.suppress(Exception):  # a request that needs what does not run gets the error then
+        """Runs a step of each common kind, which opens its session; CUDA graphs are kept per thread."""
+        with contextlib.suppress(Exception):  # a request that needs it will get the error
             manifest, row = self._model.bundle.manifest, np.zeros(1, np.int64)
             steps = self._model.start_empty(self._capacity)
             state = steps.admit([np.zeros((1, manifest.feature_size), np.float32)])
@@ -58,7 +58,7 @@ class RunningBatch:
             steps.draw(row, row, bias, np.ones(1), np.ones(1, np.float32))
 
     def admit(self, arrivals: Sequence[tuple[Request, np.ndarray]]) -> list[Outcome]:
-        """Takes requests into the next step, each with its features (1, feature_size); returns those that failed."""
+        """Admits requests to the next step, each with its features (1, feature_size); returns those that failed."""
         failed: list[Outcome] = []
         by_kind: dict[StepKind, list[tuple[Request, np.ndarray, Decoding, Search]]] = {}
         fresh: dict[Decoding, Search] = {}
@@ -77,7 +77,7 @@ class RunningBatch:
         return failed
 
     def drop(self, requests: Collection[Request]) -> None:
-        """Gives up requests, if they are decoded: their rows are not in the next step."""
+        """Removes requests, if they are being decoded, before the next step."""
         by_search: dict[int, tuple[_Group, Search, set[Request]]] = {}
         for request in requests:
             if request in self._where:
@@ -89,14 +89,14 @@ class RunningBatch:
             _drop_finished(group)
 
     def step(self) -> tuple[list[Outcome], int]:
-        """Writes a word of each sentence; returns the requests that are done or failed, and the number of rows."""
+        """Decodes one more token of each sentence; returns the requests done or failed, and the number of rows."""
         outcomes: list[Outcome] = []
         rows = 0
         for kind, group in list(self._groups.items()):
             if group.searches:
                 try:
                     rows += self._step(group, outcomes)
-                except Exception as error:  # the run's own requests fail; the next ones get a new model
+                except Exception as error:  # the requests of this run fail; later ones get a new step model
                     del self._groups[kind]
                     lost = [request for request, (there, _) in self._where.items() if there is group]
                     outcomes += [(request, as_engine_error(error, self._model)) for request in lost]
@@ -105,7 +105,7 @@ class RunningBatch:
         return outcomes, rows
 
     def clear(self) -> None:
-        """Forgets everything: the requests get their outcomes elsewhere."""
+        """Drops everything; the caller sets the requests' outcomes."""
         self._groups.clear()
         self._where.clear()
         self._streaming = 0
@@ -172,7 +172,7 @@ class RunningBatch:
         return made
 
     def _send(self, search: Search) -> None:
-        """Sends the words that can no longer change to those who stream."""
+        """Sends words that can no longer change to streaming requests."""
         vocabulary = self._model.bundle.vocabulary
         for request, tokens in search.stable_tokens({owner for owner in search.owners if owner.words is not None}):
             if new := [vocabulary.words[i] for i in tokens[request.words.sent :] if i != vocabulary.end_id]:
@@ -180,7 +180,7 @@ class RunningBatch:
 
 
 def as_engine_error(error: BaseException, model: Model) -> EngineError:
-    """Returns the error that a request gets for a run that failed."""
+    """Returns the error for the requests of a failed run."""
     if isinstance(error, EngineError):
         return error
     failed = DeviceError(f"a run failed on provider {model.choice.provider!r}: {' '.join(str(error).split())}")
@@ -189,13 +189,13 @@ def as_engine_error(error: BaseException, model: Model) -> EngineError:
 
 
 def shared_options(decoding: Decoding) -> Decoding:
-    """Returns the options without what each request of a search may have of its own."""
+    """Returns the options without those that may differ between the requests of a search."""
     if isinstance(decoding, Sample):
         return replace(decoding, style="plain", seed=None, temperature=1.0)
     return decoding if decoding.style == "plain" else replace(decoding, style="plain")
 
 
 def _drop_finished(group: _Group) -> None:
-    """Forgets searches that have no image left."""
+    """Drops searches without images."""
     if not all(search.owners for search in group.searches.values()):
         group.searches = {key: search for key, search in group.searches.items() if search.owners}

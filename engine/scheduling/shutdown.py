@@ -1,4 +1,4 @@
-"""How workers end that nobody waits for: their scheduler was dropped, a call may not wait, the interpreter exits."""
+"""Ends workers when nobody waits: the scheduler was dropped, a call may not wait, or the interpreter exits."""
 
 import _thread
 import contextlib
@@ -10,23 +10,23 @@ from engine.fork_guard import ForkGuard
 from engine.scheduling.workers import Workers
 
 AT_EXIT = 10.0
-"""Seconds that an exit waits for threads: a run takes less, and one that still reads a file can be left behind."""
+"""Seconds that an exit waits for threads: a run takes less, and a thread still reading a file can be abandoned."""
 
 
 def close_in_threads(pools: Iterable[Workers], *, cancel: bool) -> None:
-    """Closes workers from other threads: this one may hold the lock."""
-    with contextlib.suppress(RuntimeError):  # the interpreter exits, which ends them anyway
+    """Closes workers from another thread, since this one may hold the lock."""
+    with contextlib.suppress(RuntimeError):  # the interpreter is exiting, which ends them anyway
         for workers in pools:
             _thread.start_new_thread(workers.close, (), {"cancel": cancel})
 
 
 def close_when_dropped(scheduler: object, pools: "weakref.WeakSet[Workers]", guard: ForkGuard) -> None:
-    """Cancels the requests of workers once nobody has the scheduler any more."""
+    """Cancels the requests of workers once the scheduler is garbage."""
     weakref.finalize(scheduler, _abandon, pools, guard).atexit = False
 
 
 def close_at_exit(workers: Workers, guard: ForkGuard) -> None:
-    """Cancels the requests of workers when the interpreter exits: it aborts where a thread is in the runtime then."""
+    """Cancels the requests of workers at exit: the interpreter aborts if a thread is still inside ONNX Runtime."""
     weakref.finalize(workers, _close_now, weakref.ref(workers), guard)
 
 
@@ -37,7 +37,7 @@ def _abandon(pools: "weakref.WeakSet[Workers]", guard: ForkGuard) -> None:
 
 def _close_now(reference: "weakref.ref[Workers]", guard: ForkGuard) -> None:
     workers = reference()
-    if workers is None or not guard.in_owner:  # None: its last thread has let go of it
+    if workers is None or not guard.in_owner:  # None: its last thread has ended
         return
     workers.close(cancel=True)
     until = time.monotonic() + AT_EXIT

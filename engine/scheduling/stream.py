@@ -1,4 +1,4 @@
-"""A caption word by word, for asyncio. Owns the way of words from the decoding thread into an event loop."""
+"""A caption word by word, for asyncio. Owns the passing of words from the decoding thread to an event loop."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,9 @@ from engine.scheduling.future import CaptionFuture, Timings
 
 
 class Words:
-    """Words on their way: a thread puts them in, a task of any event loop takes them out.
+    """A queue of words: a thread adds them, a task of any event loop takes them.
 
-    No lock: a finalizer or a signal handler that closes would wait for the thread that it has interrupted.
+    It has no lock: a finalizer or signal handler that closes it would wait for the thread it interrupted.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Words:
 
     @property
     def sent(self) -> int:
-        """How many words were put in."""
+        """How many words were added."""
         return self._sent
 
     def put(self, words: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ class Words:
         self._wake()
 
     def close(self) -> None:
-        """Says that no more will come."""
+        """Marks the end of the words."""
         self.closed = True
         self._wake()
 
@@ -43,33 +43,33 @@ class Words:
         """Returns the next word; None after the last."""
         loop = asyncio.get_running_loop()
         while True:
-            closed = self.closed  # before the words: none comes after it
+            closed = self.closed  # read before the words: none are added later
             with contextlib.suppress(IndexError):
                 return self._words.popleft()
             if closed:
                 return None
             ready = loop.create_future()
             self._waiting.append((loop, ready))
-            if not self._words and not self.closed:  # what came before that has woken nobody
+            if not self._words and not self.closed:  # words added earlier woke nobody
                 await ready
 
     def _wake(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
                 loop, ready = self._waiting.popleft()
-                with contextlib.suppress(RuntimeError):  # its event loop is closed: nobody waits there any more
+                with contextlib.suppress(RuntimeError):  # its event loop is closed, so nobody waits there
                     loop.call_soon_threadsafe(_resolve, ready)
 
 
 class CaptionStream:
-    """The words of one caption, as soon as they stand: `async for word in stream`.
+    """The words of one caption as soon as they are final: `async for word in stream`.
 
-    Iteration raises what befell the request. Leaving early (aclose, `async with`, or dropping the stream) cancels it,
-    which ends the words.
+    Iteration raises the request's error. Stopping early (aclose, `async with`, or dropping the stream) cancels the
+    request, which ends the iteration.
     """
 
     def __init__(self, future: CaptionFuture, words: Words, dropped: "queue.SimpleQueue[CaptionFuture]") -> None:
-        """Dropped takes the future of a stream that is let go before its end."""
+        """The queue `dropped` receives the future of a stream that is garbage collected before its end."""
         self._future = future
         self._words = words
         self._dropped = dropped
@@ -77,7 +77,7 @@ class CaptionStream:
 
     @property
     def timings(self) -> Timings | None:
-        """Where the time went, once the caption is there."""
+        """How long each stage took, once the caption is done."""
         return self._future.timings
 
     def __aiter__(self) -> "CaptionStream":
@@ -92,11 +92,11 @@ class CaptionStream:
         return word
 
     async def caption(self) -> Caption:
-        """Returns the whole caption when it is there, whether or not its words were taken."""
+        """Waits for the whole caption and returns it, whether or not its words were read."""
         return await asyncio.shield(asyncio.wrap_future(self._future))
 
     async def aclose(self) -> None:
-        """Cancels the request, if it is not done."""
+        """Cancels the request if it is not done."""
         self._future.cancel()
 
     async def __aenter__(self) -> "CaptionStream":
@@ -108,7 +108,7 @@ class CaptionStream:
         await self.aclose()
 
     def __del__(self) -> None:
-        if not self._words.closed:  # a cancel takes locks, which the thread that collects the garbage may hold
+        if not self._words.closed:  # cancelling takes locks that this thread may already hold
             self._dropped.put(self._future)
 
 

@@ -1,4 +1,4 @@
-"""The threads of one model: some read and encode, one decodes. Owns queue, rows and deadlines; searches nothing."""
+"""The threads of one model: some read and encode images, one decodes. Owns queue, rows and deadlines."""
 
 import contextlib
 import threading
@@ -18,16 +18,16 @@ from engine.scheduling.request import Ledger, Request
 from engine.scheduling.running_batch import Outcome, RunningBatch, as_engine_error
 
 A_DAY = 86_400.0
-"""Seconds after which a longer wait looks up: the clock of a lock has an end."""
+"""Longest wait in seconds before checking again: locks limit their timeouts."""
 
 READING = 2
-"""Threads before a device: one reads the images of a batch while the one before is encoded."""
+"""Encoder threads with a GPU: one reads the next batch while the other encodes."""
 
 
 class Workers:
-    """Takes requests through encoder and decoder; the workers of several models can share a ledger and its lock.
+    """Runs requests through encoder and decoder. The workers of several models can share a ledger and its lock.
 
-    A request is queued until an encoder takes it, which needs its rows to be free, and holds them until it is answered.
+    A request is queued until an encoder takes it, which requires free rows. It keeps those rows until it is answered.
     """
 
     def __init__(self, model: Model, ledger: Ledger, *, max_rows: int, max_queue: int, max_wait: float) -> None:
@@ -39,10 +39,10 @@ class Workers:
         self._to_decode = threading.Condition(ledger.lock)
         self._queue: deque[Request] = deque()
         self._encoded: list[tuple[Request, np.ndarray]] = []
-        self._gone: list[Request] = []  # taken, then cancelled: to be dropped
-        self._holding: set[Request] = set()  # rows
+        self._gone: list[Request] = []  # cancelled after an encoder took them: to be dropped
+        self._holding: set[Request] = set()  # requests that have rows
         self._rows = 0
-        self._encoding = 0  # threads at it
+        self._encoding = 0  # number of threads encoding
         self._deadlines = Deadlines()
         self._closed = False
         targets = [self._encode] * (self._lanes or READING) + [self._decode]
@@ -56,7 +56,7 @@ class Workers:
             for thread in self.threads:
                 thread.start()
             self._ready.wait()
-        except BaseException:  # no thread can be started, or Ctrl+C: those that were would wait for ever
+        except BaseException:  # a thread cannot be started, or Ctrl+C: the others would wait for ever
             self.close()
             for thread in self.threads:
                 if thread.ident is not None:
@@ -66,13 +66,13 @@ class Workers:
     def submit(self, request: Request) -> None:
         """Queues a request. Raises OverloadedError, ClosedError."""
         if len(self._queue) >= self._max_queue:
-            self._ledger.cancel_dropped()  # they may hold a place
+            self._ledger.cancel_dropped()  # they may take up places
         with self._ledger.lock:
             if self._closed:
-                raise ClosedError("the scheduler is closed and takes no more requests")
+                raise ClosedError("the scheduler is closed and accepts no more requests")
             if len(self._queue) >= self._max_queue:
                 self._ledger.count("refused")
-                raise OverloadedError(f"{self._max_queue} requests are waiting already (max_queue): try again later")
+                raise OverloadedError(f"{self._max_queue} requests are already waiting (max_queue): try again later")
             self._ledger.count("accepted")
             self._queue.append(request)
             self._to_encode.notify()
@@ -81,7 +81,7 @@ class Workers:
                 self._to_decode.notify()
 
     def release(self, request: Request) -> None:
-        """Frees what a request holds that was cancelled; called without the lock."""
+        """Frees the rows or queue place of a cancelled request; called without the lock."""
         with self._ledger.lock:
             if request in self._holding:
                 self._gone.append(request)
@@ -94,7 +94,7 @@ class Workers:
         return len(self._queue), self._rows
 
     def close(self, *, cancel: bool = False) -> None:
-        """Takes no more requests; those accepted are finished, or given up."""
+        """Stops accepting requests; those accepted are finished, or cancelled."""
         with self._ledger.lock:
             self._closed = True
             given_up = [*self._queue, *self._holding] if cancel else []
@@ -110,14 +110,14 @@ class Workers:
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except BaseException:  # without this thread nothing would be answered any more
+        except BaseException:  # without this thread no request would be answered
             self.close(cancel=True)
             raise
         finally:
             self._ready.set()
 
     def _unqueue(self, request: Request) -> None:
-        with contextlib.suppress(ValueError):  # it may have failed and not been told yet
+        with contextlib.suppress(ValueError):  # it may have failed a moment ago
             self._queue.remove(request)
         self._to_encode.notify_all()
         self._to_decode.notify()
@@ -126,16 +126,16 @@ class Workers:
 
     def _encode(self) -> None:
         while self._encode_some():
-            pass  # what was at hand is let go before the next wait, whoever it kept
+            pass  # drops all references before the next wait
 
     def _encode_some(self) -> bool:
-        """Waits for requests and encodes them; False when there will be no more."""
+        """Waits for requests and encodes them; returns False when there will be no more."""
         requests = self._take()
         if requests:
             alone = len(requests) == 1 and self._encoding == 1 and not self._queue
             try:
                 encoded = self.model.encode([request.image for request in requests], alone=alone)
-            except BaseException as error:  # reading a file runs code of its owner, which may exit
+            except BaseException as error:  # reading may run the caller's code, which may raise SystemExit
                 self._finish((request, as_engine_error(error, self.model)) for request in requests)
             else:
                 self._pass_on(requests, encoded)
@@ -144,7 +144,7 @@ class Workers:
         return bool(requests)
 
     def _take(self) -> list[Request]:
-        """Waits for requests and returns those to encode next; none when there will be no more."""
+        """Waits for requests and returns those to encode next; an empty list when there will be no more."""
         with self._ledger.lock:
             while not self._fitting() or (wait := self._wait()) > 0:
                 if self._closed and not self._queue:
@@ -170,13 +170,13 @@ class Workers:
         return bool(self._queue) and self._rows + self._queue[0].rows <= self._max_rows
 
     def _share(self) -> int:
-        """Returns how many images one encoder takes: on a CPU more only where there is more than enough for all."""
+        """Returns how many images one encoder takes: on a CPU more than one only if all encoders have enough to do."""
         if not self._lanes:
             return self.model.batch_size
         return min(LANE_IMAGES, -(-len(self._queue) // (2 * self._lanes)))
 
     def _wait(self) -> float:
-        """Returns how long to wait for more images. A CPU gains next to nothing by a batch, so nobody waits there."""
+        """Returns how long to wait for more images: 0 on a CPU, which gains almost nothing from batches."""
         if self._lanes or self._closed or len(self._queue) >= self.model.batch_size:
             return 0.0
         return self._queue[0].arrived + self._max_wait - time.monotonic()
@@ -194,7 +194,7 @@ class Workers:
             for i, request in enumerate(good):
                 self._encoded.append((request, features[i : i + 1]))  # type: ignore[arg-type]
             self._to_decode.notify()
-        self._finish((request, error.at(None)) for request, error in failed)  # no entry of any batch
+        self._finish((request, error.at(None)) for request, error in failed)  # it has no position in a batch
 
     # --- decoding
 
@@ -206,24 +206,24 @@ class Workers:
             pass
 
     def _decode_step(self, batch: RunningBatch) -> bool:
-        """Waits for work and does a step of it; False when all is done."""
+        """Waits for work and runs one step; returns False when everything is done."""
         self._ledger.cancel_dropped()
         work = self._work(batch)
         if work is None:
             return False
         arrivals, gone, late = work
         for request in late:
-            self._ledger.settle(request, DeadlineError("the time for this request was over before it was done"))
+            self._ledger.settle(request, DeadlineError("the request was not done within its timeout: allow more time"))
         try:
             batch.drop(gone)
-            settled = {request for request, _ in arrivals if request.settled}  # read once: a cancel comes at any time
+            settled = {request for request, _ in arrivals if request.settled}  # read once: it may change any time
             self._free([*gone, *settled])
             outcomes = batch.admit([arrival for arrival in arrivals if arrival[0] not in settled])
             if len(batch):
                 done, rows = batch.step()
                 outcomes += done
                 self._ledger.steps(rows)
-        except Exception as error:  # what nobody foresaw: all that are decoded fail, and the next ones go on
+        except Exception as error:  # unexpected: all requests being decoded fail, later ones continue
             batch.clear()
             with self._ledger.lock:
                 lost = [request for request in self._holding if request.encoded]
@@ -234,8 +234,8 @@ class Workers:
     def _work(
         self, batch: RunningBatch
     ) -> tuple[list[tuple[Request, np.ndarray]], list[Request], list[Request]] | None:
-        """Waits for work and returns who arrived, who is gone and who is late; None when all is done."""
-        passed: list[Request] = []  # which are let go without the lock
+        """Waits for work; returns arrived, cancelled and late requests, or None when everything is done."""
+        passed: list[Request] = []  # released without the lock
         with self._ledger.lock:
             while True:
                 now = time.monotonic()
@@ -262,7 +262,7 @@ class Workers:
             self._ledger.settle(request, outcome)
 
     def _free(self, requests: Sequence[Request]) -> None:
-        if not requests:  # most steps: waking the encoders costs as much as a step
+        if not requests:  # as in most steps: waking the encoders would cost as much as a step
             return
         with self._ledger.lock:
             for request in requests:

@@ -1,1 +1,1 @@
-"""Whether graphs compute on this machine what they ought to: compared once, remembered, required before captions."""
+"""The self-check: graphs must compute the right numbers on this machine before they caption. Passes are saved."""

@@ -1,8 +1,8 @@
-"""Compares what graphs compute with what they ought to, along the calls that captions go through. Keeps nothing.
+"""Compares what graphs compute with a reference, through the same calls that captions use. Saves nothing.
 
-A provider may be there, start, and write other sentences: one that copies what was bound once, a processor that
-saturates 8-bit sums, a driver that rounds. So it is not one run that is compared but batches of several sizes, several
-steps in a row, memory that is used again, rows that leave, k above 1, images that come later.
+A provider may be installed, start, and still write wrong sentences: because it copies inputs when they are bound,
+because the processor saturates 8-bit sums, or because a driver rounds. So the check covers more than one run: batches
+of several sizes, several steps in a row, reused memory, rows that leave, k above 1, and images that join later.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,23 +19,23 @@ from engine.runtime.encoder import LANE_IMAGES, WIDE_IMAGES
 from engine.runtime.graphs import Graphs
 
 PHOTOGRAPHS = 3
-LEAST_NORM = 1e-9  # of features that differences are divided by
+LEAST_NORM = 1e-9  # smallest norm of features to divide by
 FIRST = "decoder_init with search_step"
 BEAMS = [[0, 0, 1, 1, 2, 2, 2], [6, 5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5, 6], [3, 3, 1, 1, 6, 0, 0]]
-"""Rows that are continued: images are expanded to beams, which are then reordered in memory that is filled anew."""
+"""Parent rows: images are expanded to beams, which are then reordered in reused memory."""
 MANY = 96  # rows of a large batch
-CAPACITY = 16  # rows of the batch that images join
+CAPACITY = 16  # rows of the batch that images join later
 
 SAME = {"fp32": (1e-3, 2e-3), "fp16": (1e-2, 5e-2), "integers": (0.1, 0.25)}
-"""Largest differences from the CPU in the same precision: of features, |found - expected| / |expected| for an image; of
-the log-probability of a word, in nats. "integers" are all precisions that are not named."""
+"""Largest allowed differences from the CPU in the same precision: for features |found - expected| / |expected| per
+image, then for the log-probability of a word in nats. "integers" stands for every precision that is not named."""
 ROUNDED = {"fp16": (2e-2, 0.1), "integers": (0.3, 0.6)}
-"""The same from the CPU in fp32, where the precision is another."""
+"""Largest allowed differences from the CPU in fp32, for other precisions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The largest difference found of what a graph computes, and the largest allowed."""
+    """The largest difference found in a graph's results, and the largest allowed."""
 
     graph: str
     found: float
@@ -43,7 +43,7 @@ class Difference:
 
     @property
     def passed(self) -> bool:
-        """Whether it is within what is allowed; a difference that is no number is not."""
+        """Whether the difference is allowed; NaN is not."""
         return self.found <= self.allowed
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Difference:
 
 
 def compare(graphs: Graphs, reference: Graphs, batch_size: int) -> list[Difference]:
-    """Returns the largest difference that each graph shows. batch_size: most images that will be encoded at once."""
+    """Returns the largest difference of each graph. batch_size: most images that will be encoded at once."""
     arithmetic = arithmetic_of(graphs)
     table = SAME if arithmetic == reference.precision else ROUNDED
     most_features, most_nats = table.get(arithmetic, table["integers"])
@@ -65,7 +65,7 @@ def compare(graphs: Graphs, reference: Graphs, batch_size: int) -> list[Differen
 
 
 def arithmetic_of(graphs: Graphs) -> str:
-    """Returns the precision that graphs may compute in: options let some providers round what is stored in fp32."""
+    """Returns the precision that graphs may really compute in: some options let providers round fp32."""
     options, encoder = graphs.options, graphs.placement.encoder.name
     tf32 = options.tf32 and any(provider.device == "cuda" for provider in graphs.placement.providers)
     half = tf32 or (options.fp16 and encoder == "tensorrt")
@@ -73,37 +73,37 @@ def arithmetic_of(graphs: Graphs) -> str:
 
 
 def _pixels(bundle: Bundle) -> np.ndarray:
-    from engine.images.synthetic import draw_photographs  # the drawing takes a while to import, and is seldom needed
+    from engine.images.synthetic import draw_photographs  # slow to import and seldom needed
 
     photographs = [load_for_model(each, bundle.manifest.image) for each in draw_photographs(PHOTOGRAPHS)]
     return np.stack(photographs)  # (photographs, height, width, 3)
 
 
 def _encoded(graphs: Graphs, pixels: np.ndarray, expected: np.ndarray, batch_size: int) -> Iterator[float]:
-    """Yields how far features are off, by every way to the encoder, in batches that fall and rise in size.
+    """Yields how far features are off, for each way to call the encoder, in batches of falling and rising size.
 
-    The largest is the largest that runs, and one image more where a batch is cut up. On the CPU that is the same
-    whatever the batch size: what is shown once holds for all.
+    The largest batch is the largest that runs, plus one image if batches are split. On the CPU that does not depend on
+    the batch size, so one pass counts for all of them.
     """
     encoder, provider = graphs.encoder, graphs.placement.encoder
     ways: list[tuple[Callable[[np.ndarray], Any], int]] = [(encoder.encode, WIDE_IMAGES + 1)]
     if provider.device != "cpu":
         ways = [(encoder.encode, batch_size)]
-    elif provider.cache is not None:  # it is built for no more
+    elif provider.cache is not None:  # its engine is built for no more
         ways = [(encoder.encode, min(batch_size, WIDE_IMAGES + 1))]
     elif encoder.lanes:
         ways.append((encoder.encode_in_lane, LANE_IMAGES + 1))
     for encode, most in ways:
-        few = min(PHOTOGRAPHS, most)  # an engine built for one image takes no more
+        few = min(PHOTOGRAPHS, most)  # an engine built for one image accepts no more
         for images in (few, 1, most, few):
-            shown = (np.arange(images) + images) % PHOTOGRAPHS  # not the first one first each time
+            shown = (np.arange(images) + images) % PHOTOGRAPHS  # not always beginning with the first one
             found, right = np.asarray(encode(pixels[shown]), np.float64), expected[shown].astype(np.float64)
             off = np.linalg.norm(found - right, axis=1) / np.maximum(np.linalg.norm(right, axis=1), LEAST_NORM)
             yield float(np.max(off))
 
 
 class _Walk:
-    """Takes two models through the same steps, with the words that the reference holds likeliest."""
+    """Runs two models through the same steps, with the words that the reference finds likeliest."""
 
     def __init__(self, graphs: Graphs, reference: Graphs, features: np.ndarray) -> None:
         manifest = graphs.bundle.manifest
@@ -116,7 +116,7 @@ class _Walk:
         self._models: tuple[StepModel, StepModel]
 
     def run(self) -> None:
-        """Steps through a batch whose images are there from the start, then through one that images join."""
+        """Decodes a batch with all its images from the start, then one that images join later."""
         self._models = tuple(graphs.start(self._features) for graphs in self._pair)  # type: ignore[assignment]
         tokens = np.full(PHOTOGRAPHS, self._start)
         tokens = self._search(tokens, np.arange(PHOTOGRAPHS), 4, name=FIRST)
@@ -135,21 +135,21 @@ class _Walk:
         self._choose_alone()
 
     def _choose_alone(self) -> None:
-        """Takes two rows through the step that chooses a word by itself.
+        """Runs two rows through sample_step.
 
-        State lies in two places by turns: each is read and written three times.
+        State alternates between two slots: each is read and written three times.
         """
         for temperatures in ((0.5, 1.5), (1.5, 0.5), (1, 1), (0.7, 5), (2, 0.7), (1, 3)):
             self._draw(self._any_words(2), np.array(temperatures, np.float32))
 
     def _admit(self, images: slice) -> np.ndarray:
-        """Returns the rows that hold the images' states, int64 (models, images): each model has rows of its own."""
+        """Returns the rows with the images' states, int64 (models, images): row numbers differ between models."""
         return np.stack([model.admit([self._features[images]]) for model in self._models])
 
     def _search(
         self, tokens: np.ndarray, parents: np.ndarray, k: int, bias: np.ndarray | None = None, name: str = "search_step"
     ) -> np.ndarray:
-        """Compares a step; returns the tokens of the next one, which the reference holds likeliest."""
+        """Compares a step; returns the reference's likeliest tokens, for the next one."""
         bias, parents = self._open if bias is None else bias, np.broadcast_to(parents, (2, len(tokens)))
         ids, log_probs = self._models[0].step(tokens, parents[0], bias, min(k, bias.shape[1]))
         by_id = self._expected(tokens, parents[1], bias)
@@ -167,23 +167,23 @@ class _Walk:
         p = np.exp((by_id - by_id.max(axis=1, keepdims=True)) / temperatures[:, None])
         end = (p.cumsum(axis=1) / p.sum(axis=1, keepdims=True))[rows, ids]
         begin = end - (p / p.sum(axis=1, keepdims=True))[rows, ids]
-        self._note("sample_step", np.clip(uniforms, begin, end), uniforms)  # the part of [0, 1] that is the word's
+        self._note("sample_step", np.clip(uniforms, begin, end), uniforms)  # the word's part of [0, 1]
 
     def _expected(self, tokens: np.ndarray, parents: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        """Takes the reference through the step; returns its log-probabilities by id, float64 (rows, vocabulary)."""
+        """Runs the step on the reference; returns its log-probabilities by id, float64 (rows, vocabulary)."""
         ids, log_probs = self._models[1].step(tokens, parents, bias, bias.shape[1])
         by_id = np.empty(log_probs.shape)
         np.put_along_axis(by_id, ids, log_probs, axis=1)
         return by_id
 
     def _any_words(self, rows: int) -> np.ndarray:
-        """Returns a token for each row, likely or not, int64 (rows,): what follows differs the more."""
+        """Returns a random token for each row, likely or not, int64 (rows,): later distributions then differ more."""
         return self._random.integers(0, self._open.shape[1], rows)
 
     def _some_words(self, rows: int) -> np.ndarray:
         """Returns a bias for each row that allows about half of the words, float32 (rows, vocabulary)."""
         allowed = self._random.random((rows, self._open.shape[1])) < 0.5
-        allowed[:, :2] = True  # even of the smallest vocabulary some
+        allowed[:, :2] = True  # some, even in the smallest vocabulary
         return np.where(allowed, 0, -np.inf).astype(np.float32)
 
     def _note(self, name: str, found: np.ndarray, expected: np.ndarray) -> None:

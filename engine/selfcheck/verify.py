@@ -1,8 +1,7 @@
-"""What was shown on this machine to compute what it ought to, kept in the user's cache. Compares nothing itself.
+"""Runs the self-check once, and saves what passed in the user's cache. Compares nothing itself.
 
-The CPU in the same precision is what a provider is compared with; the CPU in another precision is compared with fp32,
-which everything is compared with in the end. A file answers for one bundle with one set of versions, options and
-hardware; only what passed is kept.
+A provider is compared with the CPU in the same precision, and the CPU in another precision with fp32, the final
+reference. A file is valid for one bundle with one set of versions, options and hardware. Only passes are saved.
 """
 
 import json
@@ -24,15 +23,15 @@ from engine.runtime.placement import Placement
 from engine.selfcheck.compare import Difference, compare
 
 VERSION = 3
-"""Raised when more is checked: what an earlier check let pass is checked again."""
+"""Increased when the check covers more, so that earlier passes are checked again."""
 DECIDING = ("tf32", "fp16", "cuda_graphs", "cudnn_conv_algo_search", "profile_images")
-"""The fields of RuntimeOptions that decide what is computed."""
+"""The fields of RuntimeOptions that affect the computed numbers."""
 
 
 def require_shown(graphs: Graphs, batch_size: int = 1) -> bool:
-    """Raises ProviderError unless graphs were shown, now or before, to compute what they ought to.
+    """Raises ProviderError unless graphs pass the self-check, now or earlier.
 
-    Returns whether it was now, which has opened every session. batch_size: most images that will be encoded at once.
+    Returns whether the check ran now, which opened every session. batch_size: most images encoded at once.
     """
     reference = _reference(graphs)
     if reference is None:
@@ -42,7 +41,7 @@ def require_shown(graphs: Graphs, batch_size: int = 1) -> bool:
         return False
     try:
         require_shown(reference, batch_size)
-    except ProviderError:  # it is the CPU that computes this precision wrongly
+    except ProviderError:  # the CPU itself computes this precision wrongly
         reference = _cpu(graphs, "fp32")
         if graphs.placement == reference.placement:
             raise
@@ -51,9 +50,9 @@ def require_shown(graphs: Graphs, batch_size: int = 1) -> bool:
 
 
 def forget(bundle: Bundle) -> int:
-    """Deletes what was shown of a bundle; returns the number of files."""
+    """Deletes the saved checks of a bundle; returns the number of files."""
     files: list[Path] = []
-    with suppress(OSError):  # a folder that may not be read
+    with suppress(OSError):  # no permission to read the folder
         files = [] if (folder := _folder()) is None else list(folder.glob(f"{_prefix(bundle)}-*.json"))
     for file in files:
         with suppress(OSError):
@@ -62,26 +61,26 @@ def forget(bundle: Bundle) -> int:
 
 
 def _show(graphs: Graphs, reference: Graphs, batch_size: int) -> list[Difference]:
-    """Returns the differences, all within what is allowed. Raises ProviderError."""
+    """Runs the check and returns the differences, all allowed. Raises ProviderError."""
     mine, its = f"provider {graphs.placement.name!r} in {graphs.precision}", f"{reference.placement.name} in "
     its += reference.precision
     try:
         differences = compare(graphs, reference, batch_size)
     except EngineError:
         raise
-    except Exception as error:  # whatever a provider raises in its runs
+    except Exception as error:  # a provider may raise anything in its runs
         why = " ".join(str(error).split()) or type(error).__name__
-        raise ProviderError(f"{mine} cannot compute here what {its} computes: {why}") from error
+        raise ProviderError(f"{mine} fails here, while {its} works: {why}; choose another provider") from error
     if failed := [difference for difference in differences if not difference.passed]:
         raise ProviderError(
-            f"{mine} does not compute here what {its} computes: {'; '.join(map(str, failed))}; choose another provider "
-            "or precision, or other versions of ONNX Runtime and its plug-ins"
+            f"{mine} gives wrong results here compared with {its}: {'; '.join(map(str, failed))}; choose another "
+            "provider or precision, or other versions of ONNX Runtime and its plug-ins"
         )
     return differences
 
 
 def _reference(graphs: Graphs) -> Graphs | None:
-    """Returns what graphs are compared with; None for those that everything is compared with in the end."""
+    """Returns what graphs are compared with; None for the final reference itself."""
     if graphs.placement != Placement.of("cpu"):
         return _cpu(graphs, graphs.precision)
     return None if graphs.precision == "fp32" else _cpu(graphs, "fp32")
@@ -92,16 +91,16 @@ def _cpu(graphs: Graphs, precision: str) -> Graphs:
 
 
 def _facts(graphs: Graphs, batch_size: int) -> dict[str, Any]:
-    """Returns all that the outcome depends on, as plain JSON values."""
+    """Returns everything that the outcome depends on, as JSON values."""
     bundle, placement = graphs.bundle, graphs.placement
     encoder = bundle.graph("encoder", graphs.precision)
     return {
         "check": VERSION,
-        "bundle": sha256(bundle.path / MANIFEST_FILE),  # which holds the SHA-256 of every other file
+        "bundle": sha256(bundle.path / MANIFEST_FILE),  # the manifest has the SHA-256 of every other file
         "placement": placement.name,
         "precision": graphs.precision,
         "options": {name: _plain(getattr(graphs.options, name)) for name in DECIDING},
-        "images": bucket(batch_size) if placement.encoder.device != "cpu" else None,  # each bucket is compiled apart
+        "images": bucket(batch_size) if placement.encoder.device != "cpu" else None,  # each bucket is compiled
         "engine": saved_engine(bundle.path, encoder, placement.encoder, graphs.options),
         "runtime": runtime_facts(placement.providers, graphs.options.device_id),
     }
@@ -115,7 +114,7 @@ def _is_kept(bundle: Bundle, facts: dict[str, Any]) -> bool:
     path = _path(bundle, facts)
     try:
         return path is not None and bool(json.loads(path.read_bytes())["facts"] == facts)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # nothing there, or nothing that can be read
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # no file, or an unreadable one
         return False
 
 
@@ -123,17 +122,17 @@ def _keep(bundle: Bundle, facts: dict[str, Any], differences: list[Difference]) 
     path = _path(bundle, facts)
     data = {"facts": facts, "differences": [asdict(difference) for difference in differences]}
     if path is None or not store(path, json.dumps(data, indent=1).encode()):
-        where = "this user has no folder for caches" if path is None else f"{path.parent} cannot be written"
+        where = "this user has no cache folder" if path is None else f"{path.parent} cannot be written"
         warnings.warn(
-            f"what was shown of provider {facts['placement']} in {facts['precision']} cannot be kept: {where}; each "
-            f"process shows it anew, which takes a second or two: let {VARIABLE} name a folder that can be",
+            f"the self-check of provider {facts['placement']} in {facts['precision']} cannot be saved: {where}; each "
+            f"process repeats it, which takes a second or two; set {VARIABLE} to a folder that can be written",
             RuntimeWarning,
             stacklevel=7,
         )
 
 
 def _path(bundle: Bundle, facts: dict[str, Any]) -> Path | None:
-    import hashlib  # takes its time, and fp32 on the CPU needs none of it
+    import hashlib  # slow to import, and fp32 on the CPU does not need it
 
     folder = _folder()
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

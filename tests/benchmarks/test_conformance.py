@@ -48,4 +48,4 @@ def test_the_command_ends_with_1_for_a_broken_law_and_with_2_for_a_provider_that
     monkeypatch.setattr("benchmarks.conformance.laws.LAWS", {"all is kept": lambda case: None})
     assert main(["--precision", "fp32", "int8"]) == 0
     assert main(["--provider", "cpu+openvino"]) == 2
-    assert "runs encoders only" in capsys.readouterr().err
+    assert "can only run encoders" in capsys.readouterr().err

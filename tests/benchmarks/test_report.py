@@ -84,5 +84,5 @@ def test_of_two_runs_the_later_counts(files: dict[str, Path], tmp_path: Path) ->
 def test_a_file_of_no_known_kind_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other.json").write_text("{}")
     assert main([str(tmp_path / "other.json"), "--output", str(tmp_path)]) == 2
-    assert "other.json is no run that" in capsys.readouterr().err
+    assert "other.json is not a run" in capsys.readouterr().err
     assert not (tmp_path / "benchmarks.md").exists()

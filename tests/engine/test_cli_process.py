@@ -122,7 +122,7 @@ def test_wrong_usage_ends_with_2_and_no_traceback(photos: Path, tiny_bundle: Pat
 def test_a_broken_bundle_ends_with_2_and_its_faults_in_one_sentence(photos: Path, tmp_path: Path) -> None:
     done = run(photos, tmp_path, "info")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: {tmp_path} is no bundle: it holds no manifest.json; " + (
+    assert done.stderr == f"error: {tmp_path} is not a bundle: it has no manifest.json; " + (
         "`python -m export.to_onnx` writes bundles\n"
     )
 

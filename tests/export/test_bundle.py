@@ -127,7 +127,7 @@ def test_encoder_only_replaces_the_encoder_and_keeps_the_decoder(
 
 @pytest.mark.parametrize("part", [Part.ENCODER, Part.DECODER])
 def test_half_a_bundle_is_not_made_from_nothing(run: Path, tmp_path: Path, part: Part) -> None:
-    with pytest.raises(ExportError, match="is missing: export both halves first"):
+    with pytest.raises(ExportError, match="to keep: export both halves first"):
         export_bundle(run, tmp_path / "bundle", part=part)
     assert list(tmp_path.iterdir()) == []
 

@@ -70,6 +70,6 @@ def test_the_encoder_that_learned_is_exported_and_not_the_one_it_was(
 def test_a_decoder_is_not_exported_with_an_encoder_of_another_epoch(run: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    with pytest.raises(ExportError, match="was trained on features of other weights"):
+    with pytest.raises(ExportError, match="was trained with other encoder weights"):
         export_bundle(run, tmp_path / "bundle", replace(OPTIONS, checkpoint="last"))
     assert not (tmp_path / "bundle").exists()

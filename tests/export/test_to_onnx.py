@@ -57,7 +57,7 @@ def test_the_command_prints_the_checks_and_writes_the_bundle(
     assert Bundle.load(output).manifest.quality == {}
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"set resize='crop' in {output}"
-    assert printed[1].startswith("what was measured by other defaults is gone")
+    assert printed[1].startswith("measurements with the old settings were removed")
 
     (tmp_path / "confidence.json").write_text(json.dumps({"coefficients": CALIBRATED, "good": "so and so"}))
     assert main(["--output", str(output), "--confidence", str(tmp_path / "confidence.json")]) == 0
@@ -76,15 +76,15 @@ def test_every_refusal_is_one_sentence_and_exit_code_1(
     refusals = {
         ("--checkpoint", run, "--output", new, "--confidence", tmp_path / "words.json"): "confidence.words is unknown",
         ("--checkpoint", run, "--output", new, "--confidence", tmp_path / "text.json"): "confidence.mean is '1' and",
-        ("--checkpoint", run, "--output", new, "--confidence", tmp_path / "none.json"): "holds no coefficients",
-        ("--checkpoint", run, "--output", existing): "exists already",
+        ("--checkpoint", run, "--output", new, "--confidence", tmp_path / "none.json"): "contains no coefficients",
+        ("--checkpoint", run, "--output", existing): "already exists",
         ("--checkpoint", tmp_path / "none", "--output", new): "is not a run's folder",
         ("--checkpoint", run, "--output", new, "--which", "last"): "last.safetensors",
-        ("--checkpoint", run, "--output", new, "--decoder-only"): "the encoder is missing",
+        ("--checkpoint", run, "--output", new, "--decoder-only"): "there is no encoder to keep",
         ("--checkpoint", run, "--output", new, "--max-length", 0): "max_length",
         ("--checkpoint", run, "--output", new, "--bad-endings", "of,With"): "bad_endings",
         ("--checkpoint", run, "--output", new, "--encoder-weights", "no.pth"): "are not a file",
-        ("--checkpoint", run, "--output", new, "--provenance", tmp_path / "list.json"): "must hold a JSON object",
+        ("--checkpoint", run, "--output", new, "--provenance", tmp_path / "list.json"): "must contain a JSON object",
         ("--output", new, "--quality", tmp_path / "no.json"): "cannot be read as JSON",
     }
     for arguments, sentence in refusals.items():

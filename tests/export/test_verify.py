@@ -117,5 +117,5 @@ def test_drawn_pictures_are_the_same_every_time_and_all_different() -> None:
 
 
 def test_a_named_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="holds no pictures"):
+    with pytest.raises(ExportError, match="contains no images"):
         find_pictures(tmp_path)

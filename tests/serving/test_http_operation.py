@@ -498,7 +498,7 @@ def test_the_command_line_has_every_limit_and_its_defaults() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--bundle", "nowhere"], "nowhere is no bundle"),
+        (["--bundle", "nowhere"], "nowhere is not a bundle"),
         (["--host", "256.0.0.1"], "cannot listen on 256.0.0.1 port 0"),
         (["--port", "70000"], "--port 70000: a port is 0 to 65535"),
         (["--port", "-1"], "--port -1: a port is 0 to 65535"),

@@ -154,7 +154,7 @@ def test_two_sets_of_one_name_are_refused(
     command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("--data", str(tmp_path / "elsewhere" / "data")) == 1
-    assert capsys.readouterr().err.startswith("error: two data sets are called data: rename one")
+    assert capsys.readouterr().err.startswith("error: two data sets have the name data: rename one")
 
 
 def test_a_caption_is_good_from_the_cider_that_the_asked_share_of_people_miss(
@@ -202,8 +202,8 @@ def test_a_photograph_that_cannot_be_read_is_named(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--quantile", "1"], "--quantile must lie between 0 and 1"),
-        (["--features", "mean,colour"], "--features knows no colour: choose of mean, per_root_length"),
+        (["--quantile", "1"], "--quantile must be between 0 and 1"),
+        (["--features", "mean,colour"], "unknown --features colour: choose from mean, per_root_length"),
         (["--plot", "nowhere/plot.png"], "nowhere/plot.png cannot be written"),
     ],
 )

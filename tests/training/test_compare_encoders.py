@@ -47,8 +47,8 @@ def test_what_cannot_be_measured_is_one_sentence(
     assert main(["nonesuch"]) == 1
     assert main(["test_resnet", "--scores", f"test_resnet={tmp_path / 'none.json'}"]) == 1
     said = capsys.readouterr().err
-    assert "no encoder is called 'nonesuch'" in said
-    assert "--scores takes ENCODER=FILE" in said
+    assert "unknown encoder 'nonesuch'" in said
+    assert "--scores needs ENCODER=FILE" in said
 
     def missing(*_: object) -> None:
         raise ModuleNotFoundError("gone", name="onnxruntime")

@@ -106,10 +106,13 @@ def test_a_run_compared_with_itself_shows_no_images(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda record: record.pop("per_image"), "does not hold the scores of each image"),
-        (lambda record: record.pop("counts"), "write it again by python -m training.evaluate"),
-        (lambda record: record.update(per_image={}), "does not hold the scores of each image"),
-        (lambda record: record["counts"]["BLEU"].update({"000.jpg": "1 2"}), "does not hold the scores of each image"),
+        (lambda record: record.pop("per_image"), "does not contain the scores of each image"),
+        (lambda record: record.pop("counts"), "write it again with python -m training.evaluate"),
+        (lambda record: record.update(per_image={}), "does not contain the scores of each image"),
+        (
+            lambda record: record["counts"]["BLEU"].update({"000.jpg": "1 2"}),
+            "does not contain the scores of each image",
+        ),
         (lambda record: record.update(tokeniser="other"), "score both with Java or both without"),
     ],
 )
@@ -130,7 +133,7 @@ def test_runs_on_other_images_and_files_that_are_none_are_refused(
     write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(write("a.json")), str(write("b.json", images=10))]) == 1
-    assert "but 2 are in one file only: 010.jpg, 011.jpg" in capsys.readouterr().err
+    assert "but 2 are in only one of them: 010.jpg, 011.jpg" in capsys.readouterr().err
     (tmp_path / "c.json").write_text("{")
     assert main([str(tmp_path / "c.json"), str(tmp_path / "c.json")]) == 1
     assert "is not valid JSON" in capsys.readouterr().err

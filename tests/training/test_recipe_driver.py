@@ -128,7 +128,7 @@ def test_a_stage_that_fails_stops_the_recipe_with_one_sentence_and_can_be_gone_o
     three = ("one", "do"), ("two", "fail"), ("three", "do")
     assert cook(data, output, *three) == 1
     assert re.fullmatch(
-        r"error: step ended with status 1 in the stage two, .* start the same command again, which goes on here\n",
+        r"error: step ended with status 1 in the stage two; .* run the same command again, which continues here\n",
         capsys.readouterr().err,
     )
     assert "two: no such luck\n" in (output / "log.txt").read_text()
@@ -155,7 +155,7 @@ def test_ctrl_c_reaches_the_stage_once_and_says_how_to_go_on(data: Path, output:
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 130
-    again = f"go on by python -m training.recipes.tried --data {data} --output {output}"
+    again = f"continue with python -m training.recipes.tried --data {data} --output {output}"
     assert said.splitlines()[-1] == f"interrupted: {again}"
     log = (output / "log.txt").read_text()
     assert log.count("one: interrupted once") == 1
@@ -199,7 +199,7 @@ def test_the_stage_of_a_driver_that_was_killed_is_named_and_not_disturbed(
     finally:
         assert cook(data, output, ("one", "wait"), ("two", "do")) == 1
     said = capsys.readouterr().err
-    assert f"process {left} (step), works in {output}: wait for its end, or end it" in said
+    assert f"process {left} (step), is using {output}: wait until it ends, or stop it" in said
     os.kill(left, signal.SIGKILL)
     (output / "mended").touch()
     monkeypatch.setattr(driver, "PATIENCE", 60.0)
@@ -214,7 +214,7 @@ def test_a_folder_is_worked_in_by_one_recipe_at_a_time(
     output.mkdir()
     with driver._locked(output):
         assert cook(data, output, ("one", "do")) == 1
-    assert f"another process works in {output}" in capsys.readouterr().err
+    assert f"another process is using {output}" in capsys.readouterr().err
     assert cook(data, output, ("one", "do")) == 0
 
 
@@ -226,7 +226,7 @@ def test_log_and_record_tell_time_and_stage_and_no_places(
     lines = (output / "log.txt").read_text(encoding="utf-8").splitlines()
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for line in lines)
     assert [line[21:] for line in lines[:-1]] == [
-        "stage 1 of 1, one: begins",
+        "stage 1 of 1, one: started",
         "one: python -m step --output OUTPUT/one bar",
         "one: none 1000000000 Grüße",
         "one: made OUTPUT/one in . by PYTHON/bin/python",
@@ -279,8 +279,9 @@ def test_other_options_data_or_weights_never_mix_with_those_there(
     assert cook(data, output, ("one", "do")) == 0
     assert cook(data, output, ("one", "do --seed 4")) == 1
     assert (
-        "was begun with other options or data (options.one output OUTPUT/one do [--again], and now options.one output "
-        "OUTPUT/one do; options.one seed 4 [--again]): name another folder, or delete one in this one to begin anew"
+        "was started with other options or data (options.one output OUTPUT/one do [--again], and now options.one "
+        "output OUTPUT/one do; options.one seed 4 [--again]): choose another folder, or delete one in this one to "
+        "start again"
     ) in capsys.readouterr().err
     write_subset(data, tmp_path / "fewer", {"train": 1, "val": 1})
     assert cook(tmp_path / "fewer", output, ("one", "do")) == 1
@@ -328,7 +329,7 @@ def test_what_cannot_begin_is_refused_before_a_folder_is_begun(
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("precious", "", "holds something else than a recipe"),
+        ("precious", "", "is not the folder of a recipe"),
         ("recipe.json", "{", "recipe.json is unreadable"),
         ("", "", "File exists"),
     ],

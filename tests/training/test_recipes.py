@@ -298,7 +298,7 @@ def test_a_recipe_that_was_killed_comes_to_the_same_weights(
     recipe = Recipe(name="killed", bundle="none", weights="random", stages=KILLED)
     for name in ("killed", "whole"):
         assert main(recipe, [*common, str(tmp_path / name)]) == 0
-    assert "goes on" in (tmp_path / "killed" / "log.txt").read_text()
+    assert "continued" in (tmp_path / "killed" / "log.txt").read_text()
     for file in ("best", "last"):
         these, those = (
             load_tensors(tmp_path / name / "cross-entropy" / f"{file}.safetensors")[0] for name in ("killed", "whole")

@@ -319,7 +319,7 @@ def test_processes_measure_an_image_each_once_and_mean_all(count: int, monkeypat
 
 def test_more_processes_than_images_are_refused() -> None:
     table = make_table(9)
-    with pytest.raises(TrainingError, match="a batch of 2 images cannot be shared by 3 processes"):
+    with pytest.raises(TrainingError, match="a batch of 2 images is too small for 3 processes"):
         SelfCritic(make_critic().decoder, ScstOptions(batch_size=2), table, table, replace(ALONE, size=3))
 
 
@@ -394,7 +394,7 @@ def test_the_command_resumes_only_the_same_run(
     whole = load_tensors(tmp_path / "run" / "last.safetensors")[0]
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     assert command("--overwrite", "--output", str(start / "run")) == 1
-    assert "is the run that this one begins from" in capsys.readouterr().err
+    assert "is the --from run itself" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_the_command_cleanly_and_it_can_be_resumed(
@@ -460,4 +460,4 @@ def test_an_encoder_that_is_another_now_is_refused(
         (other / path.name).write_bytes(path.read_bytes())
     (other / "config.json").write_text(json.dumps(config))
     assert command("--from", str(other)) == 1
-    assert "the encoder has other weights" in capsys.readouterr().err
+    assert "the encoder weights have changed" in capsys.readouterr().err

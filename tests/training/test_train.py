@@ -280,13 +280,13 @@ def test_the_command_never_touches_a_run_unasked(
 ) -> None:
     run = tmp_path / "run"
     assert command("--resume") == 1
-    assert "has no run to resume" in capsys.readouterr().err
+    assert "contains no run to resume" in capsys.readouterr().err
     run.mkdir()
     (run / "precious").touch()
     assert command("--overwrite") == 1
     assert "is not a run's folder" in capsys.readouterr().err
     assert command() == 1
-    assert "is not empty: go on with it by --resume or delete it by --overwrite" in capsys.readouterr().err
+    assert "is not empty: continue its run with --resume, or delete it with --overwrite" in capsys.readouterr().err
     assert (run / "precious").exists()
     (run / "precious").unlink()
     assert command("--epochs", "1") == 0
@@ -330,7 +330,7 @@ def test_a_gpu_that_is_not_there_is_one_sentence(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert command("--device", "cuda") == 1
-    assert capsys.readouterr().err.startswith("error: process 1 on this machine has no GPU of its own")
+    assert capsys.readouterr().err.startswith("error: there is no GPU for process 1 on this machine")
     assert not (tmp_path / "run").exists()
 
 

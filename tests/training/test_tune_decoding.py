@@ -64,9 +64,9 @@ def test_the_command_scores_what_the_engine_says(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--penalties", "", "--beams", "3"], "--penalties: it must be numbers parted by commas, but it is ''"),
-        (["--beams", "x"], "--beams: it must be whole numbers parted by commas, but it is 'x'"),
-        (["--repeats", "2.5"], "--repeats: it must be whole numbers parted by commas, but it is '2.5'"),
+        (["--penalties", "", "--beams", "3"], "--penalties: it must be numbers separated by commas, but it is ''"),
+        (["--beams", "x"], "--beams: it must be whole numbers separated by commas, but it is 'x'"),
+        (["--repeats", "2.5"], "--repeats: it must be whole numbers separated by commas, but it is '2.5'"),
         (["--beams", "3,0"], "beam_size=0"),
         (["--penalties", "-1"], "length_penalty=-1"),
         (["--penalties", "nan", "--beams", "3"], "length_penalty=nan"),

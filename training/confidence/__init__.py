@@ -1,1 +1,1 @@
-"""How sure a caption is: the model that is fitted, and how far what it says can be believed."""
+"""Confidence of captions: fitting the model, and measuring how reliable it is."""

@@ -1,6 +1,6 @@
-"""What a confidence is worth: does it order captions as their scores do, and is it as often right as it says?
+"""Measures a confidence: does it rank captions as their scores do, and is it right as often as it claims?
 
-Knows two arrays of one number a caption, confidence and CIDEr, and the threshold from which a caption is good.
+Knows two arrays with one number per caption, confidence and CIDEr, and the threshold for a good caption.
 """
 
 import math
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Captions of neighbouring confidences: their means, with intervals of 95%."""
+    """A bin of captions with similar confidence: their means, with 95% intervals."""
 
     captions: int
     confidence: float
@@ -32,7 +32,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a threshold on the confidence leaves."""
+    """The captions above a threshold of the confidence."""
 
     least: float
     share: float
@@ -42,10 +42,10 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """rank_correlation is Spearman's, of confidence and CIDEr; area, that under the ROC curve, is the probability that
-    of a good and another caption the good one has the higher confidence. calibration_error is the mean distance between
-    confidence and share of good captions over the bins; by_chance is what it comes to where the confidence is exactly
-    right, as so few captions vary.
+    """rank_correlation is Spearman's, of confidence and CIDEr. area, under the ROC curve, is the probability that of a
+    good and another caption the good one has the higher confidence. calibration_error is the mean distance between
+    confidence and share of good captions over the bins; by_chance is its value for an exactly right confidence, which
+    the small number of captions causes.
     """
 
     captions: int
@@ -67,7 +67,7 @@ class Reliability:
 
 
 def measure(confidences: Array, ciders: Array, threshold: float, *, seed: int = 0) -> Reliability:
-    """Measures confidences against CIDEr, both (captions,); NaN where a figure has no meaning."""
+    """Measures confidences against CIDEr, both (captions,); figures that are undefined are NaN."""
     good = ciders >= threshold
     generator = np.random.default_rng(seed)
     bins = tuple(_bin(confidences[part], ciders[part], good[part]) for part in _parts(confidences) if len(part))
@@ -93,12 +93,12 @@ def measure(confidences: Array, ciders: Array, threshold: float, *, seed: int = 
 
 
 def rank_correlation(first: Array, second: Array) -> float:
-    """Returns Spearman's rank correlation; NaN where all values of a side are equal."""
+    """Returns Spearman's rank correlation; NaN if all values of one side are equal."""
     return float(spearmanr(first, second).statistic) if np.ptp(first) and np.ptp(second) else math.nan
 
 
 def area(confidences: Array, good: NDArray[np.bool_]) -> float:
-    """Returns the area under the ROC curve, a tie counting half; NaN where all captions are of one kind."""
+    """Returns the area under the ROC curve, ties count half; NaN if all captions are good, or none is."""
     return float(roc_auc_score(good, confidences)) if good.any() and not good.all() else math.nan
 
 

@@ -1,4 +1,4 @@
-"""Captions beside what they are worth: each image captioned in several ways, its words' log-probabilities, its CIDEr.
+"""Captions with their CIDEr and their tokens' log-probabilities, for several decodings of each image.
 
 Fits and measures nothing.
 """
@@ -21,13 +21,13 @@ WAYS: dict[str, Decoding] = {
     "greedy": Greedy(),
     "sampling, temperature 0.5": Sample(seed=0, temperature=0.5),
     "sampling": Sample(seed=0),
-}  # the first is what a bundle is calibrated for
+}  # bundles are calibrated for the first
 
 Array = NDArray[np.float64]
 
 
 class CalibrationError(ValueError):
-    """Captions that no confidence can be fitted to; the message says why."""
+    """Raised when no confidence can be fitted to the captions; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class ScoredCaptions:
 
     @classmethod
     def joined(cls, parts: Sequence["ScoredCaptions"]) -> "ScoredCaptions":
-        """Returns the captions of several data sets, one behind the other."""
+        """Concatenates the captions of several data sets."""
         return cls([row for part in parts for row in part.log_probs], np.concatenate([part.ciders for part in parts]))
 
     def features(self, names: Sequence[str]) -> Array:
@@ -50,7 +50,7 @@ class ScoredCaptions:
 def caption_and_score(
     captioner: Captioner, dataset: Dataset, references: Tokens, tokeniser: Tokeniser
 ) -> dict[str, ScoredCaptions]:
-    """Captions the images in each way; returns "precision decoding" -> captions. Raises CalibrationError."""
+    """Captions the images with each decoding; returns "precision decoding" -> captions. Raises CalibrationError."""
     images = [example.name for example in dataset.examples]
 
     def photographs() -> Iterator[bytes]:
@@ -81,7 +81,7 @@ def ciders(references: Tokens, said: Tokens) -> Array:
 
 
 def human_ciders(references: Tokens) -> Array:
-    """Returns CIDEr of every caption that people wrote against the others of its image: (captions,)."""
+    """Returns the CIDEr of every human caption against the others of its image: (captions,)."""
     scores = []
     for place in range(max(map(len, references.values()))):
         rest = {
@@ -90,5 +90,5 @@ def human_ciders(references: Tokens) -> Array:
         if rest:
             scores.append(ciders(rest, {name: [references[name][place]] for name in rest}))
     if not scores:
-        raise CalibrationError("people's captions are the measure, but no image has two of them")
+        raise CalibrationError("the threshold needs images with two captions or more: choose another data set")
     return np.concatenate(scores)

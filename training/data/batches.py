@@ -1,6 +1,6 @@
-"""Captions as one padded matrix beside their images' features; batches are gathers from it. Knows nothing of models.
+"""Captions as one padded matrix with their images' features; batches are gathered from it. Knows nothing of models.
 
-Every process draws the same plan of all batches and gathers nothing but its own share of each.
+Every process draws the same plan of all batches and gathers only its own share of each.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from training.data.share import ALL, Share
 
 
 class Features(Protocol):
-    """Features of images by name: what `training.data.features.FeatureStore` offers."""
+    """Features of images by name, as in `training.data.features.FeatureStore`."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -33,7 +33,7 @@ class Features(Protocol):
 
 
 class Captioned(Protocol):
-    """An image's name and its captions: what `training.data.datasets.Example` offers."""
+    """An image's name and captions, as in `training.data.examples.Example`."""
 
     @property
     def name(self) -> str:
@@ -45,12 +45,12 @@ class Captioned(Protocol):
 
     @property
     def source(self) -> str:
-        """The data set that it is of, where there are several."""
+        """Its data set, if there are several."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Images beside one caption each."""
+    """Images with one caption each."""
 
     images: np.ndarray  # int64 (examples,): positions in the table's names
     features: np.ndarray  # float32 (examples, feature_size), or (images, ...) with owners
@@ -70,8 +70,8 @@ class CaptionTable:
     tokens: np.ndarray  # int64 (captions, longest)
     lengths: np.ndarray  # int64 (captions,): tokens without padding
     offsets: np.ndarray  # int64 (images + 1,): each image's first caption
-    sources: tuple[str, ...]  # per image: its data set; the images of each stand together
-    weights: np.ndarray  # float64 (images,): how often each is drawn in a round on average; their mean is 1
+    sources: tuple[str, ...]  # per image: its data set; the images of each are contiguous
+    weights: np.ndarray  # float64 (images,): how often each is drawn per round on average; the mean is 1
 
     @classmethod
     def build(
@@ -84,8 +84,8 @@ class CaptionTable:
     ) -> "CaptionTable":
         """Encodes the captions of every example that has features in all views, such as plain and mirrored.
 
-        weights: how often the images of each source are drawn, all of them together, beside those of the others;
-        without any, every image is drawn as often as another. Raises DataError when none is left to draw.
+        weights: how often each source as a whole is drawn relative to the others; without weights every image is drawn
+        equally often. Raises DataError if no image is left to draw.
         """
         known = set.intersection(*(set(view.names) for view in views))
         kept = [example for example in examples if example.name in known and example.captions]
@@ -128,13 +128,13 @@ class CaptionTable:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Which part of what is drawn is of each data set, of 1."""
+        """The share of each data set in what is drawn, from 0 to 1."""
         sources, total = np.array(self.sources), self.weights.sum()
         return {source: float(self.weights[sources == source].sum() / total) for source in dict.fromkeys(self.sources)}
 
     @property
     def mean_length(self) -> float:
-        """How many tokens a caption has on average, each counting as often as its image is drawn."""
+        """Average number of tokens of a caption, weighted by how often its image is drawn."""
         return float(np.average(self.lengths, weights=np.repeat(self.weights, np.diff(self.offsets))))
 
     @property
@@ -157,9 +157,9 @@ class CaptionTable:
         return Batch(images, features, self.tokens[captions, :longest])
 
     def gather_shared(self, captions: np.ndarray, views: np.ndarray | None = None, share: Share = ALL) -> Batch:
-        """As `gather`, the captions sorted by length, with the features of each image once, and owners.
+        """Like `gather`, but with the captions sorted by length, each image's features once, and owners.
 
-        Its share is one of images. `views`, int64 (images,), of all the images in ascending order.
+        The share is a share of the images. `views` is int64 (images,), for all images in ascending order.
         """
         captions = captions[np.argsort(self.lengths[captions], kind="stable")]
         longest = self.lengths[captions[-1]]
@@ -196,10 +196,10 @@ class CaptionTable:
     ) -> Iterator[Batch]:
         """Yields training batches, a share of each.
 
-        They show the images in shuffled rounds, in which each comes as often as its weight says on average, each time
-        with its next caption and any view. An image's captions take turns in an order drawn anew, so that none comes
-        twice before all came once. Every `bucket` batches in a row are sorted by length before they are cut and
-        shuffled again: the same captions, less padding.
+        They go through the images in shuffled rounds, in which each appears as often as its weight says on average,
+        each time with its next caption and a random view. An image's captions are used in a random order, each once
+        before any is repeated. Every `bucket` consecutive batches are sorted by length before they are cut and shuffled
+        again: the same captions with less padding.
         """
         examples, images = batches * batch_size, len(self.names)
         order = np.concatenate([*islice(self._rounds(generator), -(-examples // images))])[:examples]
@@ -215,10 +215,10 @@ class CaptionTable:
             yield self.gather(chosen, seen, share)
 
     def _rounds(self, generator: np.random.Generator) -> Iterator[np.ndarray]:
-        """Yields rounds without end, shuffled, int64 (images,) each: every image once, or as often as its weight says.
+        """Yields endless shuffled rounds, int64 (images,) each, with every image once, or as often as its weight says.
 
-        An image of weight 2.5 is twice or three times among those that are shuffled together, as evenly as can be.
-        After any number of rounds it has come as often as it should, give or take less than its weight and one.
+        An image of weight 2.5 is in a round two or three times, spread as evenly as possible. After any number of
+        rounds its count is right to within less than its weight plus one.
         """
         images = len(self.names)
         due = np.zeros(images) if (self.weights == 1).all() else generator.random(images)
@@ -233,7 +233,7 @@ class CaptionTable:
             ahead = ahead[images:]
 
     def whole_batches(self, batch_size: int) -> int:
-        """Returns the batches that show every image once, with all its captions: `batch_size` of them on average."""
+        """Returns the number of batches to show every image once with all its captions, `batch_size` on average."""
         images = len(self.names)
         size = max(1, round(batch_size * images / len(self.tokens)))  # images that make as many captions
         return -(-images // size)
@@ -241,10 +241,10 @@ class CaptionTable:
     def drawn_whole(
         self, generator: np.random.Generator, batches: int, batch_size: int, *, share: Share = ALL
     ) -> Iterator[Batch]:
-        """Yields training batches of whole images, a share of each, in shuffled rounds: all captions, in any one view.
+        """Yields training batches of whole images, a share of each, in shuffled rounds: all captions, in a random view.
 
-        A round has `whole_batches`, which differ by one image at most, and shows every image once, or as often as its
-        weight says. An image that comes twice in a batch has its captions there twice and its features once.
+        A round has `whole_batches` batches, which differ by one image at most, with every image once, or as often as
+        its weight says. An image that is in a batch twice has its captions twice and its features once.
         """
         parts, rounds = self.whole_batches(batch_size), self._rounds(generator)
         ahead: list[np.ndarray] = []
@@ -266,7 +266,7 @@ class CaptionTable:
     ) -> Iterator[Batch]:
         """Yields validation batches, a share of each: different captions in shuffled order, each once.
 
-        The last batch may be small, and a share of it nothing. whole: in the order of the table, with the features of
+        The last batch may be small, and a share of it empty. whole: in the order of the table, with the features of
         each image once.
         """
         chosen = generator.permutation(len(self.tokens))[: batches * batch_size]
@@ -285,13 +285,13 @@ def _image_weights(sources: Sequence[str], weights: Mapping[str, float] | None) 
     found = np.array([weights[source] / counts[source] for source in sources])
     if not found.any():
         raise DataError("no image with a weight above 0 has both features and captions, so there is nothing to draw")
-    found /= found.max()  # the sum of the largest numbers there are is none
+    found /= found.max()  # the sum of very large floats would overflow
     found /= found.mean()
-    return np.ones(len(sources)) if np.allclose(found, 1) else found  # equal ones are exactly so
+    return np.ones(len(sources)) if np.allclose(found, 1) else found  # make equal weights exactly equal
 
 
 def _appearances(order: np.ndarray) -> np.ndarray:
-    """Returns how often each of some numbers, int64 (length,), stood before: int64 (length,)."""
+    """Returns how often each of some numbers, int64 (length,), occurred before: int64 (length,)."""
     places, counts = np.argsort(order, kind="stable"), np.bincount(order)
     earlier = np.empty_like(order)
     earlier[places] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)

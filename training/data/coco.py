@@ -18,7 +18,7 @@ class CocoDataset:
     """The images of train2014 or val2014 that have captions, ordered by file name."""
 
     def __init__(self, folder: Path, split: str, report: DataReport) -> None:
-        """Reads captions and image names; faults go to the report. Raises DataError when a part is unreadable."""
+        """Reads captions and image names; faults go to the report. Raises DataError if a part is unreadable."""
         self.report = report
         self._images = _open_images(folder, split)
         self._stamps = self._images.stamps()
@@ -39,7 +39,7 @@ class CocoDataset:
 
     @staticmethod
     def recognises(folder: Path, split: str) -> bool:
-        """Says whether the folder holds COCO 2014 captions of this split."""
+        """Returns whether the folder contains COCO 2014 captions of this split."""
         return any(path.is_file() for path in (folder / CAPTIONS_ARCHIVE, *_json_paths(folder, split)))
 
     def read(self, name: str) -> bytes:
@@ -141,7 +141,7 @@ def _read_captions(folder: Path, split: str) -> dict[str, list[Any]]:
                 text = archive.read(member)
         document = json.loads(text)
     except KeyError as error:
-        raise DataError(f"{folder / CAPTIONS_ARCHIVE} does not hold {member}") from error
+        raise DataError(f"{folder / CAPTIONS_ARCHIVE} does not contain {member}") from error
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DataError(f"{source} cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The door to captioned data: recognises a folder's layout and opens it. Knows no format's details."""
+"""Opens captioned data sets, after recognising a folder's layout. Knows no format's details."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SPLITS = ("train", "val")
 def open_dataset(path: str | Path, split: str, *, strict: bool = False) -> Dataset:
     """Opens the "train" or "val" part of a COCO 2014 or Flickr8k-like folder.
 
-    Faults are left out and named in the data set's report; `strict` makes them errors.
+    Entries with problems are skipped and listed in the data set's report; `strict` makes them errors.
     Raises DataError when the layout is not recognised, a list is unreadable or nothing usable is found.
     """
     folder = Path(path)
@@ -30,7 +30,7 @@ def open_dataset(path: str | Path, split: str, *, strict: bool = False) -> Datas
         dataset = CocoDataset(folder, split, report)
     else:
         raise DataError(
-            f"{folder} holds no data set known here: looked for captions.csv with {split}.txt and images/, and for "
+            f"{folder} is not a known data set: looked for captions.csv with {split}.txt and images/, and for "
             f"captions_train-val2014.zip or captions_{split}2014.json (COCO 2014, also under annotations/)"
         )
     report.images = len(dataset.examples)

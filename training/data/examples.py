@@ -1,4 +1,4 @@
-"""What a captioned data set is: examples, the report of its faults, the interface. Knows no layout and no model."""
+"""Captioned data sets: examples, the report of problems, the interface. Knows no layout and no model."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,7 +10,7 @@ SHOWN_PER_KIND = 5
 class Example:
     """One image with its captions, at least one. `stamp` changes when the image's bytes do.
 
-    `source` names the data set that it is of, where there are several.
+    `source` is its data set, if there are several.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Example:
 
 @dataclass(slots=True)
 class DataReport:
-    """Every fault found in a data set, grouped by kind; `str` gives the text to print once all is read."""
+    """All problems found in a data set, grouped by kind; `str` gives the text to print at the end."""
 
     source: str
     strict: bool = False
@@ -30,15 +30,15 @@ class DataReport:
     faults: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add(self, kind: str, where: str, detail: str = "") -> None:
-        """Notes a fault: its kind ("images without captions"), the place, why; the same one twice counts once."""
+        """Adds a problem: its kind ("images without captions"), the place, why. Duplicates count once."""
         self.faults.setdefault(kind, {})[where] = detail
 
     def counts(self) -> dict[str, int]:
-        """Returns how many faults of each kind there are."""
+        """Returns the number of problems of each kind."""
         return {kind: len(places) for kind, places in self.faults.items()}
 
     def check(self) -> None:
-        """Raises DataError with the whole report when faults were found and the report is strict."""
+        """Raises DataError with the whole report if problems were found and the report is strict."""
         if self.strict and self.faults:
             raise DataError(str(self))
 
@@ -53,7 +53,7 @@ class DataReport:
 
 
 class DataError(ValueError):
-    """A data set that cannot be used: a layout not recognised, an unreadable list, or any fault under `strict`."""
+    """A data set that cannot be used: unknown layout, unreadable list, or any problem under `strict`."""
 
 
 class Dataset(Protocol):
@@ -61,11 +61,11 @@ class Dataset(Protocol):
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """The images that have captions and are there, in an order that depends on the data only."""
+        """The existing images that have captions, in an order that depends only on the data."""
 
     @property
     def report(self) -> DataReport:
-        """The faults found so far; whoever decodes the images adds the broken ones."""
+        """The problems found so far; the code that decodes the images adds broken ones."""
 
     def read(self, name: str) -> bytes:
         """Returns an image's encoded bytes. Thread-safe. Raises OSError when they cannot be read."""

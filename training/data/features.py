@@ -1,8 +1,8 @@
 """Image features, computed once: a memory-mapped float16 file with its index. Knows no captions and no decoder.
 
-A folder holds `features.npy`, one row per image, and `index.json` with the names of the rows and a fingerprint of all
-that the features depend on. While the work lasts `progress.json` stands in the index's place, so that a killed run
-goes on behind its last flushed batch, in the same way to the last bit, and `.lock` keeps a second process out.
+A folder contains `features.npy`, one row per image, and `index.json` with the names of the rows and a fingerprint of
+everything that the features depend on. During computation there is `progress.json` instead of the index, so that a
+killed run continues after its last flushed batch with bit-identical results, and `.lock` keeps other processes out.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ FORMAT_VERSION = 1
 MATRIX, INDEX, PROGRESS, LOCK = "features.npy", "index.json", "progress.json", ".lock"
 BATCHES_AHEAD = 2
 WORTH_COMPILING = 500
-"""Images from which on the seconds that compiling an encoder takes are won back."""
+"""From this many images on, compiling the encoder saves more time than it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class FeatureStore:
 
     @classmethod
     def open(cls, folder: Path) -> "FeatureStore":
-        """Opens a finished store. Raises OSError or ValueError when there is none."""
+        """Opens a finished store. Raises OSError or ValueError if there is none."""
         names = tuple(json.loads((folder / INDEX).read_text(encoding="utf-8"))["names"])
         # Rows of images that turned out to be broken are left over at the end of the file.
         return cls(names, np.load(folder / MATRIX, mmap_mode="r")[: len(names)])
@@ -71,18 +71,18 @@ def compute_features(
     progress: bool = True,
     view: View = View(),  # noqa: B008 - frozen
 ) -> FeatureStore:
-    """Returns the features of every image that can be decoded, computing what the folder does not hold yet.
+    """Returns the features of every image that can be decoded, computing those that are not in the folder yet.
 
-    Broken images go to the data set's report, which under `strict` is raised as a DataError. view: what is seen of
-    each image; every view needs a folder of its own. workers: threads that decode, by default one for each core.
-    Raises BlockingIOError while another process fills the folder.
+    Broken images are added to the data set's report, which is raised as a DataError under `strict`. view: how each
+    image is shown; every view needs a separate folder. workers: decoding threads, by default one per core. Raises
+    BlockingIOError while another process fills the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(dataset, encoder, view)
     state = _finished(folder, fingerprint)
     if not state:
         with _locked(folder):
-            state = _finished(folder, fingerprint)  # another process may have come to its end meanwhile
+            state = _finished(folder, fingerprint)  # another process may have finished in the meantime
             if not state:
                 workers = workers or max(2, os.cpu_count() or 2)
                 state = _fill(dataset, encoder, folder, fingerprint, batch_size, workers, progress, view)
@@ -91,19 +91,19 @@ def compute_features(
 
 
 def _finished(folder: Path, fingerprint: str) -> dict[str, Any]:
-    """Returns the folder's index when it vouches for just these features, else {}."""
+    """Returns the folder's index if it is for exactly these features, else {}."""
     state = _read_json(folder / INDEX)
     return state if state.get("fingerprint") == fingerprint and (folder / MATRIX).is_file() else {}
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    with (folder / LOCK).open("w") as file:  # left where it is: the system lets go of it even after a kill
+    with (folder / LOCK).open("w") as file:  # never deleted: the system releases the lock even after a kill
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BlockingIOError(
-                f"another process is computing the features in {folder}: wait for its end or name another folder"
+                f"another process is computing the features in {folder}: wait until it ends or use another folder"
             ) from error
         yield
 
@@ -122,23 +122,23 @@ def _fill(
     names = [example.name for example in dataset.examples]
     device = encoder.mean.device
     run = eager(encoder, device)
-    # By all images, not by those left: what goes on behind a kill must compute like what came before it.
+    # By all images, not by those left: a continued run must compute exactly as before the kill.
     compiling = device.type == "cpu" and len(names) >= WORTH_COMPILING
     wanted = {"fingerprint": fingerprint, "method": f"{'compiled' if compiling else 'eager'} on {device.type}"}
     earlier = _read_json(folder / INDEX) or _read_json(folder / PROGRESS)
     if progress and earlier and not wanted.items() <= earlier.items():
         same = earlier.get("fingerprint") == fingerprint
-        what = "were half computed in another way" if same else "are of other images or another encoder"
-        print(f"the features in {folder} {what}: computing them anew", flush=True)
+        what = "were partly computed in another way" if same else "are for other images or another encoder"
+        print(f"the features in {folder} {what}: computing them again", flush=True)
     state, matrix = _begin(folder, wanted, (len(names), *encoder.output_shape))
     batches = _decoded(dataset, names[state["done"] :], encoder.image, batch_size, workers, view)
-    hidden = None if progress else True  # None: where stderr is no terminal
+    hidden = None if progress else True  # None: hidden unless stderr is a terminal
     bar = tqdm(total=len(names), initial=state["done"], desc="features", unit="image", disable=hidden)
     with bar, contextlib.closing(batches):
         for results in batches:
             start = state["done"] - len(state["broken"])
             pixels = [result for result in results if isinstance(result, np.ndarray)]
-            if compiling and pixels:  # some of the batch may be broken, so it is made whole again by repeating
+            if compiling and pixels:  # repeat images in place of broken ones: the compiled batch size is fixed
                 run, compiling = compiled(encoder, np.resize(pixels, (batch_size, *pixels[0].shape))), False
             if pixels:
                 matrix[start : start + len(pixels)] = _encode(run, encoder.name, np.stack(pixels))
@@ -147,7 +147,7 @@ def _fill(
                 if isinstance(result, str):
                     state["broken"][name] = result
             state["done"] += len(results)
-            write_json(folder / PROGRESS, state)  # after the rows themselves: what it counts is on the disk
+            write_json(folder / PROGRESS, state)  # after the rows themselves, so that counted rows are on the disk
             _report_broken(dataset, state["broken"])
             bar.update(len(results))
     state["names"] = [name for name in names if name not in state["broken"]]
@@ -157,13 +157,13 @@ def _fill(
 
 
 def _begin(folder: Path, wanted: dict[str, Any], shape: tuple[int, ...]) -> tuple[dict[str, Any], np.memmap]:
-    """Returns where the work stands and the matrix to fill: what an interrupted run left if it fits, or new ones."""
-    (folder / INDEX).unlink(missing_ok=True)  # before the first row changes: an index vouches for its matrix
+    """Returns the progress and the matrix to fill: those of an interrupted run if they fit, or new ones."""
+    (folder / INDEX).unlink(missing_ok=True)  # before the first row changes: an index must match its matrix
     state = _read_json(folder / PROGRESS)
     if wanted.items() <= state.items() and (folder / MATRIX).is_file():
         return state, np.lib.format.open_memmap(folder / MATRIX, mode="r+")
     (folder / PROGRESS).unlink(missing_ok=True)
-    (folder / MATRIX).unlink(missing_ok=True)  # a new file: whoever has the old one mapped keeps it whole
+    (folder / MATRIX).unlink(missing_ok=True)  # a new file: processes that mapped the old one keep it intact
     matrix = np.lib.format.open_memmap(folder / MATRIX, mode="w+", dtype=np.float16, shape=shape)
     state = {"format": FORMAT_VERSION, **wanted, "done": 0, "broken": {}}
     write_json(folder / PROGRESS, state)
@@ -173,7 +173,7 @@ def _begin(folder: Path, wanted: dict[str, Any], shape: tuple[int, ...]) -> tupl
 def _decoded(
     dataset: Dataset, names: Sequence[str], image: ImageSpec, batch_size: int, workers: int, view: View
 ) -> Generator[list[np.ndarray | str]]:
-    """Yields batches of decoded images (height, width, 3) in order; a broken image's place holds the reason."""
+    """Yields batches of decoded images (height, width, 3) in order; a broken image is replaced by the reason."""
 
     def decode(name: str) -> np.ndarray | str:
         try:
@@ -199,7 +199,7 @@ def _decoded(
 def _encode(run: Function, name: str, pixels: np.ndarray) -> np.ndarray:
     features = run(pixels)
     if np.abs(features).max() > np.finfo(np.float16).max or not np.isfinite(features).all():
-        raise EncoderError(f"{name} gives features beyond what float16 holds; were its weights right?")
+        raise EncoderError(f"{name} gives features too large for float16: check its weights")
     return features.astype(np.float16)  # (batch, *output_shape)
 
 

@@ -10,7 +10,7 @@ HEADER = ["image", "caption"]
 
 
 class FlickrDataset:
-    """The images that a split list names, in its order."""
+    """The images in a split list, in its order."""
 
     def __init__(self, folder: Path, split: str, report: DataReport) -> None:
         """Reads the lists; faults go to the report. Raises DataError when a list is missing or unreadable."""
@@ -71,7 +71,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _fields(line: str) -> list[str]:
-    # Line by line, so that a quote left open spoils its own row and not every row after it.
+    # Line by line, so that an unclosed quote breaks only its own row.
     try:
         return next(csv.reader([line.rstrip("\r")], strict=True), [])
     except csv.Error:

@@ -1,4 +1,4 @@
-"""Several data sets as one: whose image is whose, and their features together. Knows no layouts and no model."""
+"""Combines several data sets and their features into one. Knows no layouts and no model."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from training.data.examples import DataError, Dataset, Example
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A data set's folder (or a file of sentences) and its weight: how often it is drawn beside the others.
+    """A data set's folder (or a file of sentences) and its weight: how often it is drawn relative to the others.
 
-    Without a weight it is drawn as often as it has photographs.
+    The default weight is its number of photographs.
     """
 
     path: Path
@@ -24,15 +24,15 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> "Part":
-        """Reads "FOLDER" or "FOLDER=WEIGHT"; a folder with "=" in its name is recognised where it exists.
+        """Parses "FOLDER" or "FOLDER=WEIGHT"; a folder with "=" in its name is recognised if it exists.
 
-        Raises ValueError for a weight below 0 or one that is no number.
+        Raises ValueError for a weight that is negative or not a number.
         """
         folder, equals, weight = text.rpartition("=")
         if not equals or os.path.exists(text):  # noqa: PTH110 - Path.exists raises where a folder may not be looked into
             return cls(Path(text))
         if not folder:
-            raise ValueError(f"a folder must stand before the weight, but there is only {text!r}")
+            raise ValueError(f"a folder must come before the weight, but there is only {text!r}")
         try:
             value = float(weight)
         except ValueError:
@@ -43,34 +43,34 @@ class Part:
 
 
 def titles_of(parts: Sequence[Part]) -> dict[Part, str]:
-    """Returns how scores and images' names call each part: by its folder or file, and "" where it is alone.
+    """Returns the title of each part in scores and image names: its folder or file, or "" for a single part.
 
-    Raises DataError where parts cannot be mixed: two of one name, weights for some only, or none above 0.
+    Raises DataError if parts cannot be mixed: equal names, weights for only some, or none above 0.
     """
     names = [part.path.resolve().name for part in parts]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"two data sets are called {', '.join(twice)}: rename one, as scores go by these names")
+        raise DataError(f"two data sets have the name {', '.join(twice)}: rename one; scores are reported by name")
     weights = [part.weight for part in parts if part.weight is not None]
     if weights and len(weights) < len(parts):
         missing = ", ".join(name for name, part in zip(names, parts, strict=True) if part.weight is None)
-        raise DataError(f"{missing} has no weight and others have: give all a weight (FOLDER=WEIGHT) or none")
+        raise DataError(f"{missing} has no weight but others do: give all of them a weight (FOLDER=WEIGHT) or none")
     if weights and not any(weights):
         raise DataError("all weights are 0, so nothing would be drawn: give at least one a weight above 0")
     return dict(zip(parts, names if len(parts) > 1 else [""], strict=True))
 
 
 def titled(title: str, name: str) -> str:
-    """Returns what a mixture calls a part's image: TITLE/NAME, or NAME alone of a part without a title."""
+    """Returns the name of a part's image in a mixture: TITLE/NAME, or just NAME if the part has no title."""
     return f"{title}/{name}" if title else name
 
 
 def retitled(examples: Sequence[Example], title: str) -> tuple[Example, ...]:
-    """Returns a part's examples as a mixture has them."""
+    """Returns a part's examples with their names in the mixture."""
     return tuple(replace(example, name=titled(title, example.name), source=title) for example in examples)
 
 
 class Mixture:
-    """Data sets one behind the other. What is wrong with each stands in its own report."""
+    """Concatenated data sets. The problems of each are in its own report."""
 
     def __init__(self, datasets: Mapping[str, Dataset]) -> None:
         """Takes data sets by title."""
@@ -90,7 +90,7 @@ class Mixture:
 
 
 class JoinedFeatures:
-    """Features of several stores as one, each under the names that `titled` makes of its title."""
+    """Concatenated features of several stores, under the names that `titled` gives."""
 
     def __init__(self, parts: Sequence[tuple[str, Features]]) -> None:
         self._parts = [part for _, part in parts]
@@ -101,7 +101,7 @@ class JoinedFeatures:
 
     @property
     def matrix(self) -> Any:
-        """Itself: `matrix[rows]` gives what an array would."""
+        """Itself: `matrix[rows]` works like an array."""
         return self
 
     def row(self, name: str) -> int:
@@ -120,7 +120,7 @@ class JoinedFeatures:
 
 
 def join(views: Mapping[str, Sequence[Features]]) -> tuple[Features, ...]:
-    """Returns each view of all data sets together, of as many views of each by title."""
+    """Returns each view for all data sets together, from the views of each data set by title."""
     if [*views] == [""]:
         return tuple(views[""])
     return tuple(JoinedFeatures(list(zip(views, view, strict=True))) for view in zip(*views.values(), strict=True))

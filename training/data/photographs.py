@@ -1,6 +1,6 @@
-"""Photographs in the place of features, decoded when a batch asks for them: for encoders that learn as a whole.
+"""Photographs instead of features, decoded when a batch needs them: for encoders that are trained as a whole.
 
-Knows nothing of encoders and batches.
+Knows nothing of encoders or batches.
 """
 
 import os
@@ -19,10 +19,10 @@ from training.data.views import View
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Photographs:
-    """One view of a data set's images: its matrix is uint8 (images, height, width, 3), but made row by row."""
+    """One view of a data set's images. Its matrix is uint8 (images, height, width, 3), computed on access."""
 
     dataset: Dataset
-    readable: Features  # of which only the names count: the images that can be decoded
+    readable: Features  # only the names are used: the images that can be decoded
     image: ImageSpec
     view: View
     pool: ThreadPoolExecutor
@@ -31,7 +31,7 @@ class Photographs:
     def views(
         cls, dataset: Dataset, readable: Features, image: ImageSpec, views: Sequence[View]
     ) -> tuple["Photographs", ...]:
-        """Returns each of the views; all share threads that decode, one for each core."""
+        """Returns each view; all share the decoding threads, one per core."""
         pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
         return tuple(cls(dataset, readable, image, view, pool) for view in views)
 
@@ -42,7 +42,7 @@ class Photographs:
 
     @property
     def matrix(self) -> Any:
-        """Itself: `matrix[rows]` gives what an array would."""
+        """Itself: `matrix[rows]` works like an array."""
         return self
 
     def row(self, name: str) -> int:

@@ -1,6 +1,6 @@
-"""Sentences about photographs that are not here: JSON lines of {"image", "captions"}, plain or gzipped.
+"""Captions without their photographs: JSON lines of {"image", "captions"}, plain or gzipped.
 
-They teach words and how sentences go; see training.data.text_features for what stands in the photographs' place.
+They teach words and sentence structure; training.data.text_features makes features in place of the photographs.
 """
 
 import gzip
@@ -15,9 +15,9 @@ GZIP = b"\x1f\x8b"
 
 
 def read_sentences(path: Path, *, strict: bool = False) -> tuple[tuple[Example, ...], DataReport]:
-    """Returns the captions of each photograph, and a report of the lines that were left out.
+    """Returns the captions of each photograph, and a report of skipped lines.
 
-    Raises DataError for a file that cannot be read or holds nothing usable, and for any fault under `strict`.
+    Raises DataError for a file that cannot be read or has no usable line, and for any problem under `strict`.
     """
     report = DataReport(str(path), strict=strict)
     captions: dict[str, list[str]] = {}
@@ -37,7 +37,7 @@ def read_sentences(path: Path, *, strict: bool = False) -> tuple[tuple[Example, 
     report.images, report.captions = len(examples), sum(len(example.captions) for example in examples)
     report.check()
     if not examples:
-        raise DataError(f'{path} holds no line like {{"image": "1.jpg", "captions": ["a dog runs"]}}\n{report}')
+        raise DataError(f'{path} has no line like {{"image": "1.jpg", "captions": ["a dog runs"]}}\n{report}')
     return examples, report
 
 
@@ -50,11 +50,11 @@ def _text(path: Path) -> str:
 
 
 def _record(line: str) -> tuple[str, list[str]] | None:
-    """Returns a line's photograph and captions, None where it is broken."""
+    """Returns a line's photograph and captions, or None if it is broken."""
     try:
         match json.loads(line):
             case {"image": str() as name, "captions": list() as texts} if all(isinstance(each, str) for each in texts):
-                "\n".join([name, *texts]).encode()  # half a character, which JSON can escape, has no bytes
+                "\n".join([name, *texts]).encode()  # a lone surrogate, which JSON can escape, cannot be encoded
                 return name, texts
     except (ValueError, RecursionError):
         pass

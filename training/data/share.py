@@ -1,4 +1,4 @@
-"""Whose part of a batch is whose, where several processes train together. Knows nothing of what a batch holds."""
+"""Splits batches between processes that train together. Knows nothing of what is in a batch."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The part of process `rank` of `size`. All parts together, in order of rank, are the whole, nothing twice."""
+    """The share of process `rank` of `size`. The shares, in order of rank, make up the whole without overlap."""
 
     rank: int = 0
     size: int = 1
 
     def of(self, examples: int) -> slice:
-        """Returns this part of so many examples; parts differ by one at most."""
+        """Returns this share of a number of examples; shares differ by one at most."""
         return slice(self.rank * examples // self.size, (self.rank + 1) * examples // self.size)
 
     def of_images(self, counts: np.ndarray) -> slice:
-        """Returns this part of images that have int64 (images,) captions each, cut where captions come out evenest.
+        """Returns this share of images with int64 (images,) captions each, split so that captions are most even.
 
-        Every process gets an image where there are as many.
+        Every process gets at least one image if there are enough.
         """
         ranks, spare = np.arange(self.size + 1), len(counts) - self.size
         middles = np.cumsum(counts) - counts / 2  # captions before the middle of each image

@@ -1,4 +1,4 @@
-"""A few images of data sets, and a few sentences, as data sets of their own, to try things on. Knows no training."""
+"""Makes small data sets from a few images and sentences of others, to try things on. Knows no training."""
 
 import csv
 import gzip
@@ -14,7 +14,7 @@ SENTENCES = 200  # lines
 
 
 def write_subsets(data: Path, folder: Path, datasets: Sequence[str], sentences: Sequence[str]) -> None:
-    """Writes the first of what lies in `data` to the same places in `folder`. Raises DataError and OSError."""
+    """Copies the first entries of everything in `data` to the same places in `folder`. Raises DataError, OSError."""
     for name in datasets:
         write_subset(data / name, folder / name, IMAGES)
     for name in sentences:
@@ -25,7 +25,7 @@ def write_subsets(data: Path, folder: Path, datasets: Sequence[str], sentences: 
 
 
 def write_subset(data: Path, folder: Path, images: Mapping[str, int]) -> None:
-    """Writes the first images of each split, as many as `images` says, in the layout of Flickr8k, once and for all.
+    """Writes the first `images` images of each split, in the layout of Flickr8k, unless it was done before.
 
     Raises DataError and OSError.
     """

@@ -1,9 +1,9 @@
-"""Features for photographs of which only captions are known, made of the words, so that a decoder learns from text too.
+"""Features for captions without photographs, predicted from the words, so that a decoder can learn from text too.
 
-Features of photographs are explained by the words of their captions (ridge regression), and what the words leave
-unexplained is taken from a photograph with a similar caption. So a sentence stands beside features as vague as an
-encoder's would be. The idea of training a captioner on text with noise in the image's place is CapDec's (Nukrai et al.
-2022, arXiv:2211.00575); the regression takes the place of an encoder that knows text. Knows no decoder and no files.
+Ridge regression predicts a photograph's features from the words of its captions; the residual is borrowed from a
+photograph with a similar caption. So a sentence gets features as noisy as an encoder's would be. The idea of training
+a captioner on text with noise in place of the image is CapDec's (Nukrai et al. 2022, arXiv:2211.00575); the regression
+replaces an encoder that understands text. Knows no decoder and no files.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,17 +19,17 @@ from training.data.examples import DataError
 RIDGE = 10.0
 """Penalty on the regression's weights: the best of 3, 10 and 30 on photographs held out (docs/quality.md)."""
 NEAREST = 40
-"""Photographs with similar captions, of which one lends what words leave unexplained: better than any photograph."""
+"""Number of similar photographs, of which one lends its residual: better than taking any photograph."""
 AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextFeatures:
-    """One view of features made of sentences. `matrix` is itself: `matrix[rows]` gives float32 (rows, feature_size)."""
+    """One view of features made from sentences. `matrix` is itself: `matrix[rows]` is float32 (rows, feature_size)."""
 
     names: tuple[str, ...]
-    means: np.ndarray  # float16 (sentences, feature_size): what the words explain, shared by all views
-    residuals: np.ndarray  # float16 (photographs, feature_size): what they leave, of photographs in this view
+    means: np.ndarray  # float16 (sentences, feature_size): predicted from the words, shared by all views
+    residuals: np.ndarray  # float16 (photographs, feature_size): residuals of photographs in this view
     drawn: np.ndarray  # int64 (sentences,): whose residual each one gets
     limits: tuple[float, float]  # of real features
     _rows: dict[str, int] = field(init=False, repr=False)
@@ -61,10 +61,10 @@ def text_features(
     *,
     seed: int = 0,
 ) -> tuple[TextFeatures, ...]:
-    """Returns as many views of features for sentences as there are `views` of the photographs `described`.
+    """Returns features for sentences, one view for each of the `views` of the photographs `described`.
 
     The same seed gives the same features. Views must hold vectors, float (photographs, feature_size). Raises DataError
-    where no photograph has features.
+    if no photograph has features.
     """
     known = set.intersection(*(set(view.names) for view in views))
     kept = [example for example in described if example.name in known]
@@ -93,7 +93,7 @@ def text_features(
 
 
 def _regress(examples: Sequence[Captioned], vocabulary: Vocabulary, features: np.ndarray) -> np.ndarray:
-    """Returns ridge regression's weights, float32 (vocabulary, feature_size), of features by the words of captions."""
+    """Returns the ridge regression's weights from words to features: float32 (vocabulary, feature_size)."""
     products = RIDGE * np.eye(len(vocabulary))
     targets = np.zeros((len(vocabulary), features.shape[1]))
     for rows, shares in _word_shares(examples, vocabulary):
@@ -103,14 +103,14 @@ def _regress(examples: Sequence[Captioned], vocabulary: Vocabulary, features: np
 
 
 def _predict(examples: Sequence[Captioned], vocabulary: Vocabulary, weights: np.ndarray) -> np.ndarray:
-    """Returns what words say of features: float32 (examples, feature_size)."""
+    """Returns the features predicted from the words: float32 (examples, feature_size)."""
     return np.concatenate([shares @ weights for _, shares in _word_shares(examples, vocabulary)])
 
 
 def _nearest(said: np.ndarray, explained: np.ndarray) -> np.ndarray:
-    """Returns the photographs whose words predict the likest features: int64 (sentences, at most NEAREST).
+    """Returns the photographs with the most similar predicted features: int64 (sentences, at most NEAREST).
 
-    Both float32 (examples, feature_size); alike is what has a small angle between.
+    Both are float32 (examples, feature_size); similarity is the cosine.
     """
     norms = np.linalg.norm(explained, axis=1, keepdims=True)
     directions = np.divide(explained, norms, out=np.zeros_like(explained), where=norms > 0)
@@ -123,7 +123,7 @@ def _nearest(said: np.ndarray, explained: np.ndarray) -> np.ndarray:
 
 
 def _word_shares(examples: Sequence[Captioned], vocabulary: Vocabulary) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields the share of each example's captions that hold a word: places, float32 (some examples, vocabulary)."""
+    """Yields the share of each example's captions that contain a word: places, float32 (some examples, vocabulary)."""
     for start in range(0, len(examples), AT_ONCE):
         rows = slice(start, start + AT_ONCE)
         shares = np.zeros((len(examples[rows]), len(vocabulary)), np.float32)

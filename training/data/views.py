@@ -1,6 +1,6 @@
-"""Views: ways of looking at a photograph before it is encoded, whole, mirrored or cropped and coloured at random.
+"""Views of a photograph before it is encoded: whole, mirrored, or randomly cropped and coloured.
 
-What a view shows of an image depends on the view's number and the image's name alone. Knows nothing of encoders.
+A view of an image depends only on the view's number and the image's name. Knows nothing of encoders.
 """
 
 import math
@@ -31,26 +31,26 @@ class View:
 
     def __post_init__(self) -> None:
         if self.jitter < 0 or (self.mirrored and self.jitter):
-            raise ValueError(f"a jittered view has a number from 1 and is mirrored by chance, which {self} is not")
+            raise ValueError(f"a jittered view has a number from 1 and is mirrored at random: {self} is invalid")
 
     @property
     def title(self) -> str:
-        """A short name, fit for a folder: "plain", "flipped" or "jitter3"."""
+        """A short name for folders: "plain", "flipped" or "jitter3"."""
         return f"jitter{self.jitter}" if self.jitter else "flipped" if self.mirrored else "plain"
 
     @property
     def recipe(self) -> Any:
-        """All that decides what is seen, as JSON can hold it."""
+        """Everything that determines the view, as JSON values."""
         return [self.jitter, AREA, ASPECT, COLOUR, DETAIL] if self.jitter else self.mirrored
 
     def pixels(self, name: str, content: bytes, image: ImageSpec) -> np.ndarray:
-        """Returns what is seen of an encoded image: uint8 (height, width, 3). Raises ImageError."""
+        """Returns the view of an encoded image: uint8 (height, width, 3). Raises ImageError."""
         if not self.jitter:
             pixels = load_for_model(content, image)
             return np.ascontiguousarray(pixels[:, ::-1]) if self.mirrored else pixels
         detailed = replace(image, height=DETAIL * image.height, width=DETAIL * image.width)
         whole = load_for_model(content, detailed)
-        drawn = random.Random(f"{self.jitter} {name}")  # a string seeds alike in every process and version
+        drawn = random.Random(f"{self.jitter} {name}")  # string seeds are the same in every process and version
         return np.asarray(_jittered(Image.fromarray(whole), image, drawn))
 
 
@@ -62,7 +62,7 @@ def training_views(*, flip: bool, jitter: int) -> tuple[View, ...]:
 
 def _jittered(whole: Image.Image, image: ImageSpec, drawn: random.Random) -> Image.Image:
     area, stretch = drawn.uniform(*AREA), drawn.uniform(*ASPECT)
-    # Of a photograph that has the encoder's shape already: the aspect is against the photograph's own.
+    # Relative to the photograph's own aspect, since it has the encoder's shape already.
     width, height = (min(1.0, math.sqrt(share)) for share in (area * stretch, area / stretch))
     left, top = drawn.uniform(0, 1 - width), drawn.uniform(0, 1 - height)
     edges = (left * whole.width, top * whole.height, (left + width) * whole.width, (top + height) * whole.height)

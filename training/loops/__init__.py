@@ -1,1 +1,1 @@
-"""Training loops: cross-entropy and self-critical, on one process or several."""
+"""Training loops: cross-entropy and self-critical, in one process or several."""

@@ -20,9 +20,9 @@ from training.options import TrainingOptions
 
 @dataclass(frozen=True, slots=True)
 class Epoch(Record):
-    """What one epoch came to. Losses are in nats a token, accuracies the share of next words guessed.
+    """Results of an epoch. Losses are in nats per token; accuracies are shares of next words predicted correctly.
 
-    Validation is the mean of the data sets', where there are several.
+    Validation figures are means over the data sets, if there are several.
     """
 
     train_loss: float
@@ -34,7 +34,7 @@ class Epoch(Record):
 
 
 class Trainer(Loop[Epoch]):
-    """Trains a decoder to say the next word of what people wrote."""
+    """Trains a decoder to predict the next word of people's captions."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class Trainer(Loop[Epoch]):
         self.train_table = train
         self.validation_table = validation
         self._by_source = validation.by_source()
-        self._tokens = options.batch_size * (train.mean_length - 1)  # of a batch on average
+        self._tokens = options.batch_size * (train.mean_length - 1)  # average per batch
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch of the lowest validation loss, the earlier one of equals; None before the first."""
+        """The epoch with the lowest validation loss, the earliest of equals; None before the first."""
         return min(self.history, key=lambda epoch: epoch.validation_loss, default=None)
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ class Trainer(Loop[Epoch]):
         done = (number - 1) * options.batches
         rate = options.learning_rate
         train_loss = train_accuracy = math.nan
-        totals = torch.zeros(3, dtype=torch.float64, device=self.processes.device)  # loss, right words, tokens
+        totals = torch.zeros(3, dtype=torch.float64, device=self.processes.device)  # loss, correct words, tokens
         self.decoder.train()
         if options.finetune_encoder:
             batches = self.train_table.drawn_whole(generator, options.batches, options.batch_size, share=share)
@@ -92,7 +92,7 @@ class Trainer(Loop[Epoch]):
                 counts, rate = self._step(batch, done + index)
                 totals += counts
                 if index % 20 == 19 or index + 1 == options.batches:  # reading a loss waits for the device
-                    # Of all processes, so that none goes on alone when the loss is no number.
+                    # Over all processes, so that none continues alone after a NaN loss.
                     shown = self.processes.sum(counts.clone())
                     train_loss, train_accuracy = self._means(totals.clone(), number)
                     bar.set_postfix(loss=f"{train_loss:.3f}")
@@ -106,21 +106,21 @@ class Trainer(Loop[Epoch]):
         return Epoch(number, *measured, rate, seconds, precision=self.precision, by_source=losses)
 
     def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
-        """Takes one step down the global batch's loss, of which `batch` is this process's share.
+        """Takes one optimiser step on the global batch's loss; `batch` is this process's share.
 
         Returns this process's counts and the learning rate.
 
-        The sum over tokens is divided by the tokens that a batch has on average, not by this one's: a batch of short
-        captions must not weigh each of its words more than a batch of long ones.
+        The sum over tokens is divided by the average number of tokens in a batch, not by this batch's, so that words in
+        a batch of short captions do not weigh more than words in a batch of long ones.
         """
         counts = self._counts(self.decoder, batch, training=True)
         rate = self._descend(counts[0] * (1 / self._tokens), step)
         return counts.detach(), rate
 
     def _counts(self, module: nn.Module, batch: Batch, *, training: bool = False) -> Tensor:
-        """Returns loss summed over tokens, next words guessed right, and tokens, as one tensor (3,).
+        """Returns the loss summed over tokens, the correctly predicted words, and the tokens, as one tensor (3,).
 
-        In training the loss is smoothed and computed in the precision of the options.
+        In training, the loss uses label smoothing and the precision in the options.
         """
         device = self.processes.device
         features = torch.from_numpy(batch.features).to(device)
@@ -137,7 +137,7 @@ class Trainer(Loop[Epoch]):
 
     @torch.no_grad()
     def _validate(self, table: CaptionTable) -> Tensor:
-        """Returns this process's counts over the same captions of a table every time, by the averaged weights."""
+        """Returns this process's counts over a fixed set of captions of a table, with the averaged weights."""
         options = self.options
         generator = np.random.default_rng(options.seed)
         totals = torch.zeros(3, dtype=torch.float64, device=self.processes.device)
@@ -151,7 +151,7 @@ class Trainer(Loop[Epoch]):
         return totals
 
     def _means(self, totals: Tensor, epoch: int) -> tuple[float, float]:
-        """Returns mean loss and accuracy over all processes. Raises TrainingError for a loss that is no number."""
+        """Returns mean loss and accuracy over all processes. Raises TrainingError if the loss is NaN or infinite."""
         loss, right, tokens = self.processes.sum(totals).tolist()
         if not math.isfinite(loss):
             raise TrainingError(

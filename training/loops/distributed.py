@@ -1,4 +1,4 @@
-"""One process or many: who am I, which share is mine, and sums over all. Knows nothing of models or batches."""
+"""Training in one process or many: ranks, shares, and sums over all. Knows nothing of models or batches."""
 
 import os
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from training.data.share import Share
 
 
 class DeviceError(RuntimeError):
-    """A device that is not there; the message says what to do."""
+    """A device that is not available; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """A process among those that train together; torchrun starts them, a plain start is one alone."""
+    """One of the processes that train together. torchrun starts several; otherwise there is only one."""
 
     rank: int
     size: int
@@ -27,12 +27,12 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one process that writes and prints."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     @property
     def share(self) -> Share:
-        """What of a global batch this process reads and learns from."""
+        """The share of a global batch that belongs to this process."""
         return Share(self.rank, self.size)
 
     def begin_alike(self, module: Module) -> None:
@@ -40,15 +40,15 @@ class Processes:
         if self.size == 1:
             return
         for tensor in module.state_dict().values():
-            sent = tensor.contiguous()  # as images are laid out, weights need not be
+            sent = tensor.contiguous()  # weights in channels-last order are not contiguous
             distributed.broadcast(sent, 0)
             tensor.copy_(sent)
 
     def sum_gradients(self, module: Module) -> None:
-        """Puts the sum over all processes in the place of each one's own gradients.
+        """Replaces the gradients by their sum over all processes.
 
-        In one message in the order of the parameters: PyTorch's DistributedDataParallel orders them anew after its
-        first step, and then a resumed run of three processes or more has other last digits than one without a stop.
+        It sends one message, in the order of the parameters. PyTorch's DistributedDataParallel reorders them after its
+        first step, so that a resumed run of three or more processes would differ in the last digits.
         """
         if self.size == 1:
             return
@@ -64,17 +64,17 @@ class Processes:
         return values
 
     def wait(self) -> None:
-        """Waits for all the others."""
+        """Waits for all processes."""
         if self.size > 1:
             distributed.barrier()
 
 
 @contextmanager
 def processes(device: str = "auto") -> Iterator[Processes]:
-    """Joins the processes of torchrun where it started this one, and leaves them at the end.
+    """Joins torchrun's process group if torchrun started this process, and leaves it at the end.
 
-    "auto" takes a GPU of its own where there is one, else the CPU. Gradients travel by nccl or gloo accordingly.
-    Raises DeviceError where a process finds no GPU of its own.
+    "auto" takes a separate GPU if there is one, else the CPU, and nccl or gloo accordingly. Raises DeviceError if a
+    process finds no separate GPU.
     """
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "auto":
@@ -86,7 +86,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
         found = torch.cuda.device_count()
         if (place.index or 0) >= found:
             raise DeviceError(
-                f"process {local + 1} on this machine has no GPU of its own, since PyTorch finds {found}: "
+                f"there is no GPU for process {local + 1} on this machine, because PyTorch finds {found}: "
                 "start fewer processes or choose --device cpu"
             )
         torch.cuda.set_device(place)

@@ -1,8 +1,7 @@
-"""What every training run has in common: epochs, one step of the optimiser, averaged weights, checkpoints, resuming.
+"""Shared parts of training runs: epochs, the optimiser step, averaged weights, checkpoints, resuming.
 
-Knows nothing of losses, data or commands. Every random number of an epoch comes from (seed, epoch, process), so that
-a resumed run needs no generator's state: repeating an epoch from the weights and the optimiser that it began with is
-the same epoch, bit for bit.
+Knows nothing of losses, data or commands. All random numbers of an epoch come from (seed, epoch, process), so a resumed
+run needs no generator state: an epoch repeated from the same weights and optimiser state is the same, bit for bit.
 """
 
 import copy
@@ -28,36 +27,36 @@ from training.options import LoopOptions
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on; the message says why and what to do."""
+    """A run that cannot continue; the message says why and what to do."""
 
 
 def check_shared(least: int, batch: str, processes: Processes) -> None:
-    """Raises TrainingError for a batch too small to give each process a part.
+    """Raises TrainingError if a batch is too small for each process to get a share.
 
-    `batch` says what it holds, of which `least` things at least can be given to one process or another.
+    `batch` describes it; `least` is the smallest number of items in it that can be distributed.
     """
     if least < processes.size:
         raise TrainingError(
-            f"a batch of {batch} cannot be shared by {processes.size} processes: raise batch_size or start fewer"
+            f"a batch of {batch} is too small for {processes.size} processes: raise batch_size or start fewer processes"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a loop notes of an epoch: plain numbers."""
+    """The recorded numbers of an epoch."""
 
     epoch: int  # from 1
-    precision: str = field(default="", kw_only=True)  # it was trained in; "": of a time when nobody noted it
-    by_source: dict[str, float] = field(default_factory=dict, kw_only=True)  # validation of each data set, if several
+    precision: str = field(default="", kw_only=True)  # used in training; "" in files from before it was recorded
+    by_source: dict[str, float] = field(default_factory=dict, kw_only=True)  # validation by data set, if several
 
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
-Watcher = Callable[[int, float, float], None]  # batches done in all, the last one's loss or reward, learning rate
+Watcher = Callable[[int, float, float], None]  # batches done so far, the last one's loss or reward, learning rate
 
 
 class Loop(ABC, Generic[R]):
-    """A decoder, its optimiser and its history; `train` runs epochs until the options' end."""
+    """A decoder, its optimiser and its history; `train` runs the epochs in the options."""
 
     def __init__(self, decoder: CaptionDecoder, options: LoopOptions, batches: int, processes: Processes) -> None:
         self.decoder = decoder.to(processes.device)
@@ -67,31 +66,31 @@ class Loop(ABC, Generic[R]):
         self.precision = agreed(processes, bf16=options.bf16)
         self.history: list[R] = []
         self._loop = options
-        self.batches = batches  # in an epoch
+        self.batches = batches  # per epoch
         self._optimizer = torch.optim.AdamW(
             self._groups(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Returns what learns in groups, each with the factor ("scale") that its learning rate has."""
+        """Returns the trained parameters in groups, each with a factor ("scale") for the learning rate."""
         return [{"params": list(self.decoder.parameters()), "scale": 1.0}]
 
     @property
     @abstractmethod
     def best(self) -> R | None:
-        """The best epoch, the earlier one of equals; None before the first."""
+        """The best epoch, the earliest of equals; None before the first."""
 
     @abstractmethod
     def _epoch(self, number: int, watch: Watcher | None) -> R:
-        """Trains for one epoch, from 1, and measures it."""
+        """Trains one epoch (numbered from 1), and validates."""
 
     @abstractmethod
     def _record(self, noted: dict[str, Any]) -> R:
-        """Returns an epoch as the checkpoint kept it."""
+        """Returns an epoch from its entry in a checkpoint."""
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done or too many went by without a better one."""
+        """Whether all epochs are done, or `patience` epochs brought no improvement."""
         if self.best is None:
             return False
         waited = len(self.history) - self.best.epoch
@@ -100,7 +99,7 @@ class Loop(ABC, Generic[R]):
     def train(self, folder: Path, watch: Watcher | None = None) -> Iterator[R]:
         """Trains epoch after epoch, writing the last and the best checkpoint into the folder, and yields each.
 
-        Raises TrainingError when the loss is no number any more; the checkpoints stay as they were.
+        Raises TrainingError if the loss becomes NaN or infinite; the checkpoints stay unchanged.
         """
         while not self.finished:
             epoch = self._epoch(len(self.history) + 1, watch)
@@ -110,9 +109,9 @@ class Loop(ABC, Generic[R]):
             yield epoch
 
     def resume(self, folder: Path) -> None:
-        """Goes on where the folder's last checkpoint stood. Raises CheckpointError.
+        """Continues from the folder's last checkpoint. Raises CheckpointError.
 
-        In another precision, too: a run that moves to another processor has other last digits anyway, but it is said.
+        The precision may be another one, with a warning: on another processor the last digits differ anyway.
         """
         tensors, notes = checkpoint.load_tensors(folder / checkpoint.LAST)
         checkpoint.restore_decoder(self.averaged, tensors)
@@ -140,7 +139,7 @@ class Loop(ABC, Generic[R]):
         best = self.best
         if best is self.history[-1]:
             notes: dict[str, Any] = {"epoch": asdict(best)}
-            if isinstance(self.averaged, FineTuned):  # before the decoder, which is of no use without
+            if isinstance(self.averaged, FineTuned):  # before the decoder, which is useless without it
                 notes["encoder"] = self.averaged.save_encoder(folder)
             checkpoint.save_tensors(folder / checkpoint.BEST, tensors, notes)
         if self._loop.ema:
@@ -154,7 +153,7 @@ class Loop(ABC, Generic[R]):
         checkpoint.save_tensors(folder / checkpoint.LAST, tensors, notes)
 
     def _seed(self, number: int) -> np.random.Generator:
-        """Seeds PyTorch for an epoch, each process otherwise; returns a generator that is the same in all."""
+        """Seeds PyTorch for an epoch, differently in each process; returns a generator that is the same in all."""
         entropy = np.random.SeedSequence((self._loop.seed, number, self.processes.rank))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
         return np.random.default_rng((self._loop.seed, number))
@@ -165,12 +164,12 @@ class Loop(ABC, Generic[R]):
         return tqdm(batches, total=total, desc=title, unit="batch", leave=False, disable=hidden)
 
     def _autocast(self, training: bool = True) -> torch.autocast:
-        """The run's arithmetic in training; weights stay float32, and what is measured too."""
+        """The autocast context for training; weights and measurements stay float32."""
         enabled = self.precision == BFLOAT16 and training
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=enabled)
 
     def _share(self, step: int) -> float:
-        """Returns the part of the whole run that lies before a step, from 0 to 1."""
+        """Returns how much of the whole run is done before a step, from 0 to 1."""
         return min(1.0, step / (self._loop.epochs * self.batches))
 
     def _learning_rate(self, step: int) -> float:
@@ -182,10 +181,10 @@ class Loop(ABC, Generic[R]):
         return rate
 
     def _descend(self, loss: Tensor, step: int) -> float:
-        """Takes one step down the gradient of all processes' losses, averages the weights, returns the learning rate.
+        """Takes one optimiser step on all processes' gradients, averages the weights, returns the learning rate.
 
-        The average is Polyak's with an exponential window: average += (1 - d) (weights - average), where
-        d = min(ema, (1 + step) / (10 + step)), so that early averages forget the weights that training began with.
+        The average is an exponential moving average: average += (1 - d) (weights - average), where
+        d = min(ema, (1 + step) / (10 + step)), so that early averages forget the initial weights.
         """
         rate = self._learning_rate(step)
         self._optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""The precision of training: bfloat16 where it is wanted and the device has it, else float32. Knows no loop."""
+"""The precision of training: bfloat16 if wanted and supported by the device, else float32. Knows no loop."""
 
 import torch
 from torch import nn
@@ -9,9 +9,9 @@ BFLOAT16, FLOAT32 = "bfloat16", "float32"
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Tries a tiny LSTM forwards and backwards: PyTorch's has no bfloat16 on a CPU without AVX-512, where all else has.
+    """Returns whether a tiny LSTM runs forwards and backwards in bfloat16.
 
-    No public name of PyTorch tells.
+    PyTorch's LSTM alone does not on a CPU without AVX-512, and no public function of PyTorch tells.
     """
     with torch.random.fork_rng(devices=[]):
         lstm = nn.LSTM(16, 16, batch_first=True).to(device)
@@ -25,9 +25,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def agreed(processes: Processes, *, bf16: bool) -> str:
-    """Returns "bfloat16" where it is wanted and the device of every process has it, else "float32".
+    """Returns "bfloat16" if it is wanted and every process's device supports it, else "float32".
 
-    Where it is wanted and missing, the first process says so.
+    If it is wanted but missing, the first process prints that.
     """
     if not bf16:
         return FLOAT32

@@ -1,7 +1,7 @@
-"""CIDEr-D and BLEU of sentences given as ids, many at once. Knows no models, no images and no words but by id.
+"""CIDEr-D and BLEU of many sentences of ids at once. Knows no models and no images, and words only by id.
 
 CIDEr-D is that of pycocoevalcap (Vedantam et al. 2015, with clipping and the length penalty), sentence by sentence,
-but the references are weighed once and looked up, and an n-gram is one number.
+but references are weighted only once, and each n-gram is one number.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ import numpy as np
 from engine.bundle.vocabulary import Vocabulary, split
 
 ORDERS = 4  # n-grams of 1 to 4 words
-SIGMA = 6.0  # how many words of length CIDEr-D forgives
+SIGMA = 6.0  # CIDEr-D's tolerance for differences in length, in words
 LARGEST = 55_100  # ids of four words fit one int64
 
 
 class Lexicon:
-    """Ids for the words of references: the vocabulary's, then a further one for each word that it lacks.
+    """Ids for the words of references: those of the vocabulary, then a new one for each word that is not in it.
 
-    An unknown word of a reference is thus no word that the decoder can say, as in pycocoevalcap, and not one UNK.
+    So an unknown word of a reference matches nothing that the decoder can say, as in pycocoevalcap, instead of UNK.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -30,13 +30,15 @@ class Lexicon:
         """Returns the words of each text as int64 (words,); `end` adds END. Raises ValueError for too many words."""
         rows = [[self._ids.setdefault(word, len(self._ids)) for word in split(text)] for text in texts]
         if len(self._ids) > LARGEST:
-            raise ValueError(f"the references hold more than {LARGEST:,} different words, more than CIDEr counts here")
+            raise ValueError(
+                f"the references contain more than {LARGEST:,} different words, more than fit here: use fewer captions"
+            )
         return [np.array(row + [self._end] * end, dtype=np.int64) for row in rows]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grams:
-    """The n-grams of sentences, each once a sentence, ordered by sentence, then by key."""
+    """The n-grams of sentences, each once per sentence, ordered by sentence, then by key."""
 
     sentence: np.ndarray  # int64 (grams,)
     key: np.ndarray  # int64 (grams,)
@@ -46,7 +48,7 @@ class Grams:
 
 def grams_of(words: np.ndarray, lengths: np.ndarray) -> Grams:
     """Counts n-grams of words int64 (sentences, longest), of which the first `lengths`, int64 (sentences,), count."""
-    shifted = words + 1  # so that no n-gram is another one's beginning with zeros
+    shifted = words + 1  # so that no n-gram equals a shorter one padded with zeros
     columns = np.arange(words.shape[1])
     keys, sentences = [], []
     packed = np.zeros_like(shifted)
@@ -77,7 +79,7 @@ class Rarity:
 
     @classmethod
     def count(cls, images: np.ndarray, grams: Grams, total: int) -> "Rarity":
-        """Counts in how many of `total` images each n-gram stands; `images`, int64 (sentences,), tells whose it is."""
+        """Counts in how many of `total` images each n-gram occurs; `images`, int64 (sentences,), are the sentences'."""
         pairs = np.lexsort((images[grams.sentence], grams.key))
         key, image = grams.key[pairs], images[grams.sentence][pairs]
         new_key = np.diff(key, prepend=-1) != 0
@@ -87,7 +89,7 @@ class Rarity:
         return cls(keys, np.log(float(total)) - np.log(frequencies), float(np.log(float(total))))
 
     def knowing(self, keys: np.ndarray) -> "Rarity":
-        """Returns the same weights with these n-grams among those known, so that a sentence can hold them too."""
+        """Returns the same weights with these n-grams added to the known ones."""
         missing = np.setdiff1d(keys, self.keys)
         every = np.concatenate([self.keys, missing])
         weights = np.concatenate([self.weights, np.full(len(missing), self.unknown)])
@@ -99,7 +101,7 @@ class Rarity:
         return Rarity(self.keys, self.weights**power, self.unknown**power)
 
     def look_up(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns each n-gram's place among those known (len(self.keys) if it is none), and its weight."""
+        """Returns each n-gram's index among the known ones (len(self.keys) if unknown), and its weight."""
         places = np.searchsorted(self.keys, keys)
         known = self.keys.take(places, mode="clip") == keys
         weights = np.where(known, self.weights.take(places, mode="clip"), self.unknown)
@@ -108,20 +110,20 @@ class Rarity:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Matched:
-    """Sentences beside the references of their images."""
+    """Sentences matched with the references of their images."""
 
     grams: Grams
     weights: np.ndarray  # float64 (grams,): how rare each is
-    hit: np.ndarray  # int64 (hits,): the n-grams that a reference holds
-    held: np.ndarray  # float64 (hits, references): how often each reference holds it
+    hit: np.ndarray  # int64 (hits,): the n-grams that occur in a reference
+    held: np.ndarray  # float64 (hits, references): how often each occurs in each reference
 
 
 class Scorer:
     """Scores sentences against the references of images.
 
-    Document frequencies are those of the references, unless `rarity` brings others. A smaller `sigma` than CIDEr-D's
-    makes a sentence of another length than the references worth less; a larger `power` than CIDEr-D's, to which the
-    inverse document frequencies are raised, makes rare words worth more beside common ones.
+    Document frequencies are those of the references, unless `rarity` provides others. A `sigma` below CIDEr-D's
+    penalises differences in length more. `power` is the exponent of the inverse document frequencies; above CIDEr-D's,
+    rare words count more relative to common ones.
     """
 
     def __init__(
@@ -132,7 +134,7 @@ class Scorer:
         sigma: float = SIGMA,
         power: float = 1.0,
     ) -> None:
-        """Takes int64 (words,) per reference per image, as `Lexicon.encode` gives them, at least one per image."""
+        """references: int64 (words,) per reference per image, from `Lexicon.encode`, at least one per image."""
         self._sigma = sigma
         self.references = np.array([len(texts) for texts in references])  # (images,)
         rows = [row for texts in references for row in texts]
@@ -152,11 +154,11 @@ class Scorer:
         self._norms = np.sqrt(self._norms)
         self._bigrams = np.zeros(shape)
         self._bigrams[image, slot] = np.maximum(lengths - 1, 0)  # pycocoevalcap's length counts bigrams
-        self._lengths = np.full(shape, np.inf)  # of places without a reference none is near
+        self._lengths = np.full(shape, np.inf)  # unused slots are never the nearest
         self._lengths[image, slot] = lengths
         pairs, row = np.unique(image[grams.sentence] * self._stride + places, return_inverse=True)
-        self._pairs = pairs  # int64 (pairs,): an image and an n-gram that its references hold
-        self._counts = np.zeros((len(pairs), shape[1]), dtype=np.uint16)  # how often each reference holds it
+        self._pairs = pairs  # int64 (pairs,): an image and an n-gram of its references
+        self._counts = np.zeros((len(pairs), shape[1]), dtype=np.uint16)  # how often it occurs in each reference
         self._counts[row, slot[grams.sentence]] = grams.count
 
     @property
@@ -166,8 +168,8 @@ class Scorer:
     def cider(self, images: np.ndarray, words: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Returns CIDEr-D float64 (sentences,), from 0 to 10.
 
-        images int64 (sentences,) tells whose references count; words int64 (sentences, longest) holds each sentence's
-        ids, without START, in its first `lengths`, int64 (sentences,), places.
+        images, int64 (sentences,), is each sentence's image; words, int64 (sentences, longest), has each sentence's
+        ids, without START, in its first `lengths`, int64 (sentences,), columns.
         """
         matched = self._match(images, words, lengths)
         grams, weights, hit = matched.grams, matched.weights, matched.hit
@@ -183,10 +185,10 @@ class Scorer:
         return scores
 
     def bleu(self, images: np.ndarray, words: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Returns each sentence's own BLEU-4, float64 (sentences,), from 0 to 1; arguments as `cider` takes them.
+        """Returns each sentence's BLEU-4, float64 (sentences,), from 0 to 1; arguments as for `cider`.
 
-        Phrases of two words and more count as one more, matched and in all (Lin and Och 2004), so that a sentence
-        without one of four words in common is still worth something; a reference's length is the nearest one.
+        Counts of n-grams of two or more words are increased by one, matched and total (Lin and Och 2004), so that a
+        sentence without a common 4-gram still scores above 0. The reference length is the nearest one.
         """
         matched = self._match(images, words, lengths)
         grams, hit = matched.grams, matched.hit
@@ -196,7 +198,7 @@ class Scorer:
         total = np.maximum(lengths[:, None] - orders, 0)  # (sentences, orders)
         more = orders > 0
         precision = (right.reshape(-1, ORDERS) + more) / np.maximum(total + more, 1)
-        apart = np.abs(self._lengths[images] - lengths[:, None] + 0.25)  # of two as near, the shorter one
+        apart = np.abs(self._lengths[images] - lengths[:, None] + 0.25)  # of two equally near ones, the shorter
         nearest = self._lengths[images, apart.argmin(axis=1)]
         brevity = np.minimum(1.0, np.exp(1 - nearest / np.maximum(lengths, 1)))
         scores: np.ndarray = brevity * precision.prod(axis=1) ** (1 / ORDERS) * (lengths > 0)

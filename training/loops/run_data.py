@@ -1,6 +1,6 @@
-"""What a run learns from: both splits with what stands for their images. Knows no words, no decoder's sizes, no loop.
+"""The data of a run: both splits with their images' inputs. Knows no words, decoder sizes or loops.
 
-That is features of a frozen encoder, or, where the encoder learns too, what its frozen part gives, or photographs.
+The inputs are features of a frozen encoder or, if it is trained too, outputs of its frozen part, or photographs.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from training.options import TrainingOptions
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a run's images, further sentences and features lie. strict: any fault of the data is an error."""
+    """Where a run's images, extra sentences and features are. strict: any problem in the data is an error."""
 
     data: tuple[Part, ...]
     features: Path
@@ -38,32 +38,32 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """What a run learns from; `tail` is the part of the encoder that learns too, None of a frozen one."""
+    """The data of a run; `tail` is the trained part of the encoder, None if it is frozen."""
 
     train: Mixture
     validation: Mixture
     train_views: tuple[Features, ...]
     validation_features: Features
-    sentences: tuple[Example, ...]  # captions of photographs that are not here
-    weights: Mapping[str, float]  # how often each data set is drawn, by title; none: as often as it has photographs
-    encoder: dict[str, Any]  # as config.json describes it
+    sentences: tuple[Example, ...]  # captions without photographs
+    weights: Mapping[str, float]  # how often each data set is drawn, by title; empty: by number of photographs
+    encoder: dict[str, Any]  # as in config.json
     tail: Tail | None
     network: Mapping[str, Tensor]  # state dict of the whole encoder's network
 
     def decoder(self, sizes: DecoderConfig) -> CaptionDecoder:
-        """Returns a new decoder, behind the tail where there is one."""
+        """Returns a new decoder, after the tail if there is one."""
         return CaptionDecoder(sizes) if self.tail is None else FineTuned(sizes, self.tail, self.network)
 
 
 def prepare(source: Source, options: TrainingOptions, together: Processes) -> RunData:
-    """Opens the data, makes the encoder and computes of its features what is not there yet, once for all processes.
+    """Opens the data, makes the encoder and computes missing features, once for all processes.
 
     Raises DataError, EncoderError, OSError, and BlockingIOError while another run computes the same features.
     """
     parts = *source.data, *source.sentences
     titles = titles_of(parts)
     if source.sentences and options.finetune_encoder:
-        raise DataError("sentences have no photographs for an encoder to learn from: leave --sentences out here")
+        raise DataError("an encoder cannot be trained on sentences: leave out --sentences or --finetune-encoder")
     opened = {
         name: {titles[part]: open_dataset(part.path, name, strict=source.strict) for part in source.data}
         for name in SPLITS
@@ -74,7 +74,7 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
     frozen, tail = split(encoder, options.finetune_encoder) if options.finetune_encoder else (encoder, None)
     encoder.to(together.device)
     if not together.first:
-        together.wait()  # the first process computes, the others find it done
+        together.wait()  # the first process computes, the others use its results
     if frozen is not None:
         frozen.to(together.device)
 
@@ -82,7 +82,7 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
         dataset, kept = opened[name][title], f"{name}{apart(title, opened[name])}"
         if frozen is not None:
             return [stored(dataset, kept, frozen, source.features, view, progress=together.first) for view in views]
-        # features are computed for nothing but to know which images can be decoded
+        # features are computed only to find out which images can be decoded
         there = stored(dataset, kept, encoder, source.features, View(), progress=together.first)
         return Photographs.views(dataset, there, encoder.image, views)
 
@@ -117,7 +117,7 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
 
 
 def apart(title: str, datasets: Mapping[str, Dataset]) -> str:
-    """Returns what keeps the features of a data set from those of another whose images have the same names."""
+    """Returns a key that separates the features of data sets whose images have the same names."""
     names = {one: [example.name for example in dataset.examples] for one, dataset in datasets.items()}
     return f"-{title}" if [*names.values()].count(names[title]) > 1 else ""
 
@@ -125,11 +125,11 @@ def apart(title: str, datasets: Mapping[str, Dataset]) -> str:
 def stored(
     dataset: Dataset, title: str, encoder: Encoder, folder: Path, view: View, *, progress: bool = True
 ) -> FeatureStore:
-    """Returns a view's features out of the folder that keeps those of any encoder and any list of images.
+    """Returns a view's features from a folder that stores those of any encoder and any list of images.
 
-    title: of the list, such as "train" or "val". Raises as compute_features does.
+    title: the list's, such as "train" or "val". Raises what compute_features raises.
     """
-    listed = "\n".join(example.name for example in dataset.examples)  # other data has a folder of its own
+    listed = "\n".join(example.name for example in dataset.examples)  # other data gets another folder
     name = title if view == View() else f"{title}-{view.title}"
     place = Path(
         folder,

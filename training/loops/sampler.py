@@ -1,4 +1,4 @@
-"""Sentences said by a decoder, many at once. Knows no rewards and no training."""
+"""Samples sentences from a decoder, many at once. Knows no rewards and no training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from training.models.decoder import CaptionDecoder
 
 
 def draw(logits: Tensor, never: Sequence[int], temperature: float = 1.0) -> Tensor:
-    """Draws a word a row from softmax(logits / temperature): int64 (rows,); those of `never` have no chance.
+    """Draws one word per row from softmax(logits / temperature): int64 (rows,); never one of `never`.
 
-    Temperature 0 takes the likeliest. One random number a row is enough: it is looked up in the running sum of the
-    probabilities. logits float32 (rows, vocabulary) are overwritten.
+    Temperature 0 takes the likeliest. One random number per row is looked up in the cumulative probabilities. logits,
+    float32 (rows, vocabulary), are overwritten.
     """
     logits[:, never] = -torch.inf
     if not temperature:
@@ -24,12 +24,12 @@ def draw(logits: Tensor, never: Sequence[int], temperature: float = 1.0) -> Tens
     sums = logits.div_(temperature).exp_().cumsum(dim=-1)  # (rows, vocabulary)
     below = 1 - 1e-6  # below the last sum after rounding, too
     drawn = torch.searchsorted(sums, torch.rand_like(sums[:, :1]) * sums[:, -1:] * below, right=True)[:, 0]
-    return drawn.clamp_(max=logits.shape[1] - 1)  # of what is no number any more
+    return drawn.clamp_(max=logits.shape[1] - 1)  # for NaN
 
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """How sentences are said: `temperature` 0 says the likeliest word each time, `max_words` ends what does not end."""
+    """How sentences are sampled: `temperature` 0 takes the likeliest word; `max_words` cuts sentences without END."""
 
     vocabulary: Vocabulary
     max_words: int = 20
@@ -37,10 +37,10 @@ class Sampler:
 
     @torch.no_grad()
     def say(self, decoder: CaptionDecoder, features: Tensor, samples: int = 1) -> Tensor:
-        """Says `samples` sentences for each image, features float32 (images, feature_size).
+        """Samples `samples` sentences for each image; features are float32 (images, feature_size).
 
-        Returns int64 (images * samples, longest): START, words, END (unless cut) and padding, an image's sentences in
-        a row. A sentence that has ended costs nothing more. Dropout is as the decoder is set.
+        Returns int64 (images * samples, longest): START, words, END (unless cut) and padding; an image's sentences are
+        adjacent. Ended sentences cost nothing. Dropout depends on the decoder's mode.
         """
         words = self.vocabulary
         never = [words.pad_id, words.unk_id, words.start_id]
@@ -48,7 +48,9 @@ class Sampler:
         said = torch.full((len(rows), self.max_words + 1), words.pad_id, device=features.device)
         said[:, 0] = words.start_id
         hidden, cell = decoder.start(features)  # (images, units)
-        logits, hidden, cell = decoder.step(said[::samples, 0], hidden, cell)  # a first step is the same for all
+        logits, hidden, cell = decoder.step(
+            said[::samples, 0], hidden, cell
+        )  # the first step is the same for all samples
         logits, hidden, cell = (state.float().repeat_interleave(samples, 0) for state in (logits, hidden, cell))
         for position in range(1, self.max_words + 1):
             chosen = draw(logits, never, self.temperature)
@@ -65,7 +67,7 @@ class Sampler:
 def greedy_captions(
     decoder: CaptionDecoder, vocabulary: Vocabulary, features: np.ndarray, max_words: int = 20
 ) -> list[str]:
-    """Captions features float32 (images, feature_size) by the likeliest word each time, without dropout."""
+    """Captions features, float32 (images, feature_size), greedily and without dropout."""
     decoder.eval()
     device = decoder.output.weight.device
     said = Sampler(vocabulary, max_words, temperature=0.0).say(decoder, torch.from_numpy(features).to(device))

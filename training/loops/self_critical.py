@@ -1,8 +1,8 @@
-"""Self-critical training: the decoder samples captions, and learns to make those with a high reward more probable.
+"""Self-critical training: the decoder samples captions and learns to make those with a high reward more probable.
 
 The gradient is REINFORCE's (Rennie et al. 2017): the log-probability of a sampled sentence, weighted by its reward
-(CIDEr-D and, if wanted, BLEU) less a baseline, which is what the image's other samples reach on average (Luo 2020) or
-what greedy decoding reaches (Rennie). Knows nothing of images, charts or commands.
+(CIDEr-D and, if wanted, BLEU) minus a baseline: the mean reward of the image's other samples (Luo 2020) or the reward
+of greedy decoding (Rennie). Knows nothing of images, charts or commands.
 """
 
 import math
@@ -27,25 +27,25 @@ from training.models.decoder import CaptionDecoder
 from training.options import ScstOptions
 
 Reward = Callable[[np.ndarray, Tensor], np.ndarray]
-"""Scores sentences, int64 (rows, longest), as many for each of some images, int64 (images,)."""
+"""Scores sentences, int64 (rows, longest), an equal number for each of some images, int64 (images,)."""
 
-ROWS_AT_ONCE = 80  # sentences of like length that are learnt from together: more are padded more, fewer cost more calls
+ROWS_AT_ONCE = 80  # sentences of similar length per backward pass: more means more padding, fewer more calls
 
 
 @dataclass(frozen=True, slots=True)
 class RewardEpoch(Record):
-    """What one epoch came to."""
+    """Results of an epoch."""
 
-    sample_reward: float  # mean of the drawn sentences, by the weights of the moment; CIDEr-D is 0 to 10
-    train_reward: float  # of greedy sentences for some training images after the epoch, counted like sample_reward
-    validation_cider: float  # CIDEr-D alone, of greedy sentences, without END; the mean of several data sets'
+    sample_reward: float  # mean of the sampled sentences, with the current weights; CIDEr-D is 0 to 10
+    train_reward: float  # of greedy sentences for some training images after the epoch, as sample_reward
+    validation_cider: float  # CIDEr-D only, of greedy sentences, without END; the mean over data sets
     sample_words: float
     learning_rate: float  # of its last batch
     seconds: float
 
 
 class SelfCritic(Loop[RewardEpoch]):
-    """Trains a decoder to say sentences of high CIDEr-D."""
+    """Trains a decoder for captions with high CIDEr-D."""
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class SelfCritic(Loop[RewardEpoch]):
 
     @property
     def best(self) -> RewardEpoch | None:
-        """The epoch of the highest validation CIDEr, the earlier one of equals; None before the first."""
+        """The epoch with the highest validation CIDEr, the earliest of equals; None before the first."""
         return max(self.history, key=lambda epoch: epoch.validation_cider, default=None)
 
     def _record(self, noted: dict[str, Any]) -> RewardEpoch:
         return RewardEpoch(**noted)
 
     def validation_ciders(self) -> dict[str, float]:
-        """Returns the mean CIDEr-D of greedy sentences for each data set's images, as an evaluation of it counts."""
+        """Returns the mean CIDEr-D of greedy sentences for each data set's images, computed as in an evaluation."""
         return {
             source: self._greedy_score(table, partial(self._cider, self._validating[source]), len(table.names))
             for source, table in self._by_source.items()
@@ -117,7 +117,7 @@ class SelfCritic(Loop[RewardEpoch]):
         return RewardEpoch(number, *measured, precision=self.precision, by_source=several)
 
     def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
-        """Takes one step up the gradient of the reward, of which `batch` is this process's share.
+        """Takes one optimiser step towards higher reward; `batch` is this process's share.
 
         Returns this process's counts (4,) and the learning rate.
         """
@@ -129,16 +129,16 @@ class SelfCritic(Loop[RewardEpoch]):
             true = torch.from_numpy(batch.tokens).to(self.processes.device)
             weight = self.options.cross_entropy / self.options.batch_size
             loss = loss + self.loss(features, true, torch.full((len(true),), weight, device=true.device), drawn=False)
-        # The mean number of words a caption makes one learning rate and one clip fit this and cross-entropy alike.
+        # Dividing by the mean caption length lets one learning rate and clip fit both this and cross-entropy.
         rate = self._descend(loss / float(self.train_table.lengths.mean() - 1), step)
         words = (said[:, 1:] != self.decoder.config.pad_id).sum()
         counts = [loss.detach().double(), torch.tensor(rewards.sum()), words.double(), torch.tensor(float(len(said)))]
         return torch.stack([count.cpu() for count in counts]), rate
 
     def draw(self, features: Tensor, images: np.ndarray) -> tuple[Tensor, np.ndarray, Tensor]:
-        """Draws sentences for images of the training table and scores them.
+        """Samples sentences for images of the training table and scores them.
 
-        Returns the sentences int64 (images * samples, longest), their rewards (images, samples) and their rewards less
+        Returns the sentences int64 (images * samples, longest), their rewards (images, samples) and their rewards minus
         the baseline, float32 (images * samples,).
         """
         samples = self.options.samples
@@ -155,14 +155,14 @@ class SelfCritic(Loop[RewardEpoch]):
         return said, rewards, advantages.to(features.device)
 
     def loss(self, features: Tensor, said: Tensor, weights: Tensor, *, drawn: bool) -> Tensor:
-        """Returns the negative log-probabilities of sentences, weighed by weights (rows,) and summed.
+        """Returns the sum of the sentences' negative log-probabilities, weighted by weights (rows,).
 
-        said int64 (rows, longest) as the sampler gives them, as many rows for each image of features (images,
-        feature_size). `drawn` sentences have the probability with which they were drawn: by the temperature, and
-        without the words that are never said.
+        said is int64 (rows, longest), from the sampler, an equal number of rows for each image of features (images,
+        feature_size). For `drawn` sentences the probabilities are those of sampling: with the temperature, and without
+        the words that are never sampled.
         """
         words = self.train_table.vocabulary
-        self.decoder.train()  # a GPU's LSTM learns in no other mode
+        self.decoder.train()  # cuDNN's LSTM needs training mode for gradients
         images = torch.arange(len(said), device=said.device) // (len(said) // len(features))
         lengths = (said[:, 1:] != words.pad_id).sum(dim=1)
         total = torch.zeros((), device=said.device)
@@ -179,17 +179,17 @@ class SelfCritic(Loop[RewardEpoch]):
         return total
 
     def _reward(self, images: np.ndarray, said: Tensor) -> np.ndarray:
-        """Returns what sentences for training images are worth, as many for each image: float64 (rows,)."""
+        """Returns the rewards of sentences, an equal number for each training image: float64 (rows,)."""
         given = self._counted(images, said, end=self.options.count_end)
         rewards = self._rewarding.cider(*given)
         return rewards + self.options.bleu * self._rewarding.bleu(*given) if self.options.bleu else rewards
 
     def _cider(self, scorer: Scorer, images: np.ndarray, said: Tensor) -> np.ndarray:
-        """Returns CIDEr-D of sentences for a scorer's images, as many for each image: float64 (rows,)."""
+        """Returns CIDEr-D of sentences, an equal number for each of a scorer's images: float64 (rows,)."""
         return scorer.cider(*self._counted(images, said, end=False))
 
     def _counted(self, images: np.ndarray, said: Tensor, *, end: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns sentences as a Scorer takes them: images, words and lengths. `end` counts END as a word."""
+        """Returns sentences in the form for a Scorer: images, words and lengths. `end` counts END as a word."""
         words = said[:, 1:].cpu().numpy()
         vocabulary = self.train_table.vocabulary
         counted = words != vocabulary.pad_id
@@ -198,9 +198,9 @@ class SelfCritic(Loop[RewardEpoch]):
         return np.repeat(images, len(words) // len(images)), words, counted.sum(axis=1)
 
     def _greedy_score(self, table: CaptionTable, scorer: Reward, count: int) -> float:
-        """Returns the mean score of the averaged weights' greedy sentences for `count` images over the table.
+        """Returns the mean score of the averaged weights' greedy sentences for `count` images spread over the table.
 
-        Only images that can be drawn count. Every process says those of its share and has to call this: the mean is of
+        Images with weight 0 do not count. Every process has to call this: each captions its share, and the mean is over
         all.
         """
         self.averaged.eval()
@@ -215,7 +215,7 @@ class SelfCritic(Loop[RewardEpoch]):
         return float(self.processes.sum(torch.tensor(scores.sum(), device=device))) / count
 
     def _means(self, totals: Tensor, epoch: int) -> tuple[float, float]:
-        """Returns mean reward and words a sentence, of all processes. Raises TrainingError for a loss like nan."""
+        """Returns mean reward and words per sentence over all processes. Raises TrainingError for a NaN loss."""
         loss, rewards, words, sentences = self.processes.sum(totals.to(self.processes.device)).tolist()
         if not math.isfinite(loss):
             raise TrainingError(

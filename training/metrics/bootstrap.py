@@ -1,6 +1,6 @@
-"""How far scores would move with other images: confidence intervals and paired comparisons. Knows only counts.
+"""Bootstrap over images: confidence intervals and paired comparisons. Knows only counts.
 
-The images are drawn with replacement, as many as there are, and every score is computed anew on the drawn ones (Efron
+The images are resampled with replacement, and every score is computed again on each resample (Efron
 and Tibshirani 1993, chapter 13: the percentile interval). BLEU and METEOR are scores of a whole corpus, so what is
 drawn is each image's counts, which are summed before the score is formed (Koehn 2004, "Statistical significance tests
 for machine translation evaluation"). CIDEr and ROUGE-L are means over images; CIDEr's document frequencies stay
@@ -21,7 +21,7 @@ BLOCK = 4_000_000  # weights at once
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a score lies in the middle share `level` of the resamples."""
+    """The range of a score in the middle share `level` of the resamples."""
 
     low: float
     high: float
@@ -58,10 +58,10 @@ def compare(
 
     p is the share of resamples whose difference lies at least as far from the resamples' mean difference as the
     observed one from zero, the observed one counted among them: the shift method of Riezler and Maxwell 2005, as in
-    sacreBLEU. Raises MetricsError when the images are not the same, or no metric is there in both.
+    sacreBLEU. Raises MetricsError if the images differ or the runs have no metric in common.
     """
     if first.images != second.images:
-        raise MetricsError("two runs are compared image by image: both need the same images in the same order")
+        raise MetricsError("runs are compared image by image, so both need the same images in the same order")
     tables = first.table(), second.table()
     changes: dict[str, list[Rows]] = {}
     for weights in _weights(len(first.images), resamples, seed):
@@ -77,7 +77,7 @@ def compare(
 
 
 def _difference(first: float, second: float, changes: Rows, level: float) -> Difference:
-    # Rounding may part what is equal, such as the changes of two runs that differ by a constant.
+    # Rounding may separate equal values, such as the changes of two runs that differ by a constant.
     least = abs(second - first) - 1e-12
     beyond = int((np.abs(changes - changes.mean()) >= least).sum())
     return Difference(first, second, _interval(changes, level), (beyond + 1) / (len(changes) + 1))

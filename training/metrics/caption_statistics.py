@@ -1,4 +1,4 @@
-"""What captions are like without asking whether they are right: lengths, words, repetition. Knows no metric."""
+"""Statistics of captions, independent of whether they are right: lengths, words, repetition. Knows no metric."""
 
 import math
 from collections import Counter, defaultdict
@@ -24,7 +24,7 @@ BAD_ENDINGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of a set of captions; lengths in words, shares from 0 to 1.
+    """Statistics of a set of captions; lengths in words, shares from 0 to 1.
 
     distinct: different captions among all; unseen: captions that no training caption equals word for word; fluent:
     captions each of whose word trigrams occurs in a training caption (both None: there were no training captions);
@@ -46,7 +46,7 @@ class Statistics:
     badly_ending: float
 
     def rows(self) -> list[tuple[str, str]]:
-        """Returns what is to be read: names and figures."""
+        """Returns names and figures for printing."""
         unseen, fluent = ("not known" if share is None else f"{share:.1%}" for share in (self.unseen, self.fluent))
         return [
             ("words a caption", f"{self.mean_length:.1f} ± {self.length_deviation:.1f}"),
@@ -84,16 +84,16 @@ def describe(captions: Sequence[str], training: Iterable[str] | None) -> Statist
 
 
 def repeats(words: Sequence[str], length: int) -> bool:
-    """Whether some sequence of so many words appears twice; the two may overlap."""
+    """Returns whether some sequence of this many words appears twice; the two may overlap."""
     runs = [tuple(words[start : start + length]) for start in range(len(words) - length + 1)]
     return len(set(runs)) < len(runs)
 
 
 def overuse(captions: Sequence[str], references: Sequence[Sequence[str]], least: float = 0.02) -> dict[str, float]:
-    """Returns how many times as many captions as references hold a word, most overused first.
+    """Returns, for each common word, how much more often it is in captions than in references, most overused first.
 
-    Of the words that stand in `least` of the captions or more; an image's references count as one caption together.
-    Infinite where no reference holds a word.
+    Words are common if at least a share `least` of the captions contain them. An image's references together count as
+    one caption. The value is infinite if no reference contains the word.
     """
     ours = Counter(word for caption in captions for word in set(split(caption)))
     theirs: dict[str, float] = defaultdict(float)

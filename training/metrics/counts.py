@@ -1,6 +1,6 @@
-"""What a corpus score is made of: a row of numbers for each image, whose sum over images alone decides the score.
+"""The counts behind corpus scores: a row of numbers per image, whose sum over images determines the score.
 
-Any set of images is so scored at once, which is what resampling needs. Knows no captions.
+So any set of images can be scored cheaply, which resampling needs. Knows no captions.
 
 BLEU: Papineni et al. 2002, with the smoothing constants of pycocoevalcap, whose corpus figures these are. METEOR:
 Denkowski and Lavie 2014, version 1.5 with its parameters for English. ROUGE-L and CIDEr are means over images.
@@ -27,7 +27,7 @@ STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # matches that are exact, of one
 class ImageCounts:
     """Rows of all images in one order.
 
-    bleu (images, 10); meteor (images, 23), None where it was left out; means: metric -> (images,).
+    bleu (images, 10); meteor (images, 23), or None if it was skipped; means: metric -> (images,).
     """
 
     images: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Java programs that score captions: finding Java, running a program on lines of text. Knows no metric.
+"""Runs Java programs that score captions, on lines of text. Knows no metric.
 
 pycocoevalcap's own wrappers write into its package and can hang; here programs have a time limit and closed pipes.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-SECONDS = 60  # to say its version, which takes a tenth of one on an idle machine
+SECONDS = 60  # to print its version, which takes 0.1 s on an idle machine
 INSTALL = "install Java 17: apt install openjdk-17-jdk-headless, brew install openjdk@17, or from adoptium.net"
 
 
@@ -23,11 +23,11 @@ class MetricsError(ValueError):
 def find_java() -> str:
     """Returns the path of a Java that runs. Raises MetricsError saying why there is none.
 
-    It is run once to know: macOS has a `java` that only says where to get one.
+    It is run once to find out, because macOS has a `java` that only says where to get one.
     """
     java = shutil.which("java")
     if java is None:
-        raise MetricsError("there is no java on the PATH")
+        raise MetricsError("java is not on the PATH")
     try:
         asked = subprocess.run([java, "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -38,7 +38,7 @@ def find_java() -> str:
 
 
 def package() -> Path:
-    """Returns the folder of pycocoevalcap, which carries the programs. Raises MetricsError without it."""
+    """Returns the folder of pycocoevalcap, which contains the programs. Raises MetricsError without it."""
     try:
         import pycocoevalcap
     except ImportError as error:
@@ -47,9 +47,9 @@ def package() -> Path:
 
 
 def run(name: str, command: Sequence[str], lines: Sequence[str], seconds: float) -> list[str]:
-    """Runs a program that answers each line of text, UTF-8, with a line, and returns its lines; a bar shows how far.
+    """Runs a program that answers each UTF-8 line with a line, and returns its lines; shows a progress bar.
 
-    Raises MetricsError, which begins with `name`, when the program fails or does not end in time.
+    Raises MetricsError, beginning with `name`, if the program fails or does not end in time.
     """
     late = threading.Event()
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaints:
@@ -70,7 +70,7 @@ def run(name: str, command: Sequence[str], lines: Sequence[str], seconds: float)
             try:
                 timer.start()
                 bar = tqdm(process.stdout, name, total=len(lines), unit="caption", leave=False, disable=None)
-                printed = [line.removesuffix(b"\n").decode() for line in bar]  # no other line end ends a line
+                printed = [line.removesuffix(b"\n").decode() for line in bar]  # only \n separates lines
             except BaseException:  # Ctrl-C too
                 process.kill()
                 raise
@@ -85,6 +85,6 @@ def run(name: str, command: Sequence[str], lines: Sequence[str], seconds: float)
 
 
 def _first_line(complaint: bytes, status: int) -> str:
-    """Returns what a program said first of its failure, or its exit status where it said nothing."""
+    """Returns the first line of a program's error output, or its exit status if there is none."""
     said = complaint.decode(errors="replace").strip().splitlines()
     return said[0] if said else f"exit status {status}"

@@ -7,11 +7,11 @@ from training.metrics.java import MetricsError, package, run
 from training.metrics.tokens import Tokens
 
 SECONDS = 1800
-CHUNKS = 20  # the column that holds them
+CHUNKS = 20  # their column
 
 
 def meteor_rows(java: str, truths: Tokens, guesses: Tokens) -> Rows:
-    """Returns what METEOR counts for each image of `truths`, in order: float64 (images, 23). Raises MetricsError."""
+    """Returns METEOR's counts for each image of `truths`, in order: float64 (images, 23). Raises MetricsError."""
     jar = package() / "meteor" / "meteor-1.5.jar"
     program = [java, "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
     sentences = [
@@ -20,14 +20,16 @@ def meteor_rows(java: str, truths: Tokens, guesses: Tokens) -> Rows:
     ]
     printed = [line for line in run("METEOR", program, sentences, SECONDS) if line]
     if len(printed) != len(sentences):
-        raise MetricsError(f"METEOR measured {len(printed)} of {len(sentences)} sentences")
+        raise MetricsError(f"METEOR returned counts for {len(printed)} of {len(sentences)} sentences")
     try:
         rows = np.array([[float(number) for number in line.split()] for line in printed])
     except ValueError as error:
-        raise MetricsError(f"METEOR printed what are not its {METEOR_COLUMNS} counts: {printed[0][:60]!r}") from error
+        raise MetricsError(
+            f"METEOR printed something other than {METEOR_COLUMNS} counts: {printed[0][:60]!r}"
+        ) from error
     if rows.shape != (len(sentences), METEOR_COLUMNS) or not np.isfinite(rows).all():
-        raise MetricsError(f"METEOR printed what are not its {METEOR_COLUMNS} counts: {printed[0][:60]!r}")
-    # A caption that is its reference is one chunk and not penalised; the program, too, leaves it out of sums.
+        raise MetricsError(f"METEOR printed something other than {METEOR_COLUMNS} counts: {printed[0][:60]!r}")
+    # A caption equal to its reference is one chunk without penalty; the program too leaves it out of sums.
     matched = rows[:, 4:20].reshape(-1, 4, 2, 2).sum(axis=(1, 2))  # (images, said and meant)
     rows[(matched == rows[:, :2]).all(axis=1) & (rows[:, CHUNKS] == 1), CHUNKS] = 0
     return rows

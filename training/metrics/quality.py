@@ -1,4 +1,4 @@
-"""Everything that is measured of a set of captions: scores with their intervals, and what the captions are like."""
+"""All measurements of a set of captions: scores with intervals, and statistics."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,19 +14,19 @@ OVERUSED = 8  # words that are printed
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What captions came to. `people` describes the first reference of each image, for comparison."""
+    """Measured quality of captions. `people` describes the first reference of each image, for comparison."""
 
     captions: dict[str, str]  # image -> sentence
     references: dict[str, tuple[str, ...]]
     scores: Scores
-    intervals: dict[str, Interval]  # of each metric; empty where nobody asked
+    intervals: dict[str, Interval]  # of each metric; empty if not requested
     statistics: Statistics
     people: Statistics
-    overuse: dict[str, float]  # word -> how many times as many captions as references hold it, of common words
+    overuse: dict[str, float]  # common word -> how much more often it is in captions than in references
     bootstrap: dict[str, float]  # how the intervals were made
 
     def record(self) -> dict[str, Any]:
-        """Returns what scores.json holds of it; `captions` and what is per image stand last."""
+        """Returns the content of scores.json; `captions` and per-image values come last."""
         return {
             "scores": self.scores.named(),
             "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
@@ -52,7 +52,7 @@ class Quality:
         for (name, ours), (_, theirs) in zip(self.statistics.rows(), self.people.rows(), strict=True):
             lines.append(f"{name:24} {ours:>12} {theirs:>12}")
         most = ", ".join(f"{word} {ratio:.2f}" for word, ratio in [*self.overuse.items()][:OVERUSED])
-        lines.append(f"most overused words, captions that hold them for each reference that does: {most}")
+        lines.append(f"most overused words, and how many times as often as people use them: {most}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.scores.notes)])
 
 
@@ -65,7 +65,7 @@ def assess(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Quality:
-    """Measures captions of images that have been scored; `training` as of caption_statistics, 0 resamples: none."""
+    """Measures scored captions; `training` as for caption_statistics; 0 resamples: no intervals."""
     seen = None if training is None else list(training)
     intervals: dict[str, Interval] = {}
     if resamples and scores.counts is not None:

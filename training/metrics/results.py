@@ -1,7 +1,7 @@
-"""Result files as COCO's evaluation reads them: a JSON list of {"image_id", "caption"}. Knows no metric.
+"""Result files in COCO's format: a JSON list of {"image_id", "caption"}. Knows no metric.
 
-An image of COCO has its integer id, which its file name holds (COCO_val2014_000000391895.jpg is 391895); any other
-image goes by its file name.
+A COCO image has the integer id in its file name (COCO_val2014_000000391895.jpg is 391895); any other
+image is identified by its file name.
 """
 
 import json
@@ -17,7 +17,7 @@ COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})\.jpe?g")
 
 
 def image_id(name: str) -> int | str:
-    """Returns the id by which result files name an image: COCO's number, or the file name itself."""
+    """Returns an image's id in result files: COCO's number, or the file name."""
     found = COCO_NAME.fullmatch(name)
     return int(found[1]) if found else name
 
@@ -28,11 +28,11 @@ def write_results(path: Path, captions: Mapping[str, str]) -> None:
 
 
 def read_results(path: Path, dataset: Dataset, limit: int | None = None) -> dict[str, str]:
-    """Reads captions that somebody made for a data set's first `limit` images (None: all), in the data set's order.
+    """Reads existing captions for a data set's first `limit` images (None: all), in the data set's order.
 
-    Ids may be COCO's integers, file names, or either without what is around it ("391895", a name without its ending).
-    Images without a result and results of unknown images go to the data set's report and are left out. Raises
-    MetricsError when the file is no result file, holds what is no text, names an image twice or none of the data set's.
+    Ids may be COCO's integers, file names, or a part of either ("391895", a name without its suffix). Images without a
+    result and results of unknown images are skipped and added to the data set's report. Raises MetricsError if the file
+    is not a result file, contains something that is not text, names an image twice, or none of the data set's images.
     """
     try:
         rows = json.loads(path.read_bytes())
@@ -41,7 +41,7 @@ def read_results(path: Path, dataset: Dataset, limit: int | None = None) -> dict
     except (ValueError, RecursionError) as error:
         raise MetricsError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(rows, list):
-        raise MetricsError(f'{path} is not a result file: it must hold a list of {{"image_id", "caption"}}')
+        raise MetricsError(f'{path} is not a result file: it must contain a list of {{"image_id", "caption"}}')
     names = _names(dataset)
     captions: dict[str, str] = {}
     for position, row in enumerate(rows):
@@ -50,12 +50,14 @@ def read_results(path: Path, dataset: Dataset, limit: int | None = None) -> dict
                 name = names.get(str(given))
             case _:
                 raise MetricsError(f'{path}: entry {position} is not {{"image_id", "caption"}}: {str(row)[:60]}')
-        if any("\ud800" <= letter <= "\udfff" for letter in f"{given}{caption}"):  # JSON may escape half of a pair
-            raise MetricsError(f"{path}: entry {position} holds half a character, which is no text: {ascii(row)[:60]}")
+        if any("\ud800" <= letter <= "\udfff" for letter in f"{given}{caption}"):  # JSON may escape a lone surrogate
+            raise MetricsError(
+                f"{path}: entry {position} contains half a character (a lone surrogate): {ascii(row)[:60]}"
+            )
         if name is None:
             dataset.report.add("results of unknown images", str(given))
         elif name in captions:
-            raise MetricsError(f"{path} has two captions for {given}: a result file has one for each image")
+            raise MetricsError(f"{path} has two captions for {given}, but a result file must have one for each image")
         else:
             captions[name] = caption
     if not captions:
@@ -68,7 +70,7 @@ def read_results(path: Path, dataset: Dataset, limit: int | None = None) -> dict
 
 
 def _names(dataset: Dataset) -> dict[str, str]:
-    """Returns every id by which an image may be called -> its name; whole names win over parts."""
+    """Returns every possible id of an image -> its name; whole names win over parts."""
     whole = {example.name: example.name for example in dataset.examples}
     stems = {Path(name).stem: name for name in whole}
     return stems | {str(image_id(name)): name for name in whole} | whole

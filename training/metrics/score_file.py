@@ -1,4 +1,4 @@
-"""scores.json as training.evaluate writes it, read again to compare runs. Knows the file's shape, computes nothing."""
+"""Reads scores.json from training.evaluate, to compare runs. Knows the file's format, computes nothing."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from training.metrics.java import MetricsError
 
 @dataclass(frozen=True, slots=True)
 class ScoreFile:
-    """What a comparison needs of a file: its name, what was scored, captions (image -> sentence), counts."""
+    """What a comparison needs from a file: its name, what was scored, captions (image -> sentence), counts."""
 
     name: str
     data: str
@@ -24,7 +24,7 @@ class ScoreFile:
 
 
 def counts_record(counts: ImageCounts) -> dict[str, dict[str, str]]:
-    """Returns the counts that corpus scores are formed of: metric -> image -> whole numbers, parted by spaces."""
+    """Returns the counts behind corpus scores: metric -> image -> integers, separated by spaces."""
     tables = {"BLEU": counts.bleu} | ({} if counts.meteor is None else {"METEOR": counts.meteor})
     return {
         metric: {
@@ -35,7 +35,7 @@ def counts_record(counts: ImageCounts) -> dict[str, dict[str, str]]:
 
 
 def read_scores(path: Path) -> ScoreFile:
-    """Reads a file. Raises MetricsError when it is no such file or was written before there were scores per image."""
+    """Reads a file. Raises MetricsError if it is not a scores file, or so old that it has no scores per image."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -50,8 +50,8 @@ def read_scores(path: Path) -> ScoreFile:
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise MetricsError(
-            f"{path} does not hold the scores of each image ({type(error).__name__}: {error}): "
-            "write it again by python -m training.evaluate"
+            f"{path} does not contain the scores of each image ({type(error).__name__}: {error}): "
+            "write it again with python -m training.evaluate"
         ) from error
 
 
@@ -70,12 +70,12 @@ def _image_counts(per_image: dict[str, dict[str, float]], counts: dict[str, dict
 def _rows(images: tuple[str, ...], counts: dict[str, str], columns: int) -> Rows:
     rows = np.array([[float(number) for number in counts[image].split()] for image in images])
     if rows.shape != (len(images), columns):
-        raise ValueError(f"{columns} counts are needed for each image")
+        raise ValueError(f"each image needs {columns} counts")
     return rows
 
 
 def in_order_of(images: tuple[str, ...], counts: ImageCounts) -> ImageCounts:
-    """Returns the same counts with their images in another order."""
+    """Returns the same counts with the images in another order."""
     places = {name: place for place, name in enumerate(counts.images)}
     order: Any = [places[name] for name in images]
     meteor = None if counts.meteor is None else counts.meteor[order]

@@ -1,4 +1,4 @@
-"""Scores of captions against references as the field computes them: BLEU, METEOR, ROUGE-L and CIDEr.
+"""Standard scores of captions against references: BLEU, METEOR, ROUGE-L and CIDEr.
 
 The figures are pycocoevalcap's. Knows no images and no models; resampling is in training.metrics.bootstrap.
 """
@@ -18,9 +18,9 @@ __all__ = ["PTB", "SIMPLE", "MetricsError", "Scores", "score_captions"]
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Corpus scores by their usual names, each from 0 to 1 (CIDEr to 10); `notes` say what was left out and why.
+    """Corpus scores by their usual names, each from 0 to 1 (CIDEr to 10); `notes` say what was skipped and why.
 
-    `counts` are the counts of each image that they come from.
+    `counts` are the counts of each image behind them.
     """
 
     values: dict[str, float]
@@ -34,11 +34,11 @@ class Scores:
         return self.values["CIDEr"]
 
     def named(self) -> dict[str, float]:
-        """Returns each score that there is by its usual name."""
+        """Returns the available scores by their usual names."""
         return dict(self.values)
 
     def per_image(self) -> dict[str, dict[str, float]]:
-        """Returns image -> metric -> that image's own score."""
+        """Returns image -> metric -> the image's score."""
         if self.counts is None:
             return {}
         columns = {metric: values.tolist() for metric, values in self.counts.per_image().items()}
@@ -53,14 +53,14 @@ class Scores:
 def score_captions(references: Mapping[str, Sequence[str]], candidates: Mapping[str, str]) -> Scores:
     """Scores one candidate for each image against its references. Raises MetricsError.
 
-    Without Java the sentences are split by this project's own rule and METEOR is left out; the scores say so.
+    Without Java the sentences are split by this project's own rule and METEOR is skipped; the notes say so.
     """
     if references.keys() != candidates.keys():
         odd = sorted(references.keys() ^ candidates.keys())
         raise MetricsError(f"every image needs a caption and references, but {len(odd)} lack one: {', '.join(odd[:5])}")
     if not candidates or not all(references.values()):
         raise MetricsError("there is nothing to score: no captions, or images without references")
-    package()  # says how to get it before any work
+    package()  # fails early, with install instructions
     names = list(candidates)
     written = {name: list(references[name]) for name in names}
     said = {name: [candidates[name]] for name in names}
@@ -69,18 +69,18 @@ def score_captions(references: Mapping[str, Sequence[str]], candidates: Mapping[
     truths, guesses = tokeniser(written), tokeniser(said)
     meteor = None
     if tokeniser.java is None:
-        notes += ["METEOR is left out: it is a program in Java", tokeniser.note]
+        notes += ["METEOR is skipped because it needs Java", tokeniser.note]
     else:
         try:
             meteor = meteor_rows(tokeniser.java, truths, guesses)
         except MetricsError as error:
-            notes.append(f"METEOR is left out: {error}")
+            notes.append(f"METEOR is skipped: {error}")
     counts = ImageCounts(tuple(names), _bleu_rows(truths, guesses), meteor, _means(truths, guesses))
     return Scores(counts.corpus(), tokeniser.name, tuple(notes), counts)
 
 
 def _bleu_rows(truths: Tokens, guesses: Tokens) -> Rows:
-    """Returns what pycocoevalcap counts of each image for BLEU: float64 (images, 10)."""
+    """Returns pycocoevalcap's BLEU counts of each image: float64 (images, 10)."""
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
     scorer = BleuScorer(n=4)

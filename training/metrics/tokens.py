@@ -1,4 +1,4 @@
-"""Sentences to tokens before they are scored: pycocoevalcap's PTB tokeniser, or plain words without Java."""
+"""Tokenises sentences for scoring: pycocoevalcap's PTB tokeniser, or plain words if Java is missing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ Tokens = dict[str, list[str]]  # image -> sentences, their tokens joined by spac
 
 @dataclass(frozen=True, slots=True)
 class Tokeniser:
-    """PTB's where Java runs, else this project's own rule: java is None, and `note` says why and what that means."""
+    """The PTB tokeniser if Java runs. Else this project's own rule: java is None, and `note` explains it."""
 
     java: str | None
     note: str = ""
 
     @property
     def name(self) -> str:
-        """What scores are said to be computed on."""
+        """The tokeniser's name, reported with scores."""
         return SIMPLE if self.java is None else PTB
 
     def __call__(self, sentences: Mapping[str, Sequence[str]]) -> Tokens:
@@ -37,7 +37,7 @@ def find_tokeniser() -> Tokeniser:
         return Tokeniser(find_java())
     except MetricsError as error:
         return Tokeniser(
-            None, f"without Java words are split by a simpler rule, which moves scores slightly: {error}; {INSTALL}"
+            None, f"without Java, words are split by a simpler rule, which changes scores slightly: {error}; {INSTALL}"
         )
 
 
@@ -48,7 +48,7 @@ def split_simply(sentences: Mapping[str, Sequence[str]]) -> Tokens:
 
 def split_ptb(java: str, sentences: Mapping[str, Sequence[str]]) -> Tokens:
     """Splits sentences by the PTB tokeniser and drops punctuation, as pycocoevalcap does. Raises MetricsError."""
-    # A sentence is a line: any white space, other alphabets' line ends too, becomes one space.
+    # Each sentence is one line: any white space, including Unicode line ends, becomes one space.
     lines = [" ".join(text.split()) for texts in sentences.values() for text in texts]
     program = "edu.stanford.nlp.process.PTBTokenizer"
     options = ["-preserveLines", "-lowerCase", "-encoding", "UTF-8"]

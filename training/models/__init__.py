@@ -1,1 +1,1 @@
-"""What is trained: encoders, the caption decoder and the files that keep their weights."""
+"""Encoders, the caption decoder, and the files with their weights."""

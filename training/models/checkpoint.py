@@ -1,8 +1,8 @@
 """Checkpoints on disk: tensors as safetensors, the rest as JSON, no pickle. Knows nothing of training loops.
 
-A run's folder holds config.json, vocabulary.json, best.safetensors and last.safetensors; encoder.safetensors too when
-the encoder learned with the decoder. Each tensor file is written beside and renamed, so that a kill at any moment
-leaves the old file or the new one, never a half.
+A run's folder contains config.json, vocabulary.json, best.safetensors and last.safetensors, and encoder.safetensors if
+the encoder was trained with the decoder. Tensor files are written atomically: after a kill at any moment there is the
+old file or the new one.
 """
 
 import hashlib
@@ -24,21 +24,21 @@ from training.models.decoder import CaptionDecoder, DecoderConfig
 
 CONFIG, VOCABULARY, BEST, LAST = "config.json", "vocabulary.json", "best.safetensors", "last.safetensors"
 ENCODER = "encoder.safetensors"
-TAIL = "decoder.tail."  # an encoder's part that learns, see training.models.finetune
+TAIL = "decoder.tail."  # the trained part of an encoder, see training.models.finetune
 FORMAT = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged or of another kind; the message names the file and the fault."""
+    """A checkpoint that is missing, damaged or of another kind; the message names the file and the problem."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A trained decoder (in eval mode, on the CPU) with everything needed to use it.
 
-    `encoder_weights` is what the run was told: "pretrained", "random" or a file's path; of an encoder that learned with
-    the decoder the run's own file. `config` is config.json, with the fingerprint of that encoder. `runs` are those that
-    made the weights, oldest first and this one last: of each "run" (its name), "kind" and "options".
+    `encoder_weights` is the run's option: "pretrained", "random" or a file's path; for an encoder that was trained with
+    the decoder, the run's own file. `config` is config.json, with the encoder's fingerprint. `runs` are the runs that
+    made the weights, oldest first and this one last, each with "run" (its name), "kind" and "options".
     """
 
     decoder: CaptionDecoder
@@ -57,12 +57,12 @@ def describe_run(
 
 
 def decoder_tensors(decoder: CaptionDecoder) -> dict[str, Tensor]:
-    """Returns the decoder's parameters by name under the prefix "decoder."; tied weights come once."""
+    """Returns the decoder's parameters by name with the prefix "decoder."; tied weights appear once."""
     return {f"decoder.{name}": parameter.detach() for name, parameter in decoder.named_parameters()}
 
 
 def restore_decoder(decoder: CaptionDecoder, tensors: Mapping[str, Tensor]) -> None:
-    """Copies tensors as `decoder_tensors` gives them into a decoder. Raises CheckpointError when they do not fit."""
+    """Copies tensors from `decoder_tensors` into a decoder. Raises CheckpointError if they do not fit."""
     parameters = decoder_tensors(decoder)
     found = {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.")}
     wrong = sorted(
@@ -84,7 +84,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, 
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads what `save_tensors` wrote. Raises CheckpointError when the file is missing or damaged."""
+    """Reads what `save_tensors` wrote. Raises CheckpointError if the file is missing or damaged."""
     try:
         with safe_open(str(path), framework="pt") as file:
             notes = json.loads(file.metadata()["notes"])
@@ -119,34 +119,36 @@ def load_checkpoint(folder: str | os.PathLike[str], which: str = "best") -> Chec
         raise CheckpointError(f"{folder} is not a readable run's folder: {error!r}") from error
     if len(vocabulary) != decoder.config.vocabulary_size:
         raise CheckpointError(
-            f"{folder / VOCABULARY} has {len(vocabulary)} words, but the decoder {decoder.config.vocabulary_size}"
+            f"{folder / VOCABULARY} has {len(vocabulary)} words, but the decoder has {decoder.config.vocabulary_size}"
         )
     tensors, notes = load_tensors(folder / (BEST if which == "best" else LAST))
     restore_decoder(decoder, {name: tensor for name, tensor in tensors.items() if not name.startswith(TAIL)})
     if encoder_weights == ENCODER:
         encoder_weights = str(folder / ENCODER)
         if not Path(encoder_weights).is_file():
-            raise CheckpointError(f"{folder} lacks {ENCODER}, the encoder that learned with its decoder: copy it there")
+            raise CheckpointError(
+                f"{folder} has no {ENCODER}, the encoder that was trained with its decoder: copy it there"
+            )
     if "encoder" in notes:
         config["encoder"]["fingerprint"] = notes["encoder"]
     return Checkpoint(decoder.eval(), vocabulary, encoder_name, encoder_weights, config, tuple(runs))
 
 
 def _runs(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns `runs` of the checkpoints in a folder. Raises KeyError and TypeError for a config.json that is none."""
+    """Returns `runs` of the checkpoints in a folder. Raises KeyError and TypeError for an invalid config.json."""
     kind, part = ("self-critical", "scst") if "scst" in config else ("cross-entropy", "training")
     own = {"run": folder.resolve().name, "kind": kind, "options": config.get(part, {})}
     begun = config.get("from")
     if begun is None:
         return [own]
     earlier = begun["runs"] if "runs" in begun else _runs_beside(folder.resolve(), begun)
-    if earlier is None and kind == "self-critical":  # which keeps the options of the training before
+    if earlier is None and kind == "self-critical":  # these runs keep the options of the training before
         earlier = [{"run": "not stated", "kind": "cross-entropy", "options": config.get("training", {})}]
     return [*(earlier or [{"run": begun["run"], "kind": "not stated", "options": {}}]), own]
 
 
 def _runs_beside(folder: Path, begun: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Returns `runs` of the run that one of before there were "runs" began with, None where it is not beside it."""
+    """Returns `runs` of the run that an old run without "runs" started from, or None if it is not beside it."""
     earlier = folder.parent / begun["run"]
     try:
         if earlier == folder or begun["sha256"] != hashlib.sha256((earlier / BEST).read_bytes()).hexdigest():
@@ -157,20 +159,20 @@ def _runs_beside(folder: Path, begun: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def begun_with(folder: Path, before: Checkpoint) -> dict[str, Any]:
-    """Returns what config.json says, as "from", of the run in a folder whose best weights another one begins with."""
+    """Returns the entry "from" of config.json, for a run that starts from the best weights of the run in a folder."""
     digest = hashlib.sha256((folder / BEST).read_bytes()).hexdigest()
     return {"run": folder.resolve().name, "sha256": digest, "runs": list(before.runs)}
 
 
 def begin_with(decoder: CaptionDecoder, before: Checkpoint, encoder: str, folder: Path) -> dict[str, Any]:
-    """Gives a new decoder the weights of another run, from its folder; returns what config.json says of it, as "from".
+    """Copies the weights of another run's folder to a new decoder; returns the entry "from" of config.json.
 
-    encoder: fingerprint of the one whose features the decoder shall begin with. Raises CheckpointError where sizes or
-    encoder are others there; dropout may be another, and what of the encoder learns stays as it is.
+    encoder: fingerprint of the encoder for the new decoder. Raises CheckpointError if sizes or encoder differ. Dropout
+    may differ, and the trained part of the encoder is not changed.
     """
     if before.config["encoder"].get("fingerprint", encoder) != encoder:
         raise CheckpointError(
-            f"the decoder in {folder} was trained on features of another encoder: name its own by --encoder and "
+            f"the decoder in {folder} was trained with another encoder: pass that one with --encoder and "
             f"--encoder-weights ({before.encoder_name}, {before.encoder_weights})"
         )
     restore_decoder(decoder, decoder_tensors(decoder) | decoder_tensors(before.decoder))

@@ -1,6 +1,6 @@
 """A frozen network as a fast function of uint8 pixels: ONNX Runtime on a CPU, PyTorch elsewhere.
 
-Knows nothing of images, files and training. Eager PyTorch is a third as fast on a CPU.
+Knows nothing of images, files or training. Eager PyTorch is a third as fast on a CPU.
 """
 
 import copy
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 TOLERANCE = 1e-4
-"""Largest difference allowed from PyTorch, relative to the largest output (at least 1)."""
+"""Largest allowed difference from PyTorch, relative to the largest output (at least 1)."""
 
 COMPARED = 4
-"""Images on which the two are compared before ONNX Runtime is trusted."""
+"""Images on which the two are compared before ONNX Runtime is used."""
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -32,10 +32,10 @@ def eager(network: nn.Module, device: torch.device) -> Function:
 
 
 def compiled(network: nn.Module, pixels: np.ndarray) -> Function:
-    """Returns a network on the CPU as a function of as many images as `pixels` has, or fewer, by ONNX Runtime.
+    """Returns a network on the CPU as a function of up to len(pixels) images, run by ONNX Runtime.
 
-    Compares both on some of `pixels`, uint8 (batch, height, width, 3). Where ONNX Runtime is missing, cannot run the
-    network or computes something else, says so in one sentence and returns what `eager` does.
+    Compares both on some of `pixels`, uint8 (batch, height, width, 3). If ONNX Runtime is missing, cannot run the
+    network or gives other results, prints one sentence and returns the result of `eager`.
     """
     slow = eager(network, torch.device("cpu"))
     try:
@@ -54,7 +54,7 @@ def compiled(network: nn.Module, pixels: np.ndarray) -> Function:
 
 
 def trace(network: nn.Module, pixels: np.ndarray) -> bytes:
-    """Returns a network on the CPU as an ONNX model for just as many images as `pixels` has."""
+    """Returns a network on the CPU as an ONNX model for exactly len(pixels) images."""
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.onnx warns about itself
@@ -66,7 +66,7 @@ def trace(network: nn.Module, pixels: np.ndarray) -> bytes:
 
 def session(model: bytes, threads: int) -> Function:
     """Returns an ONNX model of one input and one output as a function, by ONNX Runtime on the CPU."""
-    import onnxruntime  # a user who trains on a GPU need not have it
+    import onnxruntime  # not needed for training on a GPU
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """Every size of the decoder. Raises ValueError naming the field whose value makes no sense."""
+    """All sizes of the decoder. Raises ValueError naming the field with an invalid value."""
 
     feature_size: int
     vocabulary_size: int
@@ -51,7 +51,7 @@ class CaptionDecoder(nn.Module):
         self.logit_hidden = nn.Linear(config.units, config.logit_hidden)
         self.output = nn.Linear(config.logit_hidden, config.vocabulary_size)
         self.dropout = nn.Dropout(config.dropout)
-        if config.tied:  # unit-variance rows would start the logits far too large
+        if config.tied:  # with unit-variance rows the first logits would be far too large
             nn.init.normal_(self.embedding.weight, std=config.embedding**-0.5)
             self.output.weight = self.embedding.weight
 
@@ -62,7 +62,7 @@ class CaptionDecoder(nn.Module):
         return state, state
 
     def forward(self, features: Tensor, token_ids: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Teacher forcing: scores the word after each given word, over the whole sequence at once.
+        """Teacher forcing: scores the next word at every position of the sequence at once.
 
         Takes features (batch, feature_size) and token_ids int64 (batch, length). Returns logits (batch, length,
         vocabulary); with `keep`, bool (batch, length), only the logits of the kept positions, (kept, vocabulary).
@@ -70,7 +70,7 @@ class CaptionDecoder(nn.Module):
         return self.read(*self.start(features), token_ids, keep)
 
     def read(self, hidden: Tensor, cell: Tensor, token_ids: Tensor, keep: Tensor | None = None) -> Tensor:
-        """As `forward`, from a first hidden and cell state, each (batch, units)."""
+        """Like `forward`, from a first hidden and cell state, each (batch, units)."""
         words = self.dropout(self.embedding(token_ids))  # (batch, length, embedding)
         outputs, _ = self.lstm(words, (hidden[None], cell[None]))  # (batch, length, units)
         return self._logits(outputs if keep is None else outputs[keep])

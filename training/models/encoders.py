@@ -1,4 +1,4 @@
-"""Encoders: pretrained networks that turn pixels into features. Owns names and normalisation; trains nothing.
+"""Encoders: pretrained networks from pixels to features. Owns names and normalisation; trains nothing.
 
 Names: `inception_v3` (torchvision), `efficientnet_lite0`, `1`, `2` (a package's weights) and every timm model.
 """
@@ -22,21 +22,21 @@ from training.models.encoder_weights import EncoderError, lite_pretrained, load_
 __all__ = ["Encoder", "EncoderError", "fingerprint", "load_encoder"]
 
 LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
-# ImageNet weights of torchvision's Inception want (x - 0.5) / 0.5: the ImageNet mean and std of its published
-# preprocessing are taken out again by transform_input, so here neither is done.
+# ImageNet weights of torchvision's Inception need (x - 0.5) / 0.5: its published preprocessing applies ImageNet's mean
+# and std, which transform_input then reverses, so neither is done here.
 INCEPTION_IMAGE = ImageSpec(299, 299, (127.5,) * 3, (127.5,) * 3, resample="bilinear")
 LITE_HEAD = ("classifier.",)
 RANDOM_SEED = 0
 
 
 class Encoder(nn.Module):
-    """A frozen network with its normalisation inside: uint8 pixels in, features out, as a rule a vector per image."""
+    """A frozen network including normalisation: uint8 pixels in, features out, usually one vector per image."""
 
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(self, name: str, weights: str, image: ImageSpec, network: nn.Module) -> None:
-        """Freezes `network`: float32 (batch, 3, height, width) to float32 (batch, *output_shape)."""
+        """network: float32 (batch, 3, height, width) to float32 (batch, *output_shape); it is frozen."""
         super().__init__()
         self.name = name
         self.weights = weights
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 
     @property
     def feature_size(self) -> int:
-        """Numbers in an image's feature vector."""
+        """Length of an image's feature vector."""
         return self.output_shape[0]
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -76,9 +76,9 @@ def load_encoder(name: str, weights: str = "pretrained") -> Encoder:
         weights = Path(weights).name
     try:
         encoder = Encoder(name, weights, made.image, made.network)
-    except (AssertionError, RuntimeError) as error:  # timm's way of refusing a size of image
+    except (AssertionError, RuntimeError) as error:  # how timm refuses an image size
         size = f"{made.image.height} x {made.image.width}"
-        raise EncoderError(f"{name} cannot look at images of {size} pixels ({reason(error)})") from error
+        raise EncoderError(f"{name} does not support images of {size} pixels ({reason(error)})") from error
     if len(encoder.output_shape) != 1:
         raise EncoderError(f"{name} gives features of shape {encoder.output_shape}, not one vector per image")
     return encoder
@@ -110,7 +110,7 @@ def _make(name: str, weights: str) -> _Made:
 def _inception(name: str, weights: str) -> _Made:
     network = torchvision.models.inception_v3(aux_logits=False, transform_input=False, init_weights=False)
     if weights == "random":
-        # With either initialisation of its own, features leave what float16 can hold: 1e-7 or 1e11.
+        # With either of its own initialisations, features are out of float16's range: 1e-7 or 1e11.
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -139,7 +139,7 @@ def _timm(name: str, weights: str) -> _Made:
         known = ["inception_v3", *LITE_SIZES, *timm.list_models()]
         near = ", ".join(get_close_matches(name, known, n=3)) or "timm.list_models() lists the names"
         raise EncoderError(
-            f"no encoder is called {name!r}; known: inception_v3, {', '.join(LITE_SIZES)} and timm's; close: {near}"
+            f"unknown encoder {name!r}: choose inception_v3, {', '.join(LITE_SIZES)} or one of timm's; similar: {near}"
         )
     network: Any
     try:
@@ -165,5 +165,5 @@ def _timm(name: str, weights: str) -> _Made:
 def _no_download(name: str, error: Exception) -> EncoderError:
     return EncoderError(
         f"the pretrained weights of {name} could not be downloaded ({reason(error)}); "
-        "name a file with --encoder-weights, or 'random' for untrained ones"
+        "pass a file with --encoder-weights, or 'random' for untrained ones"
     )

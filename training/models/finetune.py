@@ -1,7 +1,7 @@
-"""Encoders that learn: the last blocks of a network apart from the frozen rest, and a decoder behind them.
+"""Fine-tuning of encoders: trains a network's last blocks together with the decoder.
 
-What the blocks before give is computed once for each image; only the tail runs in a training step. Knows nothing of
-losses, data and commands.
+The output of the frozen blocks is computed once per image; only the tail runs in a training step. Knows nothing of
+losses, data or commands.
 """
 
 import copy
@@ -18,15 +18,15 @@ from training.models.encoders import Encoder, EncoderError, fingerprint
 
 ALL = "all"
 PARTS = 3
-"""Runs of captions of nearly one length that the decoder reads apart: all captions of an image are one batch, and
-padding them to the longest would be a third of the work."""
+"""Number of groups by length that the decoder reads separately: a batch has all captions of an image, and padding them
+to the longest would be a third of the work."""
 
 
 class Tail(nn.Module):
-    """The part of an encoder that learns, with the statistics of its batch normalisations as they are."""
+    """The trained part of an encoder; its batch normalisation statistics stay fixed."""
 
     def __init__(self, layers: nn.Module, network: nn.Module) -> None:
-        """`layers`: some of `network`'s own, which the tail gets a copy of."""
+        """`layers`: layers of `network`; the tail gets a copy of them."""
         super().__init__()
         places = {id(tensor): name for name, tensor in network.state_dict(keep_vars=True).items()}
         self.places = {name: places[id(tensor)] for name, tensor in layers.state_dict(keep_vars=True).items()}
@@ -35,40 +35,40 @@ class Tail(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "Tail":
-        """Stays in eval mode: a batch of 32 photographs is no measure of what ImageNet's 1.3 million were."""
+        """Stays in eval mode: statistics of 32 photographs are no substitute for those of ImageNet's 1.3 million."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns features float32 (images, feature_size) for what the frozen part gives, or pixels without one."""
+        """Returns features float32 (images, feature_size) for outputs of the frozen part, or for pixels without one."""
         if not self.takes_pixels:
             images = images.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
         features: Tensor = self.layers(images)
         return features.float()
 
     def state(self) -> dict[str, Tensor]:
-        """Returns the tail's tensors under the names that they have in the encoder's network."""
+        """Returns the tail's tensors under their names in the encoder's network."""
         return {self.places[name]: tensor for name, tensor in self.layers.state_dict().items()}
 
 
 def split(encoder: Encoder, learning: str) -> tuple[Encoder | None, Tail]:
-    """Returns an encoder's frozen part and its tail: the head and the last blocks, `learning` in number, or "all".
+    """Splits an encoder into its frozen part and its tail: the head and the last `learning` blocks, or "all".
 
-    The frozen part gives the float32 (channels, height, width) that the tail takes; with "all" it is None and the
-    tail takes pixels. Raises EncoderError for a network without that many blocks or that is no EfficientNet of timm.
+    The frozen part's outputs, float32 (channels, height, width), are the tail's inputs; with "all" it is None and the
+    tail takes pixels. Raises EncoderError for a network with fewer blocks or one that is not an EfficientNet of timm.
     """
     network = encoder.network
     if learning == ALL:
         return None, Tail(encoder, network)
     if not isinstance(network, EfficientNet):
         raise EncoderError(
-            f"{encoder.name} is no EfficientNet of timm, whose last blocks could learn alone: fine-tune all of it "
+            f"only EfficientNets of timm can be fine-tuned in part, and {encoder.name} is not one: fine-tune all of it "
             f'("{ALL}") or choose another encoder'
         )
     first, *rest = network.as_sequential().children()
     blocks = [block for stage in network.blocks.children() for block in stage.children()]
     head = rest[1 + len(network.blocks) :]
     if int(learning) > len(blocks):
-        raise EncoderError(f"{encoder.name} has {len(blocks)} blocks, so {learning} of them cannot learn")
+        raise EncoderError(f"{encoder.name} has only {len(blocks)} blocks, so {learning} of them cannot be fine-tuned")
     cut = len(blocks) - int(learning)
     stem = nn.Sequential(first, rest[0], *blocks[:cut])
     tail = Tail(nn.Sequential(*blocks[cut:], *head), network)
@@ -76,27 +76,27 @@ def split(encoder: Encoder, learning: str) -> tuple[Encoder | None, Tail]:
 
 
 class FineTuned(CaptionDecoder):
-    """A decoder that begins with the tail of its encoder: where a decoder takes features, it takes what the tail does.
+    """A decoder preceded by the tail of its encoder: it takes the tail's inputs instead of features.
 
-    Both learn together, as one module.
+    Both are trained together, as one module.
     """
 
     def __init__(self, config: DecoderConfig, tail: Tail, network: Mapping[str, Tensor]) -> None:
-        """`network`: the state dict of the whole encoder's network, of which `tail` is the end."""
+        """`network`: the state dict of the whole encoder's network, including the tail."""
         super().__init__(config)
         self.tail = tail
         self.network = dict(network)
 
     def start(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Turns what the tail takes into the first hidden and cell state, each (batch, units)."""
+        """Turns the tail's inputs into the first hidden and cell state, each (batch, units)."""
         return super().start(self.tail(images))
 
     def forward(
         self, images: Tensor, token_ids: Tensor, keep: Tensor | None = None, owners: Tensor | None = None
     ) -> Tensor:
-        """As CaptionDecoder.forward; `owners`, int64 (batch,), says which of the images each caption is of.
+        """Like CaptionDecoder.forward; `owners`, int64 (batch,), is the image of each caption.
 
-        With `owners`, captions are best sorted by length.
+        With `owners`, sort captions by length for speed.
         """
         if owners is None:
             return super().forward(images, token_ids, keep)
@@ -111,11 +111,11 @@ class FineTuned(CaptionDecoder):
         return torch.cat(logits)
 
     def encoder_state(self) -> dict[str, Tensor]:
-        """Returns the state dict of the whole encoder's network with the tail as it is now."""
+        """Returns the state dict of the whole encoder's network with the current tail."""
         return self.network | {name: tensor.cpu() for name, tensor in self.tail.state().items()}
 
     def save_encoder(self, folder: Path) -> str:
-        """Writes the encoder into a run's folder, as load_encoder reads it, and returns its fingerprint."""
+        """Writes the encoder to a run's folder, for load_encoder, and returns its fingerprint."""
         state = self.encoder_state()
         checkpoint.save_tensors(folder / checkpoint.ENCODER, state, {})
         return fingerprint(state)

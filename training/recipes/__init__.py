@@ -1,1 +1,1 @@
-"""Recipes: whole bundles by one command each."""
+"""Recipes: each makes a complete bundle with one command."""

@@ -1,7 +1,7 @@
 """The recipe for bigger data: python -m training.recipes.coco2014 --data coco --output FOLDER.
 
-The architecture, the sizes and the length of the run that this project began from; the model card says what that one
-reached. Features of 123,000 photographs are most of the work on a CPU; --device cuda takes a GPU.
+It has the architecture, sizes and training length of the run that this project started from; the model card has its
+results. On a CPU most of the work is the features of 123,000 photographs; --device cuda uses a GPU.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""One command of a stage: its words, and its process with the terminal or a pipe. Knows no stages and no recipes."""
+"""Runs one command of a stage in a process, with the terminal or a pipe. Knows no stages and no recipes."""
 
 import os
 import re
@@ -11,23 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-GRACE = 60.0  # seconds in which a command must end after Ctrl-C
+GRACE = 60.0  # seconds that a command has to end after Ctrl-C
 ENVIRONMENT = {
-    # glibc gives every large buffer back to the system and has it again page by page: half the time of an eager network
+    # by default glibc returns large buffers to the system and faults them in again: half the time of an eager network
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
-    "PYTHONUNBUFFERED": "1",  # what is printed comes when it is printed
+    "PYTHONUNBUFFERED": "1",  # print immediately
 }
 
 
 def words_of(line: str, values: Mapping[str, str]) -> list[str]:
-    """Returns the words of a stage's line, with the values in their places and what is in brackets if it applies."""
+    """Returns the words of a stage's line, with values filled in and the part in brackets if it applies."""
     words = [re.sub("|".join(values), lambda found: values[found[0]], word) for word in shlex.split(line)]
     output = Path(words[words.index("--output") + 1])
     output.parent.mkdir(parents=True, exist_ok=True)
     if words[-1].startswith("["):
         again = words.pop().strip("[]")
-        there = output.is_dir() and any(output.iterdir())  # empty where it was killed before it wrote anything
+        there = output.is_dir() and any(output.iterdir())  # empty if it was killed before it wrote anything
         words += [again] if there else []
     return words
 
@@ -35,8 +35,8 @@ def words_of(line: str, values: Mapping[str, str]) -> list[str]:
 def start(words: Sequence[str], say: Callable[[str], None], lock: IO[str]) -> int:
     """Runs `python -m words` to its end and returns its exit status.
 
-    It has this process's terminal, or, where that is none, a pipe whose lines go to `say`; and the lock as long as it
-    lives. Ctrl-C reaches it as it does this process, which waits for its end and then raises KeyboardInterrupt.
+    It gets this process's terminal or, without one, a pipe whose lines are passed to `say`, and it holds the lock while
+    it runs. Ctrl-C reaches both; this process waits for it to end and then raises KeyboardInterrupt.
     """
     out: dict[str, Any] = {}
     if not sys.stdout.isatty():
@@ -46,7 +46,7 @@ def start(words: Sequence[str], say: Callable[[str], None], lock: IO[str]) -> in
     enough = threading.Timer(GRACE, lambda: child.kill())
 
     def interrupt(*_: object) -> None:
-        told.append(True)  # and no line is lost, as it would be if this raised
+        told.append(True)  # raising here would lose lines
         enough.start() if len(told) == 1 else child.kill()
 
     before = signal.getsignal(signal.SIGINT)
@@ -62,7 +62,7 @@ def start(words: Sequence[str], say: Callable[[str], None], lock: IO[str]) -> in
                     say(line.rstrip())
                 status = child.wait()
             finally:
-                child.kill()  # which does nothing where it has ended
+                child.kill()  # does nothing if it has ended
     finally:
         enough.cancel()
         signal.signal(signal.SIGINT, before)

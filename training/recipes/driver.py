@@ -1,7 +1,7 @@
-"""The driver of recipes: commands of this project in stages, each to its end and once, however often it is stopped.
+"""The driver of recipes: runs this project's commands in stages, each stage once, and continues after interruptions.
 
-A recipe's folder holds recipe.json (what it is made of, how far it came, and on what) and log.txt (what was run and
-printed); each stage keeps what it makes in a folder of its own. Knows no models: every stage can be run by hand.
+A recipe's folder contains recipe.json (options, progress and machine), log.txt (what was run and printed) and a folder
+for each stage. Knows no models: every stage can be run by hand.
 """
 
 import argparse
@@ -32,27 +32,27 @@ from training.outcome import outcome
 from training.recipes.command import start, words_of
 
 RECORD, LOG, LOCK, PROVENANCE = "recipe.json", "log.txt", ".lock", "provenance.json"
-PATIENCE = 10.0  # seconds in which another process must let go of the folder
+PATIENCE = 10.0  # seconds to wait for another process to release the folder
 PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pycocoevalcap", "timm", "torch", "torchvision")
-SMALLER = {  # for --smoke, behind a command's own options, of which the last counts
+SMALLER = {  # for --smoke, appended to a command's options, of which the last counts
     "training.train": " --epochs 2 --batches 20 --batch-size 20 --warmup 5",
     "training.scst": " --epochs 1 --batches 3 --batch-size 8 --warmup 0",
     "export.to_onnx --checkpoint": " --calibration-images 32",
 }
 NOT_SMOKED = "confidence"
-"""The stage that --smoke leaves out: confidence cannot be told from captions none of which is good."""
+"""The stage that --smoke skips: confidence cannot be fitted if no caption is good."""
 
 
 class RecipeError(RuntimeError):
-    """A recipe that cannot begin or go on; the message says why and what to do."""
+    """A recipe that cannot start or continue; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A bundle and the stages that make it: of each the lines of what follows `python -m`.
+    """A bundle and the stages that make it; each stage is a list of command lines without `python -m`.
 
-    In the lines DATA, OUTPUT, WEIGHTS, DEVICE and THREADS stand for what the recipe's command line says. A last word in
-    brackets, such as [--resume], is said where the line's --output is there already. data, sentences: what DATA holds.
+    DATA, OUTPUT, WEIGHTS, DEVICE and THREADS in the lines are replaced by the recipe's options. A last word in
+    brackets, such as [--resume], is used if the line's --output exists already. data, sentences: what DATA contains.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Recipe:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def options(self, *, smoke: bool) -> dict[str, list[str]]:
-        """Returns the lines of all stages; `smoke`: with next to no work in each."""
+        """Returns the lines of all stages; `smoke`: with very little work in each."""
         stages = {name: [*lines] for name, lines in self.stages.items() if not (smoke and name == NOT_SMOKED)}
         for lines in stages.values() if smoke else ():
             for number, line in enumerate(lines):
@@ -82,25 +82,28 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     if given.threads < 0:
         parser.error(f"--threads must be at least 0 (PyTorch's default), but it is {given.threads}")
     again = f"{parser.prog} {shlex.join(words)}"
-    return outcome(lambda: _run(recipe, given), DataError, RecipeError, interrupted=lambda: f"go on by {again}")
+    return outcome(lambda: _run(recipe, given), DataError, RecipeError, interrupted=lambda: f"continue with {again}")
 
 
 def command_line(recipe: Recipe) -> argparse.ArgumentParser:
     """Returns the parser of a recipe's command."""
     parser = argparse.ArgumentParser(
         prog=f"python -m training.recipes.{recipe.name}",
-        description=f"Makes the bundle {recipe.bundle}: trains, exports, measures. Stopped at any moment, by Ctrl-C or "
-        "by a kill, the same command goes on where it was.",
+        description=f"Makes the bundle {recipe.bundle}: trains, exports, measures. After Ctrl-C or a kill, the same "
+        "command continues where it stopped.",
     )
-    holds = ", ".join(filter(None, (*recipe.data, *recipe.sentences))) or "a data set, as COCO 2014 or Flickr8k has it"
+    holds = (
+        ", ".join(filter(None, (*recipe.data, *recipe.sentences)))
+        or "a data set in the layout of COCO 2014 or Flickr8k"
+    )
     weights = f'"pretrained", "random" or a file (default: {recipe.weights})'
-    smoke = "a few photographs and batches: does everything run here? Some minutes"
+    smoke = "test that everything runs, with a few photographs and batches, in some minutes"
     add = parser.add_argument
-    add("--data", type=Path, required=True, help=f"folder of {holds}")
-    add("--output", type=Path, required=True, help="folder of this recipe; the bundle will be in it")
+    add("--data", type=Path, required=True, help=f"folder with {holds}")
+    add("--output", type=Path, required=True, help="folder for this recipe and its bundle")
     add("--encoder-weights", default=recipe.weights, help=weights)
-    add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="to train on (default: cpu)")
-    add("--threads", type=int, default=2, help="CPU threads; others give other last digits (default: 2)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="device for training (default: cpu)")
+    add("--threads", type=int, default=2, help="CPU threads; other numbers change the last digits (default: 2)")
     add("--smoke", action="store_true", help=smoke)
     return parser
 
@@ -115,7 +118,7 @@ def _run(recipe: Recipe, given: argparse.Namespace) -> None:
     values = {"DATA": str(data), "OUTPUT": str(output), "WEIGHTS": weights}
     values |= {"DEVICE": given.device, "THREADS": str(given.threads)}
     if output.is_dir() and not (output / RECORD).is_file() and any(path.name != LOCK for path in output.iterdir()):
-        raise RecipeError(f"{output} holds something else than a recipe (no {RECORD}): name another folder")
+        raise RecipeError(f"{output} is not the folder of a recipe (no {RECORD}): choose another --output")
     output.mkdir(parents=True, exist_ok=True)
     with _locked(output) as lock:
         work = _Work(output, values, lock, _begun(output, wanted))
@@ -133,8 +136,8 @@ def _run(recipe: Recipe, given: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[IO[str]]:
-    """Keeps a folder locked as long as this process or a stage of it lives; gives the file that does it."""
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:  # which the system lets go of even after a kill
+    """Locks a folder as long as this process or one of its stages runs; yields the lock file."""
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:  # the system releases the lock even after a kill
         until = time.monotonic() + PATIENCE
         while True:
             try:
@@ -144,7 +147,7 @@ def _locked(folder: Path) -> Iterator[IO[str]]:
                 if time.monotonic() > until:
                     file.seek(0)
                     raise RecipeError(
-                        f"{file.read() or 'another process'} works in {folder}: wait for its end, or end it"
+                        f"{file.read() or 'another process'} is using {folder}: wait until it ends, or stop it"
                     ) from error
                 time.sleep(0.2)
         file.truncate(0)
@@ -152,28 +155,28 @@ def _locked(folder: Path) -> Iterator[IO[str]]:
 
 
 def _begun(output: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the record to begin or go on with. Raises RecipeError where stages made something by other options."""
+    """Returns the record to start or continue with. Raises RecipeError if stages ran with other options."""
     path, earlier, stages = output / RECORD, {**wanted}, {}
     try:
         if path.is_file():
             earlier = json.loads(path.read_text(encoding="utf-8"))
             stages = dict(earlier.pop("stages"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{path} is unreadable ({error!r}): delete {output} to begin anew") from error
+        raise RecipeError(f"{path} is unreadable ({error!r}): delete {output} to start again") from error
     was, now = [*_facts(earlier)], [*_facts(wanted)]
     if was == now:
         return {**wanted, "stages": stages}
     if made := [name for name in stages if (output / name).exists()]:
         gone, come = ("; ".join(one for one in these if one not in those) for these, those in ((was, now), (now, was)))
         raise RecipeError(
-            f"{output} was begun with other options or data ({gone or 'less'}, and now {come or 'less'}): name another "
-            f"folder, or delete {', '.join(made)} in this one to begin anew"
+            f"{output} was started with other options or data ({gone or 'less'}, and now {come or 'less'}): choose "
+            f"another folder, or delete {', '.join(made)} in this one to start again"
         )
     return {**wanted, "stages": {}}
 
 
 def _facts(value: object, name: str = "") -> Iterator[str]:
-    """Yields what a record says, each option of a command line alone."""
+    """Yields the entries of a record, with each command-line option as one entry."""
     if isinstance(value, dict):
         for key, one in value.items():
             yield from _facts(one, f"{name}.{key}".lstrip("."))
@@ -185,7 +188,7 @@ def _facts(value: object, name: str = "") -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """The stages of one start of a recipe. values: what stands for DATA, OUTPUT and the like."""
+    """Runs the stages of a recipe. values: replacements for DATA, OUTPUT and the like."""
 
     output: Path
     values: dict[str, str]
@@ -199,9 +202,9 @@ class _Work:
             print(f"{title}: finished before, in {noted['seconds']:.0f} s", flush=True)
             return
         noted["begun"] += 1
-        self._say(f"{title}: {'begins' if noted['begun'] == 1 else 'goes on'}")
+        self._say(f"{title}: {'started' if noted['begun'] == 1 else 'continued'}")
         made_on = _machine() | {"device": self.values["DEVICE"], "threads": int(self.values["THREADS"])}
-        if made_on not in noted["made_on"][-1:]:  # another one than before gives other last digits
+        if made_on not in noted["made_on"][-1:]:  # another machine changes the last digits
             noted["made_on"].append(made_on)
         write_json(self.output / RECORD, self.record)
         began = time.perf_counter()
@@ -211,8 +214,8 @@ class _Work:
                 self._say(f"{name}: python -m {shlex.join(words)}")
                 if status := start(words, lambda said: self._say(f"{name}: {said}"), self.lock):
                     raise RecipeError(
-                        f"{words[0]} ended with status {status} in the stage {name}, and what it printed says why: put "
-                        "it right and start the same command again, which goes on here"
+                        f"{words[0]} ended with status {status} in the stage {name}; its output says why: fix that "
+                        "and run the same command again, which continues here"
                     )
             noted["finished"] = True
         finally:
@@ -221,7 +224,7 @@ class _Work:
             self._say(f"{title}: {'finished' if noted['finished'] else 'stopped'} after {noted['seconds']:.0f} s")
 
     def _say(self, line: str) -> None:
-        """Prints a line and logs it, there without this machine's paths."""
+        """Prints a line and logs it, without this machine's paths in the log."""
         print(line, flush=True)
         places = {self.values[word]: word for word in ("DATA", "OUTPUT", "WEIGHTS") if "/" in self.values[word]}
         places |= {sys.prefix: "PYTHON", str(Path.cwd()): "."}
@@ -232,7 +235,7 @@ class _Work:
 
 
 def _described(data: Path, recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields for each list of photographs and sentences how much there is and a fingerprint. Raises DataError."""
+    """Yields the size and a fingerprint of each list of photographs and sentences. Raises DataError."""
     for name, split in itertools.product(recipe.data, SPLITS):
         dataset = open_dataset(data / name, split)
         content = json.dumps([[example.name, example.captions] for example in dataset.examples])
@@ -243,7 +246,7 @@ def _described(data: Path, recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]
 
 
 def _machine() -> dict[str, Any]:
-    """Returns the processor and the versions of Python and of the packages that are installed."""
+    """Returns the processor and the versions of Python and the installed packages."""
     there = {each.name: each.version for each in metadata.distributions()}
     versions = {"python": platform.python_version()} | {name: there[name] for name in PACKAGES if name in there}
     system = f"{platform.system()} {platform.machine()}"

@@ -1,7 +1,7 @@
 """The recipe of a bundle for everyday photographs: python -m training.recipes.everyday --data FOLDER --output FOLDER.
 
-Two sets of photographs, and sentences of people about 77,000 photographs that are not here. FOLDER holds coco-mini and
-flickr8k, each laid out as Flickr8k is, and sentences. docs/quality.md says what was measured.
+It uses two sets of photographs, and people's captions of 77,000 further photographs. FOLDER contains coco-mini and
+flickr8k, both in the layout of Flickr8k, and sentences. The measurements are in docs/quality.md.
 """
 
 import sys
@@ -18,7 +18,7 @@ FINE_TUNING = (
     f"{flickr8k.TRAINING} --finetune-encoder 3 --encoder-learning-rate 1e-4 --jitter 4 --epochs 8 --batches 218 "
     "--batch-size 160 --learning-rate 5e-4 --warmup 50"
 )
-SELF_CRITICAL = (  # cross-entropy beside the reward keeps the words that rewards alone would lose
+SELF_CRITICAL = (  # cross-entropy in addition keeps words that the reward alone would lose
     "--epochs 16 --batches 250 --learning-rate 2e-4 --schedule cosine --warmup 100 --gradient-clip 1.0 --ema 0.995 "
     "--bf16 --samples 5 --sigma 4.0 --bleu 2.0 --rarity 1.4 --cross-entropy 0.2 --batch-size 32 --seed 1"
 )

@@ -1,6 +1,6 @@
 """The recipe of a Flickr8k bundle: python -m training.recipes.flickr8k --data flickr8k --output FOLDER.
 
-Meant for two cores. docs/quality.md says which of the choices were measured, and what they are worth.
+Meant for two cores. docs/quality.md says which choices were measured, and their effect.
 """
 
 import sys
@@ -25,7 +25,7 @@ SELF_CRITICAL = (
     "--epochs 12 --learning-rate 2e-4 --schedule cosine --warmup 100 --gradient-clip 1.0 --ema 0.995 --bf16 "
     "--samples 5 --sigma 4.0 --bleu 2.0 --batch-size 32 --seed 1"
 )
-DEFAULTS = (  # people do end in "front" and "on", this model breaks off there
+DEFAULTS = (  # people do end captions in "front" and "on", but this model breaks off there
     "--beam-size 3 --length-penalty 3.0 --no-repeat-ngram-size 2 "
     f"--bad-endings {','.join(sorted(BAD_ENDINGS | {'front', 'on'}))}"
 )

@@ -1,1 +1,1 @@
-"""Pages and pictures of what training and evaluation came to."""
+"""HTML pages and charts of training and evaluation results."""

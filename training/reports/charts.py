@@ -1,4 +1,4 @@
-"""The curves of a run as a picture. Knows only the history."""
+"""Draws the curves of a run. Knows only the history."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -31,23 +31,21 @@ def draw_curves(history: Sequence[Epoch]) -> bytes:
 
 
 def draw_rewards(history: Sequence[RewardEpoch]) -> bytes:
-    """Returns a PNG: what drawn and greedy sentences are worth over the epochs of a self-critical run."""
+    """Returns a PNG: rewards of sampled and greedy sentences over the epochs of a self-critical run."""
     epochs = [epoch.epoch for epoch in history]
     best = max(history, key=lambda epoch: epoch.validation_cider)
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     lines = (
-        ("sample_reward", "reward of drawn, training images", "tab:blue"),
+        ("sample_reward", "reward of samples, training images", "tab:blue"),
         ("train_reward", "reward of greedy, training images", "tab:green"),
         ("validation_cider", "CIDEr of greedy, validation images", "tab:orange"),
     )
     for name, label, colour in lines:
         axis.plot(epochs, [getattr(epoch, name) for epoch in history], "o-", color=colour, markersize=3, label=label)
     axis.axvline(best.epoch, color="grey", linestyle=":", label=f"best epoch ({best.epoch})")
-    axis.set(
-        title="what sentences are worth", xlabel="epoch", ylabel="CIDEr-D, and BLEU where it is part of the reward"
-    )
+    axis.set(title="reward and CIDEr", xlabel="epoch", ylabel="CIDEr-D, and BLEU where it is part of the reward")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
     axis.legend()

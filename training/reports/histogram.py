@@ -1,4 +1,4 @@
-"""How many images have which score, drawn as an SVG that stands inside a page. Knows only numbers."""
+"""Draws a histogram of scores as an inline SVG. Knows only numbers."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ LEFT, RIGHT, FLOOR = 10, WIDTH - 10, HEIGHT - 30
 
 
 def histogram(values: Rows, title: str) -> str:
-    """Draws scores from 0, mean and median marked: float64 (images,). Few high ones share the last bar."""
+    """Draws scores from 0, float64 (images,), with mean and median marked. The few highest share the last bar."""
     top = max(1.0, float(np.ceil(np.quantile(values, 0.995) * 2) / 2))
     counts, edges = np.histogram(np.clip(values, 0, top), bins=BINS, range=(0, top))
     width = (RIGHT - LEFT) / BINS

@@ -1,6 +1,6 @@
-"""report.html of an evaluation: figures, a histogram, photographs with their captions. Runs no model, reads no folder.
+"""report.html of an evaluation: figures, a histogram, photographs with captions. Runs no model, reads no folder.
 
-One page with nothing outside it: no script, photographs and drawing within.
+A self-contained page, without scripts.
 """
 
 import html
@@ -15,13 +15,13 @@ from training.reports.histogram import histogram
 from training.reports.style import STYLE
 from training.reports.thumbnails import picture
 
-SHOWN = "CIDEr", "BLEU-4", "METEOR", "ROUGE-L"  # on a photograph
-BAR = {"CIDEr": 1.5}  # where a bar in the table of scores ends; elsewhere at 1
+SHOWN = "CIDEr", "BLEU-4", "METEOR", "ROUGE-L"  # shown for each photograph
+BAR = {"CIDEr": 1.5}  # full length of the bars in the table of scores; 1 for others
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The images that a page shows, each list best first or as drawn."""
+    """The images on a page, each list best first or in random order."""
 
     best: tuple[str, ...]
     drawn: tuple[str, ...]
@@ -34,7 +34,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page says besides the figures.
+    """The content of a page besides the figures.
 
     facts: name -> value, under the title. alternatives: image -> other sentences, best first. confidences: image ->
     0 to 1.
@@ -47,7 +47,7 @@ class Page:
 
 
 def choose(quality: Quality, count: int, *, seed: int = 0, metric: str = "CIDEr") -> Choice:
-    """Chooses `count` images that score best, as many that score worst and as many at random of all."""
+    """Chooses the `count` best images, as many of the worst, and as many at random."""
     scores = {name: values[metric] for name, values in quality.scores.per_image().items()}
     ranked = sorted(scores, key=lambda name: (-scores[name], name))
     drawn = np.random.default_rng(seed).permutation(sorted(scores))[:count].tolist()
@@ -55,7 +55,10 @@ def choose(quality: Quality, count: int, *, seed: int = 0, metric: str = "CIDEr"
 
 
 def write_page(page: Page, quality: Quality, choice: Choice, read: Callable[[str], bytes]) -> str:
-    """Returns the page as HTML; `read` gives an image's bytes; of one that cannot be shown its name stands there."""
+    """Returns the page as HTML.
+
+    `read` returns an image's bytes; images that cannot be shown are replaced by their name.
+    """
     scores = quality.scores.per_image()
 
     def figures(names: Sequence[str]) -> str:
@@ -71,11 +74,11 @@ def write_page(page: Page, quality: Quality, choice: Choice, read: Callable[[str
         )
     cider = np.array([values["CIDEr"] for values in scores.values()])
     sections = [
-        ("best", "The best", "The highest CIDEr: what the captions can be.", choice.best),
-        ("random", "At random", "Drawn from all: what the captions are usually like.", choice.drawn),
-        ("worst", "The worst", "The lowest CIDEr: wrong, or right in words that nobody else used.", choice.worst),
+        ("best", "The best", "The highest CIDEr: the captions at their best.", choice.best),
+        ("random", "At random", "Random photographs: what the captions are usually like.", choice.drawn),
+        ("worst", "The worst", "The lowest CIDEr: wrong, or right in words that no reference has.", choice.worst),
     ]
-    mark = "<mark>Words like this</mark> stand in no reference."
+    mark = "<mark>Words like this</mark> are in no reference."
     photographs = "\n".join(
         f"<section id={key}><h2>{title}</h2><p class=lead>{lead} {mark}</p>"
         f"<div class=cards>{figures(names)}</div></section>"
@@ -90,7 +93,7 @@ def write_page(page: Page, quality: Quality, choice: Choice, read: Callable[[str
 <main>
 <div class=summary>
 <section><h2>Scores</h2>{_scores_table(quality)}<p class=small>{how}</p>{notes}</section>
-<section><h2>What they are like</h2>{_statistics_table(quality)}
+<section><h2>Statistics</h2>{_statistics_table(quality)}
 <p class=small>People: the first reference of each photograph, measured the same way.</p></section>
 </div>
 <section><h2>CIDEr of the photographs</h2>{histogram(cider, "Histogram of CIDEr")}</section>
@@ -129,7 +132,7 @@ def _figure(name: str, page: Page, quality: Quality, scores: Mapping[str, float]
     rows = "".join(f"<dt>{metric}</dt><dd>{value}</dd>" for metric, value in figures.items())
     references = "".join(f"<li>{_text(reference)}</li>" for reference in quality.references[name])
     others = "".join(f"<li>{_text(other)}</li>" for other in page.alternatives.get(name, ()))
-    alternatives = f"<h4>It also thought of</h4><ul class=others>{others}</ul>" if others else ""
+    alternatives = f"<h4>Alternatives</h4><ul class=others>{others}</ul>" if others else ""
     return (
         f"<article><div class=side>{photograph}<dl>{rows}</dl>"
         f"<p class=name>{_text(name)}</p></div><div><h3>{_marked(quality.captions[name], said)}</h3>"

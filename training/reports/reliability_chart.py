@@ -1,4 +1,4 @@
-"""The reliability plot as a picture. Knows only what training.confidence.reliability measured."""
+"""Draws the reliability plot. Knows only the results of training.confidence.reliability."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -18,9 +18,9 @@ BLUE, GREY, OTHERS = "tab:blue", "0.45", ("tab:orange", "tab:green", "tab:purple
 def draw_reliability(
     title: str, threshold: float, found: Reliability, apart: Mapping[str, Reliability] = MappingProxyType({})
 ) -> bytes:
-    """Returns a PNG: how often captions of a confidence are good, and how good those are that a threshold keeps.
+    """Returns a PNG: how often captions of a confidence are good, and how good the captions above a threshold are.
 
-    apart: the same of each data set, drawn thinner. Intervals are of 95%.
+    apart: the same for each data set, in thinner lines. Intervals are 95%.
     """
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -47,9 +47,9 @@ def draw_reliability(
     left.text(0.97, 0.04, error, transform=left.transAxes, ha="right", color=GREY)
     left.yaxis.set_major_formatter(PercentFormatter(1))
     right.set(
-        title="How good those are that are kept",
-        xlabel="share of the captions that is kept",
-        ylabel="mean CIDEr of what is kept",
+        title="How good the kept captions are",
+        xlabel="share of captions kept",
+        ylabel="mean CIDEr of kept captions",
         xlim=(1.02, 0),
     )
     right.set_ylim(bottom=0)

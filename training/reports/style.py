@@ -1,4 +1,4 @@
-"""How report.html of an evaluation looks: light and dark, wide and narrow. Style sheet only."""
+"""The style sheet of an evaluation's report.html: light and dark, wide and narrow."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fbfaf7; --card: #fff; --ink: #1d1c1a; --soft: #6b6862; --line: #e4e0d8;

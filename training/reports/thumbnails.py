@@ -1,4 +1,4 @@
-"""Photographs small enough to stand inside a page."""
+"""Photographs small enough to embed in a page."""
 
 import base64
 import html
@@ -12,7 +12,7 @@ from engine.images.load import load_pixels
 
 
 def picture(name: str, read: Callable[[str], bytes], side: int = 256) -> str:
-    """Returns the HTML element of a photograph; where it cannot be read or decoded, its name and why, in its place."""
+    """Returns the HTML element of a photograph, or its name and the reason if it cannot be read or decoded."""
     try:
         address = inline(thumbnail(read(name), side), "jpeg")
     except (OSError, ImageError) as error:
@@ -22,14 +22,14 @@ def picture(name: str, read: Callable[[str], bytes], side: int = 256) -> str:
 
 
 def thumbnail(content: bytes, side: int = 256) -> bytes:
-    """Returns an encoded photograph as a JPEG at most `side` pixels wide and high, decoded as the engine does.
+    """Returns a photograph as a JPEG of at most `side` pixels in width and height, decoded as in the engine.
 
     Raises ImageError.
     """
     try:
         with Image.open(BytesIO(content)) as image:
             width, height = ImageOps.exif_transpose(image).size
-    except Exception:  # on broken input Pillow raises nearly anything: what decodes it says what is wrong
+    except Exception:  # Pillow may raise nearly anything on broken input
         width, height = side, side
     scale = min(1, side / max(width, height, 1))
     small = load_pixels(content, height=max(1, round(scale * height)), width=max(1, round(scale * width)))
@@ -39,5 +39,5 @@ def thumbnail(content: bytes, side: int = 256) -> bytes:
 
 
 def inline(content: bytes, kind: str) -> str:
-    """Returns a picture, "jpeg" or "png", as a data: address."""
+    """Returns a "jpeg" or "png" image as a data: URL."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""What a person reads about a run: predictions beside the truth, report.html. Trains nothing."""
+"""Reports on a run for people: predictions compared with the truth, and report.html. Trains nothing."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ table { border-collapse: collapse; } td, th { padding: .1rem .8rem; text-align: 
 
 
 def spread(images: int, count: int) -> np.ndarray:
-    """Returns positions of at most `count` images spread evenly over a table: int64 (count,)."""
+    """Returns the positions of up to `count` images spread evenly over a table: int64 (count,)."""
     return np.linspace(0, images - 1, min(count, images)).astype(np.int64)
 
 
 @torch.no_grad()
 def predictions_table(decoder: CaptionDecoder, vocabulary: Vocabulary, table: CaptionTable, count: int = 3) -> str:
-    """Lays the most probable next words beside the true ones, given the true words before; wrong ones are starred."""
+    """Prints the likeliest next words below the true ones, given the true words before; wrong ones are starred."""
     decoder.eval()
     batch = table.gather(table.offsets[spread(len(table.names), count)])
     device = decoder.output.weight.device
@@ -53,9 +53,9 @@ def write_report(
     photographs: Sequence[tuple[str, str, Sequence[str]]],
     read: Callable[[str], bytes],
 ) -> str:
-    """Returns one HTML page with nothing outside it: the curve, the epochs, photographs with their captions.
+    """Returns a self-contained HTML page: the curve, the epochs, photographs with their captions.
 
-    `photographs` holds image name, the model's caption and the references; `read` gives an image's bytes.
+    `photographs` are image name, the model's caption and the references; `read` returns an image's bytes.
     """
     rows = "".join(
         f"<tr><td>{e.epoch}<td>{e.train_loss:.4f}<td>{e.validation_loss:.4f}"
@@ -73,7 +73,7 @@ def write_report(
 <img class="curve" src="{inline(curve, "png")}" alt="loss and accuracy over the epochs">
 <table><tr><th>epoch<th>train loss<th>validation loss<th>train accuracy<th>validation accuracy<th>seconds{rows}</table>
 <h2>Validation photographs</h2>
-<p>In bold the model's greedy caption; below it the captions that people wrote.</p>
+<p>The model's greedy caption in bold, with people's captions below.</p>
 {figures}
 </html>
 """

@@ -1,4 +1,4 @@
-"""What stays on a CUDA device: its memory, the features that never leave it, and the turn that captures have to take.
+"""A CUDA device: its memory, features that stay in it, and the lock that captures of CUDA graphs need.
 
 Knows nothing of how a search chooses.
 """
@@ -15,16 +15,16 @@ import numpy as np
 from engine.runtime.providers import onnxruntime
 
 _EXCLUSIVE = threading.RLock()
-"""While a CUDA graph is captured, no thread of the process may allocate, copy or wait on the device: all take turns."""
+"""While a CUDA graph is captured, no other thread may allocate, copy or wait on the device, so all use this lock."""
 MOST_GRAPHS = 256
-"""CUDA graphs of one decode at a time: each holds memory. What comes after runs without."""
-ALIGNMENT = 256  # bytes, as cudaMalloc has it: kernels may read several numbers at once
+"""Most CUDA graphs of one decode, since each uses memory. Further shapes run without a graph."""
+ALIGNMENT = 256  # bytes, like cudaMalloc: kernels may read several numbers at once
 NO_GRAPH = -1  # ONNX Runtime's gpu_graph_id for a run that is neither captured nor replayed
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A CUDA device as graphs of one bundle use it.
+    """A CUDA device, as used by the graphs of one bundle.
 
     session(graph) returns the onnxruntime.InferenceSession of a graph. cuda_graphs: whether the sessions were opened so
     that each run of a new gpu_graph_id is captured, and replayed from then on.
@@ -44,7 +44,7 @@ class Device:
         return onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), "cuda", self.number)
 
     def exclusive(self) -> AbstractContextManager[Any]:
-        """Returns what every use of the device is to be wrapped in."""
+        """Returns the context manager that every use of the device must run in."""
         return _EXCLUSIVE if self.cuda_graphs else contextlib.nullcontext()
 
     def bind_input(self, binding: Any, name: str, dtype: Any, shape: tuple[int, ...], address: int) -> None:
@@ -57,7 +57,7 @@ class Device:
 
 
 class Parcel:
-    """Named arrays that travel between host and device in one copy; on the device each lies as a tensor of its own."""
+    """Named arrays that are copied between host and device in one piece; on the device each is a separate tensor."""
 
     def __init__(self, device: Device, **parts: tuple[Any, tuple[int, ...]]) -> None:
         """Parts are given as dtype and shape."""
@@ -83,11 +83,11 @@ class Parcel:
             self._device.bind_output(binding, name, dtype, shape, self._there.data_ptr() + begin)
 
     def send(self) -> None:
-        """Copies what stands in `arrays` to the device."""
+        """Copies `arrays` to the device."""
         self._there.update_inplace(self._host)
 
     def fetch(self) -> dict[str, np.ndarray]:
-        """Returns what lies on the device, as arrays of the caller's own."""
+        """Copies the parts back from the device; the caller owns the arrays."""
         return self._split(self._there.numpy())
 
     def _split(self, data: np.ndarray) -> dict[str, np.ndarray]:
@@ -98,13 +98,13 @@ class Parcel:
 
 @dataclass(slots=True)
 class GraphIds:
-    """Numbers for the CUDA graphs of one session, each given once; threads share it."""
+    """Unique ids for the CUDA graphs of one session; threads share it."""
 
     _next: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def options(self, captured: int) -> Any:
-        """Returns onnxruntime.RunOptions with a number of its own; without one where too many graphs are captured."""
+        """Returns onnxruntime.RunOptions with a new graph id, or with none once too many graphs are captured."""
         with self._lock:
             self._next += captured < MOST_GRAPHS
             number = self._next if captured < MOST_GRAPHS else NO_GRAPH
@@ -114,9 +114,9 @@ class GraphIds:
 
 
 class DeviceFeatures:
-    """Features float32 (images, feature_size) that lie on the device; numpy reads them as an array.
+    """Features float32 (images, feature_size) in device memory; numpy reads them as an array.
 
-    Slices of images share the memory, which is given back when the last of them is no more.
+    Slices share the memory, which is released when the last of them is gone.
     """
 
     ndim = 2
@@ -136,7 +136,7 @@ class DeviceFeatures:
 
     @property
     def address(self) -> int:
-        """Where the first image's features lie on the device."""
+        """Device address of the first image's features."""
         return int(self._memory.data_ptr()) + 4 * self._first * self.shape[1]
 
     def __len__(self) -> int:
@@ -145,7 +145,9 @@ class DeviceFeatures:
     def __getitem__(self, images: slice) -> "DeviceFeatures":
         start, stop, step = images.indices(self._images)
         if step != 1:
-            raise IndexError("features on a device are sliced in steps of 1; np.asarray() takes them to the host")
+            raise IndexError(
+                "features on a device can only be sliced in steps of 1; copy them to the host first with np.asarray()"
+            )
         return DeviceFeatures(self._device, self._memory, max(0, stop - start), self._first + start, self.owner)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -154,14 +156,14 @@ class DeviceFeatures:
         return np.array(host[self._first : self._first + self._images], dtype=dtype)
 
     def followed_by(self, other: "DeviceFeatures") -> "DeviceFeatures | None":
-        """Returns both as one where the other lies right behind in the same memory."""
+        """Returns both as one if the other follows directly in the same memory, else None."""
         if other._memory is not self._memory or other._first != self._first + self._images:
             return None
         return DeviceFeatures(self._device, self._memory, self._images + other._images, self._first, self.owner)
 
 
 def joined(features: Iterable[np.ndarray | DeviceFeatures]) -> list[np.ndarray | DeviceFeatures]:
-    """Returns the same features, in their order, as one where neighbours lie side by side on the device."""
+    """Returns the same features in order, merging those that are adjacent in device memory."""
     pieces: list[np.ndarray | DeviceFeatures] = []
     for part in features:
         last = pieces[-1] if pieces else None

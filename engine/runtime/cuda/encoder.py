@@ -1,4 +1,4 @@
-"""The encoder on a CUDA device: pixels go up, features stay there. Knows nothing of files or words."""
+"""The encoder on a CUDA device: copies pixels there and leaves the features there. Knows nothing of files or words."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from engine.runtime.pool import Pool
 class DeviceEncoder:
     """Runs the encoder's graph in batches of bucket sizes; threads may share it.
 
-    A bucket is new to cuDNN, TensorRT and CUDA graphs only once. What fills it up is encoded and ignored.
+    cuDNN, TensorRT and CUDA graphs then prepare for each bucket only once. Padding is encoded and ignored.
     """
 
-    lanes = 0  # the device shares out its work itself
+    lanes = 0  # the device schedules its own work
 
     def __init__(self, device: Device, image: tuple[int, int, int], feature_size: int) -> None:
         self._device = device
@@ -43,7 +43,7 @@ class DeviceEncoder:
 
 
 class _Owner:
-    """What borrows buffers: it is no more when no features are left that lie in their memory."""
+    """Borrows buffers; it is freed once no features in their memory are left."""
 
     __slots__ = ("__weakref__",)
 

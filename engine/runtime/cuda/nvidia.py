@@ -1,4 +1,4 @@
-"""What the NVIDIA driver and TensorRT say of themselves, asked without any package of NVIDIA's. Knows no graphs."""
+"""Facts about the NVIDIA driver and TensorRT, read through ctypes without NVIDIA's Python packages."""
 
 import ctypes
 import importlib.util
@@ -8,13 +8,13 @@ from pathlib import Path
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 TENSORRT = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
-"""TensorRT's libraries that ONNX Runtime is built for, in the order in which one needs the other."""
+"""The TensorRT libraries that ONNX Runtime needs, each after those it depends on."""
 
 
 def gpu_name(device_id: int) -> str | None:
-    """Returns name and compute capability of a GPU, as in "NVIDIA H100 80GB HBM3 (9.0)"; None where there is none.
+    """Returns name and compute capability of a GPU, as in "NVIDIA H100 80GB HBM3 (9.0)"; None without a GPU.
 
-    It is the GPU that CUDA numbers so in this process, which CUDA_VISIBLE_DEVICES may have renumbered.
+    device_id is CUDA's number in this process; CUDA_VISIBLE_DEVICES may have renumbered the GPUs.
     """
     try:
         driver = ctypes.CDLL(DRIVER)
@@ -35,7 +35,7 @@ def gpu_name(device_id: int) -> str | None:
 
 
 def driver_version() -> str | None:
-    """Returns the CUDA version that the driver serves, as in "13.0"; None where there is no driver."""
+    """Returns the CUDA version that the driver supports, as in "13.0"; None without a driver."""
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
@@ -47,9 +47,9 @@ def driver_version() -> str | None:
 
 
 def load_tensorrt() -> str | None:
-    """Loads TensorRT's libraries, from the wheel that brings them if it is installed, and returns their version.
+    """Loads TensorRT's libraries, from its wheel if that is installed, and returns their version.
 
-    None where they are not to be found, or give no version.
+    Returns None if they cannot be found or do not report a version.
     """
     spec = importlib.util.find_spec("tensorrt_libs")
     folders = [Path(place) for place in spec.submodule_search_locations or ()] if spec else []

@@ -1,6 +1,6 @@
-"""One decode of one batch on a CUDA device: state and masks stay there, and every run is one of a few static ones.
+"""One decode of one batch on a CUDA device: state and masks stay there, and all runs have one of a few fixed shapes.
 
-Each step copies its inputs up in one piece, runs, waits for the run, and copies the answer down in one piece. Knows
+Each step copies its inputs to the device in one piece, runs, waits, and copies the result back in one piece. Knows
 nothing of how a search chooses.
 """
 
@@ -19,17 +19,17 @@ from engine.runtime.steps import TEMPERATURES, takes_one_temperature, too_few_te
 
 
 class Kind(NamedTuple):
-    """What makes a run static."""
+    """Everything that fixes the shapes and addresses of a run."""
 
     graph: str
-    slot: int  # of state that it reads
+    slot: int  # the state slot that it reads
     rows: int  # a bucket
-    k: int  # of search_step, 0 elsewhere: the kernel reads it on the host, so that each has a CUDA graph of its own
+    k: int  # of search_step, else 0: the kernel reads k on the host, so each k needs its own CUDA graph
     shared: bool  # whether all rows share one mask
 
 
 class DeviceDecoder:
-    """Begins decodes on a device; threads may share it."""
+    """Starts decodes on a device; threads may share it."""
 
     def __init__(self, device: Device, units: int, vocabulary_size: int) -> None:
         ids = GraphIds()
@@ -37,36 +37,36 @@ class DeviceDecoder:
         self._pool = Pool(lambda: _StepBuffers(device, units, vocabulary_size, ids))
 
     def start(self, features: np.ndarray | DeviceFeatures) -> "DeviceSteps":
-        """Begins the decode of a batch: features float32 (images, feature_size), here or on the device."""
+        """Starts the decode of a batch: features float32 (images, feature_size), on the host or the device."""
         with self._device.exclusive():
             steps = DeviceSteps(self._device, self._pool, len(features))
             steps.admit([features])
             return steps
 
     def start_empty(self, capacity: int) -> "DeviceSteps":
-        """Begins a decode without images, which are admitted later; capacity: most rows and images at a time."""
+        """Starts a decode without images, which are admitted later; capacity: most rows and images at a time."""
         with self._device.exclusive():
             return DeviceSteps(self._device, self._pool, 0, capacity)
 
 
 class DeviceSteps(StepModel):
-    """A StepModel. Rows are filled up to a bucket with copies of row 0, whose answers nobody sees."""
+    """A StepModel. Rows are padded to a bucket with copies of row 0, whose results are dropped."""
 
     images = 0
 
     def __init__(self, device: Device, pool: "Pool[_StepBuffers]", images: int, capacity: int = 0) -> None:
         self.images = images
         self._device = device
-        self._slot = 0  # that holds the state
-        self._held = 0  # rows of it that are in use
+        self._slot = 0  # the slot with the current state
+        self._held = 0  # rows in use in that slot
         self._buffers = pool.borrow(self)
         self._buffers.reserve(capacity)
 
     def admit(self, features: Sequence[np.ndarray | DeviceFeatures]) -> np.ndarray:
-        """Takes more images in: see StepModel. Their states lie behind those of the last step's rows."""
+        """Admits more images: see StepModel. Their states are stored after those of the last step's rows."""
         rows = []
         with self._device.exclusive():
-            for part in joined(features):  # what lies on the device stays there: a run for each piece of memory
+            for part in joined(features):  # features on the device stay there: one run for each piece of memory
                 first = -(-self._held // self._buffers.aligned) * self._buffers.aligned
                 self._buffers.admit(part, self._slot, first)
                 self._held = first + len(part)
@@ -102,7 +102,7 @@ class DeviceSteps(StepModel):
             run = self._buffers.run(Kind(graph, self._slot, bucket(rows), k, len(bias) == 1))
             for name, array in inputs.items():
                 place = run.inputs.arrays[name]
-                place[: len(array)] = array[: len(place)]  # of equal temperatures one, where the graph takes one
+                place[: len(array)] = array[: len(place)]  # the graph may take a single temperature for all rows
                 place[len(array) :] = array[0]
             run.inputs.send()
             self._buffers.send_bias(run, bias)
@@ -114,7 +114,7 @@ class DeviceSteps(StepModel):
 
 @dataclass(slots=True)
 class _Run:
-    """A binding of one kind, whose addresses and shapes never change, with the memory of its own."""
+    """A binding of one kind with its own memory; its addresses and shapes never change."""
 
     session: Any
     binding: Any
@@ -126,30 +126,30 @@ class _Run:
 
 
 class _StepBuffers:
-    """The device memory of one decode at a time: two slots of state, masks, and a _Run for each kind there was."""
+    """The device memory of one decode at a time: two state slots, masks, and a _Run for each kind seen so far."""
 
     def __init__(self, device: Device, units: int, vocabulary_size: int, ids: GraphIds) -> None:
         self._device = device
         self._units = units
-        self.aligned = ALIGNMENT // gcd(ALIGNMENT, 4 * units)  # states are written from a multiple of so many rows on
+        self.aligned = ALIGNMENT // gcd(ALIGNMENT, 4 * units)  # states are written from a multiple of this many rows
         self._vocabulary = vocabulary_size
         self._ids = ids
         self._slots: list[tuple[Any, Any] | None] = [None, None]  # hidden, cell of each
         self._runs: dict[Kind, _Run] = {}
         self._shared_bias = device.allocate((1, vocabulary_size), np.float32)
         self._row_bias: dict[int, tuple[np.ndarray, Any]] = {}  # by bucket: on the host, on the device
-        self._sent: np.ndarray | None = None  # the mask that _shared_bias holds, kept so that it stays itself
+        self._sent: np.ndarray | None = None  # the mask in _shared_bias; held so that `is` stays valid
 
     def reserve(self, rows: int) -> None:
-        """Makes room in both slots, even if each of the rows is admitted alone."""
+        """Makes room in both slots, enough even if the rows are admitted one by one."""
         if rows:
             for slot in (0, 1):
                 self._reserve(slot, (rows + 1) * self.aligned)
 
     def admit(self, features: np.ndarray | DeviceFeatures, slot: int, first: int) -> None:
-        """Writes the first states of images to rows of a slot from `first` on, which has room where it is not 0."""
+        """Writes the first states of images to rows of a slot from `first` on; unless that is 0, the slot has room."""
         images, size = features.shape
-        if not isinstance(features, DeviceFeatures) or features.address % ALIGNMENT:  # as few sizes of features bring
+        if not isinstance(features, DeviceFeatures) or features.address % ALIGNMENT:  # few feature sizes do that
             memory = self._device.upload(np.asarray(features, np.float32))
             features = DeviceFeatures(self._device, memory, images)
         session = self._device.session("decoder_init")
@@ -157,7 +157,7 @@ class _StepBuffers:
         self._device.bind_input(binding, "features", np.float32, (images, size), features.address)
         if not first:
             self._reserve(slot, images)
-        assert first + images <= self._memory(slot)[0].shape()[0], "the scheduler keeps within what it asked for"
+        assert first + images <= self._memory(slot)[0].shape()[0], "the scheduler admits no more than it reserved"
         self._bind_state(binding, ("hidden", "cell"), slot, images, first)
         session.run_with_iobinding(binding)
 
@@ -169,7 +169,7 @@ class _StepBuffers:
         return self._runs[kind]
 
     def send_bias(self, run: _Run, bias: np.ndarray) -> None:
-        """Copies the mask of a step to the device, unless it is there."""
+        """Copies the mask of a step to the device, unless it is there already."""
         if len(bias) > 1:
             host, _ = self._row_bias[run.bias.shape()[0]]
             host[: len(bias)] = bias
@@ -226,7 +226,7 @@ class _StepBuffers:
         return memory
 
     def _reserve(self, slot: int, rows: int) -> None:
-        """Makes room for rows in a slot. What was bound to memory that moves is bound, and captured, anew."""
+        """Makes room for rows in a slot. Runs bound to memory that moves are bound and captured again."""
         held = self._slots[slot]
         if held is not None and rows <= held[0].shape()[0]:
             return

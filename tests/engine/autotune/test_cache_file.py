@@ -156,7 +156,7 @@ def test_a_corrupt_file_is_warned_of_and_ignored(folder: Path, bundle: Bundle) -
     assert len(texts) > 20
     for text in texts:
         path.write_text(text)
-        with pytest.warns(RuntimeWarning, match="is ignored, it cannot be understood .* tune` writes it again"):
+        with pytest.warns(RuntimeWarning, match="is ignored: it cannot be read .* tune` writes it again"):
             assert load(bundle) is None
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.warns(RuntimeWarning, match="is ignored"):
@@ -185,12 +185,12 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_that_says_what_to_do(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(EngineError, match=r"file/tuning/\S+ cannot be written; let CAPTIONING_ENGINE_CACHE name"):
+    with pytest.raises(EngineError, match=r"file/tuning/\S+ cannot be written; set CAPTIONING_ENGINE_CACHE to"):
         save(bundle, MEASURED)
     assert load(bundle) is None
     assert forget(bundle) == 0
     monkeypatch.setattr("engine.autotune.cache_file.cache_folder", lambda: None)
-    with pytest.raises(EngineError, match="this user has no folder for caches"):
+    with pytest.raises(EngineError, match="this user has no cache folder"):
         save(bundle, MEASURED)
     assert load(bundle) is None
 

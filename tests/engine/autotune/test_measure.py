@@ -349,7 +349,7 @@ def test_a_folder_that_cannot_be_written_is_told_after_the_table(
     assert main(["tune", "--bundle", str(tiny_bundle)]) == 2
     out, err = capsys.readouterr()
     assert "<- auto for" in out
-    assert err.startswith("error: what was measured cannot be kept: ")
+    assert err.startswith("error: the results cannot be saved: ")
     assert err.count("\n") == 1
 
 
@@ -359,7 +359,7 @@ def test_a_folder_that_cannot_be_written_is_told_after_the_table(
         (["--seconds", "0"], "--seconds must be a number above 0, not 0.0"),
         (["--seconds", "nan"], "--seconds must be a number above 0, not nan"),
         (["--provider", "cpu,abacus"], "provider 'abacus' is unknown"),
-        (["--bundle", "nowhere"], "nowhere is no bundle"),
+        (["--bundle", "nowhere"], "nowhere is not a bundle"),
     ],
 )
 def test_wrong_usage_is_one_sentence(

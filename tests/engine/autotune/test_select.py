@@ -180,7 +180,7 @@ def test_the_other_runtime_options_stay() -> None:
 
 @pytest.mark.parametrize("provider", ["auto", "cpu", "abacus"])
 def test_an_unknown_precision_is_refused_with_those_there_are(provider: str) -> None:
-    with pytest.raises(BundleError, match="no precision 'int4'; it holds fp32, int8"):
+    with pytest.raises(BundleError, match="no precision 'int4': choose fp32, int8"):
         select(TWO, Request(provider=provider, precision="int4"), GOOD)
 
 
@@ -202,15 +202,15 @@ def test_a_choice_that_does_not_start_is_told_and_the_next_tried() -> None:
         found = open_first([choice("broken 1"), choice("broken 2"), choice("cpu"), choice("never tried")], start)
     assert found == (choice("cpu"), "cpu")
     assert [str(warning.message) for warning in warned] == [
-        "provider 'broken 1' has no driver; going on to broken 2 in fp32",
-        "provider 'broken 2' has no driver; going on to cpu in fp32",
+        "provider 'broken 1' has no driver; trying broken 2 in fp32 next",
+        "provider 'broken 2' has no driver; trying cpu in fp32 next",
     ]
 
 
 def test_the_last_that_does_not_start_is_the_error() -> None:
     with pytest.raises(ProviderError, match="'broken' has no driver"):
         open_first([choice("broken")], start)
-    with pytest.raises(ProviderError, match="no provider runs here"):
+    with pytest.raises(ProviderError, match="no provider is available"):
         open_first([], start)
 
 
@@ -246,7 +246,7 @@ def test_a_captioner_that_is_told_everything_asks_no_measurement(tuned: Path, tm
 
 def test_a_captioner_of_a_machine_never_measured_follows_the_order(tiny_bundle: Path) -> None:
     assert Captioner(tiny_bundle).choice.why == "default order"
-    with pytest.raises(BundleError, match="no precision 'int4'; it holds fp32"):
+    with pytest.raises(BundleError, match="no precision 'int4': choose fp32"):
         Captioner(tiny_bundle, precision="int4")
     with pytest.raises(OptionsError, match="batch_size"):
         Captioner(tiny_bundle, batch_size=0)

@@ -75,10 +75,10 @@ def test_other_files_in_the_folder_do_no_harm(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda path: None, "is not a folder"),
-        (lambda path: path.write_text("a file"), "is not a folder"),
-        (lambda path: path.mkdir(), "holds no manifest.json"),
-        (lambda path: (path / MANIFEST_FILE).mkdir(parents=True), "holds no manifest.json"),
+        (lambda path: None, "there is no such folder"),
+        (lambda path: path.write_text("a file"), "there is no such folder"),
+        (lambda path: path.mkdir(), "it has no manifest.json"),
+        (lambda path: (path / MANIFEST_FILE).mkdir(parents=True), "it has no manifest.json"),
     ],
     ids=["nothing", "a file", "an empty folder", "a folder named manifest.json"],
 )
@@ -100,14 +100,14 @@ def test_a_bundle_error_is_also_a_value_error_and_reaches_the_captioners_caller(
 
 def test_no_path_means_the_bundle_that_ships(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.bundle.bundle.SHIPPED", tmp_path / "models")
-    with pytest.raises(BundleError, match="no bundle lies under"):
+    with pytest.raises(BundleError, match="there is no bundle in"):
         Bundle.load()
     shutil.copytree(folder, tmp_path / "models" / "tiny")
     assert Bundle.load().path == tmp_path / "models" / "tiny"
 
 
 def test_a_precision_that_is_not_there_is_named_with_those_that_are(folder: Path) -> None:
-    with pytest.raises(BundleError, match=r"no precision 'int8'; it holds fp32$"):
+    with pytest.raises(BundleError, match=r"no precision 'int8': choose fp32$"):
         Bundle.load(folder).graph("encoder", "int8")
     with pytest.raises(BundleError, match="'int8'"):
         Captioner(folder, precision="int8")
@@ -222,12 +222,12 @@ def test_a_missing_vocabulary_is_named(folder: Path) -> None:
 def test_a_vocabulary_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
     words(folder, lambda found: found.append("zebra"))
     size = json.loads((folder / MANIFEST_FILE).read_text())["vocabulary_size"]
-    assert f"vocabulary.json has {size + 1} words and the manifest {size}" in fault(folder)
+    assert f"vocabulary.json has {size + 1} words, the manifest says {size}" in fault(folder)
 
 
 def test_a_vocabulary_with_a_word_twice_or_without_a_special_word_is_named(folder: Path) -> None:
     words(folder, lambda found: found.append(found[-1]))
-    assert "stand twice" in fault(folder)
+    assert "occur twice" in fault(folder)
     words(folder, lambda found: found.__setitem__(slice(None), [word for word in set(found) if word != "#UNK#"]))
     assert "#UNK#" in fault(folder)
 
@@ -236,15 +236,15 @@ def test_a_vocabulary_with_a_word_twice_or_without_a_special_word_is_named(folde
 def test_a_special_word_with_another_id_is_named(folder: Path, word: str) -> None:
     edit(folder, lambda data: data["special_ids"].update({word: 11}))
     message = fault(folder)
-    assert message.count("of the vocabulary and") == 1
-    assert f"{word} is word" in message
+    assert message.count("in the vocabulary and") == 1
+    assert f"{word} has the id" in message
     assert "11 in the manifest" in message
 
 
 def test_a_vocabulary_in_another_order_is_refused(folder: Path) -> None:
     words(folder, lambda found: found.reverse())
     message = fault(folder)
-    assert all(f"{word} is word" in message for word in ("#PAD#", "#UNK#", "#START#", "#END#"))
+    assert all(f"{word} has the id" in message for word in ("#PAD#", "#UNK#", "#START#", "#END#"))
 
 
 # --- the manifest's fields
@@ -298,7 +298,7 @@ def test_a_field_that_is_missing_does_not_hide_one_of_the_wrong_type(folder: Pat
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_bundle_without_one_of_its_graphs_is_refused(folder: Path, name: str) -> None:
     edit(folder, lambda data: data["graphs"].remove(graph(data, name)))
-    assert f"the manifest names no {name} graph" in fault(folder)
+    assert f"the manifest has no {name} graph" in fault(folder)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -335,15 +335,15 @@ def test_a_graph_of_another_width_than_the_manifest_says_is_refused(
 
     edit(folder, widen)
     size = json.loads((folder / MANIFEST_FILE).read_text())[field]
-    assert f"{name}.onnx: {tensor} has the extent 7 where {field} is {size}" in fault(folder)
+    assert f"{name}.onnx: {tensor} has a dimension of 7, but {field} is {size}" in fault(folder)
 
 
 @pytest.mark.parametrize(
     ("name", "tensor", "shape", "told"),
     [
-        ("sample_step", "temperature", [2], "has the extent 2 where it must be 'rows or 1'"),
-        ("sample_step", "uniforms", [1], "has the extent 1 where it must be 'rows'"),
-        ("search_step", "k", [2], "has the extent 2 where it must be 1"),
+        ("sample_step", "temperature", [2], "has a dimension of 2 that must be 'rows or 1'"),
+        ("sample_step", "uniforms", [1], "has a dimension of 1 that must be 'rows'"),
+        ("search_step", "k", [2], "has a dimension of 2 that must be 1"),
     ],
 )
 def test_a_graph_with_a_fixed_extent_that_does_not_fit_is_refused(
@@ -415,7 +415,7 @@ def test_all_faults_stand_in_one_message(folder: Path) -> None:
         f"{WEIGHTS} is corrupt",
         "vocabulary.json is corrupt",
         "vocabulary.json has",
-        "#END# is word",
+        "#END# has the id",
         "no decoder_step graph",
         "search_step.onnx has the inputs",
         "'../x' is not a plain file name",

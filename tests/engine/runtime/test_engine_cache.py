@@ -138,7 +138,7 @@ def test_a_folder_can_be_chosen(bundle: Path, builder: Builder, tmp_path: Path) 
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning(bundle: Path, builder: Builder) -> None:
-    with pytest.warns(RuntimeWarning, match="engines cannot be kept .* builds them anew"):
+    with pytest.warns(RuntimeWarning, match="engines cannot be saved .* builds them again"):
         open_session(bundle, ENCODER, TENSORRT, RuntimeOptions(engine_cache=bundle / "encoder.weights"))
     assert "trt_engine_cache_enable" not in builder.options[-1]
 
@@ -147,7 +147,7 @@ def test_without_a_cache_nothing_is_kept(bundle: Path, builder: Builder, monkeyp
     monkeypatch.setattr(engine_cache, "cache_folder", lambda: None)
     open_session(bundle, ENCODER, TENSORRT, RuntimeOptions())
     assert "trt_engine_cache_enable" not in builder.options[-1]
-    with pytest.raises(ProviderError, match="no folder to save engines in"):
+    with pytest.raises(ProviderError, match="no cache folder to save engines in"):
         save_engine(bundle, ENCODER, TENSORRT, RuntimeOptions())
 
 
@@ -171,7 +171,7 @@ def test_an_engine_for_something_else_is_never_loaded(
     shipped = RuntimeOptions(engine_cache=tmp_path / "shipped")
     save_engine(bundle, ENCODER, TENSORRT, shipped)
     gpu["gpu"] = "NVIDIA A10 (8.6)"
-    with pytest.warns(RuntimeWarning, match="engines saved in .*shipped differ in gpu: encoder is built anew"):
+    with pytest.warns(RuntimeWarning, match="engines saved in .*shipped differ in gpu; encoder is built again"):
         open_session(bundle, ENCODER, TENSORRT, shipped)
     assert builder.opened[-1] == str(bundle / "encoder.onnx")
     gpu["gpu"] = "NVIDIA H100 (9.0)"
@@ -184,7 +184,7 @@ def test_a_saved_engine_that_is_corrupt_is_built_anew(bundle: Path, builder: Bui
     saved = save_engine(bundle, ENCODER, TENSORRT, RuntimeOptions())
     assert saved is not None
     saved.write_bytes(b"engina")
-    with pytest.warns(RuntimeWarning, match="is corrupt: encoder is built anew"):
+    with pytest.warns(RuntimeWarning, match="is corrupt; encoder is built again"):
         open_session(bundle, ENCODER, TENSORRT, RuntimeOptions())
     assert builder.opened[-1] == str(bundle / "encoder.onnx")
 
@@ -192,7 +192,7 @@ def test_a_saved_engine_that_is_corrupt_is_built_anew(bundle: Path, builder: Bui
 def test_a_saved_engine_that_does_not_load_is_built_anew(bundle: Path, builder: Builder) -> None:
     saved = save_engine(bundle, ENCODER, TENSORRT, RuntimeOptions())
     builder.broken.add(str(saved))
-    with pytest.warns(RuntimeWarning, match="engine of another TensorRT; encoder is built anew"):
+    with pytest.warns(RuntimeWarning, match="engine of another TensorRT; encoder is built again"):
         open_session(bundle, ENCODER, TENSORRT, RuntimeOptions())
     assert builder.opened[-1] == str(bundle / "encoder.onnx")
 

@@ -225,7 +225,9 @@ def test_a_profile_without_a_word_is_that_of_the_batches() -> None:
 
 def test_a_profile_for_smaller_batches_is_refused() -> None:
     assert RuntimeOptions(profile_images=(1, 24, 24)).for_batches(20).profile_images == (1, 24, 24)
-    with pytest.raises(OptionsError, match=r"profile_images must be at least 24 at most, for batch_size=20"):
+    with pytest.raises(
+        OptionsError, match=r"profile_images must be a profile whose last number is at least 24, for batch_size=20"
+    ):
         RuntimeOptions(profile_images=(1, 20, 20)).for_batches(20)
 
 
@@ -287,7 +289,7 @@ def test_no_provider_leaves_its_decoder_to_one_with_memory_of_its_own() -> None:
 @pytest.mark.parametrize("name", ["cpu+openvino", "openvino+openvino", "cuda+tensorrt"])
 def test_a_decoder_on_a_provider_of_encoders_is_refused_with_what_may_run_it(name: str) -> None:
     encoder, decoder = name.split("+")
-    with pytest.raises(ProviderError, match=rf"{decoder}, which runs encoders only: choose {encoder}\+cpu or"):
+    with pytest.raises(ProviderError, match=rf"{decoder}, which can only run encoders: choose {encoder}\+cpu or"):
         canonical(name)
 
 
@@ -331,7 +333,7 @@ def test_an_absent_provider_is_refused_with_what_is_there_and_how_to_get_it(
     message = str(caught.value)
     assert f"provider {name!r} is not available here (available: cpu)" in message
     assert f"pip install 'captioning-engine[{extra}]'" in message
-    assert ("in place of [cpu]" in message) == (extra == "gpu")
+    assert ("instead of [cpu]" in message) == (extra == "gpu")
 
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt-rtx"])
@@ -355,7 +357,7 @@ def test_auto_tries_cuda_first_and_takes_the_cpu_where_cuda_does_not_start(
     monkeypatch.setattr("engine.model.require_shown", lambda graphs, batch_size: False)  # nothing runs here
     assert Captioner(tiny_bundle).provider == "cuda"
     runtime.runs_on = [CPU]  # no driver: ONNX Runtime drops the provider
-    with pytest.warns(RuntimeWarning, match="'cuda' could not be started .* going on to cpu in fp32") as warned:
+    with pytest.warns(RuntimeWarning, match="'cuda' could not be started .* trying cpu in fp32 next") as warned:
         assert Captioner(tiny_bundle).provider == "cpu"
     assert warned[0].filename == __file__  # the caller's line
     with pytest.raises(ProviderError, match="'cuda' could not be started"):
@@ -436,7 +438,7 @@ def test_nodes_that_a_device_leaves_to_the_host_are_named(monkeypatch: pytest.Mo
     session = open_session(Path("bundle"), ENCODER, cuda, options)
     assert session.settings.entries["session.record_ep_graph_assignment_info"] == "1"
     runtime.assigned[CPU] += ["TopK", "Gather", "TopK"]
-    with pytest.warns(RuntimeWarning, match="'cuda' leaves Gather, TopK of encoder.onnx to the host"):
+    with pytest.warns(RuntimeWarning, match="'cuda' runs Gather, TopK of encoder.onnx on the host"):
         open_session(Path("bundle"), ENCODER, cuda, options)
     runtime.assigned = {CPU: ["Gather"]}
     open_session(Path("bundle"), ENCODER, PROVIDERS["cpu"], options)  # there they belong

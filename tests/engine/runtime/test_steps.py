@@ -152,7 +152,7 @@ def test_features_that_are_no_numbers_are_an_error(
 ) -> None:
     broken = features.copy()
     broken[3] = np.nan
-    with pytest.raises(EngineError, match="no numbers"):
+    with pytest.raises(EngineError, match="the model returned NaN"):
         tiny_captioner.caption_features(broken, decoding)
 
 

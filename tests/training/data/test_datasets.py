@@ -188,7 +188,7 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"neither train2014\.zip nor the folder train2014/"):
         open_dataset(tmp_path, "train")
     (tmp_path / "train2014").mkdir()
-    with pytest.raises(DataError, match=r"does not hold annotations/captions_train2014\.json"):
+    with pytest.raises(DataError, match=r"does not contain annotations/captions_train2014\.json"):
         open_dataset(tmp_path, "train")
     folder = flickr(tmp_path / "flickr", ["a.jpg,A cat"], ["a.jpg"], ["a.jpg"])
     with pytest.raises(DataError, match=r"val\.txt cannot be read"):

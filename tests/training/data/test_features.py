@@ -184,7 +184,7 @@ def test_computing_anew_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr() == ("", "")  # and no bar where stderr is no terminal
     dataset.examples = dataset.examples[1:]
     compute_features(dataset, make()[0], tmp_path)
-    assert capsys.readouterr().out.count("computing them anew") == 1
+    assert capsys.readouterr().out.count("computing them again") == 1
     compute_features(dataset, make()[0], tmp_path)
     assert capsys.readouterr() == ("", "")
 

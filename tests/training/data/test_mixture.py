@@ -219,7 +219,7 @@ def test_a_part_is_a_folder_and_a_weight(tmp_path: Path) -> None:
         ("data=inf", "the weight of data must be a number from 0, but it is inf"),
         ("data=", "the weight of data must be a number, but it is ''"),
         ("data=much", "the weight of data must be a number, but it is 'much'"),
-        ("=2", "a folder must stand before the weight, but there is only '=2'"),
+        ("=2", "a folder must come before the weight, but there is only '=2'"),
     ],
 )
 def test_a_weight_that_is_none_is_named(text: str, sentence: str) -> None:
@@ -237,9 +237,9 @@ def test_parts_are_called_by_their_folders_and_one_alone_by_nothing() -> None:
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
-        ([("x/coco", None), ("y/coco", None)], "two data sets are called coco: rename one"),
-        ([("x/coco", 1.0), ("x/coco", 1.0)], "two data sets are called coco: rename one"),
-        ([("coco", 1.0), ("flickr", None)], "flickr has no weight and others have: give all a weight"),
+        ([("x/coco", None), ("y/coco", None)], "two data sets have the name coco: rename one"),
+        ([("x/coco", 1.0), ("x/coco", 1.0)], "two data sets have the name coco: rename one"),
+        ([("coco", 1.0), ("flickr", None)], "flickr has no weight but others do: give all of them a weight"),
         ([("coco", 0.0), ("flickr", 0.0)], "all weights are 0"),
         ([("coco", 0.0)], "all weights are 0"),
     ],

@@ -76,10 +76,10 @@ def test_photographs_without_words_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "holds no line like"),
-        (b"\n \n", "holds no line like"),
-        (b"hello\n", "holds no line like"),
-        (b'{"image": "1.jpg", "captions": []}', "holds no line like"),
+        (b"", "has no line like"),
+        (b"\n \n", "has no line like"),
+        (b"hello\n", "has no line like"),
+        (b'{"image": "1.jpg", "captions": []}', "has no line like"),
         ("\n".join(LINES).encode("utf-16"), "cannot be read as sentences"),
         (gzip.compress("\n".join(LINES).encode())[:-9], "cannot be read as sentences"),
         (b"\x1f\x8bnonsense", "cannot be read as sentences"),

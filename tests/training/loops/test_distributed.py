@@ -30,16 +30,14 @@ def test_one_process_alone_needs_no_group() -> None:
 
 
 def test_more_processes_than_captions_are_refused() -> None:
-    with pytest.raises(TrainingError, match="a batch of 8 captions cannot be shared by 9 processes: raise batch_size"):
+    with pytest.raises(TrainingError, match="a batch of 8 captions is too small for 9 processes: raise batch_size"):
         make_trainer(make_options(batch_size=8), Processes(0, 9, CPU))
 
 
 def test_more_processes_than_whole_images_are_refused() -> None:
     """20 images with 39 captions: 16 captions are 8 images, which make three batches of 7, 7 and 6."""
     options = make_options(batch_size=16, finetune_encoder="1")
-    with pytest.raises(
-        TrainingError, match="captions, which may be only 6 whole images, cannot be shared by 7 processes"
-    ):
+    with pytest.raises(TrainingError, match="captions, which may be only 6 whole images, is too small for 7 processes"):
         make_trainer(options, Processes(0, 7, CPU))
     smallest = min(len(batch.features) for batch in make_table(20).drawn_whole(np.random.default_rng(0), 6, 16))
     assert smallest == 6
@@ -148,11 +146,13 @@ def test_as_many_processes_draw_the_same_sentences_again(trained: Path, size: in
 def test_batches_that_cannot_be_shared_are_refused_before_the_run_begins(trained: Path, name: str, size: int) -> None:
     assert not (trained / str(size) / name).exists()
     for notes in noted(trained, size):
-        assert f"cannot be shared by {size} processes: raise batch_size or start fewer" in notes[f"{name} refused"]
+        assert (
+            f"is too small for {size} processes: raise batch_size or start fewer processes" in notes[f"{name} refused"]
+        )
 
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_a_folder_that_is_taken_is_refused_by_every_process(trained: Path, size: int) -> None:
     """Where only the first did so, the others would say that the connection broke."""
     for notes in noted(trained, size):
-        assert "is not empty: go on with it by --resume" in notes["captions refused"]
+        assert "is not empty: continue its run with --resume" in notes["captions refused"]

@@ -35,7 +35,7 @@ def test_without_java_meteor_is_left_out_and_the_tokeniser_named() -> None:
     scores = score_captions(REFERENCES, IDENTICAL)
     assert "METEOR" not in scores.named()
     assert scores.tokeniser == SIMPLE
-    assert "METEOR is left out" in str(scores)
+    assert "METEOR is skipped" in str(scores)
     assert "install Java 17: apt install openjdk-17-jdk-headless" in str(scores)
     assert r"tokeniser: lower-case \w+ words" in str(scores)
 
@@ -215,7 +215,7 @@ def test_a_metric_that_fails_is_left_out_and_said(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(scoring, "meteor_rows", fail)
     scores = score_captions(REFERENCES, IDENTICAL)
     assert list(scores.values) == [metric for metric in METRICS if metric != "METEOR"]
-    assert scores.notes == ("METEOR is left out: it failed: no memory",)
+    assert scores.notes == ("METEOR is skipped: it failed: no memory",)
 
 
 @pytest.mark.parametrize("printed", ["1 2 3", "no numbers", " ".join(["nan"] * 23)])
@@ -224,10 +224,10 @@ def test_meteor_that_prints_something_else_is_an_error(printed: str, monkeypatch
 
     monkeypatch.setattr(meteor, "run", lambda *_: [printed] * 3)
     said = split_simply(REFERENCES)
-    with pytest.raises(MetricsError, match="what are not its 23 counts"):
+    with pytest.raises(MetricsError, match="something other than 23 counts"):
         meteor.meteor_rows("java", said, said)
     monkeypatch.setattr(meteor, "run", lambda *_: [printed])
-    with pytest.raises(MetricsError, match="METEOR measured 1 of 3 sentences"):
+    with pytest.raises(MetricsError, match="METEOR returned counts for 1 of 3 sentences"):
         meteor.meteor_rows("java", said, said)
 
 

@@ -195,9 +195,9 @@ def test_a_missing_weights_package_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_unknown_name_suggests_close_ones() -> None:
-    with pytest.raises(EncoderError, match=r"no encoder is called 'inceptoin_v3'.*close: inception_v3"):
+    with pytest.raises(EncoderError, match=r"unknown encoder 'inceptoin_v3'.*similar: inception_v3"):
         load_encoder("inceptoin_v3", "random")
-    with pytest.raises(EncoderError, match="no encoder is called 'zzzzzz'"):
+    with pytest.raises(EncoderError, match="unknown encoder 'zzzzzz'"):
         load_encoder("zzzzzz", "random")
-    with pytest.raises(EncoderError, match=r"no encoder is called 'efficientnet_lite0\+efficientnet_lite2'"):
+    with pytest.raises(EncoderError, match=r"unknown encoder 'efficientnet_lite0\+efficientnet_lite2'"):
         load_encoder("efficientnet_lite0+efficientnet_lite2", "random")  # as runs of an earlier version may name

@@ -96,9 +96,9 @@ def test_batch_normalisation_keeps_its_statistics(encoder: Encoder, pixels: torc
 
 
 def test_what_cannot_be_split_is_one_sentence(encoder: Encoder) -> None:
-    with pytest.raises(EncoderError, match="has 5 blocks, so 6 of them cannot learn"):
+    with pytest.raises(EncoderError, match="has only 5 blocks, so 6 of them cannot be fine-tuned"):
         split(encoder, "6")
-    with pytest.raises(EncoderError, match="is no EfficientNet of timm"):
+    with pytest.raises(EncoderError, match="only EfficientNets of timm"):
         split(load_encoder("test_resnet", "random"), "1")
     for wrong in ("some", "-1", "1.5"):
         with pytest.raises(ValueError, match="finetune_encoder must be a number"):
@@ -251,7 +251,7 @@ def test_a_run_begins_with_the_decoder_and_the_encoder_of_another(
     features = ("--features", str(run.parent / "features"))
     still = ("--learning-rate", "1e-12", "--encoder-learning-rate", "1e-12", "--ema", "0", "--epochs", "1")
     assert train(tmp_path / "wrong", *features, *still, "--from", str(run)) == 1
-    assert "was trained on features of another encoder" in capsys.readouterr().err
+    assert "was trained with another encoder" in capsys.readouterr().err
     tuned = ("--encoder-weights", str(run / checkpoint.ENCODER), "--finetune-encoder", "1")
     assert train(tmp_path / "next", *features, *still, *tuned, "--from", str(run)) == 0
     before, after = (json.loads((folder / "history.json").read_text()) for folder in (run, tmp_path / "next"))
