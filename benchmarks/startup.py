@@ -24,9 +24,9 @@ BUDGETS = {IMPORT: 0.25, CAPTION: 1.5}
 """Seconds on 2 cores, the interpreter's own start included."""
 ALONE = {"the interpreter": "pass", FLOOR: FLOOR, f"{FLOOR}, onnxruntime": f"{FLOOR}, onnxruntime", IMPORT: IMPORT}
 USER = """
-from engine import Captioner
+from engine import Captioner, Greedy
 with open(photograph, "rb") as file:
-    print(Captioner(bundle).caption([file.read()])[0].text)
+    print(Captioner(bundle).caption([file.read()], Greedy())[0].text)
 """
 # each part ends with a mark; preparation that is not measured comes before the part
 PARTS = """
@@ -54,9 +54,9 @@ with open(photograph, "rb") as file:
 mark()
 captioner = engine.Captioner(bundle)
 mark("Captioner(): the bundle again, the encoder's session")
-captioner.caption([image])
+captioner.caption([image], engine.Greedy())
 mark("first caption: other sessions, first runs")
-captioner.caption([image])
+captioner.caption([image], engine.Greedy())
 mark("second caption, for comparison")
 """
 HEAD = """

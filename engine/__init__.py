@@ -19,7 +19,8 @@ from engine.errors import (
     OverloadedError,
     ProviderError,
 )
-from engine.options import Beam, Greedy, Sample
+from engine.images.formats import image_suffixes
+from engine.options import DEFAULT_DECODING, Beam, DecodingOption, Greedy, Sample, decoding_options
 from engine.result import Caption, Hypothesis
 from engine.runtime.options import RuntimeOptions
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from engine.scheduling.stream import CaptionStream
 
 __all__ = [
+    "DEFAULT_DECODING",
     "Beam",
     "BundleError",
     "Caption",
@@ -38,6 +40,7 @@ __all__ = [
     "Captioner",
     "ClosedError",
     "DeadlineError",
+    "DecodingOption",
     "DeviceError",
     "EngineError",
     "Greedy",
@@ -52,6 +55,8 @@ __all__ = [
     "Scheduler",
     "SchedulerStats",
     "Timings",
+    "decoding_options",
+    "image_suffixes",
 ]
 
 _LATER = {

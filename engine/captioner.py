@@ -16,7 +16,7 @@ from engine.fork_guard import ForkGuard
 from engine.images.formats import FORMATS, check_formats
 from engine.images.load import MAX_PIXELS, ImageInput
 from engine.model import Model
-from engine.options import Beam, Decoding, Greedy, Sample
+from engine.options import DEFAULT_DECODING, Beam, Decoding, Greedy, require_decoding
 from engine.result import Caption
 from engine.runtime.cuda.device import DeviceFeatures
 from engine.runtime.options import RuntimeOptions
@@ -74,7 +74,7 @@ class Captioner:
     def caption(
         self,
         batch: Iterable[ImageInput],
-        decoding: Decoding = Greedy(),  # noqa: B008 - frozen
+        decoding: Decoding = DEFAULT_DECODING,
         *,
         on_error: Literal["raise", "return"] = "raise",
     ) -> Sequence[Caption | ImageError]:
@@ -82,7 +82,8 @@ class Captioner:
 
         An image is a path, bytes, a binary file, a PIL image or a uint8 array (height, width, 3) or
         (height, width). One that cannot be read raises an ImageError that names the entry and the reason;
-        on_error="return" puts that error in the entry's position and captions the rest.
+        on_error="return" puts that error in the entry's position and captions the rest. decoding: the bundle's beam
+        search if left out; Greedy() is the fastest.
         """
         return list(self.iter_captions(batch, decoding, on_error=on_error))
 
@@ -101,15 +102,15 @@ class Captioner:
     def iter_captions(
         self,
         images: Iterable[ImageInput],
-        decoding: Decoding = Greedy(),  # noqa: B008 - frozen
+        decoding: Decoding = DEFAULT_DECODING,
         *,
         on_error: Literal["raise", "return"] = "raise",
     ) -> Iterator[Caption | ImageError]:
         """Yields what `caption` returns as images are read, with at most two batches of images in memory."""
         if on_error not in ("raise", "return"):
-            raise OptionsError(f"on_error={on_error!r}: on_error must be 'raise' or 'return'")
+            raise OptionsError("on_error must be 'raise' or 'return'", name="on_error", value=on_error)
         _require_batch(images)
-        _require_decoding(decoding)
+        require_decoding(decoding)
         self._fork_guard.check()
         return self.model.captions(images, decoding, fail=on_error == "raise")
 
@@ -123,10 +124,10 @@ class Captioner:
     def caption_features(
         self,
         features: np.ndarray | DeviceFeatures,
-        decoding: Decoding = Greedy(),  # noqa: B008 - frozen
+        decoding: Decoding = DEFAULT_DECODING,
     ) -> list[Caption]:
         """Returns one caption for each row of features from `encode`. Raises OptionsError."""
-        _require_decoding(decoding)
+        require_decoding(decoding)
         self._fork_guard.check()
         size = self.bundle.manifest.feature_size
         if not isinstance(features, DeviceFeatures):
@@ -177,8 +178,3 @@ def _require_batch(images: object) -> None:
     if single or hasattr(images, "read") or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
         kind = type(images).__name__
         raise OptionsError(f"caption() takes a batch of images, but got a single {kind}: pass [image]")
-
-
-def _require_decoding(decoding: object) -> None:
-    if not isinstance(decoding, Greedy | Beam | Sample):
-        raise OptionsError(f"decoding={decoding!r}: decoding must be a Greedy(), Beam() or Sample()")

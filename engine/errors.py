@@ -45,7 +45,19 @@ class ProviderError(EngineError, RuntimeError):
 
 
 class OptionsError(EngineError, ValueError):
-    """A decoding or runtime option with an invalid value; the message names the field and the value."""
+    """An option or argument that makes no sense.
+
+    reason: what is wrong, without the value. name, value: those of the option, where it is about one; name is "" where
+    it is not. The message says all three, after the owner, what Python calls the record that the option belongs to.
+    """
+
+    def __init__(self, reason: str, *, name: str = "", value: object = None, owner: str = "") -> None:
+        self.reason = reason
+        self.name = name
+        self.value = value
+        given = f"{name}={value!r}"
+        where = f"{owner}({given})" if owner else given
+        super().__init__(f"{where}: {reason}" if name else reason)
 
 
 class OverloadedError(EngineError, RuntimeError):

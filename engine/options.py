@@ -1,19 +1,83 @@
-"""How to decode: greedy, beam or sampling, with their constraints. Owns the values and their checks; searches nothing.
+"""How to decode: greedy, beam or sampling, with their constraints. Declares each option once; searches nothing.
 
-None in a field means the default that the bundle states.
+What an option takes and what it does stands beside its field. Constructors check by it, and whatever offers options to
+people (command line, services, documentation) is made from `decoding_options()`.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import cache
+from types import NoneType
+from typing import Any, get_args, get_origin
 
+from engine.errors import OptionsError
 from engine.validation import is_int, is_number, plain, require
 
-STYLES = "plain", "sentence"
 LONGEST = 1000  # tokens: room for a sentence is taken before it is written
+BUNDLE = "the bundle's default"
 
 
-def _require(condition: bool, record: object, name: str, what: str) -> None:
-    require(condition, type(record).__name__, name, getattr(record, name), what)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodingOption:
+    """A field of Greedy, Beam or Sample, with all that is needed to offer it to people.
+
+    ways: the classes that have it. kind: int, float, str, or tuple, which means words. default: None means what
+    `left_out` says. least, most: bounds of a number, None where there is none; above_least: least itself is too
+    little. choices: the only texts that are taken, where there are any. counts_rows: so many sentences grow side by
+    side, and a service has room for only so many.
+    """
+
+    name: str
+    ways: tuple[type, ...]
+    kind: type
+    help: str
+    default: object
+    left_out: str = ""
+    least: int | None = None
+    most: int | None = None
+    above_least: bool = False
+    choices: tuple[str, ...] = ()
+    counts_rows: bool = False
+
+    @property
+    def rule(self) -> str:
+        """What it takes, as in "a whole number from 1 to 1,000"."""
+        if self.kind is tuple:
+            return "a sequence of words"
+        if self.kind is str:
+            return f"one of {', '.join(self.choices)}" if self.choices else "text"
+        lower = f"above {self.least}" if self.above_least else f"from {self.least}"
+        upper = "" if self.most is None else f"{' and up' if self.above_least else ''} to {self.most:,}"
+        return f"a {'whole ' if self.kind is int else ''}number {lower}{upper}"
+
+    def takes(self, value: Any) -> bool:
+        """Says whether a value makes sense, whatever the other options are."""
+        if value is None:
+            return self.default is None
+        if self.kind is tuple:
+            return isinstance(value, tuple) and all(isinstance(word, str) for word in value)
+        if self.kind is str:
+            return isinstance(value, str) and (not self.choices or value in self.choices)
+        if not (is_int(value) if self.kind is int else is_number(value)):
+            return False
+        enough = self.least is None or (value > self.least if self.above_least else value >= self.least)
+        return enough and (self.most is None or value <= self.most)
+
+
+def _option(
+    help: str,
+    default: object = None,
+    *,
+    left_out: str = "",
+    least: int | None = None,
+    most: int | None = None,
+    above_least: bool = False,
+    choices: tuple[str, ...] = (),
+    counts_rows: bool = False,
+) -> Any:
+    """Returns a field that declares an option: see DecodingOption, which gets name, ways and kind from the class."""
+    declared = {"help": help, "left_out": left_out, "least": least, "most": most, "above_least": above_least}
+    return field(default=default, metadata={**declared, "choices": choices, "counts_rows": counts_rows})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,51 +91,42 @@ class Constraints:
     repeats. No sentence ends in a word of bad_endings, such as "a"
     or "with"; () allows any end. A prefix stands even where it breaks another rule. style is how `text` is written,
     the tokens staying the same: "plain" is words and spaces, "sentence" starts with a capital and ends in a full stop.
+    None in a field means the default that the bundle states.
     """
 
-    max_length: int | None = None
-    min_length: int = 0
-    prefix: str = ""
-    suppress: tuple[str, ...] = ()
-    no_repeat_ngram_size: int | None = None
-    bad_endings: tuple[str, ...] | None = None
-    style: str = "plain"
+    max_length: int | None = _option("most tokens, the end included", least=1, most=LONGEST, left_out=BUNDLE)
+    min_length: int = _option("fewest words before the end", 0, least=0)
+    prefix: str = _option("text that each sentence starts with", "")
+    suppress: tuple[str, ...] = _option("words that never appear", ())
+    no_repeat_ngram_size: int | None = _option(
+        "no sequence of so many words appears twice; 0 allows repeats", least=0, left_out=BUNDLE
+    )
+    bad_endings: tuple[str, ...] | None = _option("words that no sentence ends in", left_out=BUNDLE)
+    style: str = _option(
+        "how the text is written: sentence starts with a capital and ends in a full stop",
+        "plain",
+        choices=("plain", "sentence"),
+    )
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            object.__setattr__(self, option.name, plain(getattr(self, option.name)))
-        fits = self.max_length is None or (is_int(self.max_length, 1) and self.max_length <= LONGEST)
-        _require(fits, self, "max_length", f"a whole number from 1 to {LONGEST:,}")
-        _require(is_int(self.min_length, 0), self, "min_length", "a whole number from 0")
-        _require(isinstance(self.prefix, str), self, "prefix", "text")
-        self._take_words("suppress")
-        if self.bad_endings is not None:
-            self._take_words("bad_endings")
-        fits = self.no_repeat_ngram_size is None or is_int(self.no_repeat_ngram_size, 0)
-        _require(fits, self, "no_repeat_ngram_size", "a whole number from 0")
-        _require(isinstance(self.style, str) and self.style in STYLES, self, "style", f"one of {', '.join(STYLES)}")
+        for option in decoding_options():
+            if isinstance(self, option.ways):
+                object.__setattr__(self, option.name, self._checked(option))
 
-    def _take_words(self, name: str) -> None:
-        words = getattr(self, name)
-        several = isinstance(words, Iterable) and not isinstance(words, str)
-        _require(several, self, name, "a sequence of words, not one text")
-        object.__setattr__(self, name, tuple(words))
-        _require(all(isinstance(word, str) for word in getattr(self, name)), self, name, "a sequence of words")
+    def _checked(self, option: DecodingOption) -> object:
+        """Returns an option's value, words as a tuple. Raises OptionsError."""
+        owner, value = type(self).__name__, plain(getattr(self, option.name))
+        if option.kind is tuple and value is not option.default:
+            several = isinstance(value, Iterable) and not isinstance(value, str)
+            require(several, owner, option.name, value, f"{option.rule}, not one text")
+            value = tuple(value)  # type: ignore[arg-type]
+        require(option.takes(value), owner, option.name, value, option.rule)
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Greedy(Constraints):
-    """The likeliest word at each step.
-
-    with_scores=False leaves out how likely the words are: score and log_prob are then NaN,
-    and token_log_probs is empty.
-    """
-
-    with_scores: bool = True
-
-    def __post_init__(self) -> None:
-        super(Greedy, self).__post_init__()  # the bare super() does not survive slots=True
-        _require(isinstance(self.with_scores, bool), self, "with_scores", "True or False")
+    """The likeliest word at each step: the fastest way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,18 +137,19 @@ class Beam(Constraints):
     the mean log-probability of a token. More hypotheses than the bundle's default beam_size widen the beam.
     """
 
-    beam_size: int | None = None
-    num_hypotheses: int = 1
-    length_penalty: float | None = None
+    beam_size: int | None = _option("sentences that grow side by side", least=1, counts_rows=True, left_out=BUNDLE)
+    num_hypotheses: int = _option("sentences that are returned, at most beam_size", 1, least=1, counts_rows=True)
+    length_penalty: float | None = _option(
+        "score = log-probability / length ** length_penalty: 0 favours short sentences",
+        least=0,
+        most=10,
+        left_out=BUNDLE,
+    )
 
     def __post_init__(self) -> None:
-        super(Beam, self).__post_init__()
-        _require(self.beam_size is None or is_int(self.beam_size, 1), self, "beam_size", "a whole number from 1")
-        _require(is_int(self.num_hypotheses, 1), self, "num_hypotheses", "a whole number from 1")
+        super(Beam, self).__post_init__()  # the bare super() does not survive slots=True
         fits = self.beam_size is None or self.num_hypotheses <= self.beam_size
-        _require(fits, self, "num_hypotheses", f"at most beam_size ({self.beam_size})")
-        fits = self.length_penalty is None or (is_number(self.length_penalty) and 0 <= self.length_penalty <= 10)
-        _require(fits, self, "length_penalty", "a number from 0 to 10")
+        require(fits, "Beam", "num_hypotheses", self.num_hypotheses, f"at most beam_size ({self.beam_size})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,25 +157,51 @@ class Sample(Constraints):
     """Draws num_samples sentences from softmax(logits / temperature), cut to the top_k likeliest words (0: all)
     and to the fewest words that hold the probability top_p.
 
+    The lower the temperature, the nearer to greedy decoding.
     The same seed gives an image the same words wherever it stands in a batch: all images then draw with the same
     random numbers. None draws anew each time and for each image. Equal draws are returned once, so there may be
     fewer than num_samples.
     """
 
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int | None = None
-    num_samples: int = 1
-
-    def __post_init__(self) -> None:
-        super(Sample, self).__post_init__()
-        fits = is_number(self.temperature) and self.temperature > 0
-        _require(fits, self, "temperature", "a number above 0 (Greedy() is the limit at 0)")
-        _require(is_int(self.top_k, 0), self, "top_k", "a whole number from 0")
-        _require(is_number(self.top_p) and 0 < self.top_p <= 1, self, "top_p", "a number above 0 and up to 1")
-        _require(self.seed is None or is_int(self.seed, 0), self, "seed", "a whole number from 0")
-        _require(is_int(self.num_samples, 1), self, "num_samples", "a whole number from 1")
+    temperature: float = _option("below 1 favours likely words, above 1 unlikely ones", 1.0, least=0, above_least=True)
+    top_k: int = _option("draw from so many likeliest words; 0: from all", 0, least=0)
+    top_p: float = _option(
+        "draw from the fewest words that hold this probability", 1.0, least=0, most=1, above_least=True
+    )
+    seed: int | None = _option("the same seed draws the same words", least=0, left_out="by chance")
+    num_samples: int = _option("sentences that are drawn", 1, least=1, counts_rows=True)
 
 
 Decoding = Greedy | Beam | Sample
+DEFAULT_DECODING: Decoding
+"""How captions are decoded where nobody says: as the bundle does, whose defaults are a beam's."""
+
+
+@cache
+def decoding_options() -> tuple[DecodingOption, ...]:
+    """Returns every option of decoding: those that all ways have first, then those of Beam, then those of Sample."""
+    ways = (Greedy, Beam, Sample)
+    declared = {each.name: each for way in ways for each in fields(way)}
+    having = {name: tuple(way for way in ways if name in way.__dataclass_fields__) for name in declared}
+    return tuple(
+        DecodingOption(name=name, ways=having[name], kind=_kind(each.type), default=each.default, **each.metadata)
+        for name, each in declared.items()
+    )
+
+
+def require_decoding(decoding: object) -> None:
+    """Raises OptionsError unless it is a way of decoding."""
+    if not isinstance(decoding, Decoding):
+        raise OptionsError("decoding must be a Greedy(), Beam() or Sample()", name="decoding", value=decoding)
+
+
+def _kind(annotation: Any) -> type:
+    """Returns the type behind `int | None` or `tuple[str, ...]`."""
+    parts = get_args(annotation)
+    if NoneType in parts:
+        annotation = next(part for part in parts if part is not NoneType)
+    kind: type = get_origin(annotation) or annotation
+    return kind
+
+
+DEFAULT_DECODING = Beam()

@@ -15,7 +15,7 @@ from engine.decoding.decode import rows_per_image
 from engine.errors import ClosedError, OptionsError
 from engine.fork_guard import ForkGuard
 from engine.images.load import ImageInput
-from engine.options import Beam, Decoding, Greedy, Sample
+from engine.options import DEFAULT_DECODING, Beam, Decoding, Sample, require_decoding
 from engine.result import Caption
 from engine.scheduling.counters import SchedulerStats
 from engine.scheduling.future import CaptionFuture
@@ -62,7 +62,7 @@ class Scheduler:
     def submit(
         self,
         image: ImageInput,
-        decoding: Decoding = Greedy(),  # noqa: B008 - frozen
+        decoding: Decoding = DEFAULT_DECODING,
         *,
         timeout: float | None = None,
     ) -> CaptionFuture:
@@ -79,7 +79,7 @@ class Scheduler:
     async def caption(
         self,
         image: ImageInput,
-        decoding: Decoding = Greedy(),  # noqa: B008 - frozen
+        decoding: Decoding = DEFAULT_DECODING,
         *,
         timeout: float | None = None,
     ) -> Caption:
@@ -89,7 +89,7 @@ class Scheduler:
     def stream(
         self,
         image: ImageInput,
-        decoding: Decoding = Greedy(),  # noqa: B008 - frozen
+        decoding: Decoding = DEFAULT_DECODING,
         *,
         timeout: float | None = None,
     ) -> CaptionStream:
@@ -185,8 +185,7 @@ class Scheduler:
     def _submit(
         self, image: ImageInput, decoding: Decoding, timeout: float | None, words: Words | None
     ) -> CaptionFuture:
-        if not isinstance(decoding, Greedy | Beam | Sample):
-            raise OptionsError(f"decoding={decoding!r}: decoding must be a Greedy(), Beam() or Sample()")
+        require_decoding(decoding)
         self._fork_guard.check()
         self._ledger.require_outside("submit")
         fits = timeout is None or (is_number(timeout) and timeout >= 0)
@@ -209,8 +208,9 @@ class Scheduler:
         model.constraints(shared_options(decoding))
         rows = rows_per_image(decoding, model.bundle.manifest.defaults)
         if rows > self._max_rows:
-            need = f"{_widest(decoding, rows)} needs {rows:,} rows"
-            raise OptionsError(f"{need}, but max_rows is {self._max_rows:,}: lower the option or raise max_rows")
+            name = _widest(decoding, rows)
+            reason = f"{name} must be at most {self._max_rows:,}, which is the max_rows of the scheduler"
+            raise OptionsError(reason, name=name, value=rows)
         if isinstance(image, bytearray | memoryview):  # the caller may overwrite it before it is read
             image = bytes(image)
         elif isinstance(image, np.ndarray):
@@ -242,6 +242,6 @@ class Scheduler:
 def _widest(decoding: Decoding, rows: int) -> str:
     """Returns the option that needs this many rows."""
     if isinstance(decoding, Sample):
-        return f"num_samples={rows}"
+        return "num_samples"
     more = isinstance(decoding, Beam) and decoding.beam_size is None and decoding.num_hypotheses == rows
-    return f"num_hypotheses={rows}" if more else f"beam_size={rows}"
+    return "num_hypotheses" if more else "beam_size"

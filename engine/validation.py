@@ -1,6 +1,6 @@
 """Checks of values that callers pass; each error names the class, the field and the value."""
 
-from math import isfinite
+from math import inf, isfinite
 from numbers import Integral, Real
 
 from engine.errors import OptionsError
@@ -9,10 +9,10 @@ from engine.errors import OptionsError
 def require(condition: bool, owner: str, name: str, value: object, what: str) -> None:
     """Raises OptionsError, saying what `name` must be, unless the condition is true."""
     if not condition:
-        raise OptionsError(f"{owner}({name}={value!r}): {name} must be {what}")
+        raise OptionsError(f"{name} must be {what}", name=name, value=value, owner=owner)
 
 
-def is_int(value: object, low: int) -> bool:
+def is_int(value: object, low: float = -inf) -> bool:
     """Returns whether a value is an integer of at least `low`, numpy's included but no bool."""
     return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= low
 

@@ -19,7 +19,7 @@ try:
     import pyarrow as pa
     from ray.exceptions import RayError, RayTaskError
 
-    from serving.decoding_options import DECODINGS, OPTIONS, read_decoding
+    from serving.decoding_options import DECODINGS, DEFAULT, OPTIONS, read_decoding, summary
     from serving.formats import format_names
     from serving.ray_output import ENDINGS, SCHEMA, Output
     from serving.ray_parts import Folder, Tables, usual_size
@@ -225,11 +225,10 @@ def _parser() -> argparse.ArgumentParser:
     option("--provider", default="auto", metavar="NAME", help="what to run on; auto is the default")
     option("--precision", default="auto", metavar="NAME", help="auto is the default")
     ways = parser.add_argument_group("how words are chosen")
-    ways.add_argument("--decoding", choices=DECODINGS, default="beam", help="beam is the default")
+    ways.add_argument("--decoding", choices=DECODINGS, default=DEFAULT, help=f"{DEFAULT} is the default")
     for name, each in OPTIONS.items():
-        said = "may be repeated" if each.kind is tuple else each.kind.__name__
-        what = said if len(each.ways) == len(DECODINGS) else f"{said}; only with {' or '.join(each.ways)}"
-        ways.add_argument(f"--{name.replace('_', '-')}", action="append", metavar="X", help=what)
+        text = summary(each) + ("; may be repeated" if each.kind is tuple else "")
+        ways.add_argument(f"--{name.replace('_', '-')}", action="append", metavar="X", help=text)
     return parser
 
 

@@ -4,24 +4,19 @@ A part's name follows from what is in it, so that any run over the same input ma
 """
 
 import hashlib
-import re
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from posixpath import splitext
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine import OptionsError
-from serving.formats import file_suffixes
+from engine import OptionsError, image_suffixes
 from serving.ray_places import files_in, locate, one_line, shown
 
-SUFFIXES = re.compile(
-    r"apng|avifs?|bmp|gif|hei[cf]s?|hif|j2k|jfif|jp2|jpe|jpe?g|jp[fx]|jxl|mpo|p[bgnp]m|png|psd|tiff?|webp",
-    re.IGNORECASE,
-)  # those of the formats that the engine reads where nobody says others
 LEAST, MOST, PARTS = 32, 4096, 256
 """Images of a part where nobody said how many: enough for this many parts, within these bounds."""
 FOOTERS = 16  # Parquet files that are looked into at once
@@ -61,14 +56,14 @@ class Folder:
 
         formats: others than the usual ones, whose files are images too.
         """
-        rare = file_suffixes(formats)
+        suffixes = image_suffixes(formats)
         files: list[str] = []
         others: list[str] = []
         irregular: list[str] = []
         for path in files_in(place, ".", irregular):
             if not (besides and path.startswith(f"{besides}/")):
-                suffix = path.rpartition(".")[2]
-                (files if SUFFIXES.fullmatch(suffix) or suffix.lower() in rare else others).append(path)
+                suffix = splitext(path)[1].lower()
+                (files if suffix in suffixes else others).append(path)
         if not files:
             raise OptionsError(f"there is no image file in {shown(place)}; images in Parquet files need --column")
         return cls(tuple(sorted(files)), tuple(sorted(others)), tuple(sorted(irregular)))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import Beam, Captioner, Greedy
+from engine import Beam, Captioner
 from tests.bundles import write_changed_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +71,7 @@ def captioner() -> Captioner:
 
 
 @pytest.fixture(scope="module")
-def greedy(captioner: Captioner) -> list[str]:
+def expected(captioner: Captioner) -> list[str]:
     return [captioner.caption([path])[0].text for path in PHOTOS]
 
 
@@ -80,8 +80,8 @@ def lines(*columns: list[str]) -> str:
 
 
 @pytest.mark.parametrize("name", ["plain_function", "thread_pool", "process_pool"])
-def test_an_example_prints_the_captions(name: str, greedy: list[str]) -> None:
-    assert run(name, *PHOTOS) == lines(PHOTOS, greedy)
+def test_an_example_prints_the_captions(name: str, expected: list[str]) -> None:
+    assert run(name, *PHOTOS) == lines(PHOTOS, expected)
 
 
 @pytest.mark.parametrize(
@@ -105,30 +105,30 @@ def test_an_example_without_photographs_says_how_it_is_run(name: str, needs: lis
     assert "Traceback" not in done.stderr
 
 
-def test_tasks_of_asyncio_get_captions_and_words(captioner: Captioner, greedy: list[str]) -> None:
+def test_tasks_of_asyncio_get_captions_and_words(captioner: Captioner, expected: list[str]) -> None:
     beams = [captioner.caption([path], Beam(beam_size=3))[0].text for path in PHOTOS]
     *captions, words = run("asyncio_tasks", *PHOTOS).splitlines(keepends=True)
     assert "".join(captions) == lines(PHOTOS, beams)
-    assert words.split() == greedy[0].split()
+    assert words.split() == expected[0].split()
 
 
-def test_a_fastapi_application_answers_and_refuses(greedy: list[str]) -> None:
+def test_a_fastapi_application_answers_and_refuses(expected: list[str]) -> None:
     httpx = pytest.importorskip("httpx")
     pytest.importorskip("fastapi")
     with server("fastapi_app", "0") as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
         answers = [client.post("/describe", content=Path(path).read_bytes()) for path in PHOTOS]
-        assert [answer.json() for answer in answers] == [{"caption": text} for text in greedy]
+        assert [answer.json() for answer in answers] == [{"caption": text} for text in expected]
         bad = client.post("/describe", content=b"no image")
         assert (bad.status_code, bad.json()) == (422, {"error": "ImageError"})
 
 
-def test_litserve_answers_with_the_scheduler_in_its_worker(greedy: list[str]) -> None:
+def test_litserve_answers_with_the_scheduler_in_its_worker(expected: list[str]) -> None:
     httpx = pytest.importorskip("httpx")
     pytest.importorskip("litserve")
     with socket.create_server(("127.0.0.1", 0)) as place:  # LitServe takes no port 0
         port = place.getsockname()[1]
     with server("litserve_server", str(port)) as url, httpx.Client(base_url=url, timeout=PATIENCE) as client:
-        for path, text in zip(PHOTOS, greedy, strict=True):
+        for path, text in zip(PHOTOS, expected, strict=True):
             answer = client.post("/predict", files={"image": Path(path).read_bytes()})
             assert answer.json() == {"caption": text}
         bad = client.post("/predict", files={"image": b"no image"})
@@ -147,11 +147,11 @@ def ray_address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             yield cluster.address
 
 
-def test_ray_captions_in_a_pool_of_processes(tmp_path: Path, ray_address: str, greedy: list[str]) -> None:
+def test_ray_captions_in_a_pool_of_processes(tmp_path: Path, ray_address: str, expected: list[str]) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     paths = [*PHOTOS, str(tmp_path / "broken.jpg")]
     printed = run("ray_batches", ray_address, *paths)
-    assert sorted(printed.splitlines()) == sorted(lines(paths, [*greedy, ""]).splitlines())
+    assert sorted(printed.splitlines()) == sorted(lines(paths, [*expected, ""]).splitlines())
 
 
 def test_a_client_of_triton_gets_the_captions(tmp_path: Path) -> None:
@@ -168,11 +168,11 @@ def test_a_client_of_triton_gets_the_captions(tmp_path: Path) -> None:
     assert printed == lines(PHOTOS, [caption.text for caption in exact.caption(PHOTOS, Beam(beam_size=3))])
 
 
-def test_a_new_bundle_is_rolled_out(tmp_path: Path, captioner: Captioner, greedy: list[str]) -> None:
+def test_a_new_bundle_is_rolled_out(tmp_path: Path, captioner: Captioner, expected: list[str]) -> None:
     new = write_changed_bundle(tmp_path / "new")
-    changed = [Captioner(new).caption([path], Greedy())[0].text for path in PHOTOS]
+    changed = [Captioner(new).caption([path])[0].text for path in PHOTOS]
     printed = run("rolling_out", str(captioner.bundle.path), str(new), *PHOTOS)
-    assert printed == lines(PHOTOS, greedy, changed)
+    assert printed == lines(PHOTOS, expected, changed)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -50,6 +50,9 @@ def surface() -> list[str]:
     lines = []
     for name in sorted(engine.__all__):
         kind = getattr(engine, name)
+        if not inspect.isclass(kind):
+            lines.append(name + (parameters(kind) if callable(kind) else f": {type(kind).__name__}"))
+            continue
         if issubclass(kind, Exception):
             parents = [base.__name__ for base in kind.__mro__[1:] if issubclass(base, Exception)]
             lines.append(f"{name} is {', '.join(parents)}")
@@ -70,6 +73,7 @@ def test_nothing_that_was_promised_is_gone_or_changed() -> None:
         engine.Beam(beam_size=4, suppress=("dog",)),
         engine.Caption.best_of([engine.Hypothesis("a dog", -1.0, -2.0, ("a", "dog"), (-1.0, -1.0), False)]),
         engine.ImageError("is empty", source="a.jpg", entry=3),
+        engine.OptionsError("top_k must be a whole number from 0", name="top_k", value=-1, owner="Sample"),
         engine.OverloadedError("too many"),
         engine.DeadlineError("too late"),
     ],
@@ -77,6 +81,7 @@ def test_nothing_that_was_promised_is_gone_or_changed() -> None:
 def test_options_captions_and_errors_cross_processes(value: object) -> None:
     copy = pickle.loads(pickle.dumps(value))
     assert (type(copy), repr(copy)) == (type(value), repr(value))
+    assert getattr(copy, "__dict__", {}) == getattr(value, "__dict__", {})
 
 
 if __name__ == "__main__":

@@ -97,11 +97,6 @@ def beam_1_and_top_k_1_are_greedy(case: Case) -> None:
     assert [caption.tokens for caption in case.decode(Sample(top_k=1, seed=0))] == greedy
 
 
-def greedy_without_scores_finds_the_same_words(case: Case) -> None:
-    scored, unscored = (case.decode(Greedy(with_scores=scores, **FREE)) for scores in (True, False))
-    assert [caption.tokens for caption in scored] == [caption.tokens for caption in unscored]
-
-
 def a_batch_is_its_images_one_by_one(case: Case) -> None:
     for decoding in (Greedy(), Beam(beam_size=4), Sample(seed=3, num_samples=2), Sample(seed=3, top_p=0.8)):
         together = [caption.tokens for caption in case.decode(decoding)]
@@ -194,7 +189,6 @@ LAWS: dict[str, Law] = {
         beam_search_is_plain_beam_search,
         a_given_sentence_has_the_log_probability_of_plain_steps,
         beam_1_and_top_k_1_are_greedy,
-        greedy_without_scores_finds_the_same_words,
         a_batch_is_its_images_one_by_one,
         memory_that_is_used_again_holds_nothing_over,
         drawn_words_are_as_frequent_as_they_are_likely,

@@ -93,11 +93,11 @@ def images(workload: _Workload) -> list[Point]:
     captioner, count, batch = workload.open(), workload.task.x, workload.task.batch
     if count <= 8 * batch:
         files = workload.many(count)
-        return [workload.point("JPEG to caption", count, lambda: captioner.caption(files))]
-    captioner.caption(workload.files)
+        return [workload.point("JPEG to caption", count, lambda: captioner.caption(files, Greedy()))]
+    captioner.caption(workload.files, Greedy())
     marks = [time.perf_counter()]
     for done, _ in enumerate(
-        captioner.iter_captions(itertools.islice(itertools.cycle(workload.files), count)), start=1
+        captioner.iter_captions(itertools.islice(itertools.cycle(workload.files), count), Greedy()), start=1
     ):
         if done % batch == 0:
             marks.append(time.perf_counter())
@@ -125,17 +125,17 @@ def threads(workload: _Workload) -> list[Point]:
 def callers(workload: _Workload) -> list[Point]:
     """Threads that share one Captioner, x of them, each with one photograph at a time."""
     captioner, count = workload.open(), workload.task.x
-    captioner.caption(workload.files[:1])
+    captioner.caption(workload.files[:1], Greedy())
     together, over = threading.Barrier(count + 1), threading.Event()
     latencies: list[list[float]] = [[] for _ in range(count)]
 
     def call(i: int) -> None:
         mine = itertools.cycle(workload.files[i:] + workload.files[:i])
-        captioner.caption([next(mine)])
+        captioner.caption([next(mine)], Greedy())
         together.wait()
         while not over.is_set():
             start = time.perf_counter()
-            captioner.caption([next(mine)])
+            captioner.caption([next(mine)], Greedy())
             latencies[i].append(time.perf_counter() - start)
 
     crowd = [threading.Thread(target=call, args=(i,)) for i in range(count)]

@@ -9,20 +9,14 @@ from math import isnan
 
 from engine.captioner import Captioner
 from engine.commands.arguments import add_model, given
+from engine.commands.decoding import add_decoding, decoding_of
 from engine.commands.paths import Scan, expand
 from engine.commands.progress import Progress
 from engine.errors import ImageError, OptionsError
-from engine.images.formats import FORMATS, check_formats, image_names
-from engine.options import STYLES, Beam, Greedy, Sample
+from engine.images.formats import FORMATS, check_formats, image_suffixes
 from engine.result import Caption, Hypothesis
 from engine.runtime.options import RuntimeOptions
 
-NEEDS = {
-    **dict.fromkeys(("temperature", "top_k", "top_p", "seed"), ((Sample,), "--sample")),
-    "length_penalty": ((Beam,), "beam search: leave out --greedy and --sample"),
-    "alternatives": ((Beam, Sample), "beam search or --sample: leave out --greedy"),
-}  # options that not every way of decoding takes
-ANY_DECODING = ("max_length", "min_length", "prefix", "suppress", "no_repeat_ngram_size", "bad_endings", "style")
 INTERRUPTED = 130  # 128 + the signal, as shells have it
 
 
@@ -36,40 +30,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "paths", nargs="+", metavar="PATH", help="file, folder (searched to its depths), glob, or - for a list on stdin"
     )
     option("--json", action="store_true", help="print a JSON object a line, for failed images too")
-    ways = parser.add_mutually_exclusive_group()
-    ways.add_argument("--greedy", action="store_true", help="take the likeliest word at each step")
-    ways.add_argument("--beam", type=int, metavar="N", help="beam search of this width (the default way)")
-    ways.add_argument("--sample", action="store_true", help="draw words by chance")
-    option("--temperature", type=float, metavar="T", help="with --sample: below 1 plays safe, above 1 takes risks")
-    option("--top-k", type=int, metavar="N", help="with --sample: draw from the N likeliest words only")
-    option("--top-p", type=float, metavar="P", help="with --sample: draw from the fewest words that hold probability P")
-    option("--seed", type=int, metavar="N", help="with --sample: the same seed draws the same words")
-    option("--alternatives", type=int, metavar="N", help="give N sentences an image, with scores, best first")
-    option("--length-penalty", type=float, metavar="P", help="0 favours short sentences, 1 goes by the mean word")
-    option("--max-length", type=int, metavar="N", help="most words, the end counting as one")
-    option("--min-length", type=int, metavar="N", help="fewest words")
-    option("--prefix", metavar="TEXT", help='what each sentence begins with, such as "a photo of"')
-    option(
-        "--suppress",
-        type=lambda words: words.split(","),
-        action="extend",
-        metavar="WORD[,WORD]",
-        help="words that never appear; may be repeated",
-    )
-    option(
-        "--no-repeat-ngram",
-        dest="no_repeat_ngram_size",
-        type=int,
-        metavar="N",
-        help="no N words appear twice in the same order; 0: they may",
-    )
-    option(
-        "--bad-endings",
-        type=lambda words: tuple(filter(None, words.split(","))),
-        metavar="WORD[,WORD]",
-        help='words that no sentence ends in; "": any may',
-    )
-    option("--style", choices=STYLES, help="sentence: with a capital and a full stop")
     option(
         "--min-confidence",
         type=float,
@@ -86,18 +46,19 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help=f"read these formats and no others; {','.join(FORMATS)} if left out",
     )
     add_model(parser)
+    add_decoding(parser)
 
 
 def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
     """Prints a line for each image as it comes, then on standard error what failed and what was left out."""
-    decoding = _decoding(arguments)
+    decoding = decoding_of(arguments)
     least: float | None = arguments.min_confidence
     if least is not None and not 0 <= least <= 1:
         raise OptionsError(f"--min-confidence is {least:g} and must be a number from 0 to 1")
     if "-" in arguments.paths and sys.stdin is None:
         raise OptionsError("- means a list of paths on standard input, and that is closed")
     listed = sys.stdin.buffer if "-" in arguments.paths else ()
-    scan = Scan(image_names(check_formats(arguments.formats or FORMATS)))
+    scan = Scan(image_suffixes(check_formats(arguments.formats or FORMATS)))
     paths = [path for argument in arguments.paths for path in expand(argument, listed, scan)]
     said = _one_line(str(scan))
     if not paths:
@@ -145,20 +106,6 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         print(f"interrupted: {done - len(failed)} of {len(paths)} images captioned", file=sys.stderr)
         return INTERRUPTED
     return 1 if failed else 0
-
-
-def _decoding(arguments: argparse.Namespace) -> Greedy | Beam | Sample:
-    way: type[Greedy | Beam | Sample] = Sample if arguments.sample else Greedy if arguments.greedy else Beam
-    chosen = given(arguments, NEEDS)
-    for name in chosen:
-        ways, what = NEEDS[name]
-        if way not in ways:
-            raise OptionsError(f"--{name.replace('_', '-')} needs {what}")
-    if "alternatives" in chosen:
-        chosen["num_samples" if way is Sample else "num_hypotheses"] = chosen.pop("alternatives")
-    if arguments.beam is not None:
-        chosen["beam_size"] = arguments.beam
-    return way(**chosen, **given(arguments, ANY_DECODING))
 
 
 def _one_line(path: str) -> str:

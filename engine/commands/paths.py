@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.images.formats import image_names
+from engine.images.formats import image_suffixes
 
 
 @dataclass(slots=True)
 class Scan:
     """What is taken out of folders, and what is left in them; files whose names begin with a dot count as neither."""
 
-    names: frozenset[str] = field(default_factory=image_names)
+    names: frozenset[str] = field(default_factory=image_suffixes)
     """What an image file ends in."""
     others: set[str] = field(default_factory=set)
     """Files that end in anything else."""

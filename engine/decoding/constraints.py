@@ -98,13 +98,14 @@ class TokenConstraints:
         max_length = constraints.max_length or defaults.max_length
         words = split(constraints.prefix)
         if unknown := [word for word in words if word not in vocabulary.ids]:
-            raise OptionsError(f"prefix={constraints.prefix!r}: the model does not know {unknown}; use other words")
+            reason = f"the model does not know {unknown}; choose other words"
+            raise OptionsError(reason, name="prefix", value=constraints.prefix)
         if len(words) >= max_length:
-            raise OptionsError(
-                f"prefix={constraints.prefix!r} fills max_length={max_length}: shorten it or raise max_length"
-            )
+            reason = f"prefix must be shorter, to leave room for a word within max_length={max_length}"
+            raise OptionsError(reason, name="prefix", value=constraints.prefix)
         if constraints.min_length >= max_length:
-            raise OptionsError(f"min_length={constraints.min_length} must be below max_length={max_length}")
+            reason = f"min_length must be below max_length={max_length}"
+            raise OptionsError(reason, name="min_length", value=constraints.min_length)
         repeats, endings = constraints.no_repeat_ngram_size, constraints.bad_endings
         repeats = defaults.no_repeat_ngram_size if repeats is None else repeats
         suppressed, bad_endings = (
@@ -188,7 +189,7 @@ class TokenConstraints:
         """Returns the words that would repeat a phrase if they came next."""
         size, last, end = self.no_repeat_ngram_size, words[-1], len(words)
         found = words[-2:-1] if last == self.joint else []
-        for length in range(2, size):  # adjacent phrases, or around the joint
+        for length in range(2, min(size, (end + 3) // 2)):  # adjacent phrases, or around the joint
             begin = end - length + 1  # of the second phrase, as far as it is written
             for lag in (length, length + 1):
                 fits = begin >= lag and (lag == length or words[begin - 1] == self.joint)

@@ -1,7 +1,6 @@
 """From options to captions: chooses the search, runs it, and turns token ids into words."""
 
 from collections.abc import Mapping, Sequence
-from math import nan
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from engine.decoding.hypotheses import TokenHypothesis
 from engine.decoding.search import Draw, Search
 from engine.decoding.step_model import StepModel
 from engine.decoding.step_request import nan_error, nan_rows
-from engine.options import Beam, Constraints, Decoding, Greedy, Sample
+from engine.options import Beam, Constraints, Decoding, Sample
 from engine.result import Caption, Hypothesis
 
 
@@ -102,19 +101,18 @@ def make_caption(
     """Turns the hypotheses of an image, best first, into a caption; duplicates are dropped."""
     words, end = vocabulary.words, vocabulary.end_id
     given = len(split(options.prefix)) if options.prefix else 0
-    scored = not isinstance(options, Greedy) or options.with_scores
     alternatives: dict[bytes, Hypothesis] = {}
     for hypothesis in hypotheses:
         key = hypothesis.tokens.tobytes()
         if key in alternatives:
             continue
         ids = hypothesis.tokens.tolist()
-        log_probs = hypothesis.token_log_probs[: len(ids) if scored else 0].astype(np.float64)
+        log_probs = hypothesis.token_log_probs.astype(np.float64)
         listed = log_probs.tolist()
         alternatives[key] = Hypothesis(
             text=as_text([words[id_] for id_ in ids if id_ != end], options.style),
-            score=hypothesis.score if scored else nan,
-            log_prob=float(log_probs.sum()) if scored else nan,
+            score=hypothesis.score,
+            log_prob=float(log_probs.sum()),
             tokens=tuple([words[id_] for id_ in ids]),
             token_log_probs=tuple(listed),
             finished=hypothesis.finished,

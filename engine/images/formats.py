@@ -55,8 +55,8 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def image_names(formats: Collection[str] = FORMATS) -> frozenset[str]:
-    """Returns what files of the usual formats and of these end in, such as ".jpg".
+def image_suffixes(formats: Collection[str] = FORMATS) -> frozenset[str]:
+    """Returns what names of image files end in, such as ".jpg": those of the usual formats and of the given ones.
 
     HEIC and JPEG XL are included even if no package can read them, so that users get an error that says so.
     """
@@ -128,7 +128,7 @@ def _opened(name: str, file: IO[bytes], most_bytes: int) -> Opened:
     if importlib.util.find_spec(OURS[name]) is None:
         shown = "HEIC/HEIF" if name == "HEIF" else "JPEG XL"
         reason = f"is a {shown} file, which needs the extra photos"
-        raise RefusalError(reason, "pip install 'captioning-engine[photos]' brings it")
+        raise RefusalError(reason, "install it with pip install 'captioning-engine[photos]'")
     _check_length(file, most_bytes)
     file.seek(0)
     try:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from engine import Beam, Greedy, Sample, Scheduler
 from serving.decoding_options import read_decoding
-from serving.http import description, metrics
+from serving.http import description, metrics, page_options
 from serving.http.answers import Answer, Model, State
 from serving.http.bodies import Bodies
 from serving.http.clients import EventStream, while_connected
@@ -129,7 +129,7 @@ def create_app(
         return respond(http_problem(error.status_code, _report(request).request_id), headers)
 
     for path, file in PAGE.items():
-        _add_page(app, path, *file)
+        _add_page(app, path, *file, max_rows)
     paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
     app.add_middleware(Gate, metrics=counts, tokens=tokens, paths=paths, hosts=known)
     return app
@@ -146,12 +146,12 @@ async def _warm_up(app: FastAPI, scheduler: Scheduler) -> None:
         log.info("ready")
 
 
-def _add_page(app: FastAPI, path: str, name: str, media_type: str) -> None:
-    """Serves a file of the page, read once; none where the page is not installed."""
+def _add_page(app: FastAPI, path: str, name: str, media_type: str, max_rows: int) -> None:
+    """Serves a file of the page, read once, with its options; none where the page is not installed."""
     file = files("serving.http") / "page" / name
     if not file.is_file():
         return
-    content = file.read_bytes()
+    content = page_options.fill(file.read_text(encoding="utf-8"), max_rows)
     headers = {"Content-Security-Policy": CSP, "Cache-Control": "no-cache"}
 
     @app.get(path, include_in_schema=False)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from engine import (
     CaptionFuture,
     ClosedError,
     DeadlineError,
+    DecodingOption,
     EngineError,
     Hypothesis,
     ImageError,
@@ -33,10 +34,9 @@ from engine import (
     RuntimeOptions,
     Scheduler,
 )
-from serving.decoding_options import DECODINGS, LEFT_OUT, Decoding
+from serving.decoding_options import Decoding, make_decoding
 from serving.formats import as_argument, format_names
 
-WORDS = "suppress", "bad_endings"  # options that hold words, as a parameter one text with spaces
 LOOK = 0.05  # seconds between two looks whether a request that waits, or is under way, still has its client
 
 
@@ -119,7 +119,7 @@ class TritonPythonModel:
     def _answer(self, asked: Asked) -> None:
         """Sends the captions of a request's images, or the one error that it fails with."""
         try:
-            response = _response(self._captions(asked, read_decoding(json.loads(asked.parameters))))
+            response = _response(self._captions(asked, make_decoding(json.loads(asked.parameters), _value)))
         except Exception as error:  # whatever it is, a request that is never answered would hang its client
             response = _failure(error)
         finally:
@@ -147,19 +147,9 @@ class TritonPythonModel:
                 future.cancel()
 
 
-def read_decoding(parameters: dict[str, Any]) -> Decoding:
-    """Returns how to decode, from `decoding` and the fields of the record that it names. Raises OptionsError."""
-    given = dict(parameters)
-    way = given.pop("decoding", "greedy")
-    if way not in DECODINGS:
-        raise OptionsError(f"decoding={way!r}: decoding must be one of {', '.join(DECODINGS)}")
-    names = [field.name for field in fields(DECODINGS[way]) if field.name not in LEFT_OUT]
-    for name in given.keys() - set(names):
-        raise OptionsError(f"{name!r} is no option of decoding={way}: its options are {', '.join(names)}")
-    for name in WORDS:
-        if isinstance(given.get(name), str):
-            given[name] = tuple(given[name].split())
-    return DECODINGS[way](**given)
+def _value(option: DecodingOption, given: object) -> object:
+    """Returns an option's value: Triton's parameters know no lists, so words come as one text with spaces between."""
+    return tuple(given.split()) if option.kind is tuple and isinstance(given, str) else given
 
 
 def _bundle(version: Path) -> Path:

@@ -410,7 +410,7 @@ def test_every_sentence_obeys_its_constraints_and_scores_as_if_it_were_given(
 
 
 def test_constraints_change_what_the_tiny_model_would_say(tiny_captioner: Captioner, images: list[Path]) -> None:
-    plain = [caption.text for caption in tiny_captioner.caption(images)]
+    plain = [caption.text for caption in tiny_captioner.caption(images, Greedy())]
     for name, constraints in CONSTRAINTS.items():
         told = [caption.text for caption in tiny_captioner.caption(images, Greedy(**constraints))]
         assert (told != plain) == (name != "none")
@@ -525,7 +525,7 @@ def test_the_fused_step_is_the_portable_step_is_pytorch(
 ) -> None:
     features, vocabulary = tiny_captioner.encode(images), tiny_captioner.bundle.vocabulary
     most = tiny_captioner.bundle.manifest.defaults.max_length
-    fused = [(caption.text, caption.log_prob) for caption in tiny_captioner.caption(images)]
+    fused = [(caption.text, caption.log_prob) for caption in tiny_captioner.caption(images, Greedy())]
 
     init, one = (
         ort.InferenceSession(tiny_bundle / f"{name}.onnx", providers=["CPUExecutionProvider"])

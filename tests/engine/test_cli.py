@@ -19,7 +19,7 @@ from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest
 from engine.cli import main
 from engine.commands.paths import Scan, expand
 from engine.commands.progress import Progress
-from engine.images.formats import image_names
+from engine.images.formats import image_suffixes
 from engine.images.load import load_pixels
 
 SENTENCES = ("a dog runs", "a dog is running", "the dog")
@@ -359,7 +359,7 @@ def test_a_folder_gives_files_of_a_format_that_was_asked_for(photos: Path, fake:
     assert fake.made[-1][1]["formats"] == ("WEBP",)
     run(fake, "caption", ".", "--formats", "png,Tga")
     assert fake.made[-1][1]["formats"] == ("PNG", "TGA")
-    assert str(Path("d.tga")) in " ".join(expand(".", (), Scan(image_names(["TGA"]))))
+    assert str(Path("d.tga")) in " ".join(expand(".", (), Scan(image_suffixes(["TGA"]))))
 
 
 # --- how it ends
@@ -419,10 +419,10 @@ def test_a_full_disk_is_one_sentence(
         (["--greedy", "--seed", "1"], "--seed needs --sample"),
         (["--beam", "2", "--top-k", "5"], "--top-k needs --sample"),
         (["--top-p", "0.5"], "--top-p needs --sample"),
-        (["--sample", "--length-penalty", "1"], "--length-penalty needs beam search: leave out --greedy and --sample"),
+        (["--sample", "--length-penalty", "1"], "--length-penalty needs beam search: leave out --sample"),
         (["--greedy", "--alternatives", "2"], "--alternatives needs beam search or --sample: leave out --greedy"),
-        (["--beam", "0"], "beam_size must be a whole number from 1"),
-        (["--beam", "2", "--alternatives", "3"], "num_hypotheses must be at most beam_size"),
+        (["--beam", "0"], "--beam=0: beam_size must be a whole number from 1"),
+        (["--beam", "2", "--alternatives", "3"], "--alternatives=3: num_hypotheses must be at most beam_size (2)"),
         (["--sample", "--temperature", "0"], "temperature must be a number above 0"),
         (["--sample", "--top-p", "nan"], "top_p must be a number above 0"),
         (["--max-length", "0"], "max_length must be a whole number from 1"),

@@ -157,10 +157,6 @@ def test_the_same_sentence_has_the_same_confidence_whichever_way_it_was_found() 
         assert [beam[key] for key in both] == pytest.approx([other[key] for key in both], rel=1e-6)
 
 
-def test_greedy_without_scores_has_none() -> None:
-    assert all(math.isnan(caption.confidence) for caption in captions(Greedy(with_scores=False), [0, 1]))
-
-
 def test_a_model_that_is_not_calibrated_gives_none_and_the_rest_stays() -> None:
     bare, rated = captions(Beam(), [0, 1], UNCALIBRATED), captions(Beam(), [0, 1])
     assert all(math.isnan(caption.confidence) for caption in bare)

@@ -28,7 +28,6 @@ SHARED: dict[str, tuple[Any, ...]] = {
 }
 NUMBERS: tuple[Any, ...] = (-1.0, math.nan, math.inf, "1", True, 1j, [1.0])
 OWN: dict[Any, dict[str, tuple[Any, ...]]] = {
-    Greedy: {"with_scores": (None, 0, 1, "yes", 1.0)},
     Beam: {
         "beam_size": (0, *NO_COUNTS),
         "num_hypotheses": (0, None, *NO_COUNTS),
@@ -53,6 +52,8 @@ def test_a_bad_value_is_refused_with_its_field_and_value(way: Any, name: str, va
     message = str(caught.value)
     shown = tuple(value) if name in ("suppress", "bad_endings") and isinstance(value, list | bytes) else value
     assert message.startswith(f"{way.__name__}({name}={shown!r}): {name} must be ")
+    assert (caught.value.name, caught.value.value) == (name, pytest.approx(shown, nan_ok=True))
+    assert message == f"{way.__name__}({name}={shown!r}): {caught.value.reason}"
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, EngineError)
 

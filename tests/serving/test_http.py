@@ -6,8 +6,7 @@ import pytest
 from fastapi import FastAPI
 
 from engine import Beam, Captioner, Greedy, Sample
-from engine.options import STYLES
-from serving.decoding_options import OPTIONS, read_decoding
+from serving.decoding_options import schemas
 from tests.serving.calls import ask, events, problem
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -18,7 +17,7 @@ def form(photos: list[bytes]) -> list[tuple[str, tuple[str, bytes]]]:
 
 
 DECODINGS: list[tuple[dict[str, Any], Any]] = [
-    ({}, Greedy()),
+    ({}, Beam()),
     ({"decoding": "greedy", "max_length": 5, "style": "sentence"}, Greedy(max_length=5, style="sentence")),
     ({"decoding": "beam"}, Beam()),
     (
@@ -31,7 +30,7 @@ DECODINGS: list[tuple[dict[str, Any], Any]] = [
     ),
     (
         {"suppress": ["man", "boy"], "prefix": "a", "no_repeat_ngram_size": 2, "min_length": 4, "bad_endings": ""},
-        Greedy(suppress=("man", "boy"), prefix="a", no_repeat_ngram_size=2, min_length=4, bad_endings=()),
+        Beam(suppress=("man", "boy"), prefix="a", no_repeat_ngram_size=2, min_length=4, bad_endings=()),
     ),
 ]
 
@@ -82,37 +81,30 @@ def test_a_stream_gives_the_words_and_then_what_a_plain_request_gives(
     assert said.lower().removesuffix(".") == caption["caption"].lower().removesuffix(".")
 
 
-def test_every_option_of_the_engine_can_be_given_and_only_those(app: FastAPI) -> None:
-    fields = {name for way in (Greedy, Beam, Sample) for name in way.__dataclass_fields__}
-    assert set(OPTIONS) == fields - {"with_scores"}
-    description = ask(app, "GET", "/openapi.json").json()
-    for path in ("/v1/captions", "/v1/captions/stream"):
-        route = description["paths"][path]["post"]
-        assert {each["name"] for each in route["parameters"]} == {"decoding", *OPTIONS}
-        properties = route["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-        assert set(properties) == {"images", "decoding", *OPTIONS}
-
-
-def test_bounds_and_defaults_in_the_description_are_the_engines() -> None:
-    assert OPTIONS["max_length"].schema() == {"type": "integer", "minimum": 1, "maximum": 1000}
-    assert OPTIONS["top_p"].schema()["default"] == Sample().top_p
-    assert OPTIONS["seed"].schema()["minimum"] == 0
-    assert OPTIONS["seed"].schema(256)["maximum"] == 10**18 - 1
+def test_bounds_and_defaults_in_the_description_are_the_engines(app: FastAPI) -> None:
+    described = schemas(max_rows=256)
     bounds = {
+        "max_length": {"minimum": 1, "maximum": 1000},
+        "min_length": {"minimum": 0, "maximum": 10**18 - 1},
         "temperature": {"exclusiveMinimum": 0},
         "top_p": {"exclusiveMinimum": 0, "maximum": 1},
         "length_penalty": {"minimum": 0, "maximum": 10},
         "beam_size": {"minimum": 1, "maximum": 256},
         "num_hypotheses": {"minimum": 1, "maximum": 256},
         "num_samples": {"minimum": 1, "maximum": 256},
+        "seed": {"minimum": 0, "maximum": 10**18 - 1},
     }
     for name, expected in bounds.items():
-        schema = OPTIONS[name].schema(max_rows=256)
-        assert {key: value for key, value in schema.items() if "inimum" in key or "aximum" in key} == expected, name
-    assert tuple(OPTIONS["style"].schema()["enum"]) == STYLES
-    assert OPTIONS["suppress"].schema()["description"].endswith("Left out: none.")
-    assert OPTIONS["bad_endings"].schema()["description"].endswith("Left out: the default of the model.")
-    assert read_decoding([]) == Greedy()
+        assert {key: value for key, value in described[name].items() if "inimum" in key or "aximum" in key} == expected
+    assert described["decoding"]["default"] == "beam"
+    assert described["top_p"]["default"] == Sample().top_p
+    assert "default" not in described["beam_size"]
+    assert described["style"]["enum"] == ["plain", "sentence"]
+    assert "left out: none;" in described["suppress"]["description"]
+    assert "left out: the bundle's default;" in described["bad_endings"]["description"]
+    assert "only with decoding=sample" in described["seed"]["description"]
+    route = ask(app, "GET", "/openapi.json").json()["paths"]["/v1/captions"]["post"]
+    assert {each["name"]: each["schema"] for each in route["parameters"]} == described
 
 
 def test_a_bad_image_among_others_stands_in_its_place(app: FastAPI, captioner: Captioner, photos: list[bytes]) -> None:

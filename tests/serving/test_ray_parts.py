@@ -449,7 +449,7 @@ def test_a_worker_writes_what_the_captioner_says_and_errors_in_rows(
     assert [row["error"] is None for row in written] == [True, True, False, False, False, True]
     assert "no such file" in written[2]["error"]
     assert written[3]["caption"] is None
-    good = captioner.caption([folder / name for name in ("01.jpg", "02.jpg", "deep/er/00.jpg")])
+    good = captioner.caption([folder / name for name in ("01.jpg", "02.jpg", "deep/er/00.jpg")], Greedy())
     assert [row["caption"] for row in written if not row["error"]] == [caption.text for caption in good]
     assert all(row["alternatives"][0]["caption"] == row["caption"] for row in written if not row["error"])
 
@@ -496,7 +496,7 @@ def test_rows_of_parquet_are_captioned_from_bytes_or_paths_with_columns_kept(
     assert [row["id"] for row in written] == list(range(20))
     images = [f"photos/{name}" for name in NAMES] if column == "path" else [f"#{i}" for i in range(20)]
     assert [row["image"] for row in written] == images
-    expected = captioner.caption([folder / name for name in NAMES])
+    expected = captioner.caption([folder / name for name in NAMES], Greedy())
     assert [row["caption"] for row in written] == [caption.text for caption in expected]
 
 

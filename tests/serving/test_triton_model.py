@@ -131,13 +131,14 @@ def model(module: Any) -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("parameters", "decoding"),
     [
-        ({}, Greedy()),
+        ({}, Beam()),
         ({"decoding": "beam", "beam_size": 4, "num_hypotheses": 3}, Beam(beam_size=4, num_hypotheses=3)),
         (
             {"decoding": "sample", "temperature": 0.7, "seed": 3, "num_samples": 2, "style": "sentence"},
             Sample(temperature=0.7, seed=3, num_samples=2, style="sentence"),
         ),
-        ({"suppress": "a man", "max_length": 5}, Greedy(suppress=("a", "man"), max_length=5)),
+        ({"suppress": "a man", "max_length": 5}, Beam(suppress=("a", "man"), max_length=5)),
+        ({"decoding": "greedy", "bad_endings": ""}, Greedy(bad_endings=())),
     ],
 )
 def test_an_answer_is_what_the_captioner_says(
@@ -176,9 +177,9 @@ def test_a_bad_image_fails_its_own_request_and_no_other(model: Any, photos: list
     ("parameters", "sentence"),
     [
         ({"decoding": "bean"}, "decoding='bean': decoding must be one of greedy, beam, sample"),
-        ({"temperature": 2.0}, "'temperature' is no option of decoding=greedy: its options are max_length"),
-        ({"with_scores": False}, "'with_scores' is no option"),
-        ({"decoding": "beam", "beam_size": 0}, "beam_size must be a whole number from 1"),
+        ({"temperature": 2.0}, "temperature needs decoding=sample, not beam"),
+        ({"colour": "red"}, "'colour' is no option: the options are decoding, max_length, "),
+        ({"decoding": "beam", "beam_size": 0}, "beam_size=0: beam_size must be a whole number from 1"),
         ({"decoding": "beam", "beam_size": "3"}, "beam_size must be a whole number from 1"),
         ({"decoding": 3}, "decoding must be one of"),
         ({"suppress": 3}, "suppress must be a sequence of words"),

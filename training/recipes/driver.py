@@ -219,7 +219,7 @@ class _Work:
                     )
             noted["finished"] = True
         finally:
-            noted["seconds"] = round(noted["seconds"] + time.perf_counter() - began, 1)
+            noted["seconds"] = round(noted["seconds"] + time.perf_counter() - began, 3)
             write_json(self.output / RECORD, self.record)
             self._say(f"{title}: {'finished' if noted['finished'] else 'stopped'} after {noted['seconds']:.0f} s")
 

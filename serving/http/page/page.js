@@ -138,14 +138,15 @@ function timesOf(timings) {
 
 function optionsText(query) {
   const said = { greedy: "Greedy", beam: `Beam ${query.get("beam_size")}`, sample: "Sample" };
-  const names = ["length_penalty", "temperature", "top_k", "seed"].filter((name) => query.has(name));
-  return [said[query.get("decoding")], ...names.map((name) => `${name.replace("_", " ")} ${query.get(name)}`)].join(", ");
+  const names = [...query.keys()].filter((name) => !["decoding", "style", "beam_size", "num_hypotheses", "num_samples"].includes(name));
+  return [said[query.get("decoding")], ...names.map((name) => `${name.replaceAll("_", " ")} ${query.get(name)}`)].join(", ");
 }
 
 /** Returns what is wrong with a number that the browser cannot read, and would send as none; "" where all is well. */
 function faultOfOptions() {
   const junk = [...options.querySelectorAll("input[type=number]:enabled")].find((input) => input.validity.badInput);
-  return junk ? `${junk.labels[0].textContent} is not a whole number: write one, or leave it empty.` : "";
+  const kind = junk?.step === "1" ? "whole number" : "number";
+  return junk ? `${junk.labels[0].textContent} is not a ${kind}: write one, or leave it empty.` : "";
 }
 
 function queryOfOptions() {
@@ -452,7 +453,11 @@ async function showModel() {
     find("#model").textContent = [model.name, model.precision, model.provider].join(" · ");
     find("#model").hidden = false;
     find("#calibrated").hidden = !model.calibrated;
-    for (const name of ["beam_size", "length_penalty"]) find(`#${name}`).defaultValue = model.defaults[name]; // keeps what was set by hand
+    for (const [name, value] of Object.entries(model.defaults)) {
+      const input = find(`#${name}`);
+      if (input?.type === "range") input.defaultValue = value; // keeps what was set by hand
+      else if (input?.type === "number") input.placeholder = value;
+    }
     showOptions();
   } catch (problem) {
     if (problem.status === 401) askForToken(problem);

@@ -194,6 +194,13 @@ def test_what_may_follow_any_words_is_what_the_rules_say_and_the_quick_way_is_th
     np.testing.assert_array_equal(np.take_along_axis(quick_ids, order, axis=1)[possible], ids[possible])
 
 
+@given(histories=histories)
+def test_phrases_that_are_longer_than_a_sentence_are_not_looked_for(histories: list[list[int]]) -> None:
+    tokens = np.array(histories)
+    long, longer = (rules(WORDS, 20, no_repeat_ngram_size=size).allowed(tokens).mask() for size in (20, 10**18))
+    np.testing.assert_array_equal(long, longer)
+
+
 @settings(max_examples=100, deadline=None)
 @given(histories=histories, lengths=st.data(), size=st.integers(0, 4), least=st.integers(0, 3), more=st.integers(1, 3))
 def test_what_may_follow_a_row_does_not_depend_on_rows_that_began_earlier_or_later(

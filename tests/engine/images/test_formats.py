@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import ImageError, OptionsError
-from engine.images.formats import FORMATS, image_names
+from engine.images.formats import FORMATS, image_suffixes
 from engine.images.jxl import JxlFile
 from engine.images.load import load_pixels
 from engine.images.memory import Budget
@@ -142,9 +142,9 @@ def test_a_video_is_no_photograph() -> None:
 
 
 def test_names_of_files_follow_the_formats() -> None:
-    assert {".jpg", ".heic", ".hif", ".jxl", ".avif", ".webp"} <= image_names()
-    assert not {".tga", ".ico", ".eps", ".txt"} & image_names()
-    assert image_names(["TGA"]) - image_names() == {".tga", ".icb", ".vda", ".vst"}
+    assert {".jpg", ".heic", ".hif", ".jxl", ".avif", ".webp"} <= image_suffixes()
+    assert not {".tga", ".ico", ".eps", ".txt"} & image_suffixes()
+    assert image_suffixes(["TGA"]) - image_suffixes() == {".tga", ".icb", ".vda", ".vst"}
 
 
 # --- without the packages
@@ -163,8 +163,8 @@ def test_without_the_extra_the_format_and_the_extra_are_named(
     data: bytes, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    how = "pip install 'captioning-engine[photos]' brings it"
-    said = f"is a {shown} file, which is read with the extra photos alone; {how}"
+    how = "install it with pip install 'captioning-engine[photos]'"
+    said = f"is a {shown} file, which needs the extra photos; {how}"
     assert reason(data) == said
 
 

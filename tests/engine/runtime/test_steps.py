@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from engine.runtime.pool import Pool
 from engine.runtime.steps import Key, StepBuffers, Steps
 from tests.bundles import write_bundle_of_one_temperature
 
-WAYS = (Greedy(), Greedy(with_scores=False), Beam(beam_size=3), Sample(seed=1), Sample(seed=1, top_k=5, num_samples=3))
+WAYS = (Greedy(), Beam(beam_size=3), Sample(seed=1), Sample(seed=1, top_k=5, num_samples=3))
 
 
 @pytest.fixture(scope="module")
@@ -87,18 +86,6 @@ def test_a_graph_of_one_temperature_still_draws_each_row_at_its_own(
         expected_ids, expected = tiny_captioner.model.graphs.start(features).draw(*given, heats, uniforms)
         np.testing.assert_array_equal(ids, expected_ids)
         np.testing.assert_allclose(log_probs, expected, atol=1e-5)
-
-
-def test_greedy_without_scores_says_the_same_and_no_scores(tiny_captioner: Captioner, features: np.ndarray) -> None:
-    scored = tiny_captioner.caption_features(features, Greedy())
-    for found, expected in zip(
-        tiny_captioner.caption_features(features, Greedy(with_scores=False)), scored, strict=True
-    ):
-        assert (found.tokens, found.finished, found.text) == (expected.tokens, expected.finished, expected.text)
-        assert isnan(found.score)
-        assert isnan(found.log_prob)
-        assert found.token_log_probs == ()
-        assert not isnan(expected.score)
 
 
 @pytest.mark.parametrize("decoding", WAYS)

@@ -185,7 +185,7 @@ def test_what_is_cancelled_while_it_is_encoded_is_not_decoded(
     captioner: Captioner, encoder: Gate, image: np.ndarray
 ) -> None:
     with Scheduler(captioner, max_rows=1) as scheduler:
-        future = scheduler.submit(image)
+        future = scheduler.submit(image, Greedy())
         encoder.wait()
         assert future.cancel()
         waiting = scheduler.submit(image, Greedy(max_length=1))
@@ -221,7 +221,7 @@ def test_a_deadline_ends_what_is_decoded_and_frees_its_rows(
     with Scheduler(captioner, max_rows=1) as scheduler:
         late = scheduler.submit(image, LONG, timeout=1000 * TIMEOUT)
         step.wait()
-        waiting = scheduler.submit(image)
+        waiting = scheduler.submit(image, Greedy())
         with scheduler._ledger.lock:
             (_, _, request), *_ = deadlines = scheduler._workers._deadlines._heap
             deadlines[:] = [(0.0, 0, request)]  # its time is over while it is in a step

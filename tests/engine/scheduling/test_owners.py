@@ -246,7 +246,7 @@ def test_a_callback_may_close_while_others_wait_for_rows(captioner: Captioner, i
     others = []
     for _ in range(10):
         try:
-            others.append(scheduler.submit(image))
+            others.append(scheduler.submit(image, Greedy()))
         except ClosedError:
             break
     assert closed.wait(TIMEOUT)
@@ -257,7 +257,7 @@ def test_a_callback_may_close_while_others_wait_for_rows(captioner: Captioner, i
         assert isinstance(first.exception(), ImageError)
     scheduler.close(timeout=TIMEOUT)
     with pytest.raises(ClosedError):
-        scheduler.submit(image)
+        scheduler.submit(image, Greedy())
 
 
 # --- how long

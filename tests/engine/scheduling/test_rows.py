@@ -82,7 +82,7 @@ def test_who_waits_behind_the_first_of_the_queue_is_woken_when_that_one_goes(
         scheduler.submit(image, Beam(beam_size=3))
         encoder.wait()  # it holds three rows for as long as the gate is closed
         first = scheduler.submit(image, Beam(beam_size=5), timeout=None if how == "cancelled" else 0.2)
-        scheduler.submit(image)
+        scheduler.submit(image, Greedy())
         if how == "cancelled":
             assert first.cancel()
         else:

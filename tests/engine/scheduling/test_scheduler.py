@@ -25,7 +25,7 @@ WAYS: tuple[Decoding, ...] = (
     Greedy(),
     Greedy(min_length=7, style="sentence"),
     Greedy(no_repeat_ngram_size=2, bad_endings=("a", "the")),
-    Greedy(with_scores=False, max_length=4),
+    Greedy(max_length=4),
     Greedy(prefix="there is a"),
     Beam(),
     Beam(beam_size=1),
@@ -175,7 +175,7 @@ def test_what_is_given_may_be_changed_at_once(
     mine = images[0].copy()
     future = scheduler.submit(mine)
     mine[:] = 0
-    assert same(future.result(TIMEOUT), alone(0, Greedy()))
+    assert same(future.result(TIMEOUT), alone(0, Beam()))
 
 
 def test_before_a_device_batches_form_by_size_or_by_wait(
@@ -185,11 +185,11 @@ def test_before_a_device_batches_form_by_size_or_by_wait(
     captioner.model.encoder.lanes = 0  # as one has that shares out its work itself
     with Scheduler(captioner, max_wait_ms=1000 * TIMEOUT) as scheduler:
         futures = [scheduler.submit(image) for image in images]  # nobody waits that long: the batches are full
-        assert all(same(future.result(TIMEOUT / 2), alone(i, Greedy())) for i, future in enumerate(futures))
+        assert all(same(future.result(TIMEOUT / 2), alone(i, Beam())) for i, future in enumerate(futures))
         assert scheduler.stats().batch_sizes.total == 6
         assert sum(scheduler.stats().batch_sizes.counts) == 2
     with Scheduler(captioner, max_wait_ms=0) as scheduler:
-        assert same(scheduler.submit(images[0]).result(TIMEOUT), alone(0, Greedy()))
+        assert same(scheduler.submit(images[0]).result(TIMEOUT), alone(0, Beam()))
 
 
 # --- front ends
@@ -300,7 +300,7 @@ def test_closing_finishes_what_was_accepted_and_leaves_no_thread(
 
 def test_closing_can_give_up_and_says_so(captioner: Captioner, images: list[np.ndarray]) -> None:
     scheduler = Scheduler(captioner, max_rows=1)
-    futures = [scheduler.submit(image) for image in images * 5]
+    futures = [scheduler.submit(image, Greedy()) for image in images * 5]
     scheduler.close(cancel=True)
     given_up = [future for future in futures if future.exception(0) is not None]
     assert all(isinstance(future.exception(), ClosedError) for future in given_up)
@@ -324,7 +324,7 @@ def test_a_scheduler_that_is_dropped_takes_its_threads_with_it(captioner: Captio
 
 def test_what_was_cancelled_stays_cancelled(captioner: Captioner, images: list[np.ndarray]) -> None:
     with Scheduler(captioner, max_rows=1) as scheduler:
-        futures = [scheduler.submit(image) for image in images]
+        futures = [scheduler.submit(image, Greedy()) for image in images]
         last = futures[-1]
         assert last.cancel()
         assert last.cancel()
@@ -401,7 +401,7 @@ def test_a_task_may_hold_a_scheduler_open_and_its_loop_goes_on(tiny_captioner: C
 def test_a_task_that_fails_gives_up_what_it_had_asked_for(tiny_captioner: Captioner) -> None:
     async def work(futures: list[CaptionFuture]) -> None:
         async with Scheduler(tiny_captioner, max_rows=1) as scheduler:
-            futures.extend(scheduler.submit(np.zeros((8, 8, 3), np.uint8)) for _ in range(30))
+            futures.extend(scheduler.submit(np.zeros((8, 8, 3), np.uint8), Greedy()) for _ in range(30))
             raise KeyError("of the caller")
 
     futures: list[CaptionFuture] = []

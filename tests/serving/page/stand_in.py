@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from serving.http.page_options import fill
+
 PAGE = Path(__file__).parents[3] / "serving" / "http" / "page"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
@@ -118,7 +120,8 @@ def serving() -> Iterator[StandIn]:
             if path in FILES:
                 name, kind = FILES[path]
                 headers = {"Content-Type": f"{kind}; charset=utf-8", "Content-Security-Policy": POLICY}
-                self.answer(Reply(((PAGE / name).read_bytes(),), 200, headers))
+                content = fill((PAGE / name).read_text(encoding="utf-8"), max_rows=256)
+                self.answer(Reply((content.encode(),), 200, headers))
             elif path == "/v1/model" and stand_in.refuses(self.lower_headers()):
                 self.answer(problem(401, "The token is missing", "Give the bearer token of this service."))
             elif path == "/v1/model":

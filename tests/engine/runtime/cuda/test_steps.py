@@ -28,12 +28,11 @@ from tests.engine.runtime.cuda.fake_cuda import FakeCuda, FakeSession
 DECODINGS = [
     Greedy(),
     Greedy(min_length=4, prefix="a"),
-    Greedy(with_scores=False),
     Beam(beam_size=1),
     Beam(beam_size=3, num_hypotheses=3),
     Beam(beam_size=5, no_repeat_ngram_size=2),
     Greedy(no_repeat_ngram_size=3, bad_endings=("paper", "red"), max_length=6),
-    Greedy(no_repeat_ngram_size=3, bad_endings=("paper", "red"), with_scores=False),
+    Greedy(no_repeat_ngram_size=3, bad_endings=("paper", "red")),
     Beam(beam_size=3, no_repeat_ngram_size=3, bad_endings=("paper", "red")),
     Sample(num_samples=2, seed=1, bad_endings=("paper", "red")),
     Sample(num_samples=3, seed=7),
