@@ -94,7 +94,7 @@ def test_given_words_do_not_count(words: list[float], chosen: list[float]) -> No
 def test_every_fault_of_the_coefficients_is_named() -> None:
     assert check_confidence({}) == check_confidence(MODEL) == []
     faults = check_confidence({"intercept": math.inf, "mean": "1", "words": 1.0, "least": True})
-    assert [fault.split(" and ")[0].split(":")[0] for fault in faults] == [
+    assert [fault.split(" and ")[0].split(":")[0].split(";")[0] for fault in faults] == [
         "confidence.threshold is missing",
         "confidence.words is unknown",
         "confidence.intercept is inf",

@@ -125,8 +125,8 @@ def test_a_burst_forms_batches_in_which_a_bad_image_fails_alone(
     server: Server, exact: Captioner, photos: list[bytes]
 ) -> None:
     before = statistics(server)
-    ways: list[dict[str, Any]] = [{}, {"decoding": "beam"}, {"decoding": "beam", "beam_size": 5}]
-    decodings: list[Greedy | Beam | Sample] = [Greedy(), Beam(), Beam(beam_size=5)]
+    ways: list[dict[str, Any]] = [{}, {"decoding": "greedy"}, {"decoding": "beam", "beam_size": 5}]
+    decodings: list[Greedy | Beam | Sample] = [Beam(), Greedy(), Beam(beam_size=5)]
     expected = {
         (photo, way): exact.caption([photos[photo]], decoding)[0].text
         for photo in range(3)
@@ -223,7 +223,7 @@ def test_a_new_version_takes_over_and_no_request_is_lost(
     manifest["defaults"]["max_length"] = 3  # so that its answers are told apart
     (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     old = exact.caption(photos[:1])[0].text
-    new = exact.caption(photos[:1], Greedy(max_length=3))[0].text
+    new = exact.caption(photos[:1], Beam(max_length=3))[0].text
     assert old != new
     over, said = threading.Event(), []
 
