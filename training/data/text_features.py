@@ -17,9 +17,9 @@ from training.data.batches import Captioned, Features
 from training.data.examples import DataError
 
 RIDGE = 10.0
-"""Penalty on the regression's weights: the best of 3, 10 and 30 on photographs held out (docs/quality.md)."""
+"""Penalty on the regression's weights: predicts held-out photographs better than 3 does (docs/quality.md)."""
 NEAREST = 40
-"""Number of similar photographs, of which one lends its residual: better than taking any photograph."""
+"""Number of similar photographs, of which one lends its residual: better than any photograph (docs/quality.md)."""
 AT_ONCE = 4096
 
 
