@@ -74,9 +74,14 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_to_files(page: str) -> None:
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", read(page))
-    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+def test_links_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", re.sub(r"^```.*?^```", "", read(page), flags=re.M | re.S)):
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], link
 
 
 def write() -> None:
