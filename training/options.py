@@ -159,6 +159,9 @@ class ScstOptions(LoopOptions):
     )
     bleu: float = _option(0.0, "weight of BLEU-4 (0 to 1) in the reward, next to CIDEr-D (0 to 10)")
     cross_entropy: float = _option(0.0, "weight of cross-entropy on one caption per image, in addition to the reward")
+    logit_adjustment: float = _option(
+        0.0, "before training, lower each word's logit by this times the logarithm of its frequency"
+    )
     dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped in training")
     max_words: int = _option(20, "sentences are cut at this many words")
     views: str = _option("same", 'views to train on: the "same" as the --from run, or only "plain" photographs')
@@ -168,7 +171,7 @@ class ScstOptions(LoopOptions):
         self.check_least(1, "batch_size", "max_words")
         if self.views not in ("same", "plain"):
             raise ValueError(f'views must be "same" or "plain", but it is "{self.views}"')
-        self.check_least(0, "batches", "bleu", "cross_entropy")
+        self.check_least(0, "batches", "bleu", "cross_entropy", "logit_adjustment")
         self.check_least(1 if self.baseline == "greedy" else 2, "samples")
         if self.baseline not in ("mean", "greedy"):
             raise ValueError(f'baseline must be "mean" or "greedy", but it is "{self.baseline}"')
