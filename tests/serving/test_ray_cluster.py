@@ -24,12 +24,12 @@ pytest.importorskip("ray", reason="needs the extra ray")
 
 import ray
 
-from benchmarks.ray_scaling import local_cluster
 from engine import Beam, Captioner, Greedy
 from serving import ray_data
 from serving.ray_pool import captioned
 from tests.drawn import COLOURS, SHAPES, draw
 from tests.serving.calls import events
+from tests.serving.local_cluster import local_cluster
 from tests.serving.ray_nodes import DOOMED, HangsOnDoomedNode
 
 pytestmark = [
