@@ -500,8 +500,8 @@ def test_the_command_line_has_every_limit_and_its_defaults() -> None:
     [
         (["--bundle", "nowhere"], "nowhere is not a bundle"),
         (["--host", "256.0.0.1"], "cannot listen on 256.0.0.1 port 0"),
-        (["--port", "70000"], "--port 70000: a port is 0 to 65535"),
-        (["--port", "-1"], "--port -1: a port is 0 to 65535"),
+        (["--port", "70000"], "--port 70000: must be from 0 to 65535"),
+        (["--port", "-1"], "--port -1: must be from 0 to 65535"),
         (["--max-bytes", "0"], "max_bytes must be a number above 0"),
         (["--max-held-bytes", "1000"], "max_held_bytes must be at least max_bytes"),
         (["--timeout", "nan"], "timeout must be a number above 0"),

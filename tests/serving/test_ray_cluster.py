@@ -170,7 +170,7 @@ def test_a_driver_that_is_asked_to_end_says_how_to_go_on(cluster: Any, photos: P
         finally:
             running.kill()
     assert running.returncode == 130, told
-    assert told.splitlines()[-1] == "interrupted: what is finished stays, and the same command goes on from there"
+    assert told.splitlines()[-1] == "interrupted: finished parts are kept, and the same command continues from there"
     assert len(finished(output)) < IMAGES / PART
 
 

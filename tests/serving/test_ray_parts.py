@@ -168,7 +168,7 @@ def test_a_parquet_file_that_grew_is_an_error_and_one_that_came_or_went_is_not(f
     left = Tables.find(str(tmp_path / "tables"), ["picture"]).left(8, done, None)
     assert {part.table for part in left} == {"b.parquet"}
     grown = Tables((("a.parquet", 21),))
-    with pytest.raises(OptionsError, match=r"a\.parquet has other rows"):
+    with pytest.raises(OptionsError, match=r"a\.parquet has changed since"):
         grown.left(8, done, None)
     assert Tables((("b.parquet", 3),)).left(8, done, None)
 
@@ -181,7 +181,7 @@ def test_an_output_goes_on_only_with_what_it_was_begun_with(tmp_path: Path) -> N
         output.begin({"precision": "fp32", "part size": 8})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").touch()
-    with pytest.raises(OptionsError, match="holds files of something else"):
+    with pytest.raises(OptionsError, match="has other files in it"):
         Output(str(tmp_path / "other"), "parquet").begin({})
     with pytest.raises(OptionsError, match="is a file"):
         Output(str(tmp_path / "other" / "x"), "parquet").begin({})
@@ -376,9 +376,9 @@ def test_no_key_comes_into_a_run_s_words_or_files(
         ("photos/00.jpg out --column x", "s3://bucket/photos/00.jpg cannot be read as Parquet: "),
         ("t.parquet out --column x", "s3://bucket/t.parquet has no column"),
         ("none.parquet out --column x", "s3://bucket/none.parquet have no rows"),
-        ("photos photos", "OUTPUT s3://bucket/photos lies in INPUT"),
+        ("photos photos", "OUTPUT s3://bucket/photos is inside INPUT"),
         ("photos t.parquet", "s3://bucket/t.parquet is a file"),
-        ("photos tmp", "s3://bucket/tmp holds files of something else"),
+        ("photos tmp", "s3://bucket/tmp has other files in it"),
         ("photos broken", "s3://bucket/broken/_captions.json is broken"),
     ],
 )
@@ -472,7 +472,7 @@ def test_a_part_that_brings_its_workers_down_ends_the_run_and_a_new_run_tries_ag
         for _ in range(ATTEMPTS):
             with pytest.raises(ZeroDivisionError):
                 Worker(job).caption(part)
-    with pytest.raises(OSError, match=f"{ATTEMPTS} workers died or failed over the same 2 images, 01.jpg to 02.jpg"):
+    with pytest.raises(OSError, match=f"{ATTEMPTS} workers died or failed at the same 2 images, 01.jpg to 02.jpg"):
         Worker(job).caption(part)
     assert Worker(job).caption(other)[0] == 1
     again = Output(job.output.place, job.output.format)
@@ -537,8 +537,8 @@ def test_trying_out_tells_what_is_wrong(job: Job) -> None:
         ("s3x://bucket/x {out}", "cannot be reached"),
         ("{photos} {out} --column x", "no Parquet file"),
         ("{table} {out} --column x", "has no column 'x': its columns are picture, path, n"),
-        ("{table} {out} --column n", "column 'n' of .* is int64: images are bytes"),
-        ("{table} {out} --column path --keep image", "OUTPUT has a column of that name"),
+        ("{table} {out} --column n", "column 'n' of .* is int64: it must have images as bytes"),
+        ("{table} {out} --column path --keep image", "OUTPUT already has a column of that name"),
         ("{table} {out} --column path --keep n,struct.n", "has no column 'struct.n': its columns are picture, path, n"),
         ("'' {out}", "INPUT is empty"),
         ("{photos} ''", "OUTPUT is empty"),
@@ -546,10 +546,10 @@ def test_trying_out_tells_what_is_wrong(job: Job) -> None:
         ("{photos} {out} --num-cpus nan", "--num-cpus must be a number from 1, not nan"),
         ("{photos} {out} --num-cpus inf", "--num-cpus must be a number from 1, not inf"),
         ("{photos} {out} --num-gpus inf", "--num-gpus must be a number from 0, not inf"),
-        ("{photos} {out} --keep n", "without --column"),
-        ("{photos} {photos}/00.jpg/x --column x", "lies in INPUT"),
+        ("{photos} {out} --keep n", "--keep needs --column"),
+        ("{photos} {photos}/00.jpg/x --column x", "is inside INPUT"),
         ("{photos} {photos}/deep/er/00.jpg", "is a file"),
-        ("{photos} {photos}", "lies in INPUT"),
+        ("{photos} {photos}", "is inside INPUT"),
         ("{photos} {out} --batch-size 0", "--batch-size must be a number from 1"),
         ("{photos} {out} --temperature 2", "temperature needs decoding=sample"),
         ("{photos} {out} --beam-size 0", "beam_size must be"),
@@ -587,10 +587,10 @@ def test_a_token_that_ray_left_here_is_named_where_joining_fails(
             pass
         return str(caught.value)
 
-    assert said("host:6379") == "no Ray cluster is found at host:6379: unreachable"
+    assert said("host:6379") == "no Ray cluster was found at host:6379: unreachable"
     token.parent.mkdir()
     token.touch()
     assert said("host:6379").endswith(f"if the cluster asks for a token, as {token} suggests, set RAY_AUTH_MODE=token")
     assert said("local") == "Ray cannot be started on this machine: unreachable"
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    assert said("host:6379") == "no Ray cluster is found at host:6379: unreachable"
+    assert said("host:6379") == "no Ray cluster was found at host:6379: unreachable"
