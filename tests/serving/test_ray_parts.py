@@ -399,7 +399,7 @@ def test_no_key_comes_into_a_fault(
     assert not re.search("KEY|SECRET", line)
 
 
-def test_no_key_comes_into_what_a_worker_refuses(job: Job, tmp_path: Path, keyed: str) -> None:
+def test_a_worker_that_does_not_see_a_folder_refuses_and_tells_no_key(job: Job, tmp_path: Path, keyed: str) -> None:
     part = Part("part-1", files=("01.jpg",))
     gone = keyed.format("gone")
     for other in (replace(job, input=gone), replace(job, output=Output(gone, "jsonl"))):
@@ -512,14 +512,6 @@ def test_a_null_in_parquet_is_a_row_with_an_error(folder: Path, tmp_path: Path, 
     of_paths = rows(job.output, "part-b")
     assert [row["image"] for row in of_paths] == ["x.jpg", "#1", "http://x/y"]
     assert of_paths[2]["error"].startswith("cannot be read: http://x/y cannot be reached: ")
-
-
-def test_a_worker_that_does_not_see_input_or_output_refuses(job: Job, tmp_path: Path) -> None:
-    part = Part("part-1", files=("01.jpg",))
-    with pytest.raises(OSError, match=r"does not see .*gone"):
-        Worker(replace(job, input=str(tmp_path / "gone"))).caption(part)
-    with pytest.raises(OSError, match=r"does not see .*gone"):
-        Worker(replace(job, output=Output(str(tmp_path / "gone"), "jsonl"))).caption(part)
 
 
 def test_trying_out_tells_what_is_wrong(job: Job) -> None:

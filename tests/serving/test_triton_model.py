@@ -248,7 +248,7 @@ def test_the_time_of_a_request_counts_while_it_waits_for_room(model: Any, photos
     for request in (first, behind):
         error = request.error()
         assert error.code == Error.UNAVAILABLE
-        assert "time was over" in str(error)
+        assert "time of the request was over" in str(error)
     assert 0.3 <= time.monotonic() - began < PATIENCE / 2
 
 
