@@ -43,7 +43,7 @@ def make_decoding(
         raise OptionsError(f"decoding must be one of {', '.join(DECODINGS)}", name="decoding", value=way)
     for name in values:
         if name not in OPTIONS:
-            raise OptionsError(f"{name!r} is no option: the options are decoding, {', '.join(OPTIONS)}")
+            raise OptionsError(f"{name!r} is not an option: the options are decoding, {', '.join(OPTIONS)}")
         if DECODINGS[way] not in OPTIONS[name].ways:
             raise OptionsError(f"{name} needs decoding={' or '.join(ways_of(OPTIONS[name]))}, not {way}")
     read_values: dict[str, Any] = {name: read(OPTIONS[name], value) for name, value in values.items()}

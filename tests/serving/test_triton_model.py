@@ -178,7 +178,7 @@ def test_a_bad_image_fails_its_own_request_and_no_other(model: Any, photos: list
     [
         ({"decoding": "bean"}, "decoding='bean': decoding must be one of greedy, beam, sample"),
         ({"temperature": 2.0}, "temperature needs decoding=sample, not beam"),
-        ({"colour": "red"}, "'colour' is no option: the options are decoding, max_length, "),
+        ({"colour": "red"}, "'colour' is not an option: the options are decoding, max_length, "),
         ({"decoding": "beam", "beam_size": 0}, "beam_size=0: beam_size must be a whole number from 1"),
         ({"decoding": "beam", "beam_size": "3"}, "beam_size must be a whole number from 1"),
         ({"decoding": 3}, "decoding must be one of"),
