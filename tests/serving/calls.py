@@ -41,7 +41,7 @@ def started(
 
     scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "query_string": b"", "scheme": "http"}
     scope |= {"headers": [(b"content-type", b"image/jpeg")], "http_version": "1.1", "asgi": {"version": "3.0"}}
-    return asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
+    return asyncio.create_task(app(scope, receive, send))
 
 
 def events(text: str) -> list[tuple[str, Any]]:
