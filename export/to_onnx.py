@@ -16,7 +16,7 @@ try:
     from engine.bundle.manifest import RESIZE_RULES, Defaults
     from engine.errors import EngineError
     from export.additions import add_variants, amend
-    from export.bundle import ExportOptions, Part, export_bundle
+    from export.bundle import ExportOptions, export_bundle
     from export.calibration import IMAGES
     from export.errors import ExportError
     from export.variants import PRECISIONS, VariantOptions
@@ -29,7 +29,7 @@ except ModuleNotFoundError as missing:
     needs = "python -m pip install 'captioning-engine[cpu,train]'"
     sys.exit(f"export.to_onnx: the package {missing.name} is not installed; install it with {needs}")
 
-__all__ = ["ExportOptions", "Part", "VariantOptions", "add_variants", "amend", "export_bundle", "main"]
+__all__ = ["ExportOptions", "VariantOptions", "add_variants", "amend", "export_bundle", "main"]
 
 OF_SINGLE_IMAGES = ("captions", "refused", "per_image", "counts", "confidences")  # half a megabyte of scores.json
 
@@ -45,9 +45,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint of the run (best)")
     parser.add_argument("--encoder-weights", help='"pretrained", "random" or a file (default: those of the run)')
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
-    halves = parser.add_mutually_exclusive_group()
-    halves.add_argument("--encoder-only", action="store_true", help="replace only the encoder of a bundle")
-    halves.add_argument("--decoder-only", action="store_true", help="replace only the decoder of a bundle")
     parser.add_argument("--name", help="the bundle's name (default: encoder and LSTM units)")
     usual = Defaults()
     parser.add_argument("--beam-size", type=int, help=f"default beam size ({usual.beam_size})")
@@ -163,13 +160,10 @@ def _export(given: argparse.Namespace) -> None:
         given.checkpoint,
         given.output,
         options,
-        part=Part.ENCODER if given.encoder_only else Part.DECODER if given.decoder_only else Part.BOTH,
         encoder_weights=given.encoder_weights,
         overwrite=given.overwrite,
     )
     _print(checks, given.output)
-    if not options.quality and (given.encoder_only or given.decoder_only):
-        print("the scores of the replaced graphs were removed: evaluate again and store them with --quality")
 
 
 def _variants(given: argparse.Namespace) -> VariantOptions:

@@ -29,6 +29,7 @@ ALLOWED = {
         "engine.bundle.manifest",
         "engine.bundle.vocabulary",
         "engine.images.load",
+        "engine.images.formats",
         "engine.errors",
     },
     "export/decode.py": {"engine"},  # it proves the engine equal to PyTorch
