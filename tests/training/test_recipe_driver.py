@@ -207,17 +207,6 @@ def test_the_stage_of_a_driver_that_was_killed_is_named_and_not_disturbed(
     assert calls(output) == ["one", "one --again", "two"]
 
 
-def test_a_folder_is_worked_in_by_one_recipe_at_a_time(
-    data: Path, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(driver, "PATIENCE", 0.0)
-    output.mkdir()
-    with driver._locked(output):
-        assert cook(data, output, ("one", "do")) == 1
-    assert f"another process is using {output}" in capsys.readouterr().err
-    assert cook(data, output, ("one", "do")) == 0
-
-
 def test_log_and_record_tell_time_and_stage_and_no_places(
     data: Path, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -292,18 +281,6 @@ def test_other_options_data_or_weights_never_mix_with_those_there(
     shutil.rmtree(output / "one")
     assert cook(tmp_path / "fewer", output, ("one", "do --seed 4")) == 0
     assert calls(output) == ["one", "one --seed 4"]
-
-
-def test_weights_are_known_by_what_is_in_them(
-    data: Path, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for number, folder in enumerate(("here", "there", "elsewhere")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "encoder.pth").write_bytes(bytes(number // 2))
-        status = cook(data, output, ("one", "do"), more=["--encoder-weights", str(tmp_path / folder / "encoder.pth")])
-        assert status == (folder == "elsewhere")
-    assert "(encoder_weights.sha256 " in capsys.readouterr().err
-    assert calls(output) == ["one"]
 
 
 def test_options_may_change_until_a_stage_has_made_something(data: Path, output: Path) -> None:

@@ -110,21 +110,6 @@ def test_no_caption_of_an_image_comes_twice_more_than_another() -> None:
         assert max(counts) - min(counts) <= 1
 
 
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("weights", [None, {"small": 5.0, "large": 1.0}])
-def test_every_process_draws_the_same_plan(size: int, weights: dict[str, float] | None) -> None:
-    table = mixed(weights)
-    alone = list(table.drawn(np.random.default_rng(3), 9, 7, 2))
-    shares = [list(table.drawn(np.random.default_rng(3), 9, 7, 2, share=Share(rank, size))) for rank in range(size)]
-    for batch, *parts in zip(alone, *shares, strict=True):
-        for name in ("images", "features", "tokens"):
-            np.testing.assert_array_equal(np.concatenate([getattr(one, name) for one in parts]), getattr(batch, name))
-    whole = [list(table.drawn_whole(np.random.default_rng(3), 9, 7, share=Share(rank, size))) for rank in range(size)]
-    for batch, *parts in zip(table.drawn_whole(np.random.default_rng(3), 9, 7), *whole, strict=True):
-        images = Counter(batch.images.tolist())
-        assert sum((Counter(one.images.tolist()) for one in parts), Counter()) == images
-
-
 def test_an_empty_share_of_a_mixture_is_an_empty_batch() -> None:
     batch = mixed().gather(np.array([0]), share=Share(0, 2))
     assert (batch.features.shape, len(batch.tokens)) == ((0, 6), 0)
@@ -192,7 +177,7 @@ def test_joined_features_are_those_of_their_parts_in_any_order() -> None:
     stores = make_store(3), make_store(4, seed=1)
     joined = JoinedFeatures([("a", stores[0]), ("b", stores[1])])
     names = ["b/02.jpg", "a/02.jpg", "b/00.jpg", "b/02.jpg"]
-    found = joined.matrix[np.array([joined.row(name) for name in names])]
+    found = joined[np.array([joined.row(name) for name in names])]
     assert found.dtype == np.float16
     np.testing.assert_array_equal(found, [stores["ab".index(name[0])].matrix[int(name[2:4])] for name in names])
     assert join({"": [stores[0]]}) == (stores[0],)  # of one alone nothing is made

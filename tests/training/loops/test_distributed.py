@@ -18,6 +18,7 @@ from training.models.checkpoint import load_tensors
 from training.train import main
 
 CPU, ROOT = torch.device("cpu"), Path(__file__).parents[3]
+SIZE = 4
 ALIKE = sorted(RUNS.keys() - set(SAMPLED))
 
 
@@ -71,7 +72,7 @@ def test_two_processes_find_the_losses_of_one(tmp_path: Path) -> None:
         torch.testing.assert_close(those[name], these[name], atol=1e-4, rtol=1e-3, msg=name)
 
 
-# Every way to train, alone and in two and four processes
+# Every way to train, alone and in four processes
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kept = [line for index, line in enumerate(lines) if index % 4 != 1]  # images with two and three captions
     (data / "captions.csv").write_text("\n".join([first, *kept]) + "\n")
     finished = subprocess.run(
-        [sys.executable, "-m", "tests.training.ranks", str(folder), "1", "2", "4"],
+        [sys.executable, "-m", "tests.training.ranks", str(folder), "1", str(SIZE)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         cwd=ROOT,
         capture_output=True,
@@ -98,42 +99,39 @@ def noted(folder: Path, size: int) -> list[dict[str, str]]:
     return [json.loads((folder / str(size) / f"{rank}.json").read_text()) for rank in range(size)]
 
 
-@pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("name", ALIKE)
-def test_processes_learn_what_one_alone_learns(trained: Path, name: str, size: int) -> None:
-    alone, together = (load_tensors(trained / str(n) / name / "last.safetensors")[0] for n in (1, size))
+def test_processes_learn_what_one_alone_learns(trained: Path, name: str) -> None:
+    alone, together = (load_tensors(trained / str(n) / name / "last.safetensors")[0] for n in (1, SIZE))
     assert together.keys() == alone.keys()
     for key in alone:
         torch.testing.assert_close(together[key], alone[key], atol=5e-5, rtol=1e-5, msg=key)
     alone_noted, noted_together = (
-        json.loads((trained / str(n) / name / "history.json").read_text()) for n in (1, size)
+        json.loads((trained / str(n) / name / "history.json").read_text()) for n in (1, SIZE)
     )
     for single, shared in zip(alone_noted, noted_together, strict=True):
         for key in single.keys() - {"seconds"}:
             assert shared[key] == pytest.approx(single[key], abs=1e-5), key
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_all_processes_end_with_the_same_weights(trained: Path, size: int) -> None:
-    first, *others = noted(trained, size)
+def test_all_processes_end_with_the_same_weights(trained: Path) -> None:
+    first, *others = noted(trained, SIZE)
     refused = {f"{name} refused" for name in (*REFUSED, "captions")}
     assert first.keys() == RUNS.keys() | refused | {"resumed", "begun"}
     assert all(other == first for other in others)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_all_processes_begin_with_the_weights_of_the_first(trained: Path, size: int) -> None:
+def test_all_processes_begin_with_the_weights_of_the_first(trained: Path) -> None:
     (first,) = noted(trained, 1)
-    assert all(notes["begun"] == first["begun"] for notes in noted(trained, size))
+    assert all(notes["begun"] == first["begun"] for notes in noted(trained, SIZE))
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("size", [1, SIZE])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(trained: Path, size: int) -> None:
     for notes in noted(trained, size):
         assert notes["resumed"] == notes["captions"]
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("size", [1, SIZE])
 def test_as_many_processes_draw_the_same_sentences_again(trained: Path, size: int) -> None:
     """Other numbers of processes draw others, so that runs of rewards differ by luck, as with another seed."""
     first = noted(trained, size)[0]
@@ -141,18 +139,16 @@ def test_as_many_processes_draw_the_same_sentences_again(trained: Path, size: in
     assert size == 1 or first["sampled"] != noted(trained, 1)[0]["sampled"]
 
 
-@pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("name", REFUSED)
-def test_batches_that_cannot_be_shared_are_refused_before_the_run_begins(trained: Path, name: str, size: int) -> None:
-    assert not (trained / str(size) / name).exists()
-    for notes in noted(trained, size):
+def test_batches_that_cannot_be_shared_are_refused_before_the_run_begins(trained: Path, name: str) -> None:
+    assert not (trained / str(SIZE) / name).exists()
+    for notes in noted(trained, SIZE):
         assert (
-            f"is too small for {size} processes: raise batch_size or start fewer processes" in notes[f"{name} refused"]
+            f"is too small for {SIZE} processes: raise batch_size or start fewer processes" in notes[f"{name} refused"]
         )
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_a_folder_that_is_taken_is_refused_by_every_process(trained: Path, size: int) -> None:
+def test_a_folder_that_is_taken_is_refused_by_every_process(trained: Path) -> None:
     """Where only the first did so, the others would say that the connection broke."""
-    for notes in noted(trained, size):
+    for notes in noted(trained, SIZE):
         assert "is not empty: continue its run with --resume" in notes["captions refused"]
