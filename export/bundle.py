@@ -9,7 +9,7 @@ from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE
 from engine.bundle.manifest import Defaults, GraphFile, Manifest, Variant
 from engine.bundle.vocabulary import SPECIAL_WORDS
 from export import record
-from export.additions import calibrated, changed, check_resize, complete, require_passed, resized, save_manifest
+from export.additions import calibrated, changed, complete, require_passed, resized, save_manifest
 from export.decoder import init_graph, step_graph
 from export.encoder import encoder_graph
 from export.errors import ExportError
@@ -71,7 +71,6 @@ def export_bundle(
         raise ExportError(f"{output} is not a bundle (it has no {MANIFEST_FILE}), so it is not replaced")
     changed(Defaults(), options.defaults)
     calibrated(options.confidence)
-    check_resize(options.resize)
     pictures = find_pictures(options.verify_images)
     checkpoint = load_checkpoint(folder, options.checkpoint)
     encoder = load_encoder(checkpoint.encoder_name, encoder_weights or checkpoint.encoder_weights)

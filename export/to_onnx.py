@@ -23,6 +23,7 @@ try:
     from export.verify import Check, table
     from training.models.checkpoint import CheckpointError
     from training.models.encoders import EncoderError
+    from training.outcome import outcome
 except ModuleNotFoundError as missing:
     if __name__ != "__main__" or not missing.name or missing.name.split(".")[0] in ("engine", "export", "training"):
         raise
@@ -104,19 +105,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns the exit code. On 1, standard error says why nothing was written."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         if given.checkpoint is not None:
             _export(given)
         elif not _change(given):
             others = "--precision, --measure, --quality, --confidence, --resize or defaults"
             parser.error(f"give --checkpoint to export a run, or {others} to change an existing bundle")
-    except (ExportError, EngineError, CheckpointError, EncoderError, OSError) as error:
-        print(f"export.to_onnx: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"export.to_onnx: interrupted: {given.output} is unchanged", file=sys.stderr)
-        return 130
-    return 0
+
+    named = ExportError, EngineError, CheckpointError, EncoderError
+    return outcome(work, *named, interrupted=lambda: f"{given.output} is unchanged")
 
 
 def _change(given: argparse.Namespace) -> bool:

@@ -24,6 +24,7 @@ ALLOWED = {
         "training.models.decoder",
         "training.models.checkpoint",
         "training.files",
+        "training.outcome",
         "training.models.encoders",
         "engine.bundle.bundle",
         "engine.bundle.manifest",

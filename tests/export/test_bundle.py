@@ -183,8 +183,7 @@ def test_what_was_measured_goes_when_resize_rule_or_defaults_change(
     bundle: Path, same: dict[str, Any], other: dict[str, Any], wrong: dict[str, Any], sentence: str
 ) -> None:
     before, old = contents(bundle), Bundle.load(bundle).manifest
-    measured = {"quality": {"cider": 0.4}, "variants": {"fp32": Variant(0.4, {"cpu": 75.0})}}
-    save_manifest(bundle, replace(old, **measured))
+    save_manifest(bundle, replace(old, quality={"cider": 0.4}, variants={"fp32": Variant(0.4, {"cpu": 75.0})}))
     amend(bundle, **same)
     assert Bundle.load(bundle).manifest.quality == {"cider": 0.4}, "nothing has changed"
     amend(bundle, **other)

@@ -54,10 +54,8 @@ class Trainer(Loop[Epoch]):
         self._by_source = validation.by_source()
         self._tokens = options.batch_size * (train.mean_length - 1)  # average per batch
 
-    @property
-    def best(self) -> Epoch | None:
-        """The epoch with the lowest validation loss, the earliest of equals; None before the first."""
-        return min(self.history, key=lambda epoch: epoch.validation_loss, default=None)
+    def _badness(self, epoch: Epoch) -> float:
+        return epoch.validation_loss
 
     def _groups(self) -> list[dict[str, Any]]:
         if not isinstance(self.decoder, FineTuned):

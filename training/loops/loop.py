@@ -83,9 +83,13 @@ class Loop(ABC, Generic[R]):
         return [{"params": list(self.decoder.parameters()), "scale": 1.0}]
 
     @property
-    @abstractmethod
     def best(self) -> R | None:
         """The best epoch, the earliest of equals; None before the first."""
+        return min(self.history, key=self._badness, default=None)
+
+    @abstractmethod
+    def _badness(self, epoch: R) -> float:
+        """Returns what is lowest for the best epoch."""
 
     @abstractmethod
     def _epoch(self, number: int, watch: Watcher | None) -> R:
@@ -205,16 +209,12 @@ class Loop(ABC, Generic[R]):
         enabled = self.precision == BFLOAT16 and training
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=enabled)
 
-    def _share(self, step: int) -> float:
-        """Returns how much of the whole run is done before a step, from 0 to 1."""
-        return min(1.0, step / (self._loop.epochs * self.batches))
-
     def _learning_rate(self, step: int) -> float:
         rate = self._loop.learning_rate
         if step < self._loop.warmup:
             rate *= (step + 1) / self._loop.warmup
         if self._loop.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * self._share(step)))
+            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / (self._loop.epochs * self.batches))))
         return rate
 
     def _descend(self, loss: Tensor, step: int) -> float:

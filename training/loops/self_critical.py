@@ -8,7 +8,6 @@ counts as a word, so that sentences which break off are penalised. Knows nothing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from statistics import fmean
 
 import numpy as np
@@ -72,17 +71,19 @@ class SelfCritic(Loop[RewardEpoch]):
         self._sampler = Sampler(train.vocabulary, options.max_words)
         self._greedy = Sampler(train.vocabulary, options.max_words, greedy=True)
 
-    @property
-    def best(self) -> RewardEpoch | None:
-        """The epoch with the highest validation CIDEr, the earliest of equals; None before the first."""
-        return max(self.history, key=lambda epoch: epoch.validation_cider, default=None)
+    def _badness(self, epoch: RewardEpoch) -> float:
+        return -epoch.validation_cider
 
     def validation_ciders(self) -> dict[str, float]:
         """Returns the mean CIDEr-D of greedy sentences for each data set's images, computed as in an evaluation."""
-        return {
-            source: self._greedy_score(table, partial(self._cider, self._validating[source]), len(table.names))
-            for source, table in self._by_source.items()
-        }
+
+        def score(table: CaptionTable, scorer: Scorer) -> float:
+            def cider(images: np.ndarray, said: Tensor) -> np.ndarray:
+                return scorer.cider(*self._counted(images, said, end=False))
+
+            return self._greedy_score(table, cider, len(table.names))
+
+        return {source: score(table, self._validating[source]) for source, table in self._by_source.items()}
 
     def _epoch(self, number: int, watch: Watcher | None) -> RewardEpoch:
         began = time.perf_counter()
@@ -158,10 +159,6 @@ class SelfCritic(Loop[RewardEpoch]):
         given = self._counted(images, said, end=True)
         rewards = self._rewarding.cider(*given)
         return rewards + self.options.bleu * self._rewarding.bleu(*given) if self.options.bleu else rewards
-
-    def _cider(self, scorer: Scorer, images: np.ndarray, said: Tensor) -> np.ndarray:
-        """Returns CIDEr-D of sentences, an equal number for each of a scorer's images: float64 (rows,)."""
-        return scorer.cider(*self._counted(images, said, end=False))
 
     def _counted(self, images: np.ndarray, said: Tensor, *, end: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns sentences in the form for a Scorer: images, words and lengths. `end` counts END as a word."""

@@ -87,8 +87,6 @@ def test_a_run_trains_on_the_views_it_names() -> None:
     views = training_views(flip=True, jitter=2)
     assert [view.title for view in views] == ["plain", "flipped", "jitter1", "jitter2"]
     assert len({str(view.recipe) for view in views}) == 4
-    with pytest.raises(ValueError, match="mirrored at random"):
-        View(mirrored=True, jitter=1)
 
 
 def test_a_broken_image_is_one_in_every_view(photograph: bytes) -> None:
