@@ -16,8 +16,6 @@ from training import evaluate
 from training.data.datasets import open_dataset
 from training.evaluate import main
 
-COLOURS = ("red", "green", "blue", "yellow")
-
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -69,17 +68,7 @@ def test_the_scores_of_each_set_are_those_of_the_set_alone(make: Callable[..., A
     assert getattr(epoch, name) == pytest.approx(fmean(epoch.by_source.values()))
 
 
-def test_what_is_never_drawn_makes_no_epoch_longer_and_no_greedy_score() -> None:
-    without = critic(mixed_table(), spoken_table(0.0))
-    images: list[int] = []
-
-    def scorer(some: np.ndarray, said: torch.Tensor) -> np.ndarray:
-        images.extend(some.tolist())
-        return np.zeros(len(some))
-
-    without._greedy_score(without.train_table, scorer, 10)
-    assert len(images) == 10
-    assert max(images) == 19
+def test_what_is_never_drawn_makes_no_epoch_longer() -> None:
     for weight, batches in ((0.0, 5), (1.0, 12)):
         options = ScstOptions(batch_size=4)
         assert SelfCritic(decoder(), options, spoken_table(weight), mixed_table(), ALONE).batches == batches

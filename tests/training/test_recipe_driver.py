@@ -18,7 +18,7 @@ from tests.drawn import write_drawn_data
 from training.data.datasets import open_dataset
 from training.data.subset import write_subset
 from training.recipes import command, driver
-from training.recipes.command import start, words_of
+from training.recipes.command import start
 from training.recipes.driver import Recipe, main
 
 ROOT = Path(__file__).parents[2]
@@ -136,18 +136,6 @@ def test_a_stage_that_fails_stops_the_recipe_with_one_sentence_and_can_be_gone_o
     assert cook(data, output, *three) == 0
     assert calls(output) == ["one", "two", "two --again", "three"]
     assert stages(output)["two"]["begun"] == 2
-
-
-def test_what_is_in_brackets_is_said_only_of_what_is_there(output: Path) -> None:
-    values = {"OUTPUT": str(output), "THREADS": "2"}
-    line = "step --output OUTPUT/a/one --threads THREADS [--again]"
-    words = ["step", "--output", str(output / "a" / "one"), "--threads", "2"]
-    assert words_of(line, values) == words
-    assert (output / "a").is_dir()
-    (output / "a" / "one").mkdir()
-    assert words_of(line, values) == words, "killed before it wrote anything"
-    (output / "a" / "one" / "half").touch()
-    assert words_of(line, values) == [*words, "--again"]
 
 
 def test_ctrl_c_reaches_the_stage_once_and_says_how_to_go_on(data: Path, output: Path) -> None:

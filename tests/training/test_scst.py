@@ -4,7 +4,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,8 +21,6 @@ from training import train as cross_entropy
 from training.data.batches import CaptionTable
 from training.data.examples import Example
 from training.data.features import FeatureStore
-from training.loops.distributed import Processes
-from training.loops.loop import TrainingError
 from training.loops.sampler import Sampler, draw
 from training.loops.self_critical import RewardEpoch, SelfCritic
 from training.models.checkpoint import load_checkpoint, load_tensors
@@ -279,42 +277,6 @@ def test_the_best_epoch_is_of_the_highest_validation_cider() -> None:
 def test_an_epoch_shows_as_many_batches_as_the_images_make() -> None:
     assert make_critic(batches=0, batch_size=6).batches == 3
     assert make_critic(batches=0, batch_size=64).batches == 1
-
-
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    critic = make_critic(gradient_clip=0.0, cross_entropy=1.0)
-    with torch.no_grad():
-        critic.decoder.output.bias.fill_(torch.nan)
-    with pytest.raises(TrainingError, match="the loss became nan in epoch 1"):
-        next(critic.train(tmp_path))
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("count", [2, 7, 20])
-def test_processes_measure_an_image_each_once_and_mean_all(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    critic, measured = make_critic(), []
-
-    def scorer(images: np.ndarray, said: Tensor) -> np.ndarray:
-        assert len(said) == len(images)
-        measured.extend(images.tolist())
-        return np.asarray(images + 0.5)
-
-    alone = critic._greedy_score(critic.train_table, scorer, count)
-    images = [measured.pop(0) for _ in range(count)]
-    assert alone == pytest.approx(np.mean(images) + 0.5)
-    monkeypatch.setattr(Processes, "sum", lambda self, values: values)  # each process's own
-    parts = []
-    for rank in range(3):
-        critic.processes = replace(ALONE, rank=rank, size=3)
-        parts.append(critic._greedy_score(critic.train_table, scorer, count))
-    assert measured == images
-    assert sum(parts) == pytest.approx(alone)
-
-
-def test_more_processes_than_images_are_refused() -> None:
-    table = make_table(9)
-    with pytest.raises(TrainingError, match="a batch of 2 images is too small for 3 processes"):
-        SelfCritic(make_critic().decoder, ScstOptions(batch_size=2), table, table, replace(ALONE, size=3))
 
 
 # The command

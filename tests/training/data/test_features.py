@@ -221,15 +221,6 @@ def test_an_image_whose_bytes_cannot_be_read_is_a_broken_image(tmp_path: Path) -
     assert "3.png: the disk is gone" in str(dataset.report)
 
 
-def test_flipped_features_are_those_of_mirrored_images(tmp_path: Path) -> None:
-    encoder, _ = make()
-    store = run(tmp_path, encoder, flip=True)
-    mirrored = np.stack([load_pixels(drawn(i), height=6, width=8)[:, ::-1] for i in range(COUNT)])
-    with torch.inference_mode():
-        expected = encoder(torch.from_numpy(mirrored))
-    np.testing.assert_allclose(store.matrix, expected, rtol=2e-3, atol=1e-4)
-
-
 def test_features_beyond_float16_are_an_error(tmp_path: Path) -> None:
     encoder, network = make()
     next(network.parameters()).data *= 1e9

@@ -148,17 +148,6 @@ def test_a_mixture_of_which_nothing_can_be_drawn_is_refused() -> None:
 # Whose is whose
 
 
-def test_the_table_of_each_set_is_that_of_the_set_alone() -> None:
-    tables = mixed().by_source()
-    assert list(tables) == ["small", "large"]
-    for (title, table), count, seed in zip(tables.items(), (SMALL, LARGE), (0, 1), strict=True):
-        alone = CaptionTable.build(make_examples(count), [make_store(count, seed)], VOCABULARY, 5)
-        assert table.names == tuple(f"{title}/{name}" for name in alone.names)
-        assert table.captions == alone.captions
-        mine, its = (list(one.sampled(np.random.default_rng(0), 9, 4)) for one in (table, alone))
-        assert same(mine, its)
-
-
 def test_names_and_reads_go_to_the_right_folder(tmp_path: Path) -> None:
     folders = {title: draw_data(tmp_path / title, train=4, validation=2) for title in ("one", "two")}
     (folders["two"] / "images" / "00.jpg").write_bytes(b"of two")
