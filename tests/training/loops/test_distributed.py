@@ -31,9 +31,9 @@ def test_torchrun_starts_processes_that_train_together(tmp_path: Path) -> None:
     data = draw_data(tmp_path / "data")
     sizes = "--encoder test_vit --encoder-weights random --min-count 1 --epochs 1 --batches 4 --batch-size 9 --units 16"
     options = ["--data", str(data), "--output", str(tmp_path / "run"), "--device", "cpu", *sizes.split()]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     finished = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "training.train"]
-        + options,
+        [*launch, "-m", "training.train", *options],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         cwd=ROOT,
         capture_output=True,
