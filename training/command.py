@@ -1,4 +1,4 @@
-"""Shared parts of the training commands: options, the run's folder, exit status. Knows no training."""
+"""Shared parts of the training commands: options, the run's folder, what is printed and written, exit status."""
 
 import argparse
 import json
