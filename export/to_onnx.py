@@ -4,7 +4,6 @@ Without --checkpoint it changes an existing bundle: its precisions, measurements
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -21,6 +20,7 @@ try:
     from export.errors import ExportError
     from export.variants import PRECISIONS, VariantOptions
     from export.verify import Check, table
+    from training.files import read_json
     from training.models.checkpoint import CheckpointError
     from training.models.encoders import EncoderError
     from training.outcome import outcome
@@ -208,10 +208,7 @@ def _read_confidence(path: Path) -> dict[str, Any]:
 def _read_object(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path} cannot be read as JSON: {error}") from error
+    value = read_json(path, ExportError)
     if not isinstance(value, dict):
         raise ExportError(f"{path} must contain a JSON object, not {type(value).__name__}")
     return value

@@ -84,7 +84,7 @@ def test_every_refusal_is_one_sentence_and_exit_code_1(
         ("--checkpoint", run, "--output", new, "--bad-endings", "of,With"): "bad_endings",
         ("--checkpoint", run, "--output", new, "--encoder-weights", "no.pth"): "are not a file",
         ("--checkpoint", run, "--output", new, "--provenance", tmp_path / "list.json"): "must contain a JSON object",
-        ("--output", new, "--quality", tmp_path / "no.json"): "cannot be read as JSON",
+        ("--output", new, "--quality", tmp_path / "no.json"): "cannot be read",
     }
     for arguments, sentence in refusals.items():
         assert main([str(argument) for argument in arguments]) == 1

@@ -137,15 +137,6 @@ def test_every_command_is_one_that_its_parser_knows_and_a_smoke_run_has_less_wor
     assert recipe.options(smoke=True).keys() == recipe.stages.keys() - {"confidence"}
 
 
-def test_the_coco_recipe_has_the_sizes_of_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(VALUES, "OUTPUT", str(tmp_path))
-    training = trained(coco2014.RECIPE, "cross-entropy")
-    assert isinstance(training, TrainingOptions)
-    sizes = training.bottleneck, training.units, training.embedding, training.logit_hidden
-    assert (training.encoder, sizes) == ("inception_v3", (120, 300, 100, 120))
-    assert (training.epochs, training.batches, training.batch_size, training.patience) == (30, 1000, 64, 0)
-
-
 def test_fine_tuning_in_the_shipped_recipe_shows_every_image_once_an_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,12 +220,3 @@ def test_parts_are_called_by_their_folders_and_one_alone_by_nothing() -> None:
 def test_parts_that_cannot_be_mixed_are_refused(parts: list[tuple[str, float | None]], sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         titles_of([Part(Path(path), weight) for path, weight in parts])
-
-
-def test_a_weight_changes_nothing_of_one_set_alone() -> None:
-    examples = make_examples(9)
-    plain, weighed = (
-        CaptionTable.build(examples, [make_store(9)], VOCABULARY, 5, weights) for weights in (None, {"": 2.5})
-    )
-    assert same(list(plain.drawn(np.random.default_rng(0), 6, 5)), list(weighed.drawn(np.random.default_rng(0), 6, 5)))
-    assert replace(plain, weights=weighed.weights).sha256 == weighed.sha256

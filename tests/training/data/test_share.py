@@ -128,10 +128,3 @@ def test_a_process_reads_the_rows_of_its_share_and_no_other(way: str, size: int)
             assert own.total() == len(part.features)
             assert {row for _, row in own} == set(part.images.tolist())  # rows are in the order of the images
         assert sum((own for _, own in parts), Counter()) == read
-
-
-def test_a_process_has_its_part_of_the_captions_of_whole_images() -> None:
-    for batches in zip(*(reading(WAYS["whole"], Share(rank, 2)) for rank in range(2)), strict=True):
-        sizes = [len(batch.tokens) for batch, _ in batches]
-        assert abs(sizes[0] - sizes[1]) <= 3  # one image's
-        assert min(sizes) > 0
