@@ -221,21 +221,20 @@ def begin(
 def train(
     loop: Loop[R],
     output: Path,
-    watched: str,
     curves: Sequence[str],
     draw: Callable[[Sequence[R]], bytes],
     describe: Callable[[R], tuple[str, str]],
 ) -> None:
     """Trains to the end; after each epoch prints a line and writes history, curve, predictions and TensorBoard.
 
-    watched and curves: the names in TensorBoard of the loop's watched number and of an epoch's. draw: returns a PNG of
-    the history. describe: returns an epoch's line and some predictions.
+    curves: names of an epoch's numbers for TensorBoard. draw: returns a PNG of the history. describe: returns a line
+    about an epoch, and some predictions.
     """
     steps_done = len(loop.history) * loop.batches
     with SummaryWriter(str(output / "tensorboard"), purge_step=steps_done + 1 if steps_done else None) as board:
 
         def watch(step: int, value: float, rate: float) -> None:
-            board.add_scalar(f"batch/{watched}", value, step)
+            board.add_scalar(f"batch/{loop.shown}", value, step)
             board.add_scalar("batch/learning_rate", rate, step)
 
         def write_history() -> None:

@@ -61,11 +61,8 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
             f"restore the original {before.encoder_weights}"
         )
     train, validation, data = make_tables(run_data, before.vocabulary, options.max_words, options.seed)
-    config = before.config | {
-        "data": data,
-        "scst": asdict(options),
-        "from": checkpoint.begun_with(given.source, before),
-    }
+    begun = checkpoint.begun_with(given.source, before)
+    config = before.config | {"data": data, "scst": asdict(options), "from": begun}
     critic = SelfCritic(before.decoder, options, train, validation, together)
     resuming = command.resume(given, critic, "scst", options, config)
     # computed by all processes, printed by one
@@ -89,7 +86,7 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
         return _line(epoch), said
 
     curves = "sample_reward", "train_reward", "validation_cider"
-    command.train(critic, output, "reward", curves, draw_rewards, describe)
+    command.train(critic, output, curves, draw_rewards, describe)
     best = critic.best
     assert best is not None
     print(

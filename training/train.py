@@ -83,7 +83,7 @@ def _run(given: argparse.Namespace, options: TrainingOptions, together: Processe
         return _line(epoch), predictions_table(trainer.averaged, vocabulary, validation)
 
     curves = "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"
-    command.train(trainer, output, "loss", curves, draw_curves, describe)
+    command.train(trainer, output, curves, draw_curves, describe)
     _finish(trainer, vocabulary, run_data.validation, output, given.photographs)
 
 

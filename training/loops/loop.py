@@ -62,8 +62,7 @@ class Loop(ABC, Generic[R]):
     """A decoder, its optimiser and its history; `train` runs the epochs in the options."""
 
     record: type[R]  # of an epoch
-    shown = "loss"  # on the progress bar
-    watched = 0  # which of the sums that is
+    shown, watched = "loss", 0  # what is watched while training, and which of the sums that is
 
     def __init__(self, decoder: CaptionDecoder, options: LoopOptions, batches: int, processes: Processes) -> None:
         self.decoder = decoder.to(processes.device)
