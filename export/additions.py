@@ -87,7 +87,6 @@ def amend(
     with the old defaults or rule are removed, unless quality replaces them. confidence: coefficients from
     training.calibrate.
     """
-    check_resize(resize)
     manifest = Bundle.load(bundle).manifest
     new, image = changed(manifest.defaults, defaults or {}), resized(manifest.image, resize)
     if (new, image) != (manifest.defaults, manifest.image):
@@ -110,14 +109,10 @@ def changed(defaults: Defaults, asked: Mapping[str, Any]) -> Defaults:
 
 
 def resized(image: ImageSpec, rule: str | None) -> ImageSpec:
-    """Replaces the resize rule; None keeps it."""
-    return image if rule is None else replace(image, resize=rule)
-
-
-def check_resize(rule: str | None) -> None:
-    """Raises ExportError for an unknown rule."""
+    """Replaces the resize rule; None keeps it. Raises ExportError for an unknown rule."""
     if rule not in (None, *RESIZE_RULES):
         raise ExportError(f"resize must be one of {', '.join(RESIZE_RULES)}, not {rule!r}")
+    return image if rule is None else replace(image, resize=rule)
 
 
 def calibrated(coefficients: Mapping[str, Any]) -> dict[str, float]:

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
+from engine.images.formats import image_suffixes
 from engine.images.load import load_for_model
 from export.errors import ExportError
-from export.pictures import SUFFIXES
 from export.quantise import Observed, Prepared, quantised_nodes
 from training.data.datasets import DataError, open_dataset
 
@@ -68,11 +68,11 @@ class Photographs:
         try:
             dataset = open_dataset(where, "train")
         except DataError as error:
-            names = [path.name for path in where.glob("*") if path.suffix.lower() in SUFFIXES]
+            names = [path.name for path in where.glob("*") if path.suffix.lower() in image_suffixes()]
             if not names:
                 raise ExportError(
                     f"{where} has no photographs to calibrate on: not a data set ({str(error).splitlines()[0]}), and "
-                    f"no images are in it ({', '.join(SUFFIXES)})"
+                    "no images are in it"
                 ) from error
             return cls(where.resolve().name, _drawn(names), lambda name: (where / name).read_bytes())
         names = [example.name for example in dataset.examples]

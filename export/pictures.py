@@ -7,11 +7,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from engine.bundle.manifest import ImageSpec
+from engine.images.formats import image_suffixes
 from engine.images.load import ImageInput, load_for_model
 from export.errors import ExportError
 
 SAMPLES = Path(__file__).parents[1] / "samples"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 MOST = 32
 
 
@@ -21,9 +21,9 @@ def find_pictures(folder: Path | None = None) -> Sequence[ImageInput]:
     Raises ExportError for a folder without images.
     """
     where = folder or SAMPLES
-    found = sorted(path for path in where.glob("*") if path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in where.glob("*") if path.suffix.lower() in image_suffixes())
     if folder is not None and not found:
-        raise ExportError(f"{folder} contains no images to verify with ({', '.join(SUFFIXES)})")
+        raise ExportError(f"{folder} contains no images to verify with")
     return found[:MOST] or draw_pictures()
 
 

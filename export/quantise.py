@@ -6,7 +6,7 @@ itself. Operators with only quantised inputs stay quantised, so that no floats p
 
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,15 +62,14 @@ def prepare(encoder: ModelProto) -> Prepared:
     return Prepared(model, planes)
 
 
-def quantise(prepared: Prepared, observed: Observed, *, keep: Collection[str] = (), narrow: bool = True) -> ModelProto:
+def quantise(prepared: Prepared, observed: Observed, *, narrow: bool = True) -> ModelProto:
     """Returns the INT8 encoder: inputs and outputs of the fp32 one, QuantizeLinear and DequantizeLinear inside.
 
-    keep: names of convolutions to leave in fp32, to measure what each costs. With its optimiser on, ONNX Runtime itself
-    rounds their weights, coarsely, after a quantised activation. narrow: see export.rounding.
+    narrow: see export.rounding.
     """
     model = ModelProto()
     model.CopyFrom(prepared.model)
-    nodes = quantised_nodes(model.graph, keep)
+    nodes = quantised_nodes(model.graph)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in nodes]
     grids = round_weights(model, convolutions, observed.means, narrow=narrow)
     overrides: dict[str, list[dict[str, Any]]] = {
@@ -108,7 +107,7 @@ def quantise(prepared: Prepared, observed: Observed, *, keep: Collection[str] = 
     return clean(quantised)
 
 
-def quantised_nodes(graph: GraphProto, keep: Collection[str] = ()) -> list[str]:
+def quantised_nodes(graph: GraphProto) -> list[str]:
     """Returns the names of the nodes to quantise: convolutions, and operators with only quantised inputs."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     chosen: list[str] = []
@@ -116,7 +115,7 @@ def quantised_nodes(graph: GraphProto, keep: Collection[str] = ()) -> list[str]:
     for node in graph.node:
         inputs = [name for name in node.input if name and name not in constants]
         if node.op_type == "Conv":
-            takes = node.name not in keep and len(inputs) == 1
+            takes = len(inputs) == 1
         else:
             whole = len(inputs) == len(node.input) or limits(node, constants) is not None
             takes = node.op_type in FOLLOWING and whole and quantised.issuperset(inputs)

@@ -4,7 +4,6 @@ Without --checkpoint it changes an existing bundle: its precisions, measurements
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -16,20 +15,22 @@ try:
     from engine.bundle.manifest import RESIZE_RULES, Defaults
     from engine.errors import EngineError
     from export.additions import add_variants, amend
-    from export.bundle import ExportOptions, Part, export_bundle
+    from export.bundle import ExportOptions, export_bundle
     from export.calibration import IMAGES
     from export.errors import ExportError
     from export.variants import PRECISIONS, VariantOptions
     from export.verify import Check, table
+    from training.files import read_json
     from training.models.checkpoint import CheckpointError
     from training.models.encoders import EncoderError
+    from training.outcome import outcome
 except ModuleNotFoundError as missing:
     if __name__ != "__main__" or not missing.name or missing.name.split(".")[0] in ("engine", "export", "training"):
         raise
     needs = "python -m pip install 'captioning-engine[cpu,train]'"
     sys.exit(f"export.to_onnx: the package {missing.name} is not installed; install it with {needs}")
 
-__all__ = ["ExportOptions", "Part", "VariantOptions", "add_variants", "amend", "export_bundle", "main"]
+__all__ = ["ExportOptions", "VariantOptions", "add_variants", "amend", "export_bundle", "main"]
 
 OF_SINGLE_IMAGES = ("captions", "refused", "per_image", "counts", "confidences")  # half a megabyte of scores.json
 
@@ -45,9 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint of the run (best)")
     parser.add_argument("--encoder-weights", help='"pretrained", "random" or a file (default: those of the run)')
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
-    halves = parser.add_mutually_exclusive_group()
-    halves.add_argument("--encoder-only", action="store_true", help="replace only the encoder of a bundle")
-    halves.add_argument("--decoder-only", action="store_true", help="replace only the decoder of a bundle")
     parser.add_argument("--name", help="the bundle's name (default: encoder and LSTM units)")
     usual = Defaults()
     parser.add_argument("--beam-size", type=int, help=f"default beam size ({usual.beam_size})")
@@ -107,19 +105,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns the exit code. On 1, standard error says why nothing was written."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         if given.checkpoint is not None:
             _export(given)
         elif not _change(given):
             others = "--precision, --measure, --quality, --confidence, --resize or defaults"
             parser.error(f"give --checkpoint to export a run, or {others} to change an existing bundle")
-    except (ExportError, EngineError, CheckpointError, EncoderError, OSError) as error:
-        print(f"export.to_onnx: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"export.to_onnx: interrupted: {given.output} is unchanged", file=sys.stderr)
-        return 130
-    return 0
+
+    named = ExportError, EngineError, CheckpointError, EncoderError
+    return outcome(work, *named, interrupted=lambda: f"{given.output} is unchanged")
 
 
 def _change(given: argparse.Namespace) -> bool:
@@ -163,13 +158,10 @@ def _export(given: argparse.Namespace) -> None:
         given.checkpoint,
         given.output,
         options,
-        part=Part.ENCODER if given.encoder_only else Part.DECODER if given.decoder_only else Part.BOTH,
         encoder_weights=given.encoder_weights,
         overwrite=given.overwrite,
     )
     _print(checks, given.output)
-    if not options.quality and (given.encoder_only or given.decoder_only):
-        print("the scores of the replaced graphs were removed: evaluate again and store them with --quality")
 
 
 def _variants(given: argparse.Namespace) -> VariantOptions:
@@ -216,10 +208,7 @@ def _read_confidence(path: Path) -> dict[str, Any]:
 def _read_object(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{path} cannot be read as JSON: {error}") from error
+    value = read_json(path, ExportError)
     if not isinstance(value, dict):
         raise ExportError(f"{path} must contain a JSON object, not {type(value).__name__}")
     return value

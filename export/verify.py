@@ -14,7 +14,7 @@ import torch
 
 from engine.bundle.bundle import GRAPHS, Bundle
 from engine.images.load import ImageInput, load_for_model
-from export.decode import Decoded, Decoder, EngineGreedy, OnnxDecoder, State, TorchDecoder, decode_error, greedy
+from export.decode import Decoded, EngineGreedy, OnnxDecoder, State, TorchDecoder, decode_error, greedy
 from training.models.decoder import CaptionDecoder
 from training.models.encoders import Encoder
 
@@ -44,20 +44,14 @@ class Check:
         return self.error <= self.tolerance
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The PyTorch side. A half that is not exported is None, and its checks are skipped."""
-
-    encoder: Encoder | None
-    decoder: CaptionDecoder | None
-
-
-def verify(folder: Path, reference: Reference, pictures: Sequence[ImageInput]) -> tuple[Check, ...]:
+def verify(
+    folder: Path, encoder: Encoder, decoder: CaptionDecoder, pictures: Sequence[ImageInput]
+) -> tuple[Check, ...]:
     """Compares a bundle's graphs, and the engine's sentences, with PyTorch on the CPU.
 
     Every check runs on random inputs or on `pictures`, repeated to fill the batch sizes.
     """
-    return tuple(_Verification(Bundle.load(folder), reference, pictures).checks())
+    return tuple(_Verification(Bundle.load(folder), encoder, decoder, pictures).checks())
 
 
 def table(checks: Sequence[Check]) -> str:
@@ -72,8 +66,10 @@ def table(checks: Sequence[Check]) -> str:
 
 
 class _Verification:
-    def __init__(self, bundle: Bundle, reference: Reference, pictures: Sequence[ImageInput]) -> None:
-        self.bundle, self.reference = bundle, reference
+    def __init__(
+        self, bundle: Bundle, encoder: Encoder, decoder: CaptionDecoder, pictures: Sequence[ImageInput]
+    ) -> None:
+        self.bundle, self.encoder, self.decoder = bundle, encoder, TorchDecoder(decoder)
         self.random = np.random.default_rng(SEED)
         self.pictures = list(islice(cycle(pictures), max(BATCH_SIZES)))
         image = bundle.manifest.image
@@ -87,35 +83,29 @@ class _Verification:
 
     def checks(self) -> Iterator[Check]:
         """Runs one check after another."""
-        features = self._encode(self.pixels)  # (32, feature_size)
-        if self.reference.encoder is not None:
-            random = self.random.integers(0, 256, self.pixels.shape, dtype=np.uint8)
-            yield self._encoder("encoder, random pixels", self.reference.encoder, random)
-            yield self._encoder("encoder, photographs", self.reference.encoder, self.pixels)
-            features = _torch_features(self.reference.encoder, self.pixels)
-        decoder: Decoder = self.portable
-        if self.reference.decoder is not None:
-            decoder = TorchDecoder(self.reference.decoder)
-            noise = self.random.random(features.shape, dtype=np.float32)
-            yield _check("decoder_init, random features", lambda n: self._init(decoder, noise[:n]))
-            yield _check("decoder_init, photographs", lambda n: self._init(decoder, features[:n]))
-            yield _check("decoder_step, random states", lambda n: self._step(decoder, n))
-            yield _check("search_step, one bias", lambda n: self._search(decoder, n, bias_rows=1))
-            yield _check("search_step, bias per row", lambda n: self._search(decoder, n, bias_rows=n))
-            yield _check("greedy_step, bias per row", lambda n: self._greedy(decoder, n))
-            yield _check("sample_step, bias per row", lambda n: self._sample(decoder, n))
-        yield from self._sentences(decoder, features)
+        random = self.random.integers(0, 256, self.pixels.shape, dtype=np.uint8)
+        yield self._encode("encoder, random pixels", random, _torch_features(self.encoder, random))
+        features = _torch_features(self.encoder, self.pixels)  # (32, feature_size)
+        yield self._encode("encoder, photographs", self.pixels, features)
+        noise = self.random.random(features.shape, dtype=np.float32)
+        yield _check("decoder_init, random features", lambda n: self._init(noise[:n]))
+        yield _check("decoder_init, photographs", lambda n: self._init(features[:n]))
+        yield _check("decoder_step, random states", self._step)
+        yield _check("search_step, one bias", lambda n: self._search(n, bias_rows=1))
+        yield _check("search_step, bias per row", lambda n: self._search(n, bias_rows=n))
+        yield _check("greedy_step, bias per row", self._greedy)
+        yield _check("sample_step, bias per row", self._sample)
+        yield from self._sentences(features)
 
-    def _encode(self, pixels: np.ndarray) -> np.ndarray:
-        features: np.ndarray = self.sessions["encoder"].run(["features"], {"pixels": pixels})[0]
-        return features
+    def _encode(self, name: str, pixels: np.ndarray, expected: np.ndarray) -> Check:
+        def error(n: int) -> float:
+            features = self.sessions["encoder"].run(["features"], {"pixels": pixels[:n]})[0]
+            return _distance(features, expected[:n]) / _scale(expected)
 
-    def _encoder(self, name: str, encoder: Encoder, pixels: np.ndarray) -> Check:
-        expected = _torch_features(encoder, pixels)
-        return _check(name, lambda n: _distance(self._encode(pixels[:n]), expected[:n]) / _scale(expected))
+        return _check(name, error)
 
-    def _init(self, decoder: Decoder, features: np.ndarray) -> float:
-        pairs = zip(self.portable.start(features), decoder.start(features), strict=True)
+    def _init(self, features: np.ndarray) -> float:
+        pairs = zip(self.portable.start(features), self.decoder.start(features), strict=True)
         return max(_distance(found, expected) / _scale(expected) for found, expected in pairs)
 
     def _draw(self, rows: int, state_rows: int) -> tuple[np.ndarray, State]:
@@ -125,15 +115,15 @@ class _Verification:
         hidden = self.random.uniform(-1, 1, shape).astype(np.float32)
         return token_ids, (hidden, self.random.standard_normal(shape, dtype=np.float32))
 
-    def _step(self, decoder: Decoder, rows: int) -> float:
+    def _step(self, rows: int) -> float:
         token_ids, state = self._draw(rows, rows)
         log_probs, following = self.portable.step(token_ids, state)
-        expected, expected_following = decoder.step(token_ids, state)
+        expected, expected_following = self.decoder.step(token_ids, state)
         return max(_distance(log_probs, expected), *map(_distance, following, expected_following))
 
-    def _search(self, decoder: Decoder, rows: int, bias_rows: int) -> float:
+    def _search(self, rows: int, bias_rows: int) -> float:
         """Compares the fused step with a gather, a step and a sort in numpy; ties may go either way."""
-        inputs, biased, expected_following = self._expect(decoder, rows, bias_rows)
+        inputs, biased, expected_following = self._expect(rows, bias_rows)
         vocabulary = biased.shape[1]
         k = min(CANDIDATES, vocabulary - 1)
         outputs = ["ids", "log_probs", "next_hidden", "next_cell"]
@@ -147,16 +137,16 @@ class _Verification:
             *map(_distance, following, expected_following),
         )
 
-    def _greedy(self, decoder: Decoder, rows: int) -> float:
+    def _greedy(self, rows: int) -> float:
         """Returns how far the chosen word is from the likeliest, or the states are off, whichever is larger."""
-        inputs, biased, expected_following = self._expect(decoder, rows, bias_rows=rows)
+        inputs, biased, expected_following = self._expect(rows, bias_rows=rows)
         ids, *following = self.sessions["greedy_step"].run(["ids", "next_hidden", "next_cell"], inputs)
         taken = np.take_along_axis(biased, ids[:, None], axis=1)[:, 0]
         return max(_distance(taken, biased.max(axis=1)), *map(_distance, following, expected_following))
 
-    def _sample(self, decoder: Decoder, rows: int) -> float:
+    def _sample(self, rows: int) -> float:
         """Returns how far the drawn word is from its number in the distribution, or scores and states are off."""
-        inputs, biased, expected_following = self._expect(decoder, rows, bias_rows=rows)
+        inputs, biased, expected_following = self._expect(rows, bias_rows=rows)
         uniforms = 1 - self.random.random(rows, dtype=np.float32)
         temperature = self.random.uniform(*TEMPERATURES, rows).astype(np.float32)
         inputs |= {"uniforms": uniforms, "temperature": temperature}
@@ -169,7 +159,7 @@ class _Verification:
         missed = np.maximum(below - uniforms, uniforms - above).max(initial=0.0)
         return max(float(missed), _distance(log_probs, biased[taken]), *map(_distance, following, expected_following))
 
-    def _expect(self, decoder: Decoder, rows: int, bias_rows: int) -> tuple[dict[str, np.ndarray], np.ndarray, State]:
+    def _expect(self, rows: int, bias_rows: int) -> tuple[dict[str, np.ndarray], np.ndarray, State]:
         """Draws the inputs of a fused step; returns them, the biased log-probabilities after it and the next state."""
         token_ids, (hidden, cell) = self._draw(rows, state_rows=rows + 3)
         parents = self.random.integers(0, rows + 3, rows)
@@ -177,20 +167,19 @@ class _Verification:
         bias = self.random.standard_normal((bias_rows, vocabulary), dtype=np.float32)
         bias[:, self.random.integers(0, vocabulary)] = -np.inf  # a suppressed word
         inputs = {"token_ids": token_ids, "parent_rows": parents, "hidden": hidden, "cell": cell, "bias": bias}
-        scores, following = decoder.step(token_ids, (hidden[parents], cell[parents]))
+        scores, following = self.decoder.step(token_ids, (hidden[parents], cell[parents]))
         return inputs, scores + bias, following
 
-    def _sentences(self, decoder: Decoder, features: np.ndarray) -> Iterator[Check]:
+    def _sentences(self, features: np.ndarray) -> Iterator[Check]:
         """Compares greedy decodes, word for word, of the portable step and of the engine."""
         words, longest = self.bundle.vocabulary, self.bundle.manifest.defaults.max_length
         engine = EngineGreedy(self.bundle)
 
         def error(decoded: Decoded) -> float:
-            return decode_error(decoder, features[: len(decoded.ids)], decoded, words)
+            return decode_error(self.decoder, features[: len(decoded.ids)], decoded, words)
 
-        if decoder is not self.portable:
-            portable = "greedy decode, portable step"
-            yield _check(portable, lambda n: error(greedy(self.portable, features[:n], words, longest)))
+        portable = "greedy decode, portable step"
+        yield _check(portable, lambda n: error(greedy(self.portable, features[:n], words, longest)))
         yield _check("greedy decode, engine on features", lambda n: error(engine.from_features(features[:n])))
         yield _check("greedy decode, engine on photographs", lambda n: error(engine.from_pictures(self.pictures[:n])))
 

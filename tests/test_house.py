@@ -25,11 +25,13 @@ ALLOWED = {
         "training.models.decoder",
         "training.models.checkpoint",
         "training.files",
+        "training.outcome",
         "training.models.encoders",
         "engine.bundle.bundle",
         "engine.bundle.manifest",
         "engine.bundle.vocabulary",
         "engine.images.load",
+        "engine.images.formats",
         "engine.errors",
     },
     "export/decode.py": {"engine"},  # it proves the engine equal to PyTorch

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import Beam, BundleError, Caption, Captioner, CaptionFuture, Greedy, OverloadedError, Sample, Scheduler
+from engine import Beam, BundleError, Caption, Captioner, CaptionFuture, Greedy, Sample, Scheduler
 from tests.bundles import write_changed_bundle
 
 SAMPLES = sorted((Path(__file__).parents[1] / "samples").glob("*.jpg"))[:3]
@@ -154,17 +154,3 @@ def test_a_bundle_that_does_not_open_changes_nothing(
         assert scheduler.captioner is old
         load.wait_for_more(4)
     assert {writer(ask, future.result(60), expected) for ask, future in load.asked} == {"old"}
-
-
-def test_a_full_queue_refuses_at_once_and_loses_nothing(old: Captioner) -> None:
-    with Scheduler(old, max_queue=4) as scheduler:
-        taken, refused = [], 0
-        for _ in range(200):
-            try:
-                taken.append(scheduler.submit(SAMPLES[0]))
-            except OverloadedError:
-                refused += 1
-        assert refused
-        assert {future.result(60).text for future in taken} == {old.caption([SAMPLES[0]])[0].text}
-        stats = scheduler.stats()
-    assert (stats.accepted, stats.refused) == (len(taken), refused)

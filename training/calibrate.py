@@ -12,7 +12,7 @@ photograph is like, so a confidence has to mean the same for each.
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,27 +32,16 @@ from training.metrics.tokens import find_tokeniser
 from training.outcome import outcome
 
 DEFAULT_FEATURES = ("per_root_length",)
-OTHER_FEATURES = (
-    ("mean",),
-    ("lowest_3",),
-    ("per_root_length", "first_3"),
-    ("mean", "length"),
-    ("mean", "least", "length"),
-    ("lowest_3", "first_3"),
-    ("per_root_length", "first_3", "length"),
-    tuple(FEATURES),
-)  # measured for comparison, to see whether the default is still the best for another model
 FOLDS, SEED, FEWEST = 5, 0, 50
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The fitted model and its figures: on the captions it was fitted to, by features, and elsewhere."""
+    """The fitted model and its figures: on the captions it was fitted to, and elsewhere."""
 
     coefficients: dict[str, float]  # for engine.confidence
     found: Reliability
     apart: dict[str, Reliability]  # by data set, if there are several
-    tried: dict[tuple[str, ...], Reliability]
     elsewhere: dict[str, Reliability]
 
 
@@ -103,11 +92,6 @@ def _run(given: argparse.Namespace) -> None:
             "method": f"logistic regression, L2 {PENALTY:g} on standardised features, {FOLDS} folds, seed {SEED}",
             "cross_validated": calibration.found.record(),
             "apart": {title: one.record() for title, one in calibration.apart.items()},
-            "tried": [
-                {"features": list(names), "log_loss": round(one.log_loss, 4)}
-                | {"rank_correlation": round(one.rank_correlation, 4), "area": round(one.area, 4)}
-                for names, one in calibration.tried.items()
-            ],
             "elsewhere": {way: one.record() for way, one in calibration.elsewhere.items()},
         },
     )
@@ -141,23 +125,17 @@ def calibrate(
     folds = folds_of(good, FOLDS, SEED)
 
     sets = np.repeat(np.arange(len(first)), [len(captions.ciders) for captions in first.values()])  # (images,)
+    models = fit_folds(fitted.features(names), good, folds)
 
-    def measured(by: Sequence[str]) -> Callable[..., Reliability]:
-        models = fit_folds(fitted.features(by), good, folds)
+    def measured(captions: ScoredCaptions, rows: NDArray[np.bool_] | slice = slice(None)) -> Reliability:
+        confidences = held_out(models, captions.features(names), folds)
+        return measure(confidences[rows], captions.ciders[rows], threshold)
 
-        def of(captions: ScoredCaptions, rows: NDArray[np.bool_] | slice = slice(None)) -> Reliability:
-            confidences = held_out(models, captions.features(by), folds)
-            return measure(confidences[rows], captions.ciders[rows], threshold)
-
-        return of
-
-    chosen = measured(names)
-    elsewhere = {way: chosen(one) for way, one in together.items()}
+    elsewhere = {way: measured(one) for way, one in together.items()}
     return Calibration(
         coefficients=_rounded(threshold, names, *coefficients(fit(fitted.features(names), good))),
         found=elsewhere[next(iter(scored))],
-        apart={title: chosen(fitted, sets == place) for place, title in enumerate(first)} if len(first) > 1 else {},
-        tried={by: measured(by)(fitted) for by in dict.fromkeys((tuple(names), DEFAULT_FEATURES, *OTHER_FEATURES))},
+        apart={title: measured(fitted, sets == place) for place, title in enumerate(first)} if len(first) > 1 else {},
         elsewhere=elsewhere,
     )
 
@@ -173,20 +151,14 @@ def table(calibration: Calibration) -> str:
     low, high = found.rank_interval
     lines = [
         f"rank correlation of confidence and CIDEr {found.rank_correlation:.3f} ({low:.3f} to {high:.3f}), area under "
-        f"the ROC curve {found.area:.3f}, calibration error {found.calibration_error:.3f} ({found.by_chance:.3f} by "
-        f"chance alone)",
+        f"the ROC curve {found.area:.3f}, log loss {found.log_loss:.3f}, calibration error "
+        f"{found.calibration_error:.3f} ({found.by_chance:.3f} by chance alone)",
         "",
         "confidence  captions   good  CIDEr",
         *(f"{one.confidence:10.3f}  {one.captions:8}  {one.good:5.1%}  {one.cider:5.3f}" for one in found.bins),
         "",
         *_abstention("", found),
         *(line for title, one in calibration.apart.items() for line in _abstention(f"  {title}", one)),
-        "features: log loss, rank correlation, area",
-        *(
-            f"  {', '.join(names)}: {one.log_loss:.4f}, {one.rank_correlation:.3f}, {one.area:.3f}"
-            for names, one in calibration.tried.items()
-        ),
-        "",
         "elsewhere: CIDEr, good, mean confidence, rank correlation, calibration error (by chance alone)",
         *(
             f"  {way}: {one.cider:.3f}, {one.good:.1%}, {one.confidence:.3f}, {one.rank_correlation:.3f}, "

@@ -1,23 +1,24 @@
-"""Shared parts of the training commands: options, the run's folder, exit status. Knows no training."""
+"""Shared parts of the training commands: options, the run's folder, what is printed and written, exit status."""
 
 import argparse
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from engine.bundle.vocabulary import Vocabulary
 from training.data.batches import CaptionTable
 from training.data.datasets import DataError
 from training.data.mixture import JoinedFeatures, Part
 from training.data.text_features import text_features
-from training.files import write_json
+from training.files import write_atomically, write_json
 from training.loops.distributed import DeviceError, Processes, processes
-from training.loops.loop import Record, TrainingError
+from training.loops.loop import Loop, R, Record, TrainingError
 from training.loops.run_data import RunData, Source
 from training.models import checkpoint
 from training.models.checkpoint import CheckpointError
@@ -25,7 +26,7 @@ from training.models.encoders import EncoderError
 from training.options import LoopOptions, TrainingOptions
 from training.outcome import outcome
 
-HISTORY, CURVE, PREDICTIONS, CURVES_LOG = "history.json", "curve.png", "predictions.txt", "tensorboard"
+CURVE = "curve.png"
 
 Kind = TypeVar("Kind", bound=LoopOptions)
 
@@ -187,8 +188,25 @@ def check_same_run(output: Path, part: str, options: LoopOptions, config: dict[s
         )
 
 
-def begin(given: argparse.Namespace, config: dict[str, Any], vocabulary: Vocabulary) -> None:
-    """Writes the initial files of a run's folder, after deleting an earlier run if that was requested."""
+def resume(given: argparse.Namespace, loop: Loop[R], part: str, options: LoopOptions, config: dict[str, Any]) -> bool:
+    """Continues the run in the folder if that was requested and it has a checkpoint; returns whether it did.
+
+    `part` as for check_same_run. Raises CheckpointError.
+    """
+    resuming = given.resume and (given.output / checkpoint.LAST).is_file()
+    if resuming:
+        check_same_run(given.output, part, options, config)
+        loop.resume(given.output)
+    return bool(resuming)
+
+
+def begin(
+    given: argparse.Namespace, config: dict[str, Any], vocabulary: Vocabulary, learned: Path | None = None
+) -> None:
+    """Writes the initial files of a run's folder, after deleting an earlier run if that was requested.
+
+    learned: a folder that may contain the encoder that was trained in an earlier run; it is saved with this run too.
+    """
     output: Path = given.output
     if given.overwrite and output.is_dir():  # only now is it certain that the new run can start
         shutil.rmtree(output)
@@ -196,6 +214,44 @@ def begin(given: argparse.Namespace, config: dict[str, Any], vocabulary: Vocabul
     write_json(output / checkpoint.CONFIG, config)
     given.begun = True
     vocabulary.save(output / checkpoint.VOCABULARY)
+    if learned is not None and (learned / checkpoint.ENCODER).is_file():
+        shutil.copyfile(learned / checkpoint.ENCODER, output / checkpoint.ENCODER)
+
+
+def train(
+    loop: Loop[R],
+    output: Path,
+    curves: Sequence[str],
+    draw: Callable[[Sequence[R]], bytes],
+    describe: Callable[[R], tuple[str, str]],
+) -> None:
+    """Trains to the end; after each epoch prints a line and writes history, curve, predictions and TensorBoard.
+
+    curves: names of an epoch's numbers for TensorBoard. draw: returns a PNG of the history. describe: returns a line
+    about an epoch, and some predictions.
+    """
+    steps_done = len(loop.history) * loop.batches
+    with SummaryWriter(str(output / "tensorboard"), purge_step=steps_done + 1 if steps_done else None) as board:
+
+        def watch(step: int, value: float, rate: float) -> None:
+            board.add_scalar(f"batch/{loop.shown}", value, step)
+            board.add_scalar("batch/learning_rate", rate, step)
+
+        def write_history() -> None:
+            write_json(output / "history.json", [asdict(epoch) for epoch in loop.history])
+            write_atomically(output / CURVE, draw(loop.history))
+
+        if loop.history:  # in case of a kill between a checkpoint and its history
+            write_history()
+        for epoch in loop.train(output, watch):
+            line, predictions = describe(epoch)
+            best = "  best so far" if loop.best is epoch else ""
+            print(f"{line}  |  {epoch.seconds:.0f} s{best}\n{predictions}", flush=True)
+            for name in curves:
+                board.add_scalar(f"epoch/{name}", getattr(epoch, name), epoch.epoch * loop.batches)
+            write_history()
+            with (output / "predictions.txt").open("a", encoding="utf-8") as file:
+                file.write(f"epoch {epoch.epoch}\n{predictions}\n")
 
 
 def each_source(epoch: Record) -> str:

@@ -53,31 +53,32 @@ def _run(given: argparse.Namespace) -> None:
     decoding = _decoding(given)
     captioner: Captioner | None = None
     if given.results is not None:
-        evaluation = _score_results(given.results, dataset, limit=given.limit)
+        captions = read_results(given.results, dataset, given.limit)
+        dataset.report.check()
+        evaluation = Evaluation(captions, {}, score_captions(_references(dataset, captions), captions), 0.0)
     else:
         captioner = Captioner(
             given.bundle, provider=given.provider, precision=given.precision, batch_size=given.batch_size
         )
         evaluation = evaluate(captioner, dataset, decoding, limit=given.limit)
-    references = {example.name: example.captions for example in dataset.examples}
     quality = assess(
         evaluation.captions,
-        references,
+        _references(dataset, evaluation.captions),
         _training_captions(given),
         evaluation.scores,
         resamples=given.resamples,
         seed=given.seed,
     )
     made = _made(captioner, decoding, given.results)
-    images, speed = len(evaluation.captions), None
+    images = len(evaluation.captions)
     print(dataset.report)
     for name, reason in evaluation.refused.items():
         print(f"left out {name}: {reason}", file=sys.stderr)
     said = made["decoding"] if captioner is None else f"{made['decoding']}, {captioner.provider} {captioner.precision}"
     print(f"{images:,} images of {given.data} ({given.split}), {said}")
     print(quality)
-    if captioner is not None:
-        speed = round(images / evaluation.seconds, 2)
+    speed = None if captioner is None else round(images / evaluation.seconds, 2)
+    if speed is not None:
         print(f"{evaluation.seconds:.1f} s, {speed:.1f} images/s")
     record = {
         **made,
@@ -150,16 +151,12 @@ def evaluate(captioner: Captioner, dataset: Dataset, decoding: Decoding, *, limi
             if math.isfinite(result.confidence):
                 confidences[example.name] = result.confidence
     seconds = time.perf_counter() - began
-    references = {example.name: example.captions for example in examples if example.name in captions}
-    return Evaluation(captions, refused, score_captions(references, captions), seconds, confidences)
+    return Evaluation(captions, refused, score_captions(_references(dataset, captions), captions), seconds, confidences)
 
 
-def _score_results(path: Path, dataset: Dataset, *, limit: int | None) -> Evaluation:
-    """Scores the captions of a result file; the seconds are none."""
-    captions = read_results(path, dataset, limit)
-    dataset.report.check()
-    references = {example.name: example.captions for example in dataset.examples if example.name in captions}
-    return Evaluation(captions, {}, score_captions(references, captions), 0.0)
+def _references(dataset: Dataset, captions: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Returns people's captions of the images that have one."""
+    return {example.name: example.captions for example in dataset.examples if example.name in captions}
 
 
 def _alternatives(

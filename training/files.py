@@ -1,9 +1,10 @@
-"""Output files of commands: checking that they can be written, and writing them atomically."""
+"""Files of commands: checking that outputs can be written, writing them atomically, reading JSON."""
 
 import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def check_outputs(parser: argparse.ArgumentParser, given: argparse.Namespace, *options: str) -> None:
@@ -33,3 +34,13 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Writes a value as indented JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path, kind: type[Exception]) -> Any:
+    """Returns a file's JSON value. Raises an error of the given kind that names the file."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise kind(f"{path} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise kind(f"{path} is not valid JSON: {error}") from error

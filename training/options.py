@@ -5,9 +5,6 @@ from typing import Any
 
 from training.models.decoder import DecoderConfig
 
-GONE = {"scheduled_sampling": 0.0, "finetune_encoder": ""}
-"""Options of earlier versions (the latter of self-critical training), with the value at which each had no effect."""
-
 
 def _option(default: Any, text: str) -> Any:
     """A field with its --help text in the metadata."""
@@ -59,21 +56,14 @@ class LoopOptions:
     def differences(self, earlier: dict[str, Any]) -> list[str]:
         """Returns the options that differ from an earlier run (its options as a dict), so that it cannot be resumed.
 
-        Options that the earlier version did not have count as their default; removed options count if they were in use.
+        An option that the earlier version did not have counts as its default.
         """
-        names = {option.name for option in fields(self)}
-        changed = [
+        return [
             f"{option.name} was {was!r} and is {getattr(self, option.name)!r}"
             for option in fields(self)
             if option.name not in self.free
             and (was := earlier.get(option.name, option.default)) != getattr(self, option.name)
         ]
-        gone = [
-            f"{name} was {earlier[name]!r}, and this version has no such option"
-            for name, off in GONE.items()
-            if name not in names and earlier.get(name, off) != off
-        ]
-        return changed + gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +138,6 @@ class ScstOptions(LoopOptions):
     batches: int = _option(0, "batches per epoch; 0: all images once")
     batch_size: int = _option(32, "images in a batch, over all processes together")
     samples: int = _option(5, "sentences sampled for each image")
-    baseline: str = _option("mean", 'baseline reward: the "mean" of the image\'s other samples or "greedy" decoding')
-    temperature: float = _option(1.0, "sampling temperature")
-    count_end: bool = _option(
-        True, "count END as a word in n-grams; without it, sentences that break off are not penalised"
-    )
     sigma: float = _option(6.0, "tolerance of the reward for length, in words; CIDEr-D's is 6, less is stricter")
     rarity: float = _option(
         1.0, "exponent of the reward's inverse document frequencies; CIDEr-D's is 1, more favours rare words"
@@ -164,18 +149,13 @@ class ScstOptions(LoopOptions):
     )
     dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped in training")
     max_words: int = _option(20, "sentences are cut at this many words")
-    views: str = _option("same", 'views to train on: the "same" as the --from run, or only "plain" photographs')
 
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)
         self.check_least(1, "batch_size", "max_words")
-        if self.views not in ("same", "plain"):
-            raise ValueError(f'views must be "same" or "plain", but it is "{self.views}"')
         self.check_least(0, "batches", "bleu", "cross_entropy", "logit_adjustment")
-        self.check_least(1 if self.baseline == "greedy" else 2, "samples")
-        if self.baseline not in ("mean", "greedy"):
-            raise ValueError(f'baseline must be "mean" or "greedy", but it is "{self.baseline}"')
-        for name in ("temperature", "sigma", "rarity"):
+        self.check_least(2, "samples")
+        for name in ("sigma", "rarity"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, but it is {getattr(self, name)}")
         if not 0 <= self.dropout < 1:

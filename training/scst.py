@@ -4,32 +4,14 @@ Owns the run's folder and the printed output; the work is in training.loops.self
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import fmean
 
-from torch.utils.tensorboard import SummaryWriter
-
-from training.command import (
-    CURVE,
-    CURVES_LOG,
-    HISTORY,
-    PREDICTIONS,
-    add_options,
-    add_run_arguments,
-    begin,
-    check_output,
-    check_same_run,
-    each_source,
-    execute,
-    make_tables,
-    read_options,
-    read_source,
-)
-from training.files import write_atomically, write_json
+from training import command
+from training.command import CURVE, each_source, make_tables, read_options
 from training.loops.distributed import Processes
 from training.loops.run_data import prepare
 from training.loops.sampler import greedy_captions
@@ -48,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     options = read_options(parser, given, ScstOptions)
-    return execute(given, lambda together: _run(given, options, together))
+    return command.execute(given, lambda together: _run(given, options, together))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--from", type=Path, required=True, dest="source", help="run whose best checkpoint to start from"
     )
-    add_run_arguments(parser)
-    add_options(parser, ScstOptions)
+    command.add_run_arguments(parser)
+    command.add_options(parser, ScstOptions)
     return parser
 
 
@@ -69,27 +51,20 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     output: Path = given.output
     if output.resolve() == given.source.resolve():
         raise CheckpointError(f"{output} is the --from run itself: choose another --output")
-    check_output(output, resume=given.resume, overwrite=given.overwrite)
+    command.check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()  # no process writes before all have checked
     before = checkpoint.load_checkpoint(given.source)
-    run_data = prepare(read_source(given), _encoder_options(before, options), together)
+    run_data = prepare(command.read_source(given), _encoder_options(before), together)
     if run_data.encoder["fingerprint"] != before.config["encoder"]["fingerprint"]:
         raise CheckpointError(
             f"the encoder weights have changed since {given.source} was trained: "
             f"restore the original {before.encoder_weights}"
         )
     train, validation, data = make_tables(run_data, before.vocabulary, options.max_words, options.seed)
-    config = before.config | {
-        "data": data,
-        "scst": asdict(options),
-        "from": checkpoint.begun_with(given.source, before),
-    }
-    resuming = given.resume and (output / checkpoint.LAST).is_file()
-    if resuming:
-        check_same_run(output, "scst", options, config)
+    begun = checkpoint.begun_with(given.source, before)
+    config = before.config | {"data": data, "scst": asdict(options), "from": begun}
     critic = SelfCritic(before.decoder, options, train, validation, together)
-    if resuming:
-        critic.resume(output)
+    resuming = command.resume(given, critic, "scst", options, config)
     # computed by all processes, printed by one
     earlier = "" if resuming else f", validation CIDEr {fmean(critic.validation_ciders().values()):.4f} before"
     together.wait()  # no process reads the folder any more
@@ -97,14 +72,21 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
         for _ in critic.train(output):
             pass
         return
-    begin(given, config, before.vocabulary)
-    if (given.source / checkpoint.ENCODER).is_file():
-        shutil.copyfile(given.source / checkpoint.ENCODER, output / checkpoint.ENCODER)
+    command.begin(given, config, before.vocabulary, given.source)
     print(
         f"{data['images']['train']:,} training and {data['images']['val']:,} validation images, {options.samples} "
         f"sentences each, {together.size} process(es) on {together.device}, epochs done: {len(critic.history)}{earlier}"
     )
-    _train_and_write(critic, output)
+    shown = spread(len(validation.names), SHOWN)
+
+    def describe(epoch: RewardEpoch) -> tuple[str, str]:
+        features = validation.features_of(shown)
+        texts = greedy_captions(critic.averaged, validation.vocabulary, features, options.max_words)
+        said = "".join(f"  {validation.names[i]}  {text}\n" for i, text in zip(shown, texts, strict=True))
+        return _line(epoch), said
+
+    curves = "sample_reward", "train_reward", "validation_cider"
+    command.train(critic, output, curves, draw_rewards, describe)
     best = critic.best
     assert best is not None
     print(
@@ -113,51 +95,17 @@ def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -
     )
 
 
-def _encoder_options(before: Checkpoint, options: ScstOptions) -> TrainingOptions:
+def _encoder_options(before: Checkpoint) -> TrainingOptions:
     """Returns the earlier run's options that determine its features: views and (frozen) encoder."""
     known = {option.name for option in fields(TrainingOptions)}
     earlier = TrainingOptions(**{name: value for name, value in before.config["training"].items() if name in known})
-    earlier = replace(earlier, finetune_encoder="", encoder_weights=before.encoder_weights)
-    return replace(earlier, flip=False, jitter=0) if options.views == "plain" else earlier
+    return replace(earlier, finetune_encoder="", encoder_weights=before.encoder_weights)
 
 
-def _train_and_write(critic: SelfCritic, output: Path) -> None:
-    """Trains to the end; after each epoch prints a line and writes history, curve, predictions and TensorBoard."""
-    steps_done = len(critic.history) * critic.batches
-    table = critic.validation_table
-    shown = spread(len(table.names), SHOWN)
-    _write_history(critic, output)  # in case of a kill between a checkpoint and its history
-    with SummaryWriter(str(output / CURVES_LOG), purge_step=steps_done + 1 if steps_done else None) as board:
-
-        def watch(step: int, reward: float, rate: float) -> None:
-            board.add_scalar("batch/reward", reward, step)
-            board.add_scalar("batch/learning_rate", rate, step)
-
-        for epoch in critic.train(output, watch):
-            texts = greedy_captions(
-                critic.averaged, table.vocabulary, table.features_of(shown), critic.options.max_words
-            )
-            said = "".join(f"  {table.names[i]}  {text}\n" for i, text in zip(shown, texts, strict=True))
-            print(f"{_line(epoch, critic)}\n{said}", end="", flush=True)
-            for name in ("sample_reward", "train_reward", "validation_cider"):
-                board.add_scalar(f"epoch/{name}", getattr(epoch, name), epoch.epoch * critic.batches)
-            _write_history(critic, output)
-            with (output / PREDICTIONS).open("a", encoding="utf-8") as file:
-                file.write(f"epoch {epoch.epoch}\n{said}\n")
-
-
-def _write_history(critic: SelfCritic, output: Path) -> None:
-    if critic.history:
-        write_json(output / HISTORY, [asdict(epoch) for epoch in critic.history])
-        write_atomically(output / CURVE, draw_rewards(critic.history))
-
-
-def _line(epoch: RewardEpoch, critic: SelfCritic) -> str:
-    best = "  best so far" if critic.best is epoch else ""
+def _line(epoch: RewardEpoch) -> str:
     return (
         f"epoch {epoch.epoch:3}  reward of samples {epoch.sample_reward:.4f} ({epoch.sample_words:.1f} words), greedy "
-        f"{epoch.train_reward:.4f}  |  validation CIDEr {epoch.validation_cider:.4f}{each_source(epoch)}  |  "
-        f"{epoch.seconds:.0f} s{best}"
+        f"{epoch.train_reward:.4f}  |  validation CIDEr {epoch.validation_cider:.4f}{each_source(epoch)}"
     )
 
 

@@ -10,8 +10,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -25,7 +25,6 @@ from training.metrics.java import MetricsError, package
 from training.metrics.tokens import Tokeniser, Tokens, find_tokeniser
 from training.outcome import outcome
 
-T = TypeVar("T", int, float)
 SEEN, ENDING = 500, 0.002
 MARGIN = 0.002
 
@@ -197,20 +196,13 @@ def table(tuned: Sequence[Setting], chosen: Setting) -> str:
     return "\n".join(["beam  penalty  repeats  endings   CIDEr  BLEU-4  words   open  repeating", *lines])
 
 
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    return _listed(text, int, "whole numbers")
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return _listed(text, float, "numbers")
-
-
-def _listed(text: str, kind: type[T], what: str) -> tuple[T, ...]:
+def _listed(text: str, kind: type[int] | type[float]) -> tuple[float, ...]:
     try:
         values = tuple(kind(part) for part in _words(text))
     except ValueError:
         values = ()
     if not values:
+        what = "whole numbers" if kind is int else "numbers"
         raise argparse.ArgumentTypeError(f"it must be {what} separated by commas, but it is {text!r}")
     return values
 
@@ -230,11 +222,13 @@ def _parser() -> argparse.ArgumentParser:
     option("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
     option("--split", choices=("train", "val"), default="val", help="which images (default: val)")
     for name, kind, usual, what in (
-        ("--beams", _whole_numbers, "1,3,5", "beam sizes"),
-        ("--penalties", _numbers, "0,0.7,1,1.5,2,3", "length penalties"),
-        ("--repeats", _whole_numbers, "0,2,3", "no_repeat_ngram_size"),
+        ("--beams", int, "1,3,5", "beam sizes"),
+        ("--penalties", float, "0,0.7,1,1.5,2,3", "length penalties"),
+        ("--repeats", int, "0,2,3", "no_repeat_ngram_size"),
     ):
-        option(name, type=kind, default=usual, metavar="X[,X]", help=f"{what} (default: {usual})")
+        option(
+            name, type=partial(_listed, kind=kind), default=usual, metavar="X[,X]", help=f"{what} (default: {usual})"
+        )
     option(
         "--bad-endings",
         type=_words,

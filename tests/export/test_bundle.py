@@ -4,20 +4,19 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
-from onnx import ModelProto
 
 from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Variant
 from export import bundle as exporting
-from export import record, staging
 from export.additions import amend, save_manifest
-from export.bundle import ExportOptions, Part, export_bundle
+from export.bundle import ExportOptions, export_bundle
 from export.errors import ExportError
 from tests.export.runs import ENCODER, OPTIONS, SCORES, small_decoder, write_run
-from training.models.encoders import Encoder, load_encoder
+from training.models.encoders import load_encoder
 
 CALIBRATED = {"threshold": 0.65, "intercept": 3.0, "mean": 1.5}
 
@@ -95,60 +94,13 @@ def bundle(quick: pytest.MonkeyPatch, exported: Bundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported.path, tmp_path / "bundle"))
 
 
-def test_decoder_only_replaces_the_decoder_and_keeps_the_encoder(bundle: Path, other_run: Path) -> None:
-    amend(bundle, confidence=CALIBRATED)
-    before = contents(bundle)
-    export_bundle(other_run, bundle, part=Part.DECODER)
-    after, manifest = contents(bundle), Bundle.load(bundle).manifest
-    assert after["encoder.onnx"] == before["encoder.onnx"]
-    assert after["decoder.weights"] != before["decoder.weights"]
-    assert (manifest.name, manifest.defaults.max_length) == ("mine", 12)
-    assert (manifest.quality, manifest.confidence) == ({}, {}), "they were another decoder's"
-    assert {name.split(",")[0] for name in manifest.parity} >= {"encoder", "decoder_step"}
-
-
-def test_encoder_only_replaces_the_encoder_and_keeps_the_decoder(
+def test_a_large_encoder_keeps_its_weights_in_a_file_of_its_own(
     bundle: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = contents(bundle)
-    trace = vars(exporting)["encoder_graph"]
-
-    def renamed(encoder: Encoder) -> ModelProto:
-        model: ModelProto = trace(encoder)
-        model.producer_version = "another"
-        return model
-
-    monkeypatch.setattr(exporting, "encoder_graph", renamed)
-    export_bundle(run, bundle, part=Part.ENCODER)
-    after = contents(bundle)
-    assert {name for name in after if after[name] != before[name]} == {"encoder.onnx", "manifest.json"}
-    assert Bundle.load(bundle).manifest.units == 24
-
-
-@pytest.mark.parametrize("part", [Part.ENCODER, Part.DECODER])
-def test_half_a_bundle_is_not_made_from_nothing(run: Path, tmp_path: Path, part: Part) -> None:
-    with pytest.raises(ExportError, match="to keep: export both halves first"):
-        export_bundle(run, tmp_path / "bundle", part=part)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_large_encoder_keeps_its_weights_in_a_file_of_its_own(
-    bundle: Path, run: Path, other_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(exporting, "LARGEST_GRAPH", 1000)
-    export_bundle(run, bundle, part=Part.ENCODER)
+    export_bundle(run, bundle, overwrite=True)
     assert (bundle / "encoder.weights").stat().st_size > 10 * (bundle / "encoder.onnx").stat().st_size
-    export_bundle(other_run, bundle, part=Part.DECODER)
     assert Bundle.load(bundle).graph("encoder").data == ("encoder.weights",)
-
-
-def test_a_decoder_of_another_encoder_does_not_enter_the_bundle(bundle: Path, tmp_path: Path) -> None:
-    before = contents(bundle)
-    stranger = write_run(tmp_path / "stranger", small_decoder(feature_size=64), encoder="test_vit")
-    for part in (Part.ENCODER, Part.DECODER):
-        with pytest.raises(ExportError, match="export both halves"):
-            export_bundle(stranger, bundle, part=part)
-    assert contents(bundle) == before
 
 
 def test_encoder_weights_that_the_decoder_was_not_trained_on_are_refused(run: Path, tmp_path: Path) -> None:
@@ -173,13 +125,9 @@ def test_overwrite_never_deletes_a_folder_that_is_no_bundle(tmp_path: Path) -> N
 
 
 STAGES = {
-    "tracing the encoder": (exporting, "encoder_graph"),
-    "tracing the step": (exporting, "step_graph"),
     "writing the weights": (exporting, "share_weights"),
     "verifying": (exporting, "verify"),
-    "the last manifest": (record, "parity"),
-    "flushing": (staging, "_flush"),
-    "publishing": (staging, "_publish"),
+    "publishing": (Path, "rename"),
 }
 
 
@@ -207,59 +155,43 @@ def test_overwrite_replaces_the_whole_bundle(bundle: Path, other_run: Path, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_scores_are_added_later_without_exporting_again(bundle: Path) -> None:
-    before = contents(bundle)
+def test_scores_and_a_confidence_are_added_later_without_exporting_again(bundle: Path) -> None:
+    before, old = contents(bundle), Bundle.load(bundle).manifest
     amend(bundle, quality={"cider": 0.4})
+    amend(bundle, confidence=CALIBRATED)
     after = contents(bundle)
     assert {name for name in after if after[name] != before.get(name)} == {"manifest.json"}
-    assert Bundle.load(bundle).manifest.quality == {"cider": 0.4}
-
-
-def test_a_confidence_is_added_later_and_stands_beside_what_is_there(bundle: Path) -> None:
-    old = Bundle.load(bundle).manifest
-    amend(bundle, confidence=CALIBRATED)
-    assert Bundle.load(bundle).manifest == replace(old, confidence=CALIBRATED)
+    assert Bundle.load(bundle).manifest == replace(old, quality={"cider": 0.4}, confidence=CALIBRATED)
     with pytest.raises(ExportError, match="intercept is missing"):
         amend(bundle, confidence={"threshold": 0.5})
-    assert Bundle.load(bundle).manifest.confidence == CALIBRATED
-
-
-def test_another_resize_rule_is_set_later_and_what_was_measured_by_the_old_one_goes(bundle: Path) -> None:
-    before, old = contents(bundle), Bundle.load(bundle).manifest
-    save_manifest(bundle, replace(old, quality={"cider": 0.4}, variants={"fp32": Variant(0.4, {"cpu": 75.0})}))
-    amend(bundle, resize="squash")
-    assert Bundle.load(bundle).manifest.quality == {"cider": 0.4}, "nothing has changed"
-    amend(bundle, resize="crop")
-    after, manifest = contents(bundle), Bundle.load(bundle).manifest
-    assert {name for name in after if after[name] != before.get(name)} == {"manifest.json"}
-    assert manifest.image == replace(old.image, resize="crop")
-    assert (manifest.quality, manifest.variants) == ({}, {"fp32": Variant(None, {"cpu": 75.0})})
-    with pytest.raises(ExportError, match="resize must be one of squash, crop, letterbox, not 'pad'"):
-        amend(bundle, resize="pad")
     assert contents(bundle) == after
 
 
-def test_a_resize_rule_stays_when_half_a_bundle_is_replaced(run: Path, bundle: Path) -> None:
-    export_bundle(run, bundle, ExportOptions(resize="crop"), overwrite=True)
-    for part in (Part.ENCODER, Part.DECODER):
-        export_bundle(run, bundle, part=part)
-        assert Bundle.load(bundle).manifest.image.resize == "crop"
-    for part, rule in ((Part.ENCODER, "letterbox"), (Part.DECODER, "squash")):
-        export_bundle(run, bundle, ExportOptions(resize=rule), part=part)
-        assert Bundle.load(bundle).manifest.image.resize == rule
-
-
-def test_other_defaults_are_set_later_and_what_was_measured_by_the_old_ones_goes(bundle: Path) -> None:
+@pytest.mark.parametrize(
+    ("same", "other", "wrong", "sentence"),
+    [
+        ({"resize": "squash"}, {"resize": "crop"}, {"resize": "pad"}, "must be one of squash, crop, letterbox"),
+        (
+            {"defaults": {"max_length": 12}},
+            {"defaults": {"no_repeat_ngram_size": 3, "bad_endings": ("a", "of")}},
+            {"defaults": {"bad_endings": ("with a",)}},
+            "bad_endings",
+        ),
+    ],
+)
+def test_what_was_measured_goes_when_resize_rule_or_defaults_change(
+    bundle: Path, same: dict[str, Any], other: dict[str, Any], wrong: dict[str, Any], sentence: str
+) -> None:
     before, old = contents(bundle), Bundle.load(bundle).manifest
-    variants = {"fp32": Variant(0.4, {"cpu": 75.0})}
-    save_manifest(bundle, replace(old, quality={"cider": 0.4}, variants=variants))
-    amend(bundle, defaults={"max_length": old.defaults.max_length})
+    save_manifest(bundle, replace(old, quality={"cider": 0.4}, variants={"fp32": Variant(0.4, {"cpu": 75.0})}))
+    amend(bundle, **same)
     assert Bundle.load(bundle).manifest.quality == {"cider": 0.4}, "nothing has changed"
-    amend(bundle, defaults={"no_repeat_ngram_size": 3, "bad_endings": ("a", "of")})
+    amend(bundle, **other)
     after, manifest = contents(bundle), Bundle.load(bundle).manifest
     assert {name for name in after if after[name] != before.get(name)} == {"manifest.json"}
-    assert manifest.defaults == replace(old.defaults, no_repeat_ngram_size=3, bad_endings=("a", "of"))
+    assert manifest.image == replace(old.image, resize=other.get("resize", "squash"))
+    assert manifest.defaults == replace(old.defaults, **other.get("defaults", {}))
     assert (manifest.quality, manifest.variants) == ({}, {"fp32": Variant(None, {"cpu": 75.0})})
-    with pytest.raises(ExportError, match="bad_endings"):
-        amend(bundle, defaults={"bad_endings": ("with a",)})
+    with pytest.raises(ExportError, match=sentence):
+        amend(bundle, **wrong)
     assert contents(bundle) == after

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +15,6 @@ from export.decode import OnnxDecoder, TorchDecoder
 from export.graphs import OPSET
 from export.weights import ALIGNMENT, share_weights
 from training.models.decoder import CaptionDecoder
-from training.models.encoders import load_encoder
 
 FUSED = ("search_step", "greedy_step", "sample_step")
 DECODER_GRAPHS = ("decoder_init", "decoder_step", *FUSED)
@@ -58,19 +56,6 @@ def test_fused_step_equals_portable_step_equals_pytorch(
         np.testing.assert_allclose(log_probs, np.take_along_axis(biased, ids, axis=1), atol=1e-4)
         np.testing.assert_allclose(next_hidden, expected_hidden, atol=1e-5)
         np.testing.assert_allclose(next_cell, expected_cell, atol=1e-5)
-
-
-@pytest.mark.parametrize("batch", [1, 2, 7])
-def test_features_and_first_states_equal_pytorch(
-    sessions: dict[str, ort.InferenceSession], decoder: CaptionDecoder, batch: int
-) -> None:
-    encoder = load_encoder("test_resnet", "random")
-    pixels = np.random.default_rng(batch).integers(0, 256, (batch, 160, 160, 3), dtype=np.uint8)
-    (features,) = sessions["encoder"].run(None, {"pixels": pixels})
-    np.testing.assert_allclose(features, encoder(torch.from_numpy(pixels)).numpy(), atol=1e-5)
-    found = OnnxDecoder(sessions["decoder_init"], sessions["decoder_step"]).start(features)
-    for state, expected in zip(found, TorchDecoder(decoder).start(features), strict=True):
-        np.testing.assert_allclose(state, expected, atol=1e-5)
 
 
 def test_the_step_is_one_product_per_matrix_and_moves_no_weights(exported: Bundle) -> None:

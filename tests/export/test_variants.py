@@ -15,7 +15,7 @@ from engine.bundle.manifest import Variant
 from export import additions, variants
 from export import measure as measuring
 from export.additions import add_variants
-from export.bundle import ExportOptions, Part, export_bundle
+from export.bundle import ExportOptions, export_bundle
 from export.calibration import Calibration, Photographs, observe
 from export.errors import ExportError, ParityError
 from export.quantise import Observed
@@ -129,20 +129,6 @@ def test_int8_steps_share_what_they_leave_in_fp32(varied: Path) -> None:
     assert own < fp32 / 2
 
 
-def test_half_an_export_drops_the_variants_of_the_graphs_it_replaces(
-    quick: pytest.MonkeyPatch, bundle: Path, run: Path
-) -> None:
-    export_bundle(run, bundle, part=Part.DECODER)
-    manifest = Bundle.load(bundle).manifest
-    assert Bundle.load(bundle).precisions == ("fp32", "fp16", "int8")
-    assert {graph.graph for graph in manifest.graphs if graph.precision == "fp16"} == {"encoder"}
-    export_bundle(run, bundle, part=Part.ENCODER)
-    manifest = Bundle.load(bundle).manifest
-    assert Bundle.load(bundle).precisions == ("fp32",)
-    assert manifest.variants.keys() == {"fp32"}
-    assert not [name for name in manifest.parity if name.startswith(("int8", "fp16"))]
-
-
 def narrowed(observed: Observed) -> Observed:
     return Observed({name: (low / 50, high / 50) for name, (low, high) in observed.ranges.items()}, observed.means)
 
@@ -164,16 +150,15 @@ def test_a_sabotaged_calibration_fails_by_name_and_changes_nothing(
     assert contents(bundle.parent) == before
 
 
-@pytest.mark.parametrize("stage", ["observe", "quantise"])
 def test_an_interruption_leaves_the_bundle_as_it_was(
-    bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: str
+    bundle: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(bundle.parent)
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(variants, stage, interrupted)
+    monkeypatch.setattr(variants, "quantise", interrupted)
     assert main(["--output", str(bundle), "--precision", "int8", "--calibration", str(data)]) == 130
     assert capsys.readouterr().err.endswith("is unchanged\n")
     monkeypatch.setattr(measuring, "measure", interrupted)
@@ -237,9 +222,6 @@ def test_every_refusal_is_one_sentence_and_exit_code_1(
         assert printed.out == ""
     assert contents(there) == before
     assert not new.exists()
-    options = ExportOptions(variants=VariantOptions(precisions=("fp32", "fp16")))
-    with pytest.raises(ExportError, match="half an export writes fp32 only"):
-        export_bundle(run, there, options, part=Part.DECODER)
 
 
 def test_calibration_sees_the_train_list_only_and_holds_photographs_back(data: Path, exported: Bundle) -> None:

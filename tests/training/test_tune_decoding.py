@@ -1,13 +1,11 @@
 """Tuning: what is recommended reads well, and the figures are those of the captions."""
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 
 from engine import Captioner
-from engine.bundle.bundle import SHIPPED, Bundle
 from training.data.datasets import open_dataset
 from training.metrics.scores import score_captions
 from training.tune_decoding import Setting, find_bad_endings, main, recommend, settings
@@ -56,7 +54,7 @@ def test_the_command_scores_what_the_engine_says(
     one = next(Setting(**one | {"bad_endings": ("circle", "paper")}) for one in tuned["settings"] if one["bad_endings"])
     captions = tiny_captioner.caption([dataset.read(example.name) for example in dataset.examples], one.decoding())
     said = {example.name: caption.text for example, caption in zip(dataset.examples, captions, strict=True)}
-    scores = score_captions({example.name: example.captions for example in dataset.examples}, said).named()
+    scores = score_captions({example.name: example.captions for example in dataset.examples}, said).values
     assert one.cider == pytest.approx(scores["CIDEr"], abs=1e-4)
     assert one.bleu_4 == pytest.approx(scores["BLEU-4"], abs=1e-4)
 
@@ -80,16 +78,6 @@ def test_a_grid_that_makes_no_sense_is_refused_before_any_work(
     with pytest.raises(SystemExit):
         main(["--data", "nowhere", *arguments])
     assert sentence in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_the_default_grid_holds_what_ships(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from training import tune_decoding
-
-    given: list[argparse.Namespace] = []
-    monkeypatch.setattr(tune_decoding, "_run", given.append)
-    assert main(["--data", "any", "--output", str(tmp_path / "tuned.json")]) == 0
-    ships = Bundle.load(SHIPPED / "flickr8k").manifest.defaults
-    assert Setting(ships.beam_size, ships.length_penalty, ships.no_repeat_ngram_size) in given[0].grid
 
 
 def test_what_cannot_be_tuned_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

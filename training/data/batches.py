@@ -4,48 +4,36 @@ Every process draws the same plan of all batches and gathers only its own share 
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 
 from engine.bundle.vocabulary import Vocabulary, pad_matrix
-from training.data.examples import DataError
+from training.data.examples import DataError, Example
 from training.data.share import ALL, Share
 
 
-class Features(Protocol):
-    """Features of images by name, as in `training.data.features.FeatureStore`."""
+class Features(ABC):
+    """One view of images by name: their features, or what an encoder computes them from."""
 
-    @property
-    def names(self) -> Sequence[str]:
-        """Names of the images that have features."""
+    names: tuple[str, ...]
 
-    @property
-    def matrix(self) -> np.ndarray:
-        """All features, float16 (images, feature_size)."""
+    @abstractmethod
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the features of rows, int64 (count,): (count, *shape)."""
 
     def row(self, name: str) -> int:
-        """Row of an image in the matrix."""
+        """Returns an image's row. Raises KeyError for one without features, such as a broken one."""
+        return self._rows[name]
 
-
-class Captioned(Protocol):
-    """An image's name and captions, as in `training.data.examples.Example`."""
-
-    @property
-    def name(self) -> str:
-        """The image's name."""
-
-    @property
-    def captions(self) -> tuple[str, ...]:
-        """Its captions, any number."""
-
-    @property
-    def source(self) -> str:
-        """Its data set, if there are several."""
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +53,7 @@ class CaptionTable:
     vocabulary: Vocabulary
     names: tuple[str, ...]  # of the images with features and captions
     captions: tuple[tuple[str, ...], ...]  # per image
-    features: tuple[np.ndarray, ...]  # per view of the images: float16 (rows, feature_size), a memory map as a rule
+    features: tuple[Features, ...]  # per view of the images
     rows: np.ndarray  # int64 (views, images): each image's row in the features of a view
     tokens: np.ndarray  # int64 (captions, longest)
     lengths: np.ndarray  # int64 (captions,): tokens without padding
@@ -76,7 +64,7 @@ class CaptionTable:
     @classmethod
     def build(
         cls,
-        examples: Sequence[Captioned],
+        examples: Sequence[Example],
         views: Sequence[Features],
         vocabulary: Vocabulary,
         max_words: int,
@@ -97,7 +85,7 @@ class CaptionTable:
             vocabulary=vocabulary,
             names=tuple(example.name for example in kept),
             captions=tuple(example.captions for example in kept),
-            features=tuple(view.matrix for view in views),
+            features=tuple(views),
             rows=np.array([[view.row(example.name) for example in kept] for view in views], dtype=np.int64),
             tokens=pad_matrix(sequences, vocabulary.pad_id),
             lengths=np.array([len(sequence) for sequence in sequences], dtype=np.int64),

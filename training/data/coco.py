@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 from engine.bundle.vocabulary import split as split_words
 from training.data.examples import DataError, DataReport, Example
@@ -72,11 +72,6 @@ class CocoDataset:
                     self.report.add("broken annotation rows", where, repr(row)[:40])
 
 
-class _Images(Protocol):
-    def stamps(self) -> dict[str, str]: ...
-    def read(self, name: str) -> bytes: ...
-
-
 class _Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -114,7 +109,7 @@ class _Archive:
             raise OSError(f"{name} in {self.path} is damaged: {error}") from error
 
 
-def _open_images(folder: Path, split: str) -> _Images:
+def _open_images(folder: Path, split: str) -> "_Archive | _Folder":
     archive, unpacked = folder / f"{split}2014.zip", folder / f"{split}2014"
     if archive.is_file():
         return _Archive(archive)

@@ -13,7 +13,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
+from training.data.batches import Features
 from training.data.examples import Dataset
 from training.data.views import View
 from training.files import write_json
@@ -35,16 +36,12 @@ WORTH_COMPILING = 500
 """From this many images on, compiling the encoder saves more time than it takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureStore:
+@dataclass(frozen=True, eq=False)
+class FeatureStore(Features):
     """The features of a data set's images: `matrix` float16 (len(names), *output_shape), a read-only memory map."""
 
     names: tuple[str, ...]
     matrix: np.ndarray
-    _rows: dict[str, int] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_rows", {name: row for row, name in enumerate(self.names)})
 
     @classmethod
     def open(cls, folder: Path) -> "FeatureStore":
@@ -53,12 +50,10 @@ class FeatureStore:
         # Rows of images that turned out to be broken are left over at the end of the file.
         return cls(names, np.load(folder / MATRIX, mmap_mode="r")[: len(names)])
 
-    def row(self, name: str) -> int:
-        """Returns an image's row. Raises KeyError for one that is not in the store, such as a broken one."""
-        return self._rows[name]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._rows
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """See Features."""
+        found: np.ndarray = self.matrix[rows]
+        return found
 
 
 def compute_features(

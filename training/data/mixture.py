@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -89,30 +88,20 @@ class Mixture:
         return dataset.read(own)
 
 
-class JoinedFeatures:
+class JoinedFeatures(Features):
     """Concatenated features of several stores, under the names that `titled` gives."""
 
     def __init__(self, parts: Sequence[tuple[str, Features]]) -> None:
         self._parts = [part for _, part in parts]
         self.names = tuple(titled(title, name) for title, part in parts for name in part.names)
-        self._rows = {name: row for row, name in enumerate(self.names)}
         self._first = np.concatenate([[0], np.cumsum([len(part.names) for part in self._parts], dtype=np.int64)])
         self._own = np.array([part.row(name) for part in self._parts for name in part.names], dtype=np.int64)
 
-    @property
-    def matrix(self) -> Any:
-        """Itself: `matrix[rows]` works like an array."""
-        return self
-
-    def row(self, name: str) -> int:
-        """Row of an image. Raises KeyError."""
-        return self._rows[name]
-
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the features of rows, int64 (count,): (count, *shape) of the parts' common type."""
+        """See Features; the type is the parts' common one."""
         which = np.searchsorted(self._first, rows, side="right") - 1  # (count,)
         asked = np.unique(which).tolist() or [0]
-        values = {part: self._parts[part].matrix[self._own[rows[which == part]]] for part in asked}
+        values = {part: self._parts[part][self._own[rows[which == part]]] for part in asked}
         found = np.empty((len(rows), *values[asked[0]].shape[1:]), np.result_type(*values.values()))
         for part, value in values.items():
             found[which == part] = value

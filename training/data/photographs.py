@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,37 +16,23 @@ from training.data.examples import Dataset
 from training.data.views import View
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Photographs:
-    """One view of a data set's images. Its matrix is uint8 (images, height, width, 3), computed on access."""
+@dataclass(frozen=True, eq=False)
+class Photographs(Features):
+    """One view of a data set's images."""
 
+    names: tuple[str, ...]  # of the images that can be decoded
     dataset: Dataset
-    readable: Features  # only the names are used: the images that can be decoded
     image: ImageSpec
     view: View
     pool: ThreadPoolExecutor
 
     @classmethod
     def views(
-        cls, dataset: Dataset, readable: Features, image: ImageSpec, views: Sequence[View]
+        cls, names: tuple[str, ...], dataset: Dataset, image: ImageSpec, views: Sequence[View]
     ) -> tuple["Photographs", ...]:
         """Returns each view; all share the decoding threads, one per core."""
         pool = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
-        return tuple(cls(dataset, readable, image, view, pool) for view in views)
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Names of the images."""
-        return self.readable.names
-
-    @property
-    def matrix(self) -> Any:
-        """Itself: `matrix[rows]` works like an array."""
-        return self
-
-    def row(self, name: str) -> int:
-        """Row of an image."""
-        return self.readable.row(name)
+        return tuple(cls(names, dataset, image, view, pool) for view in views)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Returns the pixels of rows, int64 (count,): uint8 (count, height, width, 3). Raises ImageError, OSError."""

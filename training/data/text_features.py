@@ -7,14 +7,13 @@ replaces an encoder that understands text. Knows no decoder and no files.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from engine.bundle.vocabulary import Vocabulary, split
-from training.data.batches import Captioned, Features
-from training.data.examples import DataError
+from training.data.batches import Features
+from training.data.examples import DataError, Example
 
 RIDGE = 10.0
 """Penalty on the regression's weights: predicts held-out photographs better than 3 does (docs/quality.md)."""
@@ -23,28 +22,15 @@ NEAREST = 40
 AT_ONCE = 4096
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TextFeatures:
-    """One view of features made from sentences. `matrix` is itself: `matrix[rows]` is float32 (rows, feature_size)."""
+@dataclass(frozen=True, eq=False)
+class TextFeatures(Features):
+    """One view of features made from sentences."""
 
     names: tuple[str, ...]
     means: np.ndarray  # float16 (sentences, feature_size): predicted from the words, shared by all views
     residuals: np.ndarray  # float16 (photographs, feature_size): residuals of photographs in this view
     drawn: np.ndarray  # int64 (sentences,): whose residual each one gets
     limits: tuple[float, float]  # of real features
-    _rows: dict[str, int] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_rows", {name: row for row, name in enumerate(self.names)})
-
-    @property
-    def matrix(self) -> Any:
-        """Itself."""
-        return self
-
-    def row(self, name: str) -> int:
-        """Row of a photograph."""
-        return self._rows[name]
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Returns features of rows, int64 (count,): float32 (count, feature_size)."""
@@ -54,8 +40,8 @@ class TextFeatures:
 
 
 def text_features(
-    sentences: Sequence[Captioned],
-    described: Sequence[Captioned],
+    sentences: Sequence[Example],
+    described: Sequence[Example],
     views: Sequence[Features],
     vocabulary: Vocabulary,
     *,
@@ -70,7 +56,7 @@ def text_features(
     kept = [example for example in described if example.name in known]
     if not kept:
         raise DataError("no photograph has features, so none can be made for sentences")
-    seen = [np.asarray(view.matrix[np.array([view.row(each.name) for each in kept])], np.float32) for view in views]
+    seen = [np.asarray(view[np.array([view.row(each.name) for each in kept])], np.float32) for view in views]
     average = np.mean(seen, axis=0)  # (photographs, feature_size)
     centre = average.mean(axis=0)
     weights = _regress(kept, vocabulary, average - centre)
@@ -92,7 +78,7 @@ def text_features(
     )
 
 
-def _regress(examples: Sequence[Captioned], vocabulary: Vocabulary, features: np.ndarray) -> np.ndarray:
+def _regress(examples: Sequence[Example], vocabulary: Vocabulary, features: np.ndarray) -> np.ndarray:
     """Returns the ridge regression's weights from words to features: float32 (vocabulary, feature_size)."""
     products = RIDGE * np.eye(len(vocabulary))
     targets = np.zeros((len(vocabulary), features.shape[1]))
@@ -102,7 +88,7 @@ def _regress(examples: Sequence[Captioned], vocabulary: Vocabulary, features: np
     return np.linalg.solve(products, targets).astype(np.float32)
 
 
-def _predict(examples: Sequence[Captioned], vocabulary: Vocabulary, weights: np.ndarray) -> np.ndarray:
+def _predict(examples: Sequence[Example], vocabulary: Vocabulary, weights: np.ndarray) -> np.ndarray:
     """Returns the features predicted from the words: float32 (examples, feature_size)."""
     return np.concatenate([shares @ weights for _, shares in _word_shares(examples, vocabulary)])
 
@@ -122,7 +108,7 @@ def _nearest(said: np.ndarray, explained: np.ndarray) -> np.ndarray:
     return found
 
 
-def _word_shares(examples: Sequence[Captioned], vocabulary: Vocabulary) -> Iterator[tuple[slice, np.ndarray]]:
+def _word_shares(examples: Sequence[Example], vocabulary: Vocabulary) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields the share of each example's captions that contain a word: places, float32 (some examples, vocabulary)."""
     for start in range(0, len(examples), AT_ONCE):
         rows = slice(start, start + AT_ONCE)

@@ -29,10 +29,6 @@ class View:
     mirrored: bool = False
     jitter: int = 0
 
-    def __post_init__(self) -> None:
-        if self.jitter < 0 or (self.mirrored and self.jitter):
-            raise ValueError(f"a jittered view has a number from 1 and is mirrored at random: {self} is invalid")
-
     @property
     def title(self) -> str:
         """A short name for folders: "plain", "flipped" or "jitter3"."""

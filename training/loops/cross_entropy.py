@@ -1,6 +1,5 @@
 """Cross-entropy training: epochs over a caption table. Knows nothing of images, charts or commands."""
 
-import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from torch.nn import functional
 
 from training.data.batches import Batch, CaptionTable
 from training.loops.distributed import Processes
-from training.loops.loop import Loop, Record, TrainingError, Watcher, check_shared
+from training.loops.loop import Loop, Record, Watcher, check_shared
 from training.models.decoder import CaptionDecoder
 from training.models.finetune import FineTuned
 from training.options import TrainingOptions
@@ -29,12 +28,12 @@ class Epoch(Record):
     train_accuracy: float
     validation_loss: float
     validation_accuracy: float
-    learning_rate: float  # of its last batch
-    seconds: float
 
 
 class Trainer(Loop[Epoch]):
     """Trains a decoder to predict the next word of people's captions."""
+
+    record = Epoch
 
     def __init__(
         self,
@@ -55,10 +54,8 @@ class Trainer(Loop[Epoch]):
         self._by_source = validation.by_source()
         self._tokens = options.batch_size * (train.mean_length - 1)  # average per batch
 
-    @property
-    def best(self) -> Epoch | None:
-        """The epoch with the lowest validation loss, the earliest of equals; None before the first."""
-        return min(self.history, key=lambda epoch: epoch.validation_loss, default=None)
+    def _badness(self, epoch: Epoch) -> float:
+        return epoch.validation_loss
 
     def _groups(self) -> list[dict[str, Any]]:
         if not isinstance(self.decoder, FineTuned):
@@ -69,17 +66,10 @@ class Trainer(Loop[Epoch]):
         scale = self.options.encoder_learning_rate / self.options.learning_rate
         return [{"params": rest, "scale": 1.0}, {"params": tail, "scale": scale}]
 
-    def _record(self, noted: dict[str, Any]) -> Epoch:
-        return Epoch(**noted)
-
     def _epoch(self, number: int, watch: Watcher | None) -> Epoch:
         began = time.perf_counter()
         options, share = self.options, self.processes.share
         generator = self._seed(number)
-        done = (number - 1) * options.batches
-        rate = options.learning_rate
-        train_loss = train_accuracy = math.nan
-        totals = torch.zeros(3, dtype=torch.float64, device=self.processes.device)  # loss, correct words, tokens
         self.decoder.train()
         if options.finetune_encoder:
             batches = self.train_table.drawn_whole(generator, options.batches, options.batch_size, share=share)
@@ -87,28 +77,15 @@ class Trainer(Loop[Epoch]):
             batches = self.train_table.drawn(
                 generator, options.batches, options.batch_size, options.bucket, share=share
             )
-        with self._bar(batches, options.batches, f"epoch {number}/{options.epochs}") as bar:
-            for index, batch in enumerate(bar):
-                counts, rate = self._step(batch, done + index)
-                totals += counts
-                if index % 20 == 19 or index + 1 == options.batches:  # reading a loss waits for the device
-                    # Over all processes, so that none continues alone after a NaN loss.
-                    shown = self.processes.sum(counts.clone())
-                    train_loss, train_accuracy = self._means(totals.clone(), number)
-                    bar.set_postfix(loss=f"{train_loss:.3f}")
-                    if watch is not None:
-                        watch(done + index + 1, float(shown[0] / shown[2]), rate)
+        measured, rate = self._steps(number, batches, watch)
         validation = {source: self._means(self._validate(table), number) for source, table in self._by_source.items()}
-        loss, accuracy = np.mean(list(validation.values()), axis=0).tolist()
-        measured = train_loss, train_accuracy, loss, accuracy
+        measured += np.mean(list(validation.values()), axis=0).tolist()  # loss and accuracy
         seconds = round(time.perf_counter() - began, 3)
-        losses = {source: each for source, (each, _) in validation.items()} if len(validation) > 1 else {}
-        return Epoch(number, *measured, rate, seconds, precision=self.precision, by_source=losses)
+        losses = {source: loss for source, (loss, _) in validation.items()} if len(validation) > 1 else {}
+        return Epoch(number, *measured, learning_rate=rate, seconds=seconds, precision=self.precision, by_source=losses)
 
     def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
-        """Takes one optimiser step on the global batch's loss; `batch` is this process's share.
-
-        Returns this process's counts and the learning rate.
+        """Takes one optimiser step on the global batch's loss.
 
         The sum over tokens is divided by the average number of tokens in a batch, not by this batch's, so that words in
         a batch of short captions do not weigh more than words in a batch of long ones.
@@ -149,13 +126,3 @@ class Trainer(Loop[Epoch]):
             if len(batch.tokens):  # the last batch may be smaller than the number of processes
                 totals += self._counts(self.averaged, batch)
         return totals
-
-    def _means(self, totals: Tensor, epoch: int) -> tuple[float, float]:
-        """Returns mean loss and accuracy over all processes. Raises TrainingError if the loss is NaN or infinite."""
-        loss, right, tokens = self.processes.sum(totals).tolist()
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} in epoch {epoch}: lower the learning rate or the gradient clip; "
-                "the checkpoints of earlier epochs are kept"
-            )
-        return loss / tokens, right / tokens

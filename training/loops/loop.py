@@ -1,6 +1,6 @@
 """Shared parts of training runs: epochs, the optimiser step, averaged weights, checkpoints, resuming.
 
-Knows nothing of losses, data or commands. All random numbers of an epoch come from (seed, epoch, process), so a resumed
+Knows nothing of losses or commands. All random numbers of an epoch come from (seed, epoch, process), so a resumed
 run needs no generator state: an epoch repeated from the same weights and optimiser state is the same, bit for bit.
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from training.data.batches import Batch
 from training.loops.distributed import Processes
 from training.loops.precision import BFLOAT16, agreed
 from training.models import checkpoint
@@ -46,7 +47,9 @@ class Record:
     """The recorded numbers of an epoch."""
 
     epoch: int  # from 1
-    precision: str = field(default="", kw_only=True)  # used in training; "" in files from before it was recorded
+    learning_rate: float = field(kw_only=True)  # of its last batch
+    seconds: float = field(kw_only=True)
+    precision: str = field(kw_only=True)  # used in training
     by_source: dict[str, float] = field(default_factory=dict, kw_only=True)  # validation by data set, if several
 
 
@@ -57,6 +60,9 @@ Watcher = Callable[[int, float, float], None]  # batches done so far, the last o
 
 class Loop(ABC, Generic[R]):
     """A decoder, its optimiser and its history; `train` runs the epochs in the options."""
+
+    record: type[R]  # of an epoch
+    shown, watched = "loss", 0  # what is watched while training, and which of the sums that is
 
     def __init__(self, decoder: CaptionDecoder, options: LoopOptions, batches: int, processes: Processes) -> None:
         self.decoder = decoder.to(processes.device)
@@ -76,17 +82,24 @@ class Loop(ABC, Generic[R]):
         return [{"params": list(self.decoder.parameters()), "scale": 1.0}]
 
     @property
-    @abstractmethod
     def best(self) -> R | None:
         """The best epoch, the earliest of equals; None before the first."""
+        return min(self.history, key=self._badness, default=None)
+
+    @abstractmethod
+    def _badness(self, epoch: R) -> float:
+        """Returns what is lowest for the best epoch."""
 
     @abstractmethod
     def _epoch(self, number: int, watch: Watcher | None) -> R:
         """Trains one epoch (numbered from 1), and validates."""
 
     @abstractmethod
-    def _record(self, noted: dict[str, Any]) -> R:
-        """Returns an epoch from its entry in a checkpoint."""
+    def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
+        """Takes one optimiser step on this process's share of a batch.
+
+        Returns the sums of what is measured, the loss first and the number of examples last, and the learning rate.
+        """
 
     @property
     def finished(self) -> bool:
@@ -125,9 +138,9 @@ class Loop(ABC, Generic[R]):
                 _, index, key = name.split(".")
                 state["state"].setdefault(int(index), {})[key] = tensor
         self._optimizer.load_state_dict(state)
-        self.history = [self._record(epoch) for epoch in notes["history"]]
+        self.history = [self.record(**epoch) for epoch in notes["history"]]
         was = self.history[-1].precision
-        if was not in ("", self.precision) and self.processes.first:
+        if was != self.precision and self.processes.first:
             print(
                 f"the earlier epochs were computed in {was} and the next ones will be in {self.precision}: "
                 "the last digits differ from those of an uninterrupted run",
@@ -152,6 +165,33 @@ class Loop(ABC, Generic[R]):
         notes = {"history": [asdict(epoch) for epoch in self.history]}
         checkpoint.save_tensors(folder / checkpoint.LAST, tensors, notes)
 
+    def _steps(self, number: int, batches: Iterable[Batch], watch: Watcher | None) -> tuple[list[float], float]:
+        """Takes all steps of an epoch; returns the means of what `_step` sums and the last learning rate."""
+        done, rate, means = (number - 1) * self.batches, self._loop.learning_rate, [math.nan]
+        totals = torch.zeros((), dtype=torch.float64, device=self.processes.device)
+        with self._bar(batches, self.batches, f"epoch {number}/{self._loop.epochs}") as bar:
+            for index, batch in enumerate(bar):
+                sums, rate = self._step(batch, done + index)
+                totals = totals + sums.double()
+                if index % 20 == 19 or index + 1 == self.batches:  # reading a loss waits for the device
+                    # Over all processes, so that none continues alone after a NaN loss.
+                    means = self._means(totals.clone(), number)
+                    bar.set_postfix({self.shown: f"{means[self.watched]:.3f}"})
+                    last = self._means(sums.clone(), number)[self.watched]
+                    if watch is not None:
+                        watch(done + index + 1, last, rate)
+        return means, rate
+
+    def _means(self, sums: Tensor, epoch: int) -> list[float]:
+        """Returns the means over all processes. Raises TrainingError if the loss is NaN or infinite."""
+        *values, count = self.processes.sum(sums).tolist()
+        if not math.isfinite(values[0]):
+            raise TrainingError(
+                f"the loss became {values[0]} in epoch {epoch}: lower the learning rate or the gradient clip; "
+                "the checkpoints of earlier epochs are kept"
+            )
+        return [value / count for value in values]
+
     def _seed(self, number: int) -> np.random.Generator:
         """Seeds PyTorch for an epoch, differently in each process; returns a generator that is the same in all."""
         entropy = np.random.SeedSequence((self._loop.seed, number, self.processes.rank))
@@ -168,16 +208,12 @@ class Loop(ABC, Generic[R]):
         enabled = self.precision == BFLOAT16 and training
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=enabled)
 
-    def _share(self, step: int) -> float:
-        """Returns how much of the whole run is done before a step, from 0 to 1."""
-        return min(1.0, step / (self._loop.epochs * self.batches))
-
     def _learning_rate(self, step: int) -> float:
         rate = self._loop.learning_rate
         if step < self._loop.warmup:
             rate *= (step + 1) / self._loop.warmup
         if self._loop.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * self._share(step)))
+            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / (self._loop.epochs * self.batches))))
         return rate
 
     def _descend(self, loss: Tensor, step: int) -> float:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.bundle.vocabulary import Vocabulary, split
+from training.data.examples import DataError
 
 ORDERS = 4  # n-grams of 1 to 4 words
 SIGMA = 6.0  # CIDEr-D's tolerance for differences in length, in words
@@ -27,11 +28,12 @@ class Lexicon:
         self._end = vocabulary.end_id
 
     def encode(self, texts: Sequence[str], *, end: bool) -> list[np.ndarray]:
-        """Returns the words of each text as int64 (words,); `end` adds END. Raises ValueError for too many words."""
+        """Returns the words of each text as int64 (words,); `end` adds END. Raises DataError for too many words."""
         rows = [[self._ids.setdefault(word, len(self._ids)) for word in split(text)] for text in texts]
         if len(self._ids) > LARGEST:
-            raise ValueError(
-                f"the references contain more than {LARGEST:,} different words, more than fit here: use fewer captions"
+            raise DataError(
+                f"the captions contain more than {LARGEST:,} different words, but rewards are computed with four words "
+                "packed into one number, which takes no more: leave out a data set or --sentences"
             )
         return [np.array(row + [self._end] * end, dtype=np.int64) for row in rows]
 
@@ -78,27 +80,19 @@ class Rarity:
     unknown: float  # weight of every other n-gram
 
     @classmethod
-    def count(cls, images: np.ndarray, grams: Grams, total: int) -> "Rarity":
-        """Counts in how many of `total` images each n-gram occurs; `images`, int64 (sentences,), are the sentences'."""
+    def count(cls, images: np.ndarray, grams: Grams, total: int, power: float) -> "Rarity":
+        """Counts in how many of `total` images each n-gram occurs; `images`, int64 (sentences,), are the sentences'.
+
+        power: the weights' exponent.
+        """
         pairs = np.lexsort((images[grams.sentence], grams.key))
         key, image = grams.key[pairs], images[grams.sentence][pairs]
         new_key = np.diff(key, prepend=-1) != 0
         new_pair = new_key | (np.diff(image, prepend=-1) != 0)
         keys = key[new_key]
         frequencies = np.bincount(np.cumsum(new_key)[new_pair] - 1, minlength=len(keys))
-        return cls(keys, np.log(float(total)) - np.log(frequencies), float(np.log(float(total))))
-
-    def knowing(self, keys: np.ndarray) -> "Rarity":
-        """Returns the same weights with these n-grams added to the known ones."""
-        missing = np.setdiff1d(keys, self.keys)
-        every = np.concatenate([self.keys, missing])
-        weights = np.concatenate([self.weights, np.full(len(missing), self.unknown)])
-        ordered = np.argsort(every)
-        return Rarity(every[ordered], weights[ordered], self.unknown)
-
-    def raised(self, power: float) -> "Rarity":
-        """Returns the weights raised to a power."""
-        return Rarity(self.keys, self.weights**power, self.unknown**power)
+        largest = np.log(float(total))
+        return cls(keys, (largest - np.log(frequencies)) ** power, float(largest**power))
 
     def look_up(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns each n-gram's index among the known ones (len(self.keys) if unknown), and its weight."""
@@ -121,19 +115,12 @@ class _Matched:
 class Scorer:
     """Scores sentences against the references of images.
 
-    Document frequencies are those of the references, unless `rarity` provides others. A `sigma` below CIDEr-D's
-    penalises differences in length more. `power` is the exponent of the inverse document frequencies; above CIDEr-D's,
-    rare words count more relative to common ones.
+    Document frequencies are those of the references. A `sigma` below CIDEr-D's penalises differences in length more.
+    `power` is the exponent of the inverse document frequencies; above CIDEr-D's, rare words count more relative to
+    common ones.
     """
 
-    def __init__(
-        self,
-        references: Sequence[Sequence[np.ndarray]],
-        rarity: Rarity | None = None,
-        *,
-        sigma: float = SIGMA,
-        power: float = 1.0,
-    ) -> None:
+    def __init__(self, references: Sequence[Sequence[np.ndarray]], *, sigma: float = SIGMA, power: float = 1.0) -> None:
         """references: int64 (words,) per reference per image, from `Lexicon.encode`, at least one per image."""
         self._sigma = sigma
         self.references = np.array([len(texts) for texts in references])  # (images,)
@@ -144,8 +131,7 @@ class Scorer:
         image = np.repeat(np.arange(len(references)), self.references)  # (sentences,)
         slot = np.arange(len(rows)) - np.repeat(np.cumsum(self.references) - self.references, self.references)
         grams = grams_of(words, lengths)
-        rarity = Rarity.count(image, grams, len(references)) if rarity is None else rarity.knowing(grams.key)
-        self.rarity = rarity.raised(power)
+        self.rarity = Rarity.count(image, grams, len(references), power)
         places, weights = self.rarity.look_up(grams.key)
         shape = len(references), int(self.references.max())
         self._norms = np.zeros((*shape, ORDERS))  # of each reference's weighted counts

@@ -84,7 +84,7 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
             return [stored(dataset, kept, frozen, source.features, view, progress=together.first) for view in views]
         # features are computed only to find out which images can be decoded
         there = stored(dataset, kept, encoder, source.features, View(), progress=together.first)
-        return Photographs.views(dataset, there, encoder.image, views)
+        return Photographs.views(there.names, dataset, encoder.image, views)
 
     seen = {
         name: join({title: views_of(name, title, views) for title in opened[name]})

@@ -11,17 +11,17 @@ from engine.bundle.vocabulary import Vocabulary
 from training.models.decoder import CaptionDecoder
 
 
-def draw(logits: Tensor, never: Sequence[int], temperature: float = 1.0) -> Tensor:
-    """Draws one word per row from softmax(logits / temperature): int64 (rows,); never one of `never`.
+def draw(logits: Tensor, never: Sequence[int], *, greedy: bool = False) -> Tensor:
+    """Draws one word per row from softmax(logits), or takes the likeliest: int64 (rows,); never one of `never`.
 
-    Temperature 0 takes the likeliest. One random number per row is looked up in the cumulative probabilities. logits,
-    float32 (rows, vocabulary), are overwritten.
+    One random number per row is looked up in the cumulative probabilities. logits, float32 (rows, vocabulary), are
+    overwritten.
     """
     logits[:, never] = -torch.inf
-    if not temperature:
+    if greedy:
         return logits.argmax(dim=-1)
     logits -= logits.amax(dim=-1, keepdim=True)
-    sums = logits.div_(temperature).exp_().cumsum(dim=-1)  # (rows, vocabulary)
+    sums = logits.exp_().cumsum(dim=-1)  # (rows, vocabulary)
     below = 1 - 1e-6  # below the last sum after rounding, too
     drawn = torch.searchsorted(sums, torch.rand_like(sums[:, :1]) * sums[:, -1:] * below, right=True)[:, 0]
     return drawn.clamp_(max=logits.shape[1] - 1)  # for NaN
@@ -29,11 +29,11 @@ def draw(logits: Tensor, never: Sequence[int], temperature: float = 1.0) -> Tens
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """How sentences are sampled: `temperature` 0 takes the likeliest word; `max_words` cuts sentences without END."""
+    """How sentences are sampled: `greedy` takes the likeliest word; `max_words` cuts sentences without END."""
 
     vocabulary: Vocabulary
     max_words: int = 20
-    temperature: float = 1.0
+    greedy: bool = False
 
     @torch.no_grad()
     def say(self, decoder: CaptionDecoder, features: Tensor, samples: int = 1) -> Tensor:
@@ -48,12 +48,10 @@ class Sampler:
         said = torch.full((len(rows), self.max_words + 1), words.pad_id, device=features.device)
         said[:, 0] = words.start_id
         hidden, cell = decoder.start(features)  # (images, units)
-        logits, hidden, cell = decoder.step(
-            said[::samples, 0], hidden, cell
-        )  # the first step is the same for all samples
+        logits, hidden, cell = decoder.step(said[::samples, 0], hidden, cell)  # the same for all samples
         logits, hidden, cell = (state.float().repeat_interleave(samples, 0) for state in (logits, hidden, cell))
         for position in range(1, self.max_words + 1):
-            chosen = draw(logits, never, self.temperature)
+            chosen = draw(logits, never, greedy=self.greedy)
             said[rows, position] = chosen
             going = chosen != words.end_id
             rows, chosen, hidden, cell = rows[going], chosen[going], hidden[going], cell[going]
@@ -70,5 +68,5 @@ def greedy_captions(
     """Captions features, float32 (images, feature_size), greedily and without dropout."""
     decoder.eval()
     device = decoder.output.weight.device
-    said = Sampler(vocabulary, max_words, temperature=0.0).say(decoder, torch.from_numpy(features).to(device))
+    said = Sampler(vocabulary, max_words, greedy=True).say(decoder, torch.from_numpy(features).to(device))
     return [vocabulary.decode(row) for row in said.tolist()]

@@ -1,17 +1,14 @@
 """Self-critical training: the decoder samples captions and learns to make those with a high reward more probable.
 
 The gradient is REINFORCE's (Rennie et al. 2017): the log-probability of a sampled sentence, weighted by its reward
-(CIDEr-D and, if wanted, BLEU) minus a baseline: the mean reward of the image's other samples (Luo 2020) or the reward
-of greedy decoding (Rennie). Knows nothing of images, charts or commands.
+(CIDEr-D and, if wanted, BLEU) minus a baseline: the mean reward of the image's other samples (Luo 2020). In rewards END
+counts as a word, so that sentences which break off are penalised. Knows nothing of images, charts or commands.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +17,7 @@ from torch.nn import functional
 
 from training.data.batches import Batch, CaptionTable
 from training.loops.distributed import Processes
-from training.loops.loop import Loop, Record, TrainingError, Watcher, check_shared
+from training.loops.loop import Loop, Record, Watcher, check_shared
 from training.loops.reward import Lexicon, Scorer
 from training.loops.sampler import Sampler
 from training.models.decoder import CaptionDecoder
@@ -40,12 +37,13 @@ class RewardEpoch(Record):
     train_reward: float  # of greedy sentences for some training images after the epoch, as sample_reward
     validation_cider: float  # CIDEr-D only, of greedy sentences, without END; the mean over data sets
     sample_words: float
-    learning_rate: float  # of its last batch
-    seconds: float
 
 
 class SelfCritic(Loop[RewardEpoch]):
     """Trains a decoder for captions with high CIDEr-D."""
+
+    record = RewardEpoch
+    shown, watched = "reward", 1
 
     def __init__(
         self,
@@ -65,63 +63,46 @@ class SelfCritic(Loop[RewardEpoch]):
         self.validation_table = validation
         self._by_source = validation.by_source()
         lexicon = Lexicon(train.vocabulary)
-        true = [lexicon.encode(texts, end=options.count_end) for texts in train.captions]
+        true = [lexicon.encode(texts, end=True) for texts in train.captions]
         self._rewarding = Scorer(true, sigma=options.sigma, power=options.rarity)
         self._validating = {
             source: Scorer([lexicon.encode(texts, end=False) for texts in table.captions])
             for source, table in self._by_source.items()
         }
-        self._sampler = Sampler(train.vocabulary, options.max_words, options.temperature)
-        self._greedy = Sampler(train.vocabulary, options.max_words, 0.0)
+        self._sampler = Sampler(train.vocabulary, options.max_words)
+        self._greedy = Sampler(train.vocabulary, options.max_words, greedy=True)
 
-    @property
-    def best(self) -> RewardEpoch | None:
-        """The epoch with the highest validation CIDEr, the earliest of equals; None before the first."""
-        return max(self.history, key=lambda epoch: epoch.validation_cider, default=None)
-
-    def _record(self, noted: dict[str, Any]) -> RewardEpoch:
-        return RewardEpoch(**noted)
+    def _badness(self, epoch: RewardEpoch) -> float:
+        return -epoch.validation_cider
 
     def validation_ciders(self) -> dict[str, float]:
         """Returns the mean CIDEr-D of greedy sentences for each data set's images, computed as in an evaluation."""
-        return {
-            source: self._greedy_score(table, partial(self._cider, self._validating[source]), len(table.names))
-            for source, table in self._by_source.items()
-        }
+
+        def score(table: CaptionTable, scorer: Scorer) -> float:
+            def cider(images: np.ndarray, said: Tensor) -> np.ndarray:
+                return scorer.cider(*self._counted(images, said, end=False))
+
+            return self._greedy_score(table, cider, len(table.names))
+
+        return {source: score(table, self._validating[source]) for source, table in self._by_source.items()}
 
     def _epoch(self, number: int, watch: Watcher | None) -> RewardEpoch:
         began = time.perf_counter()
-        options = self.options
-        generator = self._seed(number)
-        done = (number - 1) * self.batches
-        rate = options.learning_rate
-        totals = torch.zeros(4, dtype=torch.float64)  # loss, rewards, words, sentences
-        mean = words = math.nan
-        batches = self.train_table.drawn(generator, self.batches, options.batch_size, share=self.processes.share)
-        with self._bar(batches, self.batches, f"epoch {number}/{options.epochs}") as bar:
-            for index, batch in enumerate(bar):
-                counts, rate = self._step(batch, done + index)
-                totals += counts
-                if index % 20 == 19 or index + 1 == self.batches:
-                    shown = self.processes.sum(counts.to(self.processes.device))
-                    mean, words = self._means(totals.clone(), number)
-                    bar.set_postfix(reward=f"{mean:.3f}")
-                    if watch is not None:
-                        watch(done + index + 1, float(shown[1] / shown[3]), rate)
-        table = self.train_table
+        table, share = self.train_table, self.processes.share
+        batches = table.drawn(self._seed(number), self.batches, self.options.batch_size, share=share)
+        (_, mean, words), rate = self._steps(number, batches, watch)
         count = min(int(np.count_nonzero(table.weights)), len(self.validation_table.names))
         train_reward = self._greedy_score(table, self._reward, count)
         seconds = round(time.perf_counter() - began, 3)
         ciders = self.validation_ciders()
-        measured = mean, train_reward, fmean(ciders.values()), words, rate, seconds
+        measured = mean, train_reward, fmean(ciders.values()), words
         several = ciders if len(ciders) > 1 else {}
-        return RewardEpoch(number, *measured, precision=self.precision, by_source=several)
+        return RewardEpoch(
+            number, *measured, learning_rate=rate, seconds=seconds, precision=self.precision, by_source=several
+        )
 
     def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
-        """Takes one optimiser step towards higher reward; `batch` is this process's share.
-
-        Returns this process's counts (4,) and the learning rate.
-        """
+        """Takes one optimiser step towards higher reward; its sums are loss, rewards, words and sentences."""
         features = torch.from_numpy(batch.features).to(self.processes.device)
         said, rewards, advantages = self.draw(features, batch.images)
         scale = 1 / (self.options.batch_size * self.options.samples)
@@ -134,7 +115,7 @@ class SelfCritic(Loop[RewardEpoch]):
         rate = self._descend(loss / float(self.train_table.lengths.mean() - 1), step)
         words = (said[:, 1:] != self.decoder.config.pad_id).sum()
         counts = [loss.detach().double(), torch.tensor(rewards.sum()), words.double(), torch.tensor(float(len(said)))]
-        return torch.stack([count.cpu() for count in counts]), rate
+        return torch.stack([count.to(features.device) for count in counts]), rate
 
     def draw(self, features: Tensor, images: np.ndarray) -> tuple[Tensor, np.ndarray, Tensor]:
         """Samples sentences for images of the training table and scores them.
@@ -146,12 +127,8 @@ class SelfCritic(Loop[RewardEpoch]):
         self.decoder.eval()
         with self._autocast():
             said = self._sampler.say(self.decoder, features, samples)
-            greedy = self._greedy.say(self.decoder, features) if self.options.baseline == "greedy" else None
         rewards = self._reward(images, said).reshape(-1, samples)
-        if greedy is None:
-            baseline = (rewards.sum(axis=1, keepdims=True) - rewards) / (samples - 1)
-        else:
-            baseline = self._reward(images, greedy)[:, None]
+        baseline = (rewards.sum(axis=1, keepdims=True) - rewards) / (samples - 1)
         advantages = torch.from_numpy((rewards - baseline).ravel().astype(np.float32))
         return said, rewards, advantages.to(features.device)
 
@@ -159,8 +136,8 @@ class SelfCritic(Loop[RewardEpoch]):
         """Returns the sum of the sentences' negative log-probabilities, weighted by weights (rows,).
 
         said is int64 (rows, longest), from the sampler, an equal number of rows for each image of features (images,
-        feature_size). For `drawn` sentences the probabilities are those of sampling: with the temperature, and without
-        the words that are never sampled.
+        feature_size). For `drawn` sentences the probabilities are those of sampling: without the words that are never
+        sampled.
         """
         words = self.train_table.vocabulary
         self.decoder.train()  # cuDNN's LSTM needs training mode for gradients
@@ -174,20 +151,15 @@ class SelfCritic(Loop[RewardEpoch]):
                 logits = self.decoder(features[images[rows]], tokens[:, :-1], keep).float()  # (kept, vocabulary)
                 if drawn:
                     logits[:, [words.pad_id, words.unk_id, words.start_id]] = -torch.inf
-                    logits = logits / self.options.temperature
                 losses = functional.cross_entropy(logits, tokens[:, 1:][keep], reduction="none")
                 total = total + (losses * weights[rows].repeat_interleave(lengths[rows])).sum()
         return total
 
     def _reward(self, images: np.ndarray, said: Tensor) -> np.ndarray:
         """Returns the rewards of sentences, an equal number for each training image: float64 (rows,)."""
-        given = self._counted(images, said, end=self.options.count_end)
+        given = self._counted(images, said, end=True)
         rewards = self._rewarding.cider(*given)
         return rewards + self.options.bleu * self._rewarding.bleu(*given) if self.options.bleu else rewards
-
-    def _cider(self, scorer: Scorer, images: np.ndarray, said: Tensor) -> np.ndarray:
-        """Returns CIDEr-D of sentences, an equal number for each of a scorer's images: float64 (rows,)."""
-        return scorer.cider(*self._counted(images, said, end=False))
 
     def _counted(self, images: np.ndarray, said: Tensor, *, end: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns sentences in the form for a Scorer: images, words and lengths. `end` counts END as a word."""
@@ -214,16 +186,6 @@ class SelfCritic(Loop[RewardEpoch]):
                 said = self._greedy.say(self.averaged, torch.from_numpy(table.features_of(images[some])).to(device))
                 scores[some] = scorer(images[some], said)
         return float(self.processes.sum(torch.tensor(scores.sum(), device=device))) / count
-
-    def _means(self, totals: Tensor, epoch: int) -> tuple[float, float]:
-        """Returns mean reward and words per sentence over all processes. Raises TrainingError for a NaN loss."""
-        loss, rewards, words, sentences = self.processes.sum(totals.to(self.processes.device)).tolist()
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} in epoch {epoch}: lower the learning rate or the gradient clip; "
-                "the checkpoints of earlier epochs are kept"
-            )
-        return rewards / sentences, words / sentences
 
 
 def lower_frequent_words(decoder: CaptionDecoder, table: CaptionTable, amount: float) -> None:

@@ -5,12 +5,8 @@ pycocoevalcap's own wrappers write into its package and can hang; here programs 
 
 import shutil
 import subprocess
-import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 SECONDS = 60  # to print its version, which takes 0.1 s on an idle machine
 INSTALL = "install Java 17: apt install openjdk-17-jdk-headless, brew install openjdk@17, or from adoptium.net"
@@ -28,12 +24,7 @@ def find_java() -> str:
     java = shutil.which("java")
     if java is None:
         raise MetricsError("java is not on the PATH")
-    try:
-        asked = subprocess.run([java, "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise MetricsError(f"{java} does not run: {error}") from error
-    if asked.returncode:
-        raise MetricsError(f"{java} does not run: {_first_line(asked.stderr, asked.returncode)}")
+    run(java, [java, "-version"], (), SECONDS)
     return java
 
 
@@ -47,44 +38,19 @@ def package() -> Path:
 
 
 def run(name: str, command: Sequence[str], lines: Sequence[str], seconds: float) -> list[str]:
-    """Runs a program that answers each UTF-8 line with a line, and returns its lines; shows a progress bar.
+    """Runs a program that answers each UTF-8 line with a line, and returns its lines.
 
     Raises MetricsError, beginning with `name`, if the program fails or does not end in time.
     """
-    late = threading.Event()
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaints:
-        given.write("".join(f"{line}\n" for line in lines).encode())
-        given.seek(0)
-        try:
-            process = subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=complaints)
-        except OSError as error:
-            raise MetricsError(f"{name} failed: {error}") from error
-
-        def stop() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(seconds, stop)
-        with process:
-            assert process.stdout is not None
-            try:
-                timer.start()
-                bar = tqdm(process.stdout, name, total=len(lines), unit="caption", leave=False, disable=None)
-                printed = [line.removesuffix(b"\n").decode() for line in bar]  # only \n separates lines
-            except BaseException:  # Ctrl-C too
-                process.kill()
-                raise
-            finally:
-                timer.cancel()
-        if late.is_set():
-            raise MetricsError(f"{name} did not finish within {seconds:g} seconds")
-        if process.returncode:
-            complaints.seek(0)
-            raise MetricsError(f"{name} failed: {_first_line(complaints.read(), process.returncode)}")
-    return printed
-
-
-def _first_line(complaint: bytes, status: int) -> str:
-    """Returns the first line of a program's error output, or its exit status if there is none."""
-    said = complaint.decode(errors="replace").strip().splitlines()
-    return said[0] if said else f"exit status {status}"
+    given = "".join(f"{line}\n" for line in lines).encode()
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise MetricsError(f"{name} did not finish within {seconds:g} seconds") from error
+    except OSError as error:
+        raise MetricsError(f"{name} failed: {error}") from error
+    if done.returncode:
+        why = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
+        raise MetricsError(f"{name} failed: {why[0]}")
+    *printed, last = done.stdout.decode().split("\n")  # only \n separates lines
+    return [*printed, last] if last else printed

@@ -28,7 +28,7 @@ class Quality:
     def record(self) -> dict[str, Any]:
         """Returns the content of scores.json; `captions` and per-image values come last."""
         return {
-            "scores": self.scores.named(),
+            "scores": self.scores.values,
             "intervals": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
             "bootstrap": self.bootstrap,
             "statistics": {"captions": asdict(self.statistics), "people": asdict(self.people)},
@@ -37,12 +37,12 @@ class Quality:
             "notes": self.scores.notes,
             "captions": self.captions,
             "per_image": self.scores.per_image(),
-            "counts": counts_record(self.scores.counts) if self.scores.counts else {},
+            "counts": counts_record(self.scores.counts),
         }
 
     def __str__(self) -> str:
         lines = []
-        for name, value in self.scores.named().items():
+        for name, value in self.scores.values.items():
             interval = self.intervals.get(name)
             lines.append(f"{name:8} {value:.4f}" + (f"  {interval.low:.4f} to {interval.high:.4f}" if interval else ""))
         if self.bootstrap:
@@ -67,9 +67,7 @@ def assess(
 ) -> Quality:
     """Measures scored captions; `training` as for caption_statistics; 0 resamples: no intervals."""
     seen = None if training is None else list(training)
-    intervals: dict[str, Interval] = {}
-    if resamples and scores.counts is not None:
-        intervals = confidence_intervals(scores.counts, resamples=resamples, seed=seed)
+    intervals = confidence_intervals(scores.counts, resamples=resamples, seed=seed) if resamples else {}
     return Quality(
         captions=dict(captions),
         references={name: tuple(references[name]) for name in captions},

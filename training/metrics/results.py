@@ -4,13 +4,12 @@ A COCO image has the integer id in its file name (COCO_val2014_000000391895.jpg 
 image is identified by its file name.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from training.data.datasets import Dataset
-from training.files import write_json
+from training.files import read_json, write_json
 from training.metrics.java import MetricsError
 
 COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})\.jpe?g")
@@ -34,12 +33,7 @@ def read_results(path: Path, dataset: Dataset, limit: int | None = None) -> dict
     result and results of unknown images are skipped and added to the data set's report. Raises MetricsError if the file
     is not a result file, contains something that is not text, names an image twice, or none of the data set's images.
     """
-    try:
-        rows = json.loads(path.read_bytes())
-    except OSError as error:
-        raise MetricsError(f"{path} cannot be read: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise MetricsError(f"{path} is not valid JSON: {error}") from error
+    rows = read_json(path, MetricsError)
     if not isinstance(rows, list):
         raise MetricsError(f'{path} is not a result file: it must contain a list of {{"image_id", "caption"}}')
     names = _names(dataset)

@@ -1,12 +1,12 @@
 """Reads scores.json from training.evaluate, to compare runs. Knows the file's format, computes nothing."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from training.files import read_json
 from training.metrics.counts import BLEU_COLUMNS, BLEU_NAMES, METEOR_COLUMNS, ImageCounts, Rows
 from training.metrics.java import MetricsError
 
@@ -36,12 +36,7 @@ def counts_record(counts: ImageCounts) -> dict[str, dict[str, str]]:
 
 def read_scores(path: Path) -> ScoreFile:
     """Reads a file. Raises MetricsError if it is not a scores file, or so old that it has no scores per image."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise MetricsError(f"{path} cannot be read: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise MetricsError(f"{path} is not valid JSON: {error}") from error
+    content = read_json(path, MetricsError)
     try:
         counts = _image_counts(content["per_image"], content["counts"])
         captions = {name: str(content["captions"][name]) for name in counts.images}

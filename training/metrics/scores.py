@@ -25,29 +25,19 @@ class Scores:
 
     values: dict[str, float]
     tokeniser: str
-    notes: tuple[str, ...] = ()
-    counts: ImageCounts | None = field(default=None, compare=False, repr=False)
+    notes: tuple[str, ...]
+    counts: ImageCounts = field(compare=False, repr=False)
 
     @property
     def cider(self) -> float:
         """CIDEr of the corpus, the mean over images."""
         return self.values["CIDEr"]
 
-    def named(self) -> dict[str, float]:
-        """Returns the available scores by their usual names."""
-        return dict(self.values)
-
     def per_image(self) -> dict[str, dict[str, float]]:
         """Returns image -> metric -> the image's score."""
-        if self.counts is None:
-            return {}
         columns = {metric: values.tolist() for metric, values in self.counts.per_image().items()}
         rows = zip(*columns.values(), strict=True)
         return {name: dict(zip(columns, row, strict=True)) for name, row in zip(self.counts.images, rows, strict=True)}
-
-    def __str__(self) -> str:
-        lines = [f"{name:8} {value:.4f}" for name, value in self.values.items()]
-        return "\n".join([*lines, f"tokeniser: {self.tokeniser}", *(f"note: {note}" for note in self.notes)])
 
 
 def score_captions(references: Mapping[str, Sequence[str]], candidates: Mapping[str, str]) -> Scores:

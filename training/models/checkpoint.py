@@ -62,9 +62,14 @@ def decoder_tensors(decoder: CaptionDecoder) -> dict[str, Tensor]:
 
 
 def restore_decoder(decoder: CaptionDecoder, tensors: Mapping[str, Tensor]) -> None:
-    """Copies tensors from `decoder_tensors` into a decoder. Raises CheckpointError if they do not fit."""
+    """Copies tensors from `decoder_tensors` into a decoder. Raises CheckpointError if they do not fit.
+
+    Embeddings of a tied decoder also become the output weights of one that is not tied.
+    """
     parameters = decoder_tensors(decoder)
     found = {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.")}
+    if not decoder.config.tied and "decoder.embedding.weight" in found:
+        found.setdefault("decoder.output.weight", found["decoder.embedding.weight"])
     wrong = sorted(
         name
         for name in parameters.keys() | found.keys()
@@ -138,24 +143,7 @@ def _runs(folder: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns `runs` of the checkpoints in a folder. Raises KeyError and TypeError for an invalid config.json."""
     kind, part = ("self-critical", "scst") if "scst" in config else ("cross-entropy", "training")
     own = {"run": folder.resolve().name, "kind": kind, "options": config.get(part, {})}
-    begun = config.get("from")
-    if begun is None:
-        return [own]
-    earlier = begun["runs"] if "runs" in begun else _runs_beside(folder.resolve(), begun)
-    if earlier is None and kind == "self-critical":  # these runs keep the options of the training before
-        earlier = [{"run": "not stated", "kind": "cross-entropy", "options": config.get("training", {})}]
-    return [*(earlier or [{"run": begun["run"], "kind": "not stated", "options": {}}]), own]
-
-
-def _runs_beside(folder: Path, begun: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Returns `runs` of the run that an old run without "runs" started from, or None if it is not beside it."""
-    earlier = folder.parent / begun["run"]
-    try:
-        if earlier == folder or begun["sha256"] != hashlib.sha256((earlier / BEST).read_bytes()).hexdigest():
-            return None
-        return _runs(earlier, json.loads((earlier / CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
+    return [*(config["from"]["runs"] if "from" in config else ()), own]
 
 
 def begun_with(folder: Path, before: Checkpoint) -> dict[str, Any]:
@@ -175,5 +163,8 @@ def begin_with(decoder: CaptionDecoder, before: Checkpoint, encoder: str, folder
             f"the decoder in {folder} was trained with another encoder: pass that one with --encoder and "
             f"--encoder-weights ({before.encoder_name}, {before.encoder_weights})"
         )
-    restore_decoder(decoder, decoder_tensors(decoder) | decoder_tensors(before.decoder))
+    if decoder.config.tied and not before.decoder.config.tied:
+        raise CheckpointError(f"the output weights in {folder} are not its embeddings: leave out --tied")
+    tail = {name: tensor for name, tensor in decoder_tensors(decoder).items() if name.startswith(TAIL)}
+    restore_decoder(decoder, tail | decoder_tensors(before.decoder))
     return begun_with(folder, before)

@@ -53,38 +53,24 @@ def compiled(network: nn.Module, pixels: np.ndarray) -> Function:
     return slow
 
 
-def trace(network: nn.Module, pixels: np.ndarray) -> bytes:
-    """Returns a network on the CPU as an ONNX model for exactly len(pixels) images."""
+def _session(network: nn.Module, pixels: np.ndarray) -> Function:
+    """Traces a network for exactly len(pixels) images and opens it; fewer images are padded."""
+    import onnxruntime  # not needed for training on a GPU
+
     plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.onnx warns about itself
         program = torch.onnx.export(plain, (torch.from_numpy(pixels),), dynamo=True, verbose=False)
     assert program is not None
-    model: bytes = program.model_proto.SerializeToString()
-    return model
-
-
-def session(model: bytes, threads: int) -> Function:
-    """Returns an ONNX model of one input and one output as a function, by ONNX Runtime on the CPU."""
-    import onnxruntime  # not needed for training on a GPU
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    made = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    name = made.get_inputs()[0].name
-
-    def run(pixels: np.ndarray) -> np.ndarray:
-        outputs: np.ndarray = made.run(None, {name: pixels})[0]
-        return outputs
-
-    return run
-
-
-def _session(network: nn.Module, pixels: np.ndarray) -> Function:
-    whole, size = session(trace(network, pixels), torch.get_num_threads()), len(pixels)
+    options, size = onnxruntime.SessionOptions(), len(pixels)
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    content = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
 
     def run(pixels: np.ndarray) -> np.ndarray:
         padded = np.concatenate([pixels, np.zeros((size - len(pixels), *pixels.shape[1:]), np.uint8)])
-        return whole(padded)[: len(pixels)]
+        outputs: np.ndarray = session.run(None, {name: padded})[0]
+        return outputs[: len(pixels)]
 
     return run

@@ -60,7 +60,6 @@ class Recipe:
     stages: Mapping[str, Sequence[str]]
     data: tuple[str, ...] = ("",)
     sentences: tuple[str, ...] = ()
-    weights: str = "pretrained"
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def options(self, *, smoke: bool) -> dict[str, list[str]]:
@@ -96,12 +95,12 @@ def command_line(recipe: Recipe) -> argparse.ArgumentParser:
         ", ".join(filter(None, (*recipe.data, *recipe.sentences)))
         or "a data set in the layout of COCO 2014 or Flickr8k"
     )
-    weights = f'"pretrained", "random" or a file (default: {recipe.weights})'
+    weights = '"pretrained", "random" or a file (default: pretrained)'
     smoke = "test that everything runs, with a few photographs and batches, in some minutes"
     add = parser.add_argument
     add("--data", type=Path, required=True, help=f"folder with {holds}")
     add("--output", type=Path, required=True, help="folder for this recipe and its bundle")
-    add("--encoder-weights", default=recipe.weights, help=weights)
+    add("--encoder-weights", default="pretrained", help=weights)
     add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="device for training (default: cpu)")
     add("--threads", type=int, default=2, help="CPU threads; other numbers change the last digits (default: 2)")
     add("--smoke", action="store_true", help=smoke)

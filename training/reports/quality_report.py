@@ -104,7 +104,7 @@ def write_page(page: Page, quality: Quality, choice: Choice, read: Callable[[str
 
 def _scores_table(quality: Quality) -> str:
     rows = []
-    for name, value in quality.scores.named().items():
+    for name, value in quality.scores.values.items():
         end, interval = BAR.get(name, 1.0), quality.intervals.get(name)
         place, bracket = _percent(value / end), ""
         bar = f'<i class=fill style="width:{place}"></i><i class=dot style="left:{place}"></i>'

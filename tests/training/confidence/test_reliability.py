@@ -1,12 +1,10 @@
 """Laws of the figures that say what a confidence is worth."""
 
-import math
-
 import numpy as np
 import pytest
 
 from training.confidence import reliability
-from training.confidence.reliability import area, calibration_error, measure, rank_correlation
+from training.confidence.reliability import calibration_error, measure
 from training.reports.reliability_chart import draw_reliability
 
 THRESHOLD = 0.6
@@ -23,23 +21,6 @@ def made(rows: int, seed: int = 0, shift: float = 0.0) -> tuple[np.ndarray, np.n
     confidences = generator.uniform(0.05, 0.7, rows)
     good = generator.random(rows) < confidences + shift
     return confidences, np.where(good, 0.6 + confidences, 0.5 * confidences)
-
-
-def test_rank_correlation_sees_order_only() -> None:
-    values = np.array([0.1, 0.5, 0.2, 0.9])
-    assert rank_correlation(values, np.exp(9 * values)) == pytest.approx(1)
-    assert rank_correlation(values, -(values**3)) == pytest.approx(-1)
-    # 1 - 6 * sum of squared rank distances / (n (n^2 - 1))
-    assert rank_correlation(np.array([1.0, 2, 3, 4]), np.array([2.0, 1, 4, 3])) == pytest.approx(0.6)
-    assert math.isnan(rank_correlation(values, np.ones(4)))
-
-
-def test_the_area_is_the_share_of_pairs_in_the_right_order() -> None:
-    generator = np.random.default_rng(1)
-    confidences, good = generator.integers(0, 20, 60) / 20, generator.random(60) < 0.3
-    pairs = [(mine > other) + (mine == other) / 2 for mine in confidences[good] for other in confidences[~good]]
-    assert area(confidences, good) == pytest.approx(np.mean(pairs))
-    assert math.isnan(area(confidences, np.ones(60, bool)))
 
 
 def test_the_calibration_error_is_the_distance_of_what_is_said_from_what_is() -> None:
@@ -94,16 +75,6 @@ def test_the_interval_of_the_rank_correlation_holds_it_and_narrows_with_more_cap
     for found in (few, many):
         assert found.rank_interval[0] < found.rank_correlation < found.rank_interval[1]
     assert np.diff(many.rank_interval) < np.diff(few.rank_interval) / 3
-
-
-@pytest.mark.parametrize(
-    ("good", "of", "interval"), [(0, 10, (0, 0.2775)), (5, 10, (0.2366, 0.7634)), (9, 9, (0.7009, 1))]
-)
-def test_the_interval_of_a_share_is_wilsons(good: int, of: int, interval: tuple[float, float]) -> None:
-    confidences = np.repeat(np.arange(10) / 10, of)  # a bin each
-    ciders = np.tile(np.where(np.arange(of) < good, 1.0, 0.0), 10)
-    for part in measure(confidences, ciders, THRESHOLD).bins:
-        assert part.good_interval == pytest.approx(interval, abs=1e-4)
 
 
 def test_a_figure_without_meaning_is_null_in_the_record() -> None:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,21 +109,6 @@ def test_no_caption_of_an_image_comes_twice_more_than_another() -> None:
         assert max(counts) - min(counts) <= 1
 
 
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("weights", [None, {"small": 5.0, "large": 1.0}])
-def test_every_process_draws_the_same_plan(size: int, weights: dict[str, float] | None) -> None:
-    table = mixed(weights)
-    alone = list(table.drawn(np.random.default_rng(3), 9, 7, 2))
-    shares = [list(table.drawn(np.random.default_rng(3), 9, 7, 2, share=Share(rank, size))) for rank in range(size)]
-    for batch, *parts in zip(alone, *shares, strict=True):
-        for name in ("images", "features", "tokens"):
-            np.testing.assert_array_equal(np.concatenate([getattr(one, name) for one in parts]), getattr(batch, name))
-    whole = [list(table.drawn_whole(np.random.default_rng(3), 9, 7, share=Share(rank, size))) for rank in range(size)]
-    for batch, *parts in zip(table.drawn_whole(np.random.default_rng(3), 9, 7), *whole, strict=True):
-        images = Counter(batch.images.tolist())
-        assert sum((Counter(one.images.tolist()) for one in parts), Counter()) == images
-
-
 def test_an_empty_share_of_a_mixture_is_an_empty_batch() -> None:
     batch = mixed().gather(np.array([0]), share=Share(0, 2))
     assert (batch.features.shape, len(batch.tokens)) == ((0, 6), 0)
@@ -163,17 +147,6 @@ def test_a_mixture_of_which_nothing_can_be_drawn_is_refused() -> None:
 # Whose is whose
 
 
-def test_the_table_of_each_set_is_that_of_the_set_alone() -> None:
-    tables = mixed().by_source()
-    assert list(tables) == ["small", "large"]
-    for (title, table), count, seed in zip(tables.items(), (SMALL, LARGE), (0, 1), strict=True):
-        alone = CaptionTable.build(make_examples(count), [make_store(count, seed)], VOCABULARY, 5)
-        assert table.names == tuple(f"{title}/{name}" for name in alone.names)
-        assert table.captions == alone.captions
-        mine, its = (list(one.sampled(np.random.default_rng(0), 9, 4)) for one in (table, alone))
-        assert same(mine, its)
-
-
 def test_names_and_reads_go_to_the_right_folder(tmp_path: Path) -> None:
     folders = {title: draw_data(tmp_path / title, train=4, validation=2) for title in ("one", "two")}
     (folders["two"] / "images" / "00.jpg").write_bytes(b"of two")
@@ -192,7 +165,7 @@ def test_joined_features_are_those_of_their_parts_in_any_order() -> None:
     stores = make_store(3), make_store(4, seed=1)
     joined = JoinedFeatures([("a", stores[0]), ("b", stores[1])])
     names = ["b/02.jpg", "a/02.jpg", "b/00.jpg", "b/02.jpg"]
-    found = joined.matrix[np.array([joined.row(name) for name in names])]
+    found = joined[np.array([joined.row(name) for name in names])]
     assert found.dtype == np.float16
     np.testing.assert_array_equal(found, [stores["ab".index(name[0])].matrix[int(name[2:4])] for name in names])
     assert join({"": [stores[0]]}) == (stores[0],)  # of one alone nothing is made
@@ -247,12 +220,3 @@ def test_parts_are_called_by_their_folders_and_one_alone_by_nothing() -> None:
 def test_parts_that_cannot_be_mixed_are_refused(parts: list[tuple[str, float | None]], sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         titles_of([Part(Path(path), weight) for path, weight in parts])
-
-
-def test_a_weight_changes_nothing_of_one_set_alone() -> None:
-    examples = make_examples(9)
-    plain, weighed = (
-        CaptionTable.build(examples, [make_store(9)], VOCABULARY, 5, weights) for weights in (None, {"": 2.5})
-    )
-    assert same(list(plain.drawn(np.random.default_rng(0), 6, 5)), list(weighed.drawn(np.random.default_rng(0), 6, 5)))
-    assert replace(plain, weights=weighed.weights).sha256 == weighed.sha256

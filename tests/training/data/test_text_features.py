@@ -72,14 +72,14 @@ def test_a_photographs_own_residual_restores_its_features() -> None:
     for made, view in zip(make(said=DESCRIBED), make_views(), strict=True):
         made.drawn[:] = np.arange(PHOTOGRAPHS)
         rows = np.array([made.row(name) for name in view.names])
-        np.testing.assert_allclose(made.matrix[rows], view.matrix, atol=4e-3)
+        np.testing.assert_allclose(made[rows], view.matrix, atol=4e-3)
 
 
 def test_each_sentence_has_a_photographs_residual_another_one_in_each_view() -> None:
     views = make()
     for view in views:
         assert set(view.drawn) <= set(range(PHOTOGRAPHS))
-        found = view.matrix[np.arange(len(SAID))]
+        found = view[np.arange(len(SAID))]
         wanted = view.means.astype(np.float32) + view.residuals[view.drawn]
         np.testing.assert_array_equal(found, np.clip(wanted, *view.limits))
     assert (views[0].drawn != views[1].drawn).any()
@@ -87,7 +87,7 @@ def test_each_sentence_has_a_photographs_residual_another_one_in_each_view() -> 
 
 def test_the_same_seed_makes_the_same_features() -> None:
     every = np.arange(len(SAID))
-    one, same, other = (make(seed)[1].matrix[every] for seed in (4, 4, 5))
+    one, same, other = (make(seed)[1][every] for seed in (4, 4, 5))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
 
@@ -97,7 +97,7 @@ def test_nothing_lies_outside_the_range_of_real_features() -> None:
     real = np.stack([view.matrix for view in make_views()])
     for view in views:
         view.means[0], view.means[1] = 9, -9
-        found = view.matrix[np.arange(len(SAID))]
+        found = view[np.arange(len(SAID))]
         assert found.dtype == np.float32
         assert real.min() <= found.min() < found.max() <= real.max()
 

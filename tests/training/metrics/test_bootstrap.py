@@ -26,9 +26,7 @@ def counts_of(values: np.ndarray, name: str = "CIDEr") -> ImageCounts:
 
 
 def make_counts(images: int, seed: int = 0) -> ImageCounts:
-    counts = score_captions(*make_captions(images, seed)).counts
-    assert counts is not None
-    return counts
+    return score_captions(*make_captions(images, seed)).counts
 
 
 def bleu_of(references: dict[str, list[str]], captions: dict[str, str], drawn: list[str]) -> list[float]:

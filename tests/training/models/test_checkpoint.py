@@ -1,7 +1,6 @@
 """Laws of checkpoints."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from engine.bundle.vocabulary import Vocabulary
 from training.files import write_json
 from training.models import checkpoint
-from training.models.checkpoint import CheckpointError, load_checkpoint
+from training.models.checkpoint import CheckpointError, begin_with, load_checkpoint
 from training.models.decoder import CaptionDecoder, DecoderConfig
 
 WORDS = Vocabulary.build(["a red circle", "a blue square"], min_count=1)
@@ -41,36 +40,37 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, tied: bool) -> None:
     assert checkpoint.load_tensors(tmp_path / checkpoint.BEST)[1] == {"epoch": 3}
 
 
-def go_on(folder: Path, before: Path, parts: dict[str, object], *, recorded: bool) -> None:
-    """Writes a run that began with another, by a version that recorded the runs before it or by one that did not."""
-    write_run(folder)
-    config = json.loads((folder / checkpoint.CONFIG).read_text()) | parts
-    config["from"] = checkpoint.begun_with(before, load_checkpoint(before))
-    if not recorded:
-        del config["from"]["runs"]
-    write_json(folder / checkpoint.CONFIG, config)
+def test_a_checkpoint_knows_the_runs_that_made_it(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "abc"]
+    for seed, folder in enumerate(folders):
+        write_run(folder)
+        config = json.loads((folder / checkpoint.CONFIG).read_text()) | {"training": {"seed": seed}}
+        if seed:
+            config["from"] = checkpoint.begun_with(folders[seed - 1], load_checkpoint(folders[seed - 1]))
+        if seed == 2:
+            config["scst"] = {"samples": 5}
+        write_json(folder / checkpoint.CONFIG, config)
+    assert load_checkpoint(folders[2]).runs == (
+        {"run": "a", "kind": "cross-entropy", "options": {"seed": 0}},
+        {"run": "b", "kind": "cross-entropy", "options": {"seed": 1}},
+        {"run": "c", "kind": "self-critical", "options": {"samples": 5}},
+    )
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-def test_a_checkpoint_knows_the_runs_that_made_it(tmp_path: Path, recorded: bool) -> None:
-    a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
-    write_run(a)
-    go_on(b, a, {"training": {"seed": 2}}, recorded=recorded)
-    go_on(c, b, {"training": {"seed": 2}, "scst": {"seed": 3}}, recorded=recorded)
-    first = {"run": "a", "kind": "cross-entropy", "options": {"seed": 1}}
-    second = {"run": "b", "kind": "cross-entropy", "options": {"seed": 2}}
-    third = {"run": "c", "kind": "self-critical", "options": {"seed": 3}}
-    assert load_checkpoint(a).runs == (first,)
-    assert load_checkpoint(c).runs == (first, second, third)
-    (b / checkpoint.BEST).unlink()
-    known = (first, second) if recorded else (second | {"run": "not stated"},)
-    assert load_checkpoint(c).runs == (*known, third)
-    (a / checkpoint.BEST).unlink()
-    write_run(b)
-    go_on(c, b, {}, recorded=recorded)
-    shutil.rmtree(b)
-    known = (first | {"run": "b"},) if recorded else ({"run": "b", "kind": "not stated", "options": {}},)
-    assert load_checkpoint(c).runs == (*known, first | {"run": "c"})
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_run_that_starts_from_another_has_its_words_as_embeddings_and_as_outputs(tmp_path: Path, tied: bool) -> None:
+    before = write_run(tmp_path, replace(SIZES, tied=True))
+    decoder = CaptionDecoder(replace(SIZES, tied=tied))
+    begin_with(decoder, load_checkpoint(tmp_path), "fingerprint", tmp_path)
+    assert (decoder.output.weight is decoder.embedding.weight) == tied
+    for weight in (decoder.embedding.weight, decoder.output.weight):
+        assert torch.equal(weight, before.embedding.weight)
+
+
+def test_outputs_that_are_not_the_embeddings_cannot_become_tied(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    with pytest.raises(CheckpointError, match="are not its embeddings: leave out --tied"):
+        begin_with(CaptionDecoder(replace(SIZES, tied=True)), load_checkpoint(tmp_path), "fingerprint", tmp_path)
 
 
 def test_tied_weights_are_stored_once(tmp_path: Path) -> None:

@@ -56,11 +56,6 @@ def test_dropout_changes_training_and_not_evaluation() -> None:
     assert torch.equal(decoder(features, ids), decoder(features, ids))
 
 
-def test_tied_embeddings_are_one_tensor() -> None:
-    decoder = make(replace(SMALL, tied=True))
-    assert decoder.output.weight is decoder.embedding.weight
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

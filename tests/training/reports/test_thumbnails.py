@@ -1,7 +1,6 @@
 """Thumbnails show what the engine sees."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,8 +59,3 @@ def test_what_cannot_be_shown_is_named_in_its_place() -> None:
 
     assert picture("a<b.jpg", read) == "<p><b>a&lt;b.jpg</b> cannot be shown: the disk is gone</p>"
     assert "&lt;b.jpg</b> cannot be shown: " in picture("a<b.jpg", lambda _: b"")
-
-
-def test_pages_show_a_photograph_by_one_function() -> None:
-    root = Path(__file__).parents[3] / "training"
-    assert [path.name for path in root.rglob("*.py") if "b64encode" in path.read_text()] == ["thumbnails.py"]
