@@ -11,9 +11,6 @@ from engine.confidence import check_confidence
 
 VOCABULARY_FILE = "vocabulary.json"
 
-ROWS_OR_ONE = "rows or 1"
-"""A dimension that is 1, for all rows together, in bundles exported earlier."""
-
 # inputs and outputs of each graph: dtype, then dimensions; names that are not sizes in the manifest are dynamic
 _FEATURES = {"features": ("float32", "batch", "feature_size")}
 _STATE = dict.fromkeys(("hidden", "cell"), ("float32", "rows", "units"))
@@ -37,7 +34,7 @@ _TENSORS: dict[str, tuple[dict[str, tuple[str | int, ...]], dict[str, tuple[str 
     ),
     "greedy_step": ({**_FED}, {"ids": ("int64", "rows"), "logits": ("float32", "rows"), **_NEXT}),
     "sample_step": (
-        {**_FED, "uniforms": ("float32", "rows"), "temperature": ("float32", ROWS_OR_ONE)},
+        {**_FED, "uniforms": ("float32", "rows"), "temperature": ("float32", "rows")},
         {"ids": ("int64", "rows"), "log_probs": ("float32", "rows"), **_NEXT},
     ),
 }
@@ -182,10 +179,9 @@ def _check_tensor(file: str, tensor: Tensor, expected: tuple[str | int, ...], ma
         return [f"{file}: {tensor.name} is {there} and must be {dtype} with {len(extents)}"]
     problems = []
     for found, wanted in zip(tensor.shape, extents, strict=True):
-        dynamic = isinstance(found, str) or (found, wanted) == (1, ROWS_OR_ONE)
         if wanted in sizes:
             if found != sizes[wanted]:
                 problems.append(f"{file}: {tensor.name} has a dimension of {found}, but {wanted} is {sizes[wanted]}")
-        elif not dynamic if isinstance(wanted, str) else found != wanted:
+        elif not isinstance(found, str) if isinstance(wanted, str) else found != wanted:
             problems.append(f"{file}: {tensor.name} has a dimension of {found!r} that must be {wanted!r}")
     return problems

@@ -27,16 +27,6 @@ Key = tuple[str, int, int, int, int]
 """What identifies a binding: graph, slot that it reads, rows, k, and rows of its bias."""
 
 
-def takes_one_temperature(sample_step: Any) -> bool:
-    """Returns whether a session's graph takes one temperature for all rows, as graphs exported earlier do."""
-    return any(value.name == "temperature" and value.shape == [1] for value in sample_step.get_inputs())
-
-
-def too_few_temperatures(sample_step: Any, temperatures: np.ndarray) -> bool:
-    """Returns whether the rows' temperatures differ but the session's graph takes only one."""
-    return bool((temperatures != temperatures[0]).any()) and takes_one_temperature(sample_step)
-
-
 class Steps(StepModel):
     """A StepModel in host memory, for providers that read it directly instead of copying it: see DECODERS.
 
@@ -80,11 +70,8 @@ class Steps(StepModel):
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns a next token drawn from the whole distribution: see StepModel."""
-        if too_few_temperatures(self._buffers.session("sample_step"), temperatures):
-            return super().draw(token_ids, parent_rows, bias, temperatures, uniforms)
         bound = self._feed("sample_step", token_ids, parent_rows, bias)
-        heat = bound.inputs["temperature"]
-        heat[:] = temperatures[: len(heat)].clip(*TEMPERATURES)
+        bound.inputs["temperature"][:] = temperatures.clip(*TEMPERATURES)
         bound.inputs["uniforms"][:] = uniforms
         return self._run(bound)
 
@@ -171,8 +158,7 @@ class StepBuffers:
         if graph == "search_step":
             inputs["k"] = np.array([k], np.int64)
         elif graph == "sample_step":
-            heats = 1 if takes_one_temperature(session) else rows
-            inputs |= {"uniforms": np.empty(rows, np.float32), "temperature": np.empty(heats, np.float32)}
+            inputs |= {name: np.empty(rows, np.float32) for name in ("uniforms", "temperature")}
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         shape = (rows, k) if graph == "search_step" else (rows,)

@@ -341,7 +341,7 @@ def test_a_graph_of_another_width_than_the_manifest_says_is_refused(
 @pytest.mark.parametrize(
     ("name", "tensor", "shape", "told"),
     [
-        ("sample_step", "temperature", [2], "has a dimension of 2 that must be 'rows or 1'"),
+        ("sample_step", "temperature", [2], "has a dimension of 2 that must be 'rows'"),
         ("sample_step", "uniforms", [1], "has a dimension of 1 that must be 'rows'"),
         ("search_step", "k", [2], "has a dimension of 2 that must be 1"),
     ],

@@ -7,13 +7,7 @@ from hypothesis import strategies as st
 
 from engine.decoding.beam import BeamSearch
 from engine.decoding.constraints import TokenConstraints
-from engine.decoding.greedy_and_sampling import (
-    FullSampling,
-    GreedyChoice,
-    RowSearch,
-    TokenChoice,
-    TruncatedSampling,
-)
+from engine.decoding.greedy_and_sampling import FullSampling, GreedySearch, RowSearch, TruncatedSampling
 from engine.decoding.search import Draw
 from tests.engine.decoding.table_model import (
     AND,
@@ -52,7 +46,7 @@ def beam(model: TableModel, limits: TokenConstraints, size: int, best: int = 1, 
 
 
 def greedy(model: TableModel, limits: TokenConstraints, penalty: float = 0.0) -> Hypotheses:
-    return searched(model, RowSearch(limits, GreedyChoice(), num_rows=1, length_penalty=penalty), limits, 1)
+    return searched(model, GreedySearch(limits, num_rows=1, length_penalty=penalty), limits, 1)
 
 
 def sample(
@@ -65,10 +59,10 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
 ) -> Hypotheses:
-    choose: TokenChoice = FullSampling()
+    search: RowSearch = FullSampling(limits, num_rows=rows, length_penalty=0.0)
     if k or top_p < 1:
-        choose = TruncatedSampling(k or model.vocabulary_size, top_p)
-    search = RowSearch(limits, choose, num_rows=rows, length_penalty=0.0)
+        k = k or model.vocabulary_size
+        search = TruncatedSampling(limits, k=k, top_p=top_p, num_rows=rows, length_penalty=0.0)
     return searched(model, search, limits, rows, *[Draw(seed, temperature)] * model.images)
 
 

@@ -14,7 +14,6 @@ from engine.options import Decoding
 from engine.runtime import steps as steps_module
 from engine.runtime.pool import Pool
 from engine.runtime.steps import Key, StepBuffers, Steps
-from tests.bundles import write_bundle_of_one_temperature
 
 WAYS = (Greedy(), Beam(beam_size=3), Sample(seed=1), Sample(seed=1, top_k=5, num_samples=3))
 
@@ -73,19 +72,6 @@ def test_a_row_draws_the_same_whatever_the_temperatures_of_the_others(
         alike = graphs.start(features).draw(*given, np.full(rows, temperature), uniforms)
         for found, expected in zip(mixed, alike, strict=True):
             np.testing.assert_array_equal(found[temperatures == temperature], expected[temperatures == temperature])
-
-
-def test_a_graph_of_one_temperature_still_draws_each_row_at_its_own(
-    tiny_captioner: Captioner, features: np.ndarray, tmp_path: Path
-) -> None:
-    folder = write_bundle_of_one_temperature(tiny_captioner.bundle.path, tmp_path / "old")
-    rows, old = len(features), Captioner(folder, provider="cpu").model.graphs
-    given, (temperatures, uniforms) = fed(tiny_captioner, rows, 1), heats_and_uniforms(rows, 1)
-    for heats in (temperatures, np.full(rows, 0.7), temperatures[::-1]):
-        ids, log_probs = old.start(features).draw(*given, heats, uniforms)
-        expected_ids, expected = tiny_captioner.model.graphs.start(features).draw(*given, heats, uniforms)
-        np.testing.assert_array_equal(ids, expected_ids)
-        np.testing.assert_allclose(log_probs, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("decoding", WAYS)

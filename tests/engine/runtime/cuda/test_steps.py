@@ -22,7 +22,6 @@ from engine.runtime.cuda.encoder import DeviceEncoder
 from engine.runtime.cuda.steps import DeviceDecoder, _StepBuffers
 from engine.runtime.graphs import Graphs
 from engine.runtime.providers import CAPTURED
-from tests.bundles import write_bundle_of_one_temperature
 from tests.engine.runtime.cuda.fake_cuda import FakeCuda, FakeSession
 
 DECODINGS = [
@@ -132,10 +131,7 @@ def test_only_draws_from_the_whole_vocabulary_are_chosen_on_the_device(
     assert ("sample_step" in machine.sessions) == drawn
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_each_row_draws_at_its_own_temperature(machine: Machine, graphs: Graphs, tmp_path: Path, old: bool) -> None:
-    if old:
-        machine.bundle = Bundle.load(write_bundle_of_one_temperature(machine.bundle.path, tmp_path / "old"))
+def test_each_row_draws_at_its_own_temperature(machine: Machine, graphs: Graphs) -> None:
     given, rows = features(graphs, 5), np.arange(5)
     bias, uniforms = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32), np.full(5, 0.7, np.float32)
     for temperatures in (np.array([0.1, 3.0, 1.0, 1e-300, 2.0]), np.full(5, 0.5)):
