@@ -30,7 +30,7 @@ from engine.validation import is_int, is_number, require
 class Scheduler:
     """Captions single images, each with its own options, for many callers at once; threads and event loops share it.
 
-    Finalizers and signal handlers, which can interrupt it anywhere, may read `stats` and cancel; see `close`.
+    Finalizers and signal handlers, which can interrupt it anywhere, may only read `stats`, cancel and close.
 
     max_rows: most sentences decoded at once. max_queue: most waiting requests; further ones are refused.
     max_wait_ms: longest time that the encoder waits for more images.
@@ -71,8 +71,7 @@ class Scheduler:
         timeout: seconds from now after which the request fails with a DeadlineError. An image that cannot be read fails
         only its own request, with an ImageError; a failed run gives a DeviceError. Do not use files and PIL images
         elsewhere until the future is done; after a cancel or timeout a file may be read for a moment longer.
-        Raises OptionsError, OverloadedError, ClosedError; and EngineError in a finalizer or signal handler that
-        interrupted this thread inside the scheduler.
+        Raises OptionsError, OverloadedError, ClosedError.
         """
         return self._submit(image, decoding, timeout, None)
 
@@ -113,7 +112,6 @@ class Scheduler:
         first. Raises what Captioner raises, and ClosedError.
         """
         self._fork_guard.check()
-        self._ledger.require_outside("swap")
         with self._swapping:
             old, captioner = self._captioner, bundle
             if not isinstance(captioner, Captioner):
@@ -187,7 +185,6 @@ class Scheduler:
     ) -> CaptionFuture:
         require_decoding(decoding)
         self._fork_guard.check()
-        self._ledger.require_outside("submit")
         fits = timeout is None or (is_number(timeout) and timeout >= 0)
         require(fits, "Scheduler.submit", "timeout", timeout, "a number of seconds from 0, or None")
         while True:

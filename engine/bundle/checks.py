@@ -49,6 +49,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(content: str | bytes) -> str:
+    """Returns the SHA-256 of a text or of bytes in hexadecimal."""
+    import hashlib
+
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
+
+
 def listed_files(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     """Returns names and SHA-256 of the files in a manifest, as far as it can be read: it may be invalid."""
     graphs, data = manifest.get("graphs"), manifest.get("data_sha256")

@@ -10,6 +10,7 @@ from typing import Any
 from engine.autotune import cache_file
 from engine.autotune.measure import BUILDERS, DECODINGS, NO_TIME, Budget, Entry, Tuning, Way, tune, ways
 from engine.bundle.bundle import Bundle
+from engine.cache import forget
 from engine.captioner import Captioner
 from engine.commands.arguments import add_json
 from engine.commands.progress import Progress
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         raise OptionsError(f"--seconds must be a number above 0, not {arguments.seconds}")
     bundle = Bundle.load(arguments.bundle)
     if arguments.clear:
-        count = cache_file.forget(bundle) + verify.forget(bundle)
+        count = sum(forget(kind, bundle.path) for kind in (cache_file.KIND, verify.KIND))
         print(json.dumps({"forgotten": count}) if arguments.json else "forgotten" if count else "nothing was measured")
         return 0
     for name in arguments.provider or ():

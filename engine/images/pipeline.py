@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
-from engine.images.load import ImageInput, load_for_model
+from engine.images.load import ImageInput
 from engine.runtime.cuda.device import DeviceFeatures
 from engine.runtime.cuda.encoder import DeviceEncoder
 from engine.runtime.encoder import LANE_IMAGES, Encoder
@@ -20,8 +19,6 @@ from engine.runtime.encoder import LANE_IMAGES, Encoder
 READERS = 8
 """Threads that decode images where a device encodes them."""
 
-Read = Callable[[int, ImageInput, np.ndarray], ImageError | None]
-"""Reads the image of an entry into pixels uint8 (height, width, 3), or says what is wrong with it."""
 Fill = Callable[[np.ndarray], ImageError | None]
 Encode = Callable[[np.ndarray], np.ndarray | DeviceFeatures]
 
@@ -34,26 +31,6 @@ class Encoded:
     features: np.ndarray | DeviceFeatures  # (images that could be read, feature_size)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageReader:
-    """Reads images as one model takes them, within the caller's limits."""
-
-    spec: ImageSpec
-    max_pixels: int
-    formats: tuple[str, ...]
-    quick: bool
-
-    def __call__(self, entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
-        """Fills pixels uint8 (height, width, 3) with an image, or returns what is wrong with it."""
-        try:
-            load_for_model(
-                image, self.spec, max_pixels=self.max_pixels, formats=self.formats, out=pixels, quick=self.quick
-            )
-        except ImageError as error:
-            return error.at(entry)
-        return None
-
-
 class Pipeline:
     """Decodes and encodes batches of images; callers in several threads share its pool.
 
@@ -62,14 +39,27 @@ class Pipeline:
     """
 
     def __init__(
-        self, read: Read, encoder: Encoder | DeviceEncoder, *, shape: tuple[int, int, int], batch_size: int
+        self,
+        load: Callable[..., Any],
+        encoder: Encoder | DeviceEncoder,
+        *,
+        shape: tuple[int, int, int],
+        batch_size: int,
     ) -> None:
-        """Shape is that of an image's pixels: (height, width, 3)."""
-        self.read = read
+        """load(image, out=pixels) fills uint8 pixels of this shape, (height, width, 3), or raises ImageError."""
+        self._load = load
         self._encoder = encoder
         self._shape = shape
         self._batch_size = batch_size
         self._pool = ThreadPoolExecutor(encoder.lanes or READERS, "captioner")
+
+    def read(self, entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
+        """Fills pixels uint8 (height, width, 3) with an image, or returns what is wrong with it."""
+        try:
+            self._load(image, out=pixels)
+        except ImageError as error:
+            return error.at(entry)
+        return None
 
     def run(self, images: Iterable[ImageInput], *, fail: bool) -> Iterator[Encoded]:
         """Yields the images batch by batch; with `fail` the first that is broken is raised. Raises ImageError."""

@@ -12,8 +12,9 @@ import pytest
 
 from engine import EngineError
 from engine.autotune import machine
-from engine.autotune.cache_file import Measurements, Timing, forget, load, save
+from engine.autotune.cache_file import KIND, Measurements, Timing, load, save
 from engine.bundle.bundle import Bundle
+from engine.cache import forget
 
 MEASURED = Measurements("2026-11-22", (Timing("cpu", "int8", 2, 0.01, 0.005), Timing("cpu", "fp32", 0, 0.02, 0.01)))
 
@@ -188,8 +189,8 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_that_says_what_to_do(
     with pytest.raises(EngineError, match=r"file/tuning/\S+ cannot be written; set CAPTIONING_ENGINE_CACHE to"):
         save(bundle, MEASURED)
     assert load(bundle) is None
-    assert forget(bundle) == 0
-    monkeypatch.setattr("engine.autotune.cache_file.cache_folder", lambda: None)
+    assert forget(KIND, bundle.path) == 0
+    monkeypatch.setattr("engine.cache.cache_folder", lambda: None)
     with pytest.raises(EngineError, match="this user has no cache folder"):
         save(bundle, MEASURED)
     assert load(bundle) is None
@@ -205,7 +206,7 @@ def test_forgetting_takes_all_answers_of_the_bundle_and_no_others(
     other_bundle(bundle, monkeypatch)
     save(bundle, MEASURED)
     (bundle.path / "manifest.json").write_text("{}")
-    assert forget(bundle) == 2
+    assert forget(KIND, bundle.path) == 2
     assert load(bundle) is None
     other_bundle(bundle, monkeypatch)
     assert load(bundle) == MEASURED

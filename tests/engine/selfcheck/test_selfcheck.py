@@ -12,6 +12,7 @@ from engine import Captioner, ProviderError, RuntimeOptions
 from engine.autotune.machine import instructions, runtime_facts
 from engine.autotune.measure import Budget, Way, tune
 from engine.bundle.bundle import Bundle
+from engine.cache import forget
 from engine.runtime import graphs as graphs_module
 from engine.runtime import placement
 from engine.runtime.graphs import Graphs
@@ -384,8 +385,8 @@ def test_where_nothing_can_be_kept_it_is_shown_each_time(
 @pytest.mark.usefixtures("other")
 def test_forgetting_takes_what_was_shown_of_one_bundle(tiny_bundle: Path, runs: list[str]) -> None:
     require_shown(opened(tiny_bundle))
-    assert verify.forget(Bundle.load(None)) == 0
-    assert verify.forget(Bundle.load(tiny_bundle)) == 1
+    assert forget(verify.KIND, Bundle.load(None).path) == 0
+    assert forget(verify.KIND, tiny_bundle) == 1
     require_shown(opened(tiny_bundle))
     assert len(runs) == 2
 
@@ -398,7 +399,7 @@ def test_a_captioner_does_not_open_what_computes_something_else(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Captioner(tiny_bundle, provider="openvino", precision="fp32").provider == "openvino+cpu"
-    verify.forget(Bundle.load(tiny_bundle))
+    forget(verify.KIND, tiny_bundle)
     spoiled(monkeypatch, _first_parent)
     with pytest.raises(ProviderError, match=r"'openvino\+cpu' in fp32 gives wrong results here .* cpu in fp32"):
         Captioner(tiny_bundle, provider="openvino", precision="fp32")
