@@ -99,23 +99,17 @@ class Model:
 
     def caption_features(self, features: Features, decoding: Decoding) -> list[Caption]:
         """Returns a caption for each row of features, split into several decodes if memory requires it."""
-        images = max(1, min(self.batch_size, MAX_ROWS // rows_per_image(decoding, self.bundle.manifest.defaults)))
+        manifest, vocabulary = self.bundle.manifest, self.bundle.vocabulary
+        defaults = manifest.defaults
+        images = max(1, min(self.batch_size, MAX_ROWS // rows_per_image(decoding, defaults)))
         captions: list[Caption] = []
         for i in range(0, len(features), images):
-            captions += self._decode(features[i : i + images], decoding)
+            part = features[i : i + images]
+            # the step model is freed with each decode, and the next one reuses its memory
+            captions += decode(
+                self.start(part), decoding, self.constraints(decoding), vocabulary, defaults, manifest.confidence
+            )
         return captions
-
-    def _decode(self, features: Features, decoding: Decoding) -> list[Caption]:
-        manifest, vocabulary = self.bundle.manifest, self.bundle.vocabulary
-        # the step model is freed with this call, and the next one reuses its memory
-        return decode(
-            self.start(features),
-            decoding,
-            self.constraints(decoding),
-            vocabulary,
-            manifest.defaults,
-            manifest.confidence,
-        )
 
 
 def _open(bundle: Bundle, batch_size: int, choice: Choice) -> Graphs:

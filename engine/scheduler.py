@@ -60,11 +60,7 @@ class Scheduler:
         return self._captioner
 
     def submit(
-        self,
-        image: ImageInput,
-        decoding: Decoding = DEFAULT_DECODING,
-        *,
-        timeout: float | None = None,
+        self, image: ImageInput, decoding: Decoding = DEFAULT_DECODING, *, timeout: float | None = None
     ) -> CaptionFuture:
         """Queues an image and returns the future of its caption.
 
@@ -76,21 +72,13 @@ class Scheduler:
         return self._submit(image, decoding, timeout, None)
 
     async def caption(
-        self,
-        image: ImageInput,
-        decoding: Decoding = DEFAULT_DECODING,
-        *,
-        timeout: float | None = None,
+        self, image: ImageInput, decoding: Decoding = DEFAULT_DECODING, *, timeout: float | None = None
     ) -> Caption:
         """Returns the caption of an image; cancelling the task cancels the request. Raises as `submit` does."""
         return await asyncio.wrap_future(self.submit(image, decoding, timeout=timeout))
 
     def stream(
-        self,
-        image: ImageInput,
-        decoding: Decoding = DEFAULT_DECODING,
-        *,
-        timeout: float | None = None,
+        self, image: ImageInput, decoding: Decoding = DEFAULT_DECODING, *, timeout: float | None = None
     ) -> CaptionStream:
         """Returns the words of an image's caption as they are decoded; with a beam, once they can no longer change.
 

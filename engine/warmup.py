@@ -30,9 +30,7 @@ class Warmed:
 
 
 def warm_up(
-    model: Model,
-    batch_sizes: Sequence[int] | None = None,
-    decodings: Sequence[Decoding] = (Greedy(), Beam()),
+    model: Model, batch_sizes: Sequence[int] | None = None, decodings: Sequence[Decoding] = (Greedy(), Beam())
 ) -> list[Warmed]:
     """Captions grey images in the calling thread until nothing is left to build.
 

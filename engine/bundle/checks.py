@@ -106,12 +106,7 @@ def check_values(manifest: Manifest) -> list[str]:
     image = manifest.image
     checks: list[tuple[bool, str, object, str]] = [
         (image.resize in RESIZE_RULES, "image.resize", image.resize, f"one of {', '.join(RESIZE_RULES)}"),
-        (
-            image.resample in RESAMPLE_FILTERS,
-            "image.resample",
-            image.resample,
-            f"one of {', '.join(RESAMPLE_FILTERS)}",
-        ),
+        (image.resample in RESAMPLE_FILTERS, "image.resample", image.resample, f"one of {', '.join(RESAMPLE_FILTERS)}"),
         (image.height >= 1, "image.height", image.height, "from 1"),
         (image.width >= 1, "image.width", image.width, "from 1"),
         (all(isfinite(value) for value in image.mean), "image.mean", image.mean, "finite"),

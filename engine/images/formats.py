@@ -112,16 +112,11 @@ def length_if_read_whole(file: IO[bytes]) -> int:
 def _ours(prefix: bytes) -> str | None:
     if is_jxl(prefix):
         return "JXL"
-    brands = _brands(prefix)
-    return "HEIF" if brands & HEIF_BRANDS and not brands & AVIF_BRANDS else None
-
-
-def _brands(prefix: bytes) -> set[bytes]:
-    """Returns the brands that the first box of an ISO media file names, those that it is compatible with too."""
     if prefix[4:8] != b"ftyp":
-        return set()
+        return None
     named = prefix[8 : min(int.from_bytes(prefix[:4]), PREFIX)]
-    return {named[i : i + 4] for i in (0, *range(8, len(named) - 3, 4))}
+    brands = {named[i : i + 4] for i in (0, *range(8, len(named) - 3, 4))}  # of the file, and compatible ones
+    return "HEIF" if brands & HEIF_BRANDS and not brands & AVIF_BRANDS else None
 
 
 def _opened(name: str, file: IO[bytes], most_bytes: int) -> Opened:

@@ -44,13 +44,7 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "no_repeat": {"no_repeat_ngram_size": 1, "min_length": 6},
     "bad_endings": {"bad_endings": ("Paper", "circle", "square", "zebra"), "no_repeat_ngram_size": 2},
     "cut": {"bad_endings": ("red", "is", "on"), "max_length": 3},
-    "all": {
-        "prefix": "there is",
-        "suppress": ("on",),
-        "min_length": 6,
-        "max_length": 8,
-        "no_repeat_ngram_size": 2,
-    },
+    "all": {"prefix": "there is", "suppress": ("on",), "min_length": 6, "max_length": 8, "no_repeat_ngram_size": 2},
 }
 
 

@@ -28,11 +28,7 @@ SHARED: dict[str, tuple[Any, ...]] = {
 }
 NUMBERS: tuple[Any, ...] = (-1.0, math.nan, math.inf, "1", True, 1j, [1.0])
 OWN: dict[Any, dict[str, tuple[Any, ...]]] = {
-    Beam: {
-        "beam_size": (0, *NO_COUNTS),
-        "num_hypotheses": (0, None, *NO_COUNTS),
-        "length_penalty": NUMBERS,
-    },
+    Beam: {"beam_size": (0, *NO_COUNTS), "num_hypotheses": (0, None, *NO_COUNTS), "length_penalty": NUMBERS},
     Sample: {
         "temperature": (0, 0.0, None, *NUMBERS),
         "top_k": (None, *NO_COUNTS),
@@ -124,9 +120,7 @@ DEFAULTS = Defaults(max_length=5)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_prefix_with_words_that_the_model_does_not_know_is_refused_with_those_words(
-    way: Any,
-) -> None:
+def test_a_prefix_with_words_that_the_model_does_not_know_is_refused_with_those_words(way: Any) -> None:
     with pytest.raises(OptionsError, match=r"prefix='A zebra of Mars'.*\['zebra', 'mars'\]"):
         TokenConstraints.of(way(prefix="A zebra of Mars"), WORDS, DEFAULTS)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ImageError
@@ -43,6 +43,7 @@ def pipeline(lanes: int, batch_size: int = 32) -> tuple[Pipeline, Doubling]:
     return Pipeline(load, encoder, shape=(2, 3, 3), batch_size=batch_size), encoder
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(values=st.lists(st.integers(0, 255), max_size=40), lanes=st.integers(0, 5), batch_size=st.integers(1, 12))
 def test_each_image_has_its_own_features_whichever_way_it_took(values: list[int], lanes: int, batch_size: int) -> None:
     run, _ = pipeline(lanes, batch_size)

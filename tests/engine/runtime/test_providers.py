@@ -38,13 +38,7 @@ CPU = "CPUExecutionProvider"
 OPENVINO = PROVIDERS["openvino"]
 TENSORRT = ("TensorrtExecutionProvider", "CUDAExecutionProvider", CPU)
 ENCODER = GraphFile(
-    "encoder",
-    "fp32",
-    "encoder.onnx",
-    "0123456789abcdef" * 4,
-    (),
-    (Tensor("pixels", "uint8", ("batch", 8, 8, 3)),),
-    (),
+    "encoder", "fp32", "encoder.onnx", "0123456789abcdef" * 4, (), (Tensor("pixels", "uint8", ("batch", 8, 8, 3)),), ()
 )
 STEP = GraphFile(
     "search_step",
