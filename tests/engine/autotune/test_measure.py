@@ -47,11 +47,8 @@ class Clock:
 class Fake:
     """A captioner that takes `alone` seconds for one image and `each` for each of a batch, and `start` to start."""
 
-    def __init__(
-        self, alone: float = 0.02, each: float = 0.01, *, start: float = 0.5, turn: float = 0.0, text: str = "a dog"
-    ) -> None:
-        self.alone, self.each, self.start, self.text = alone, each, start, text
-        self.features = np.array([[np.cos(turn), np.sin(turn)]])
+    def __init__(self, alone: float = 0.02, each: float = 0.01) -> None:
+        self.alone, self.each, self.start = alone, each, 0.5
         self.fault: Exception | None = None
         self.clock = Clock()
         self.sizes: list[int] = []
@@ -61,15 +58,7 @@ class Fake:
             raise self.fault
         self.sizes.append(len(batch))
         self.clock.now += self.alone if len(batch) == 1 else self.each * len(batch)
-        return [SimpleNamespace(text=self.text) for _ in batch]
-
-    def encode(self, batch: Sequence[bytes]) -> np.ndarray:
-        self.clock.now += self.each * len(batch)
-        return np.repeat(self.features, len(batch), axis=0)
-
-    def score(self, batch: Sequence[bytes], texts: Sequence[str]) -> np.ndarray:
-        self.clock.now += self.each * len(batch)
-        return np.array([-2.0 if text == "a dog" else -9.0 for text in texts])
+        return []
 
 
 def a_bundle(**variants: Variant) -> Bundle:

@@ -247,9 +247,11 @@ def test_a_long_strip_that_cannot_be_squashed_can_be_cropped_and_letterboxed() -
     assert (np.delete(pixels, 129, axis=1) == FILL).all()
 
 
-def test_an_unknown_rule_is_an_options_error() -> None:
+def test_an_unknown_rule_or_filter_is_an_options_error() -> None:
     with pytest.raises(OptionsError, match="fit must be one of squash, crop, letterbox, not 'pad'"):
         load(photograph(), "pad", 8, 8)
+    with pytest.raises(OptionsError, match="resample must be one of nearest, box"):
+        load(photograph(), "crop", 8, 8, resample="sharp")
 
 
 # --- the manifest's word

@@ -252,13 +252,6 @@ def test_ten_bits_become_eight() -> None:
 
 
 @needs_heif
-def test_what_follows_a_photograph_in_its_file_changes_nothing() -> None:
-    data = heif(photograph())
-    motion = struct.pack(">I4s", 1008, b"mpvd") + bytes(1000)  # as motion photographs have it
-    np.testing.assert_array_equal(load_pixels(data, height=9, width=9), load_pixels(data + motion, height=9, width=9))
-
-
-@needs_heif
 def test_a_long_heic_is_read() -> None:
     data = heif(photograph())
     long = data + struct.pack(">I4s", 8 + 10_000_000, b"mpvd") + bytes(10_000_000)

@@ -16,7 +16,6 @@ import pytest
 
 from engine import Captioner, Greedy, Scheduler
 from engine.scheduling.future import CaptionFuture
-from engine.scheduling.workers import Workers
 from tests.engine.gate import TIMEOUT
 from tests.engine.script import run_script
 
@@ -147,22 +146,6 @@ def test_a_signal_handler_may_ask_for_stats_at_any_moment(tiny_bundle: Path) -> 
 # --- who is let go
 
 
-def test_a_stream_that_was_dropped_holds_no_place_in_the_queue(
-    tiny_captioner: Captioner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Workers, "_fitting", lambda _: False)
-    with Scheduler(tiny_captioner, max_queue=1) as scheduler:
-        scheduler.stream(IMAGE)
-        again = scheduler.submit(IMAGE)
-        assert scheduler.stats().cancelled == 1
-        monkeypatch.undo()
-        assert scheduler.stats().refused == 0
-        scheduler._workers._to_encode.acquire()
-        scheduler._workers._to_encode.notify_all()
-        scheduler._workers._to_encode.release()
-        assert again.result(TIMEOUT)
-
-
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 def test_who_waits_for_a_cancelled_future_is_woken_whatever_its_callbacks_raise(error: type[BaseException]) -> None:
     def leave(_: object) -> None:
@@ -188,21 +171,6 @@ def test_a_dropped_request_whose_callback_exits_ends_no_thread(
         assert wait([future], TIMEOUT).done
         assert scheduler.submit(IMAGE).result(TIMEOUT)
     assert "callback" in caplog.text
-
-
-def test_whoever_cancels_second_is_told_so_while_the_first_is_at_it(
-    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, told = Workers.release, []
-    future = scheduler.submit(IMAGE, ENDLESS)
-
-    def release(workers: Workers, request: Any) -> None:
-        told.append((future.cancel(), future.cancelled()))
-        real(workers, request)
-
-    monkeypatch.setattr(Workers, "release", release)
-    assert future.cancel()
-    assert told == [(True, False)]
 
 
 def test_threads_are_ended_where_one_of_them_cannot_be_started(

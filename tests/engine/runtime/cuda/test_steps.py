@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from engine import Beam, Captioner, EngineError, Greedy, Sample
+from engine import Beam, Captioner, Greedy, Sample
 from engine.bundle.bundle import Bundle
 from engine.decoding.constraints import TokenConstraints
 from engine.decoding.decode import decode
@@ -31,7 +31,6 @@ DECODINGS = [
     Beam(beam_size=3, num_hypotheses=3),
     Beam(beam_size=5, no_repeat_ngram_size=2),
     Greedy(no_repeat_ngram_size=3, bad_endings=("paper", "red"), max_length=6),
-    Greedy(no_repeat_ngram_size=3, bad_endings=("paper", "red")),
     Beam(beam_size=3, no_repeat_ngram_size=3, bad_endings=("paper", "red")),
     Sample(num_samples=2, seed=1, bad_endings=("paper", "red")),
     Sample(num_samples=3, seed=7),
@@ -110,11 +109,8 @@ def test_a_bucket_is_the_least_that_holds_the_rows() -> None:
 
 
 @pytest.mark.parametrize("decoding", DECODINGS, ids=repr)
-@pytest.mark.parametrize("images", [1, 5])
-def test_a_decode_on_the_device_is_the_decode_on_the_host(
-    machine: Machine, graphs: Graphs, decoding: Any, images: int
-) -> None:
-    given = features(graphs, images)
+def test_a_decode_on_the_device_is_the_decode_on_the_host(machine: Machine, graphs: Graphs, decoding: Any) -> None:
+    given = features(graphs, 5)
     expected = decoded(graphs.start(given), decoding, graphs)
     for _ in range(2):  # the second time CUDA graphs are replayed
         same(decoded(machine.decoder.start(given), decoding, graphs), expected)
@@ -220,11 +216,6 @@ def test_decodes_of_many_sizes_bind_each_kind_once(machine: Machine, graphs: Gra
     assert decode_all() == first
 
 
-def test_features_that_are_no_numbers_are_an_error(machine: Machine, graphs: Graphs) -> None:
-    with pytest.raises(EngineError, match="the model returned NaN"):
-        decoded(machine.decoder.start(np.full_like(features(graphs, 3), np.nan)), Greedy(), graphs)
-
-
 def test_two_decodes_at_once_share_nothing(machine: Machine, graphs: Graphs) -> None:
     bias = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32)
     given = [features(graphs, 2, seed) for seed in (0, 1)]
@@ -235,30 +226,6 @@ def test_two_decodes_at_once_share_nothing(machine: Machine, graphs: Graphs) -> 
             ours = models[i].step(last[i], np.arange(2), bias, 2)[0].copy()
             np.testing.assert_array_equal(ours, references[i].step(last[i], np.arange(2), bias, 2)[0])
             last[i] = ours[:, 0].copy()
-
-
-def test_sixteen_threads_decode_as_one_does(machine: Machine, graphs: Graphs) -> None:
-    given = [features(graphs, 1 + seed % 5, seed) for seed in range(16)]
-    expected = [decoded(graphs.start(part), Beam(beam_size=2), graphs) for part in given]
-    together = threading.Barrier(16)
-
-    def work(i: int) -> list[Any]:
-        together.wait()
-        return [decoded(machine.decoder.start(given[i]), Beam(beam_size=2), graphs) for _ in range(2)]
-
-    with ThreadPoolExecutor(16) as pool:
-        for i, answers in enumerate(pool.map(work, range(16))):
-            for answer in answers:
-                same(answer, expected[i])
-
-
-def test_a_finished_decode_gives_its_memory_to_the_next(machine: Machine, graphs: Graphs) -> None:
-    for _ in range(3):
-        decoded(machine.decoder.start(features(graphs, 4)), Beam(beam_size=3), graphs)
-    held = len(machine.cuda.memory)
-    for _ in range(20):
-        decoded(machine.decoder.start(features(graphs, 4)), Beam(beam_size=3), graphs)
-    assert len(machine.cuda.memory) == held
 
 
 def test_beyond_the_most_graphs_runs_are_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
