@@ -30,7 +30,7 @@ from engine.validation import is_int, is_number, require
 class Scheduler:
     """Captions single images, each with its own options, for many callers at once; threads and event loops share it.
 
-    Finalizers and signal handlers, which can interrupt it anywhere, may only read `stats`, cancel and close.
+    Finalizers and signal handlers may read `stats`, cancel and `close`, but must not submit or swap.
 
     max_rows: most sentences decoded at once. max_queue: most waiting requests; further ones are refused.
     max_wait_ms: longest time that the encoder waits for more images.

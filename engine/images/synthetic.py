@@ -1,4 +1,4 @@
-"""Drawn photographs: JPEG bytes with the size and detail of real ones, for measuring without photographs."""
+"""Drawn images with the size and detail of photographs, for measurements without photographs."""
 
 import io
 

@@ -261,7 +261,7 @@ def test_the_command_prints_a_table_with_the_best_marked_and_keeps_the_answer(
     ]
     (file,) = (cache / "tuning").iterdir()
     assert units.endswith("speed-up over cpu fp32.")
-    assert last.endswith(f"seconds and kept in {file}")
+    assert last.endswith(f"seconds and saved in {file}")
     assert err == ""
     assert made_up[0][1].seconds == 30
     kept = cache_file.load(Bundle.load(tiny_bundle))
@@ -298,7 +298,7 @@ def test_clear_forgets_and_measures_nothing(
     capsys.readouterr()
     assert main([*command, "--clear"]) == 0
     assert main([*command, "--clear"]) == 0
-    assert capsys.readouterr().out == "forgotten\nnothing was measured\n"
+    assert capsys.readouterr().out == "saved results deleted: 1\nsaved results deleted: 0\n"
     assert len(made_up) == 1
     assert Captioner(tiny_bundle).choice.why == "default order"
 
@@ -325,7 +325,7 @@ def test_an_interrupt_leaves_the_answer_there_was(
     assert main(command) == 130
     drawn = screen.getvalue().split("\r")
     assert drawn[0].endswith("] 3 of at most 50 seconds")
-    assert drawn[-1] == "interrupted: what was measured before stands\n"
+    assert drawn[-1] == "interrupted: nothing was saved; earlier results are unchanged\n"
     assert file.read_bytes() == before
     assert list((cache / "tuning").iterdir()) == [file]
 

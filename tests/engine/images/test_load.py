@@ -488,7 +488,7 @@ def test_a_closed_source_is_refused() -> None:
 
 @pytest.mark.parametrize("source", [None, 5, 0.5, [1, 2], {"image": 1}, object])
 def test_what_is_no_image_at_all_is_refused(source: Any) -> None:
-    refused(source, "is not an image: give a path, bytes, a binary file, a PIL image or a numpy array")
+    refused(source, "is not an image: pass a path, bytes, a binary file, a PIL image or a numpy array")
 
 
 @pytest.mark.parametrize(
