@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
@@ -37,15 +37,32 @@ def load_pixels(
     resample: str = "bicubic",
     fit: str = "squash",
     fill: tuple[int, int, int] = (0, 0, 0),
-    max_pixels: int = MAX_PIXELS,
-    formats: Sequence[str] = FORMATS,
-    out: np.ndarray | None = None,
-    quick: bool = False,
+    **limits: Any,
 ) -> np.ndarray:
     """Returns an image, upright and in this size: uint8 RGB (height, width, 3).
 
     fit: "squash" resizes the whole image and ignores its aspect ratio; "crop" resizes the largest part in its middle
     with the new aspect ratio; "letterbox" keeps the aspect ratio and fills what is left on two sides with `fill`.
+    limits and the rest: see `load_for_model`.
+    """
+    if resample not in RESAMPLES:
+        raise OptionsError(f"resample must be one of {', '.join(RESAMPLES)}, not {resample!r}")
+    if fit not in RULES:
+        raise OptionsError(f"fit must be one of {', '.join(RULES)}, not {fit!r}")
+    return load_for_model(source, ImageSpec(height, width, fill, (1, 1, 1), fit, resample), **limits)
+
+
+def load_for_model(
+    source: ImageInput,
+    image: ImageSpec,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] = FORMATS,
+    out: np.ndarray | None = None,
+    quick: bool = False,
+) -> np.ndarray:
+    """Returns an image as a bundle's model needs it: uint8 RGB (height, width, 3).
+
     A file object is read from its current position to its end and stays open; of a PIL image the current frame counts.
     Transparent pixels become white, more than 8 bits per channel are scaled to 8, and profiles are converted to sRGB.
     max_pixels limits the size as stored, and is checked before anything is decoded. So is the memory for decoding: at
@@ -56,13 +73,10 @@ def load_pixels(
     quick: uses the packages of the extra "fast" if they are installed; nearly all values are within 1 level of the
     exact ones. Raises ImageError for anything wrong with the input; `out` may then have been overwritten.
     """
-    if resample not in RESAMPLES:
-        raise OptionsError(f"resample must be one of {', '.join(RESAMPLES)}, not {resample!r}")
-    if fit not in RULES:
-        raise OptionsError(f"fit must be one of {', '.join(RULES)}, not {fit!r}")
-    if out is not None and (out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.writeable):
-        raise OptionsError(f"out must be a writable uint8 array {(height, width, 3)}, not {describe(out)}")
-    aim = _Aim(height, width, resample, fit, fill, max_pixels, quick, check_formats(formats))
+    shape = image.height, image.width, 3
+    if out is not None and (out.shape != shape or out.dtype != np.uint8 or not out.flags.writeable):
+        raise OptionsError(f"out must be a writable uint8 array {shape}, not {describe(out)}")
+    aim = _Aim(image, max_pixels, quick, check_formats(formats))
     outer = sys.exception()  # the caller may be handling one: leave its frames alone
     try:
         if isinstance(source, str | os.PathLike):
@@ -73,8 +87,8 @@ def load_pixels(
             with DECODING.hold(bytes_to_decode(source, aim.stretched_width, quick=quick)):
                 pixels = _fitted(source, aim)
         elif isinstance(source, np.ndarray):
-            image = _from_array(source, aim.max_pixels)
-            pixels = source if source.shape == (height, width, 3) else _fitted(image, aim)  # no resize needed
+            picture = _from_array(source, aim.max_pixels)
+            pixels = source if source.shape == shape else _fitted(picture, aim)  # no resize needed
         elif isinstance(source, bytes | bytearray | memoryview):
             pixels = _from_file(io.BytesIO(bytes(source)), aim)
         elif hasattr(source, "read"):
@@ -91,39 +105,11 @@ def load_pixels(
         raise ImageError(reason_of(error), source=describe(source), advice=advice) from error
 
 
-def load_for_model(
-    source: ImageInput,
-    image: ImageSpec,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    formats: Sequence[str] = FORMATS,
-    out: np.ndarray | None = None,
-    quick: bool = False,
-) -> np.ndarray:
-    """Returns an image as a bundle's model needs it: `load_pixels` with the settings of the manifest."""
-    return load_pixels(
-        source,
-        height=image.height,
-        width=image.width,
-        resample=image.resample,
-        fit=image.resize,
-        fill=image.fill,
-        max_pixels=max_pixels,
-        formats=formats,
-        out=out,
-        quick=quick,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Aim:
     """The wanted pixels, and the limits for reading them."""
 
-    height: int
-    width: int
-    resample: str
-    rule: str
-    fill: tuple[int, int, int]
+    spec: ImageSpec
     max_pixels: int
     quick: bool
     formats: tuple[str, ...]
@@ -136,19 +122,19 @@ class _Aim:
     @property
     def stretched_width(self) -> int:
         """The width that every image is stretched to; 0 if images keep their aspect ratio."""
-        return self.width if self.rule == "squash" else 0
+        return self.spec.width if self.spec.resize == "squash" else 0
 
     def fit(self, image: Size) -> Fit:
         """Returns which part of an upright image is shown, and in which size."""
-        return RULES[self.rule](image, (self.width, self.height))
+        return RULES[self.spec.resize](image, (self.spec.width, self.spec.height))
 
     def filled(self, pixels: np.ndarray) -> np.ndarray:
         """Returns pixels with borders of the fill colour, so that they have the wanted height and width."""
         height, width = pixels.shape[:2]
-        if (height, width) == (self.height, self.width):
+        if (height, width) == (self.spec.height, self.spec.width):
             return pixels
-        top, left = (self.height - height) // 2, (self.width - width) // 2
-        whole = np.full((self.height, self.width, 3), self.fill, np.uint8)
+        top, left = (self.spec.height - height) // 2, (self.spec.width - width) // 2
+        whole = np.full((self.spec.height, self.spec.width, 3), self.spec.fill, np.uint8)
         whole[top : top + height, left : left + width] = pixels
         return whole
 
@@ -211,7 +197,7 @@ def _shrink(image: JpegImageFile, file: IO[bytes], aim: _Aim) -> int:
     kept = jpeg.kept_between_scans(image, file)
     if aim.quick and (length := jpeg.length_read_whole(file)) > SMALL:
         kept += length
-    if aim.resample != "nearest":  # it takes single pixels, and a reduced image has others
+    if aim.spec.resample != "nearest":  # it takes single pixels, and a reduced image has others
         orientation = orientation_of(image)
         target = aim.fit(turned(image.size, orientation)).target
         jpeg.shrink(image, *turned(target, orientation))
@@ -220,7 +206,7 @@ def _shrink(image: JpegImageFile, file: IO[bytes], aim: _Aim) -> int:
 
 def _read_jpeg(image: JpegImageFile, file: IO[bytes], aim: _Aim, stored: Size) -> np.ndarray:
     orientation = orientation_of(image)
-    if aim.quick and orientation not in UPRIGHT and resize.can_resize(image.size, aim.resample):
+    if aim.quick and orientation not in UPRIGHT and resize.can_resize(image.size, aim.spec.resample):
         rows = jpeg.decode(image, file)
         if rows is not None:
             return _quickly(rows, image.size, aim, stored, colour.conversion(image.info, image.mode))
@@ -234,16 +220,16 @@ def _fitted(image: Image.Image, aim: _Aim, stored: Size | None = None) -> np.nda
     change = colour.conversion(image.info, image.mode)
     picture = Picture(image, orientation_of(image), "CMYK" if change and image.mode == "CMYK" else "RGB")
     shown = picture.shown()
-    if aim.quick and shown.mode == "RGB" and resize.can_resize(shown.size, aim.resample):
+    if aim.quick and shown.mode == "RGB" and resize.can_resize(shown.size, aim.spec.resample):
         return _quickly(shown.tobytes(), shown.size, aim, stored or shown.size, change)
     fit = aim.fit(stored or shown.size)
-    resized = shown.resize(fit.target, RESAMPLES[aim.resample], fit.box(shown.size))
+    resized = shown.resize(fit.target, RESAMPLES[aim.spec.resample], fit.box(shown.size))
     return aim.filled(np.asarray(change(resized) if change else resized))
 
 
 def _quickly(rows: bytes, size: Size, aim: _Aim, stored: Size, change: colour.Conversion | None) -> np.ndarray:
     fit = aim.fit(stored)
-    pixels = resize.resize(rows, size, fit.target, aim.resample, fit.box(size))
+    pixels = resize.resize(rows, size, fit.target, aim.spec.resample, fit.box(size))
     return aim.filled(np.asarray(change(Image.fromarray(pixels))) if change else pixels)
 
 

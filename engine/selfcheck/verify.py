@@ -6,11 +6,13 @@ reference. A file is valid for one bundle with one set of versions, options and 
 
 import json
 import warnings
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from engine.autotune.machine import runtime_facts
-from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
+from engine.bundle.bundle import MANIFEST_FILE, sha256
 from engine.cache import VARIABLE, result_file, store
 from engine.errors import EngineError, ProviderError
 from engine.runtime.cuda.buckets import bucket
@@ -36,15 +38,17 @@ def require_shown(graphs: Graphs, batch_size: int = 1) -> bool:
     if reference is None:
         return False
     facts = _facts(graphs, batch_size)
-    if _is_kept(graphs.bundle, facts):
-        return False
+    path = result_file(KIND, graphs.bundle.path, facts)
+    with suppress(OSError):  # no permission to read the folder
+        if path is not None and path.is_file():  # its name has a digest of the facts
+            return False
     try:
         require_shown(reference, batch_size)
     except ProviderError:  # the CPU itself computes this precision wrongly
         reference = _cpu(graphs, "fp32")
         if graphs.placement == reference.placement:
             raise
-    _keep(graphs.bundle, facts, _show(graphs, reference, batch_size))
+    _keep(path, facts, _show(graphs, reference, batch_size))
     return True
 
 
@@ -87,27 +91,14 @@ def _facts(graphs: Graphs, batch_size: int) -> dict[str, Any]:
         "bundle": sha256(bundle.path / MANIFEST_FILE),  # the manifest has the SHA-256 of every other file
         "placement": placement.name,
         "precision": graphs.precision,
-        "options": {name: _plain(getattr(graphs.options, name)) for name in DECIDING},
+        "options": {name: getattr(graphs.options, name) for name in DECIDING},
         "images": bucket(batch_size) if placement.encoder.device != "cpu" else None,  # each bucket is compiled
         "engine": saved_engine(bundle.path, encoder, placement.encoder, graphs.options),
         "runtime": runtime_facts(placement.providers, graphs.options.device_id),
     }
 
 
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _is_kept(bundle: Bundle, facts: dict[str, Any]) -> bool:
-    path = result_file(KIND, bundle.path, facts)
-    try:
-        return path is not None and bool(json.loads(path.read_bytes())["facts"] == facts)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # no file, or an unreadable one
-        return False
-
-
-def _keep(bundle: Bundle, facts: dict[str, Any], differences: list[Difference]) -> None:
-    path = result_file(KIND, bundle.path, facts)
+def _keep(path: Path | None, facts: dict[str, Any], differences: list[Difference]) -> None:
     data = {"facts": facts, "differences": [asdict(difference) for difference in differences]}
     if path is None or not store(path, json.dumps(data, indent=1).encode()):
         where = "this user has no cache folder" if path is None else f"{path.parent} cannot be written"

@@ -126,14 +126,6 @@ def test_any_change_of_bundle_versions_or_hardware_makes_the_answer_stale(
     assert len(list((folder / "tuning").iterdir())) == 2
 
 
-def test_a_file_copied_from_another_machine_is_stale(folder: Path, bundle: Bundle) -> None:
-    path = save(bundle, MEASURED)
-    data = json.loads(path.read_text())
-    data["fingerprint"]["cores"] = 99
-    path.write_text(json.dumps(data))
-    assert load(bundle) is None
-
-
 def damaged(data: dict[str, Any]) -> list[str]:
     first, *_ = data["timings"]
     changes: list[dict[str, Any]] = [
@@ -147,7 +139,7 @@ def damaged(data: dict[str, Any]) -> list[str]:
         {"timings": [{**first, "colour": "red"}]},
     ]
     texts = [json.dumps({**data, **change}) for change in changes]
-    texts += [json.dumps({name: value for name, value in data.items() if name != lost}) for lost in data]
+    texts += [json.dumps({name: data[name] for name in data if name != lost}) for lost in ("date", "timings", "tried")]
     return [*texts, "", "null", "[]", "{", json.dumps(data)[:-9], "[" * 100_000]
 
 

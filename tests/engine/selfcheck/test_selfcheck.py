@@ -331,9 +331,6 @@ def test_what_was_shown_is_not_shown_again(tiny_bundle: Path, runs: list[str], c
     (file,) = (cache / "checks").iterdir()
     kept = json.loads(file.read_text())
     assert {each["graph"] for each in kept["differences"]} >= {"encoder", "search_step"}
-    file.write_text("{")
-    require_shown(opened(tiny_bundle))
-    assert len(runs) == 2
 
 
 @pytest.mark.usefixtures("other")
