@@ -213,11 +213,6 @@ def test_a_vocabulary_that_is_no_list_of_words_is_named(folder: Path, content: b
     assert "vocabulary.json cannot be read" in fault(folder)
 
 
-def test_a_missing_vocabulary_is_named(folder: Path) -> None:
-    (folder / VOCABULARY_FILE).unlink()
-    assert "vocabulary.json cannot be read" in fault(folder)
-
-
 def test_a_vocabulary_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
     words(folder, lambda found: found.append("zebra"))
     size = json.loads((folder / MANIFEST_FILE).read_text())["vocabulary_size"]
@@ -238,12 +233,6 @@ def test_a_special_word_with_another_id_is_named(folder: Path, word: str) -> Non
     assert message.count("in the vocabulary and") == 1
     assert f"{word} has the id" in message
     assert "11 in the manifest" in message
-
-
-def test_a_vocabulary_in_another_order_is_refused(folder: Path) -> None:
-    words(folder, lambda found: found.reverse())
-    message = fault(folder)
-    assert all(f"{word} has the id" in message for word in ("#PAD#", "#UNK#", "#START#", "#END#"))
 
 
 # --- the manifest's fields

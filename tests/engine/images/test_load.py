@@ -556,7 +556,7 @@ def pixels_or_image_error(read: Callable[[], np.ndarray]) -> None:
             assert pixels.dtype == np.uint8
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(name=st.sampled_from(sorted(SAMPLES)), share=st.floats(0, 1))
 def test_any_truncation_gives_pixels_or_an_image_error(name: str, share: float) -> None:
     data = SAMPLES[name]
@@ -564,7 +564,7 @@ def test_any_truncation_gives_pixels_or_an_image_error(name: str, share: float) 
     pixels_or_image_error(lambda: load_pixels(cut, height=8, width=9, max_pixels=10_000))
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(sorted(SAMPLES)),
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=8),
@@ -579,7 +579,7 @@ def test_any_flipped_bytes_give_pixels_or_an_image_error(
     pixels_or_image_error(lambda: load_pixels(data, height=8, width=9, max_pixels=10_000))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(data=st.binary(max_size=200), name=st.sampled_from(sorted(SAMPLES)), kept=st.integers(0, 40))
 def test_any_bytes_give_pixels_or_an_image_error(data: bytes, name: str, kept: int) -> None:
     pixels_or_image_error(lambda: load_pixels(SAMPLES[name][:kept] + data, height=8, width=9, max_pixels=10_000))

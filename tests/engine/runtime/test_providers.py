@@ -344,15 +344,6 @@ def test_without_onnx_runtime_the_way_to_it_is_one_sentence(tiny_bundle: Path, m
 # --- sessions
 
 
-def test_a_provider_that_onnx_runtime_drops_in_silence_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = install(monkeypatch, FakeRuntime(("CUDAExecutionProvider", CPU)))
-    runtime.runs_on = [CPU]
-    with pytest.raises(ProviderError) as caught:
-        open_session(Path("bundle"), ENCODER, PROVIDERS["cuda"], RuntimeOptions())
-    assert "'cuda' could not be started for encoder.onnx" in str(caught.value)
-    assert CPU in str(caught.value)
-
-
 def test_a_session_gets_its_provider_alone_with_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeRuntime(("CUDAExecutionProvider", CPU)))
     runtime = RuntimeOptions(threads=3, device_id=1)

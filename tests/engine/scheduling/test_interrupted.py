@@ -100,7 +100,7 @@ def test_what_is_collected_under_any_lock_may_cancel(tiny_bundle: Path, owner: s
 
         usual = gc.get_threshold()
         gc.set_threshold(5)
-        for _ in range(300):
+        for _ in range(100):
             if {owner!r} == "finalizer":
                 Finalizer()
             else:
@@ -113,7 +113,7 @@ def test_what_is_collected_under_any_lock_may_cancel(tiny_bundle: Path, owner: s
         print(bool(scheduler.submit(image).result(30)))
         scheduler.close()
         stats = scheduler.stats()
-        print(stats.accepted == stats.finished + stats.cancelled == 301)
+        print(stats.accepted == stats.finished + stats.cancelled == 101)
     """
     done = run_script(OPENED + textwrap.dedent(code))
     assert (done.stdout.split(), done.stderr) == (["True", "True"], "")
@@ -131,8 +131,7 @@ def test_a_signal_handler_may_ask_for_stats_at_any_moment(tiny_bundle: Path) -> 
 
         signal.signal(signal.SIGALRM, ask)
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-        until = time.monotonic() + 2
-        while time.monotonic() < until or asked < 100:
+        while asked < 200:
             try:
                 scheduler.submit(image)
             except OverloadedError:
@@ -192,9 +191,7 @@ def test_threads_are_ended_where_one_of_them_cannot_be_started(
 # --- the end of the process
 
 
-@pytest.mark.parametrize(
-    "last", ["sys.exit(3)", "scheduler.close(timeout=0.01)", "scheduler.close(cancel=True, timeout=0)", "del scheduler"]
-)
+@pytest.mark.parametrize("last", ["sys.exit(3)", "scheduler.close(cancel=True, timeout=0)", "del scheduler"])
 def test_an_exit_with_requests_in_flight_is_an_exit(last: str) -> None:
     code = f"""
         scheduler = Scheduler(Captioner(provider="cpu"))

@@ -12,12 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import Beam, Captioner, ClosedError, EngineError, Greedy, ImageError, OptionsError, Scheduler
-from engine.decoding.beam import BeamSearch
+from engine import Captioner, ClosedError, EngineError, Greedy, ImageError, OptionsError, Scheduler
 from engine.runtime.steps import Steps
-from engine.scheduling.future import CaptionFuture
-from engine.scheduling.request import Request
-from engine.scheduling.running_batch import RunningBatch
 from engine.scheduling.workers import Workers
 from tests.engine.gate import TIMEOUT
 from tests.engine.script import run_script
@@ -259,25 +255,6 @@ def test_a_file_that_exits_while_it_is_read_ends_no_thread(scheduler: Scheduler,
     for _ in range(4):  # more than there are encoders
         assert isinstance(scheduler.submit(exits).exception(TIMEOUT), EngineError)
     assert scheduler.submit(image).result(TIMEOUT)
-
-
-def test_a_second_group_that_cannot_join_leaves_no_ghost_of_the_first(
-    captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = BeamSearch.add
-
-    def join(self: BeamSearch, *args: Any) -> None:
-        if self._width == 2:
-            raise MemoryError("no room")
-        real(self, *args)
-
-    monkeypatch.setattr(BeamSearch, "add", join)
-    decoder, features = RunningBatch(captioner.model, 8), captioner.encode([image])
-    requests = [Request(b"", Beam(beam_size=size), size, CaptionFuture(lambda: True)) for size in (3, 2)]
-    failed = decoder.admit([(request, features) for request in requests])
-    assert [request for request, _ in failed] == requests
-    assert not len(decoder)
-    assert decoder.step() == ([], 0)
 
 
 # --- forks

@@ -1,6 +1,5 @@
 """Who gets rows, in which order, and who is counted as what: gates hold runs at a known place."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from engine import Beam, Caption, Captioner, ClosedError, DeadlineError, Greedy,
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.request import Request
 from engine.scheduling.running_batch import RunningBatch, shared_options
-from engine.scheduling.workers import Workers
 from tests.engine.gate import TIMEOUT, Gate
 
 LONG = Greedy(min_length=15, max_length=16)
@@ -92,20 +90,3 @@ def test_closing_can_give_up_what_is_in_a_step(captioner: Captioner, step: Gate,
     scheduler.close()
     stats = scheduler.stats()
     assert (stats.finished, stats.cancelled, stats.rows_in_use) == (0, 1, 0)
-
-
-def test_who_comes_while_another_bundle_does_goes_to_that(
-    captioner: Captioner, tiny_bundle: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, lines = Workers.submit, []
-    with Scheduler(captioner) as scheduler:
-
-        def submit(workers: Workers, request: Request) -> None:
-            lines.append(workers)
-            if len(lines) == 1:
-                scheduler.swap(tiny_bundle)
-            real(workers, request)
-
-        monkeypatch.setattr(Workers, "submit", submit)
-        assert scheduler.submit(image).result(TIMEOUT)
-        assert lines[1:] == [scheduler._workers] != lines[:1]

@@ -19,7 +19,7 @@ from engine.runtime.cuda import device
 from engine.runtime.cuda.buckets import BUCKETS, bucket
 from engine.runtime.cuda.device import MOST_GRAPHS, Device, GraphIds
 from engine.runtime.cuda.encoder import DeviceEncoder
-from engine.runtime.cuda.steps import DeviceDecoder, _StepBuffers
+from engine.runtime.cuda.steps import DeviceDecoder
 from engine.runtime.graphs import Graphs
 from engine.runtime.providers import CAPTURED
 from tests.engine.runtime.cuda.fake_cuda import FakeCuda, FakeSession
@@ -154,6 +154,15 @@ def test_images_that_join_a_running_decode_change_nothing(machine: Machine, grap
     for (ids, log_probs), (expected_ids, expected) in zip(*answers, strict=True):
         np.testing.assert_array_equal(ids, expected_ids)
         np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-5)
+
+
+def test_there_is_room_for_images_that_are_all_admitted_alone(machine: Machine, graphs: Graphs) -> None:
+    bias = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32)
+    for half in (1, 2, 16):
+        model = machine.decoder.start_empty(2 * half)
+        model.step(np.zeros(half, np.int64), model.admit([features(graphs, half)]), bias, 1)
+        for _ in range(half):
+            model.admit([features(graphs, 1)])
 
 
 def test_the_rows_that_fill_a_bucket_change_nothing(machine: Machine, graphs: Graphs) -> None:
@@ -299,21 +308,6 @@ def test_features_that_lie_side_by_side_join_a_decode_in_one_run(machine: Machin
     )
     np.testing.assert_array_equal(ids, expected_ids)
     np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("units", [1, 48, 300, 512])
-def test_there_is_room_for_images_that_are_all_admitted_alone(
-    machine: Machine, units: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lane = _StepBuffers(machine.encoder._device, units, 9, GraphIds())
-    monkeypatch.setattr(lane, "_reserve", lambda slot, rows: room.append(rows))
-    room: list[int] = []
-    for half in (1, 2, 16, 128):
-        lane.reserve(2 * half)
-        first = half  # rows of the last step
-        for _ in range(half):
-            first = -(-first // lane.aligned) * lane.aligned + 1
-        assert first <= room.pop()
 
 
 def test_threads_may_read_features_while_others_capture(machine: Machine, graphs: Graphs) -> None:
