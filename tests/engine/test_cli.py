@@ -419,7 +419,7 @@ def test_a_full_disk_is_one_sentence(
         (["--sample", "--top-p", "nan"], "--top-p=nan: top_p must be a number above 0"),
         (["--min-confidence", "1.5"], "--min-confidence is 1.5 and must be a number from 0 to 1"),
         (["--min-confidence", "nan"], "--min-confidence is nan and must be a number from 0 to 1"),
-        (["--formats", "JPEG,RAW"], "'RAW' is no format that Pillow reads; formats may hold AVIF, "),
+        (["--formats", "JPEG,RAW"], "'RAW' is not a format that Pillow reads; choose from AVIF, "),
         (["--threads", "-1"], "threads must be a whole number from 0"),
     ],
 )

@@ -465,7 +465,7 @@ def test_a_file_without_permission_is_refused(tmp_path: Path, monkeypatch: pytes
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(Path, "open", denied)
-    refused(path, "may not be read: permission denied")
+    refused(path, "cannot be read: permission denied")
     path.chmod(stat.S_IRWXU)
 
 
