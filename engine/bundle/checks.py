@@ -1,11 +1,12 @@
 """Checks of a bundle. Each returns its problems as a list of sentences; raises nothing and runs nothing."""
 
 from collections import Counter
+from itertools import zip_longest
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from engine.bundle.manifest import RESAMPLE_FILTERS, RESIZE_RULES, Defaults, GraphFile, Manifest, Tensor
+from engine.bundle.manifest import RESAMPLE_FILTERS, RESIZE_RULES, Defaults, GraphFile, Manifest
 from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary, split
 from engine.confidence import check_confidence
 
@@ -155,19 +156,6 @@ def check_graphs(manifest: Manifest) -> list[str]:
 def _check_tensors(graph: GraphFile, manifest: Manifest) -> list[str]:
     if graph.graph not in _TENSORS:
         return [f"{graph.file} is an unknown kind of graph, {graph.graph!r}"]
-    problems = []
-    sides = zip(("inputs", "outputs"), (graph.inputs, graph.outputs), _TENSORS[graph.graph], strict=True)
-    for side, tensors, expected in sides:
-        names = sorted(tensor.name for tensor in tensors)
-        if names != sorted(expected):
-            problems.append(f"{graph.file} has the {side} {names} instead of {sorted(expected)}")
-        for tensor in tensors:
-            if tensor.name in expected:
-                problems += _check_tensor(graph.file, tensor, expected[tensor.name], manifest)
-    return problems
-
-
-def _check_tensor(file: str, tensor: Tensor, expected: tuple[str | int, ...], manifest: Manifest) -> list[str]:
     sizes: dict[str | int, int] = {
         "feature_size": manifest.feature_size,
         "units": manifest.units,
@@ -175,15 +163,21 @@ def _check_tensor(file: str, tensor: Tensor, expected: tuple[str | int, ...], ma
         "image.height": manifest.image.height,
         "image.width": manifest.image.width,
     }
-    dtype, extents = expected[0], expected[1:]
-    if tensor.dtype != dtype or len(tensor.shape) != len(extents):
-        there = f"{tensor.dtype} with {len(tensor.shape)} dimensions"
-        return [f"{file}: {tensor.name} is {there} and must be {dtype} with {len(extents)}"]
     problems = []
-    for found, wanted in zip(tensor.shape, extents, strict=True):
-        if wanted in sizes:
-            if found != sizes[wanted]:
-                problems.append(f"{file}: {tensor.name} has a dimension of {found}, but {wanted} is {sizes[wanted]}")
-        elif not isinstance(found, str) if isinstance(wanted, str) else found != wanted:
-            problems.append(f"{file}: {tensor.name} has a dimension of {found!r} that must be {wanted!r}")
+    sides = zip(("inputs", "outputs"), (graph.inputs, graph.outputs), _TENSORS[graph.graph], strict=True)
+    for side, tensors, expected in sides:
+        names = sorted(tensor.name for tensor in tensors)
+        if names != sorted(expected):
+            problems.append(f"{graph.file} has the {side} {names} instead of {sorted(expected)}")
+        for tensor in tensors:
+            dtype, *extents = expected.get(tensor.name, (tensor.dtype, *tensor.shape))
+            wanted = [sizes.get(extent, extent) for extent in extents]
+            # a dynamic dimension may have any name
+            found = [
+                extent if isinstance(there, str) and isinstance(extent, str) else there
+                for there, extent in zip_longest(tensor.shape, wanted)
+            ]
+            if (tensor.dtype, found) != (dtype, wanted):
+                there = f"{tensor.dtype} {list(tensor.shape)}"
+                problems.append(f"{graph.file}: {tensor.name} is {there} and must be {dtype} {wanted}")
     return problems
