@@ -218,8 +218,8 @@ class Scheduler:
         return request
 
     def _open(self, captioner: Captioner) -> Workers:
-        sizes = {"max_rows": self._max_rows, "max_queue": self._max_queue}
-        workers = Workers(captioner.model, self._ledger, max_wait=self._max_wait, **sizes)
+        rows, queue, wait = self._max_rows, self._max_queue, self._max_wait
+        workers = Workers(captioner.model, self._ledger, max_rows=rows, max_queue=queue, max_wait=wait)
         close_at_exit(workers, self._fork_guard)
         return workers
 

@@ -161,7 +161,7 @@ class Plain:
         self._known: dict[tuple[int, ...], tuple[np.ndarray, list[np.ndarray]]] = {}
 
     def step(self, image: int, words: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Returns the log-probability of each next word, float64 (vocabulary,), and the state after it."""
+        """Returns the distribution and the state after it."""
         if (image, *words) not in self._known:
             state = self.step(image, words[:-1])[1] if words else self._start(image)
             token = np.array([words[-1] if words else self._start_id])
@@ -171,6 +171,10 @@ class Plain:
             allowed[self._never] = -np.inf
             self._known[image, *words] = allowed, after
         return self._known[image, *words]
+
+    def distribution(self, image: int, words: tuple[int, ...]) -> np.ndarray:
+        """Returns the log-probability of each next word, float64 (vocabulary,)."""
+        return self.step(image, words)[0]
 
     def _start(self, image: int) -> list[np.ndarray]:
         state: list[np.ndarray] = self._init.run(["hidden", "cell"], {"features": self._features[image : image + 1]})
@@ -190,10 +194,10 @@ def test_beams_are_those_of_the_plain_search(
     words, end = captioner.bundle.vocabulary.words, captioner.bundle.vocabulary.end_id
     way = Beam(beam_size=size, num_hypotheses=size, length_penalty=penalty, max_length=12)
     ways: list[Decoding] = [way, *([Greedy(max_length=12)] if size == 1 and not penalty else [])]
-    expected = [
-        naive_beam(lambda so_far, image=i: plain.step(image, so_far)[0], end, 12, size, penalty)[:size]
-        for i in range(len(features))
+    searched = [
+        naive_beam(functools.partial(plain.distribution, i), end, 12, size, penalty) for i in range(len(features))
     ]
+    expected = [sentences[:size] for sentences in searched]
     for way_ in ways:
         for caption, sentences in zip(captioner.caption_features(features, way_), expected, strict=True):
             for one, (tokens, score) in zip(caption.alternatives, sentences, strict=True):
@@ -208,7 +212,7 @@ def test_words_are_drawn_as_often_as_the_plain_step_finds_them_likely(
     captioner: Captioner, features: np.ndarray, plain: Plain, cut: dict[str, Any]
 ) -> None:
     draws, temperature = 6000, 2.5
-    log_probs, _ = plain.step(0, ())
+    log_probs = plain.distribution(0, ())
     p = np.exp(log_probs / temperature)
     order = np.argsort(-p)
     p[order[cut.get("top_k", len(p)) :]] = 0

@@ -423,7 +423,7 @@ def test_a_jpeg_xl_that_decodes_to_another_size_is_refused(monkeypatch: pytest.M
 
 @needs_jxl
 def test_a_container_of_millions_of_boxes_is_refused_at_once() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     data = container(*parts(jxl(photograph(), use_container=False)), 3_000_000 * box(b"free", b""))
     assert reason(data) == "is not an image of a known format, or its header is broken"
-    assert time.monotonic() - began < 0.7
+    assert time.process_time() - began < 0.7

@@ -8,7 +8,9 @@ import threading
 import time
 import traceback
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +23,7 @@ from PIL import Image
 
 from engine.errors import ImageError, OptionsError
 from engine.images import jpeg, load
-from engine.images.formats import FORMATS, open_image
+from engine.images.formats import FORMATS
 from engine.images.load import load_pixels
 from engine.images.memory import SMALL, Budget, bytes_to_decode
 from tests.engine.images.test_load import encoded, photograph
@@ -94,42 +96,48 @@ def test_an_interrupted_wait_lets_those_behind_it_pass(monkeypatch: pytest.Monke
         assert waits(budget, 20 * MB).wait(5)
 
 
+class Noting(Budget):
+    """A budget that notes what is held."""
+
+    def __init__(self) -> None:
+        super().__init__(400 * MB)
+        self.counts: list[int] = []
+
+    @contextmanager
+    def hold(self, count: int) -> Iterator[None]:
+        if count > SMALL:
+            self.counts.append(count)
+        with super().hold(count):
+            yield
+
+
+@pytest.fixture
+def budget(monkeypatch: pytest.MonkeyPatch) -> Noting:
+    """The budget of `load_pixels`."""
+    noting = Noting()
+    monkeypatch.setattr(load, "DECODING", noting)
+    return noting
+
+
 @pytest.mark.parametrize("format", ["WEBP", "AVIF"])
-def test_a_long_file_that_is_read_whole_is_held_from_the_start_and_with_its_pixels(
-    format: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_file_that_is_read_whole_is_held_from_the_start_and_with_its_pixels(format: str, budget: Noting) -> None:
     data = encoded(photograph(), format) + bytes(10 * MB)
-    budget, held = Budget(400 * MB), []
-    take, opened = Budget._take, open_image
-
-    def watched(self: Budget, count: int, ticket: object) -> None:
-        assert not self._held, "held some and asked for more"
-        held.append(count)
-        take(self, count, ticket)
-
-    def open_held(*arguments: Any) -> Any:
-        assert sum(budget._held.values()) >= len(data)
-        return opened(*arguments)
-
-    monkeypatch.setattr(Budget, "_take", watched)
-    monkeypatch.setattr("engine.images.load.open_image", open_held)
-    monkeypatch.setattr(load, "DECODING", budget)
     pixels = load_pixels(data, height=23, width=31)
-    assert held[0] == len(data) < held[1] < len(data) + MB
-    assert not budget._held
-    monkeypatch.undo()
+    whole, with_pixels = budget.counts
+    assert whole == len(data) < with_pixels < len(data) + MB
+    assert waits(budget, budget.size).wait(5)  # nothing is held any more
     np.testing.assert_array_equal(pixels, load_pixels(data[: -10 * MB], height=23, width=31))
 
 
 @pytest.mark.parametrize("most", [100 * MB, 5 * MB])
-def test_a_long_jpeg_is_held_where_it_is_read_whole(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_jpeg_is_held_where_it_is_read_whole(
+    most: int, budget: Noting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "long.jpg"
     file.write_bytes(encoded(photograph(64, 48), "JPEG") + bytes(10 * MB))
-    counts: list[int] = []
     monkeypatch.setattr(jpeg, "MOST_BYTES", most)
-    monkeypatch.setattr(Budget, "_take", lambda self, count, ticket: counts.append(count))
     pixels = load_pixels(file, height=48, width=64, quick=True)
-    assert [count > 10 * MB for count in counts] == ([True] if most > 10 * MB else [])
+    assert [count > 10 * MB for count in budget.counts] == ([True] if most > 10 * MB else [])
     np.testing.assert_array_equal(pixels, load_pixels(encoded(photograph(64, 48), "JPEG"), height=48, width=64))
 
 
@@ -146,12 +154,12 @@ def test_a_child_begins_with_the_whole_budget() -> None:
     assert done.stdout.strip() == "7"
 
 
-def test_a_photograph_of_a_common_size_meets_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Budget, "_take", lambda *_: pytest.fail("waited"))
+def test_a_photograph_of_a_common_size_meets_no_lock(budget: Noting) -> None:
     for size in ((640, 480), (4000, 3000)):
         for quick in (False, True):
             load_pixels(encoded(Image.new("RGB", size, "red"), "JPEG"), height=260, width=260, quick=quick)
     load_pixels(encoded(Image.new("RGB", (640, 480)), "WEBP"), height=260, width=260)
+    assert budget.counts == []
 
 
 def test_what_takes_more_than_the_limit_is_refused_before_it_is_decoded_unless_max_pixels_is_raised() -> None:

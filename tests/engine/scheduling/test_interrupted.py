@@ -67,8 +67,10 @@ def test_from_within_stats_are_told(scheduler: Scheduler) -> None:
     assert interrupting(scheduler, scheduler.stats).accepted == 0
 
 
-def test_from_within_closing_waits_for_nothing_and_comes_about(scheduler: Scheduler) -> None:
-    future, threads = scheduler.submit(IMAGE, ENDLESS), scheduler._threads
+def test_from_within_closing_waits_for_nothing_and_comes_about(tiny_captioner: Captioner) -> None:
+    before = set(threading.enumerate())
+    scheduler = Scheduler(tiny_captioner)
+    future, threads = scheduler.submit(IMAGE, ENDLESS), set(threading.enumerate()) - before
     assert interrupting(scheduler, lambda: scheduler.close(cancel=True)) is None
     for thread in threads:
         thread.join(TIMEOUT)
@@ -222,10 +224,10 @@ def test_an_exit_does_not_wait_for_a_file_that_has_no_end(tiny_bundle: Path) -> 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_line_that_has_ended_is_kept_by_no_exit(tiny_captioner: Captioner) -> None:
-    scheduler = Scheduler(tiny_captioner)
-    line = weakref.ref(scheduler._workers)
+def test_what_has_ended_is_kept_by_no_exit(tiny_bundle: Path) -> None:
+    scheduler = Scheduler(Captioner(tiny_bundle, provider="cpu"))
+    model = weakref.ref(scheduler.captioner.model)
     scheduler.close()
     del scheduler
     gc.collect()
-    assert line() is None
+    assert model() is None
