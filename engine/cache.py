@@ -1,12 +1,16 @@
-"""The cache folder for what the engine measured or built on this machine. Knows nothing of the files in it.
+"""The cache folder for what the engine measured or built on this machine. Knows nothing of what its files say.
 
-Its files may be deleted at any time; they are then measured or built again.
+They may be deleted at any time; they are then measured or built again.
 """
 
+import json
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from engine.bundle.bundle import MANIFEST_FILE, digest, sha256
 
 VARIABLE = "CAPTIONING_ENGINE_CACHE"
 NAME = "captioning-engine"
@@ -49,6 +53,33 @@ def store(path: Path, data: bytes) -> bool:
             Path(name).unlink()
         return False
     return True
+
+
+def result_file(kind: str, bundle: Path, facts: dict[str, Any]) -> Path | None:
+    """Returns the file with a kind of result for a bundle, valid where these facts hold; None without a folder."""
+    folder = cache_folder()
+    return folder and folder / kind / f"{_prefix(bundle)}-{digest(json.dumps(facts, sort_keys=True))[:16]}.json"
+
+
+def result_files(kind: str, bundle: Path) -> list[Path]:
+    """Returns the files with a kind of result for a bundle, whatever the facts."""
+    folder = cache_folder()
+    with suppress(OSError):  # no permission to read the folder
+        return [] if folder is None else sorted((folder / kind).glob(f"{_prefix(bundle)}-*.json"))
+    return []
+
+
+def forget(kind: str, bundle: Path) -> int:
+    """Deletes these files; returns how many there were."""
+    files = result_files(kind, bundle)
+    for file in files:
+        with suppress(OSError):
+            file.unlink()
+    return len(files)
+
+
+def _prefix(bundle: Path) -> str:
+    return sha256(bundle / MANIFEST_FILE)[:16]  # the manifest has the SHA-256 of every other file
 
 
 def _from_environment(variable: str) -> Path | None:

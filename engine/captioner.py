@@ -122,9 +122,7 @@ class Captioner:
         return np.concatenate([np.empty((0, self.bundle.manifest.feature_size), np.float32), *parts])
 
     def caption_features(
-        self,
-        features: np.ndarray | DeviceFeatures,
-        decoding: Decoding = DEFAULT_DECODING,
+        self, features: np.ndarray | DeviceFeatures, decoding: Decoding = DEFAULT_DECODING
     ) -> list[Caption]:
         """Returns one caption for each row of features from `encode`. Raises OptionsError."""
         require_decoding(decoding)
@@ -153,9 +151,7 @@ class Captioner:
         sentences = [vocabulary.encode(caption) for caption in captions]
         parts = [
             sentence_log_probs(
-                self.model.start(features[i : i + self.batch_size]),
-                sentences[i : i + self.batch_size],
-                len(vocabulary),
+                self.model.start(features[i : i + self.batch_size]), sentences[i : i + self.batch_size], len(vocabulary)
             )
             for i in range(0, len(features), self.batch_size)
         ]

@@ -1,4 +1,4 @@
-"""The command line: `python -m engine COMMAND`. Owns the list of commands and how each may end."""
+"""The command line: `python -m engine COMMAND`. Owns the list of commands and their exit codes."""
 
 import argparse
 import io
@@ -12,16 +12,16 @@ from engine.commands import caption, info, tune, warmup
 from engine.errors import EngineError
 
 COMMANDS = (caption.add, info.add, tune.add, warmup.add)
-CLOSED_PIPE, INTERRUPTED = 141, 130  # 128 + the signal, as shells have it
+CLOSED_PIPE, INTERRUPTED = 141, 130  # 128 + the signal, as in shells
 
 
 def main(argv: Sequence[str] | None = None, captioner_factory: Callable[..., Captioner] = Captioner) -> int:
     """Runs a command and returns its exit code.
 
-    0: all went well; 1: some images failed; 2: wrong usage, or an EngineError, told in one sentence; 130: interrupted.
+    0: success; 1: some images failed; 2: wrong usage, or an EngineError, printed as one sentence; 130: interrupted.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not be able to show a path
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.command(arguments, captioner_factory)

@@ -14,8 +14,8 @@ from engine.decoding.constraints import TokenConstraints
 from engine.decoding.decode import decode, rows_per_image
 from engine.decoding.step_model import StepModel
 from engine.errors import ImageError
-from engine.images.load import ImageInput
-from engine.images.pipeline import Encoded, ImageReader, Pipeline
+from engine.images.load import ImageInput, load_for_model
+from engine.images.pipeline import Encoded, Pipeline
 from engine.options import Decoding
 from engine.result import Caption
 from engine.runtime.cuda.device import DeviceFeatures
@@ -54,9 +54,9 @@ class Model:
         choice, graphs = open_first(select(bundle, request), partial(_open, bundle, request.batch_size))
         image = bundle.manifest.image
         quick = choice.precision != "fp32"  # fp32 reads exact pixels
-        read = ImageReader(image, max_pixels, tuple(formats), quick)
+        load = partial(load_for_model, image=image, max_pixels=max_pixels, formats=tuple(formats), quick=quick)
         shape = (image.height, image.width, 3)
-        pipeline = Pipeline(read, graphs.encoder, shape=shape, batch_size=request.batch_size)
+        pipeline = Pipeline(load, graphs.encoder, shape=shape, batch_size=request.batch_size)
         return cls(bundle, choice, graphs, pipeline, request.batch_size)
 
     @property
@@ -99,23 +99,17 @@ class Model:
 
     def caption_features(self, features: Features, decoding: Decoding) -> list[Caption]:
         """Returns a caption for each row of features, split into several decodes if memory requires it."""
-        images = max(1, min(self.batch_size, MAX_ROWS // rows_per_image(decoding, self.bundle.manifest.defaults)))
+        manifest, vocabulary = self.bundle.manifest, self.bundle.vocabulary
+        defaults = manifest.defaults
+        images = max(1, min(self.batch_size, MAX_ROWS // rows_per_image(decoding, defaults)))
         captions: list[Caption] = []
         for i in range(0, len(features), images):
-            captions += self._decode(features[i : i + images], decoding)
+            part = features[i : i + images]
+            # the step model is freed with each decode, and the next one reuses its memory
+            captions += decode(
+                self.start(part), decoding, self.constraints(decoding), vocabulary, defaults, manifest.confidence
+            )
         return captions
-
-    def _decode(self, features: Features, decoding: Decoding) -> list[Caption]:
-        manifest, vocabulary = self.bundle.manifest, self.bundle.vocabulary
-        # the step model is freed with this call, and the next one reuses its memory
-        return decode(
-            self.start(features),
-            decoding,
-            self.constraints(decoding),
-            vocabulary,
-            manifest.defaults,
-            manifest.confidence,
-        )
 
 
 def _open(bundle: Bundle, batch_size: int, choice: Choice) -> Graphs:

@@ -64,20 +64,9 @@ class DecodingOption:
         return enough and (self.most is None or value <= self.most)
 
 
-def _option(
-    help: str,
-    default: object = None,
-    *,
-    left_out: str = "",
-    least: int | None = None,
-    most: int | None = None,
-    above_least: bool = False,
-    choices: tuple[str, ...] = (),
-    counts_rows: bool = False,
-) -> Any:
+def _option(help: str, default: object = None, **declared: Any) -> Any:
     """Returns a field that declares an option: see DecodingOption, which gets name, ways and kind from the class."""
-    declared = {"help": help, "left_out": left_out, "least": least, "most": most, "above_least": above_least}
-    return field(default=default, metadata={**declared, "choices": choices, "counts_rows": counts_rows})
+    return field(default=default, metadata={"help": help, **declared})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

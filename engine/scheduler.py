@@ -30,7 +30,7 @@ from engine.validation import is_int, is_number, require
 class Scheduler:
     """Captions single images, each with its own options, for many callers at once; threads and event loops share it.
 
-    Finalizers and signal handlers, which can interrupt it anywhere, may read `stats` and cancel; see `close`.
+    Finalizers and signal handlers may read `stats`, cancel and `close`, but must not submit or swap.
 
     max_rows: most sentences decoded at once. max_queue: most waiting requests; further ones are refused.
     max_wait_ms: longest time that the encoder waits for more images.
@@ -60,38 +60,25 @@ class Scheduler:
         return self._captioner
 
     def submit(
-        self,
-        image: ImageInput,
-        decoding: Decoding = DEFAULT_DECODING,
-        *,
-        timeout: float | None = None,
+        self, image: ImageInput, decoding: Decoding = DEFAULT_DECODING, *, timeout: float | None = None
     ) -> CaptionFuture:
         """Queues an image and returns the future of its caption.
 
         timeout: seconds from now after which the request fails with a DeadlineError. An image that cannot be read fails
         only its own request, with an ImageError; a failed run gives a DeviceError. Do not use files and PIL images
         elsewhere until the future is done; after a cancel or timeout a file may be read for a moment longer.
-        Raises OptionsError, OverloadedError, ClosedError; and EngineError in a finalizer or signal handler that
-        interrupted this thread inside the scheduler.
+        Raises OptionsError, OverloadedError, ClosedError.
         """
         return self._submit(image, decoding, timeout, None)
 
     async def caption(
-        self,
-        image: ImageInput,
-        decoding: Decoding = DEFAULT_DECODING,
-        *,
-        timeout: float | None = None,
+        self, image: ImageInput, decoding: Decoding = DEFAULT_DECODING, *, timeout: float | None = None
     ) -> Caption:
         """Returns the caption of an image; cancelling the task cancels the request. Raises as `submit` does."""
         return await asyncio.wrap_future(self.submit(image, decoding, timeout=timeout))
 
     def stream(
-        self,
-        image: ImageInput,
-        decoding: Decoding = DEFAULT_DECODING,
-        *,
-        timeout: float | None = None,
+        self, image: ImageInput, decoding: Decoding = DEFAULT_DECODING, *, timeout: float | None = None
     ) -> CaptionStream:
         """Returns the words of an image's caption as they are decoded; with a beam, once they can no longer change.
 
@@ -113,7 +100,6 @@ class Scheduler:
         first. Raises what Captioner raises, and ClosedError.
         """
         self._fork_guard.check()
-        self._ledger.require_outside("swap")
         with self._swapping:
             old, captioner = self._captioner, bundle
             if not isinstance(captioner, Captioner):
@@ -187,7 +173,6 @@ class Scheduler:
     ) -> CaptionFuture:
         require_decoding(decoding)
         self._fork_guard.check()
-        self._ledger.require_outside("submit")
         fits = timeout is None or (is_number(timeout) and timeout >= 0)
         require(fits, "Scheduler.submit", "timeout", timeout, "a number of seconds from 0, or None")
         while True:
@@ -233,8 +218,8 @@ class Scheduler:
         return request
 
     def _open(self, captioner: Captioner) -> Workers:
-        sizes = {"max_rows": self._max_rows, "max_queue": self._max_queue}
-        workers = Workers(captioner.model, self._ledger, max_wait=self._max_wait, **sizes)
+        rows, queue, wait = self._max_rows, self._max_queue, self._max_wait
+        workers = Workers(captioner.model, self._ledger, max_rows=rows, max_queue=queue, max_wait=wait)
         close_at_exit(workers, self._fork_guard)
         return workers
 

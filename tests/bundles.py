@@ -1,11 +1,10 @@
-"""Other bundles: the one that ships, changed in words, reading and weights, and one as they were exported before."""
+"""Another bundle: the one that ships, changed in words, reading and weights."""
 
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE, sha256, shipped_bundle
 from engine.bundle.vocabulary import SPECIAL_WORDS
@@ -26,22 +25,5 @@ def write_changed_bundle(folder: Path) -> Path:
     manifest["name"] += " changed"
     manifest["image"]["resample"] = "nearest"
     manifest["data_sha256"] = {name: sha256(folder / name) for name in manifest["data_sha256"]}
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
-    return folder
-
-
-def write_bundle_of_one_temperature(source: Path, folder: Path) -> Path:
-    """Writes a bundle whose sample_step takes one temperature for all rows, as the first ones of format 3 had it."""
-    shutil.copytree(source, folder)
-    manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    for entry in manifest["graphs"]:
-        if entry["graph"] == "sample_step":
-            path = folder / entry["file"]
-            model = onnx.load(path, load_external_data=False)
-            (value,) = (value for value in model.graph.input if value.name == "temperature")
-            value.type.tensor_type.shape.dim[0].dim_value = 1
-            onnx.save(model, path)
-            next(tensor for tensor in entry["inputs"] if tensor["name"] == "temperature")["shape"] = [1]
-            entry["sha256"] = sha256(path)
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
     return folder

@@ -1,4 +1,4 @@
-"""Reads, writes and deletes the results of `tune` in the user's cache. Measures and chooses nothing.
+"""Reads and writes the results of `tune` in the user's cache. Measures and chooses nothing.
 
 Each file is valid for one bundle, one set of versions and one set of hardware, recorded in its name and its content. If
 any of them changes, the file is not found, so several environments of one user do not interfere.
@@ -6,17 +6,17 @@ any of them changes, the file is not found, so several environments of one user 
 
 import json
 import warnings
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from engine.autotune.machine import fingerprint
-from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
-from engine.cache import VARIABLE, cache_folder, store
+from engine.bundle.bundle import Bundle
+from engine.cache import VARIABLE, result_file, result_files, store
 from engine.errors import EngineError
 from engine.validation import is_int, is_number
+
+KIND = "tuning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +55,14 @@ def load(bundle: Bundle) -> Measurements | None:
 
     A file that cannot be read gives a RuntimeWarning and is ignored.
     """
-    if not _files(bundle):
+    if not result_files(KIND, bundle.path):
         return None  # the usual case, without the cost of a fingerprint
     here = fingerprint(bundle)
-    path = _path(bundle, here)
+    path = result_file(KIND, bundle.path, here)
     if path is None or not path.is_file():
         return None
     try:
         data = json.loads(path.read_bytes())
-        if data["fingerprint"] != here:
-            return None
         timings = tuple(Timing(**timing) for timing in data["timings"])
         if not isinstance(data["date"], str) or not timings:
             raise ValueError("it has no date or no timings")
@@ -78,40 +76,9 @@ def load(bundle: Bundle) -> Measurements | None:
 def save(bundle: Bundle, measurements: Measurements) -> Path:
     """Writes the file atomically and returns its path. Raises EngineError if it cannot be written."""
     here = fingerprint(bundle)
-    path = _path(bundle, here)
+    path = result_file(KIND, bundle.path, here)
     data = {**asdict(measurements), "fingerprint": here}
     if path is None or not store(path, json.dumps(data, indent=1).encode()):
         where = "this user has no cache folder" if path is None else f"{path} cannot be written"
         raise EngineError(f"the results cannot be saved: {where}; set {VARIABLE} to a folder that can be written")
     return path
-
-
-def forget(bundle: Bundle) -> int:
-    """Deletes the results for a bundle, for all versions and hardware; returns the number of files deleted."""
-    files = _files(bundle)
-    for path in files:
-        with suppress(FileNotFoundError):
-            path.unlink()
-    return len(files)
-
-
-def _path(bundle: Bundle, here: dict[str, Any]) -> Path | None:
-    import hashlib  # slow to import, and `import engine` does not need it
-
-    folder = cache_folder()
-    digest = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()
-    return folder and folder / "tuning" / f"{_prefix(bundle)}-{digest[:16]}.json"
-
-
-def _prefix(bundle: Bundle) -> str:
-    return sha256(bundle.path / MANIFEST_FILE)[:16]
-
-
-def _files(bundle: Bundle) -> list[Path]:
-    folder = cache_folder()
-    if folder is None:
-        return []
-    try:
-        return sorted((folder / "tuning").glob(f"{_prefix(bundle)}-*.json"))
-    except OSError:  # no permission to read the folder
-        return []

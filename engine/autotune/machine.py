@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import PIL
 
-from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
+from engine.bundle.bundle import MANIFEST_FILE, Bundle, digest, sha256
 from engine.runtime.cuda.nvidia import driver_version, gpu_name
 from engine.runtime.options import cores
 from engine.runtime.providers import PROVIDERS, Provider, built_in_providers, onnxruntime, plug_in_version
@@ -85,10 +85,8 @@ def instructions() -> str:
 
     On Linux these are the flags on x86, and the features, implementer and part numbers on ARM.
     """
-    import hashlib  # slow to import, and not needed by the usual start
-
     said = {name: value for name, value in _cpuinfo().items() if name in ON_X86 + ON_ARM}
-    return hashlib.sha256(repr(sorted(said.items())).encode()).hexdigest()[:16]
+    return digest(repr(sorted(said.items())))[:16]
 
 
 def runtime_facts(used: Iterable[Provider], device_id: int) -> dict[str, Any]:
@@ -96,14 +94,12 @@ def runtime_facts(used: Iterable[Provider], device_id: int) -> dict[str, Any]:
 
     It takes a few milliseconds for the CPU. code: a digest of the engine's own runtime modules.
     """
-    import hashlib  # slow to import, and not needed by the usual start
-
     listed, nvidia = list(used), {}
     if any(provider.name in NVIDIA_PROVIDERS for provider in listed):
         nvidia = {"gpu": gpu_name(device_id), "cuda": driver_version(), "libraries": _nvidia_libraries()}
     code = b"".join(path.read_bytes() for path in sorted((Path(__file__).parents[1] / "runtime").rglob("*.py")))
     return {
-        "code": hashlib.sha256(code).hexdigest()[:16],
+        "code": digest(code)[:16],
         "onnxruntime": onnxruntime().__version__,
         "plug_ins": {provider.name: plug_in_version(provider) for provider in listed if provider.plug_in},
         "processor": processor(),

@@ -15,6 +15,7 @@ from engine.bundle.checks import (
     check_graphs,
     check_values,
     check_vocabulary,
+    digest,
     listed_files,
     sha256,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "Bundle",
     "check_confidence",
     "check_defaults",
+    "digest",
     "sha256",
     "shipped_bundle",
 ]

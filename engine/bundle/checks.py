@@ -1,18 +1,16 @@
 """Checks of a bundle. Each returns its problems as a list of sentences; raises nothing and runs nothing."""
 
 from collections import Counter
+from itertools import zip_longest
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from engine.bundle.manifest import RESAMPLE_FILTERS, RESIZE_RULES, Defaults, GraphFile, Manifest, Tensor
+from engine.bundle.manifest import RESAMPLE_FILTERS, RESIZE_RULES, Defaults, GraphFile, Manifest
 from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary, split
 from engine.confidence import check_confidence
 
 VOCABULARY_FILE = "vocabulary.json"
-
-ROWS_OR_ONE = "rows or 1"
-"""A dimension that is 1, for all rows together, in bundles exported earlier."""
 
 # inputs and outputs of each graph: dtype, then dimensions; names that are not sizes in the manifest are dynamic
 _FEATURES = {"features": ("float32", "batch", "feature_size")}
@@ -37,7 +35,7 @@ _TENSORS: dict[str, tuple[dict[str, tuple[str | int, ...]], dict[str, tuple[str 
     ),
     "greedy_step": ({**_FED}, {"ids": ("int64", "rows"), "logits": ("float32", "rows"), **_NEXT}),
     "sample_step": (
-        {**_FED, "uniforms": ("float32", "rows"), "temperature": ("float32", ROWS_OR_ONE)},
+        {**_FED, "uniforms": ("float32", "rows"), "temperature": ("float32", "rows")},
         {"ids": ("int64", "rows"), "log_probs": ("float32", "rows"), **_NEXT},
     ),
 }
@@ -50,6 +48,13 @@ def sha256(path: Path) -> str:
 
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(content: str | bytes) -> str:
+    """Returns the SHA-256 of a text or of bytes in hexadecimal."""
+    import hashlib
+
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def listed_files(manifest: dict[str, Any]) -> list[tuple[str, str]]:
@@ -102,12 +107,7 @@ def check_values(manifest: Manifest) -> list[str]:
     image = manifest.image
     checks: list[tuple[bool, str, object, str]] = [
         (image.resize in RESIZE_RULES, "image.resize", image.resize, f"one of {', '.join(RESIZE_RULES)}"),
-        (
-            image.resample in RESAMPLE_FILTERS,
-            "image.resample",
-            image.resample,
-            f"one of {', '.join(RESAMPLE_FILTERS)}",
-        ),
+        (image.resample in RESAMPLE_FILTERS, "image.resample", image.resample, f"one of {', '.join(RESAMPLE_FILTERS)}"),
         (image.height >= 1, "image.height", image.height, "from 1"),
         (image.width >= 1, "image.width", image.width, "from 1"),
         (all(isfinite(value) for value in image.mean), "image.mean", image.mean, "finite"),
@@ -156,19 +156,6 @@ def check_graphs(manifest: Manifest) -> list[str]:
 def _check_tensors(graph: GraphFile, manifest: Manifest) -> list[str]:
     if graph.graph not in _TENSORS:
         return [f"{graph.file} is an unknown kind of graph, {graph.graph!r}"]
-    problems = []
-    sides = zip(("inputs", "outputs"), (graph.inputs, graph.outputs), _TENSORS[graph.graph], strict=True)
-    for side, tensors, expected in sides:
-        names = sorted(tensor.name for tensor in tensors)
-        if names != sorted(expected):
-            problems.append(f"{graph.file} has the {side} {names} instead of {sorted(expected)}")
-        for tensor in tensors:
-            if tensor.name in expected:
-                problems += _check_tensor(graph.file, tensor, expected[tensor.name], manifest)
-    return problems
-
-
-def _check_tensor(file: str, tensor: Tensor, expected: tuple[str | int, ...], manifest: Manifest) -> list[str]:
     sizes: dict[str | int, int] = {
         "feature_size": manifest.feature_size,
         "units": manifest.units,
@@ -176,16 +163,21 @@ def _check_tensor(file: str, tensor: Tensor, expected: tuple[str | int, ...], ma
         "image.height": manifest.image.height,
         "image.width": manifest.image.width,
     }
-    dtype, extents = expected[0], expected[1:]
-    if tensor.dtype != dtype or len(tensor.shape) != len(extents):
-        there = f"{tensor.dtype} with {len(tensor.shape)} dimensions"
-        return [f"{file}: {tensor.name} is {there} and must be {dtype} with {len(extents)}"]
     problems = []
-    for found, wanted in zip(tensor.shape, extents, strict=True):
-        dynamic = isinstance(found, str) or (found, wanted) == (1, ROWS_OR_ONE)
-        if wanted in sizes:
-            if found != sizes[wanted]:
-                problems.append(f"{file}: {tensor.name} has a dimension of {found}, but {wanted} is {sizes[wanted]}")
-        elif not dynamic if isinstance(wanted, str) else found != wanted:
-            problems.append(f"{file}: {tensor.name} has a dimension of {found!r} that must be {wanted!r}")
+    sides = zip(("inputs", "outputs"), (graph.inputs, graph.outputs), _TENSORS[graph.graph], strict=True)
+    for side, tensors, expected in sides:
+        names = sorted(tensor.name for tensor in tensors)
+        if names != sorted(expected):
+            problems.append(f"{graph.file} has the {side} {names} instead of {sorted(expected)}")
+        for tensor in tensors:
+            dtype, *extents = expected.get(tensor.name, (tensor.dtype, *tensor.shape))
+            wanted = [sizes.get(extent, extent) for extent in extents]
+            # a dynamic dimension may have any name
+            found = [
+                extent if isinstance(there, str) and isinstance(extent, str) else there
+                for there, extent in zip_longest(tensor.shape, wanted)
+            ]
+            if (tensor.dtype, found) != (dtype, wanted):
+                there = f"{tensor.dtype} {list(tensor.shape)}"
+                problems.append(f"{graph.file}: {tensor.name} is {there} and must be {dtype} {wanted}")
     return problems

@@ -1,5 +1,5 @@
 """The commands of `python -m engine`, one module each.
 
-A command's `add` makes its parser and names in `command` what runs it: a function of the parsed arguments and of what
-makes a Captioner, which returns the exit code. `interrupted` is what Ctrl-C leaves, unless the command tells itself.
+Each module's `add` adds a parser with two defaults. `command` is the function to run: it gets the parsed arguments and
+a factory of Captioners, and returns the exit code. `interrupted` is the message after Ctrl+C.
 """

@@ -1,4 +1,4 @@
-"""The arguments that commands share: which model, on what, in which precision; output as JSON."""
+"""Arguments that several commands have: the bundle, where and in which precision it runs, and output as JSON."""
 
 import argparse
 from collections.abc import Iterable
@@ -7,14 +7,16 @@ from typing import Any
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds --bundle, --provider and --precision."""
-    parser.add_argument("--bundle", metavar="FOLDER", help="the model to use; the one that ships if left out")
+    parser.add_argument("--bundle", metavar="FOLDER", help="bundle to use; default: the one that ships")
     parser.add_argument(
         "--provider",
         default="auto",
         metavar="NAME",
-        help="what to run on, or encoder+decoder such as cuda+cpu; auto is the default",
+        help="execution provider, or one each as encoder+decoder, such as cuda+cpu; default: auto",
     )
-    parser.add_argument("--precision", default="auto", metavar="NAME", help="auto is the default")
+    parser.add_argument(
+        "--precision", default="auto", metavar="NAME", help="precision of the graphs, such as fp32; default: auto"
+    )
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -23,5 +25,5 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    """Returns the named options that were given; the others' defaults are not the command line's business."""
+    """Returns those of the named options that were given; the Captioner has the defaults of the others."""
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}

@@ -1,4 +1,4 @@
-"""`python -m engine caption`: images in, a line for each out. Owns its arguments, its output and how it ends."""
+"""`python -m engine caption`: prints a line for each image. Owns the arguments, the output and the exit code."""
 
 import argparse
 import json
@@ -22,41 +22,44 @@ INTERRUPTED = 130  # 128 + the signal, as shells have it
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command to the command line."""
-    epilog = "Exit code: 0 all captioned, 1 some images failed, 2 wrong usage or nothing to run, 130 interrupted."
+    epilog = "Exit code: 0 all captioned, 1 some images failed, 2 wrong usage or nothing to do, 130 interrupted."
     parser = commands.add_parser("caption", help="caption images", epilog=epilog, allow_abbrev=False)
     parser.set_defaults(command=run, interrupted="no image captioned")
     option = parser.add_argument
     option(
-        "paths", nargs="+", metavar="PATH", help="file, folder (searched to its depths), glob, or - for a list on stdin"
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="file, folder (with subfolders), glob pattern, or - for a list of paths on stdin",
     )
-    option("--json", action="store_true", help="print a JSON object a line, for failed images too")
+    option("--json", action="store_true", help="print one JSON object per line, also for images that fail")
     option(
         "--min-confidence",
         type=float,
         metavar="X",
-        help='from 0 to 1: leave out sentences with less; an image without one has no line, with --json "text": null',
+        help='drop captions with a confidence below X (0 to 1): their image gets no line, or "text": null with --json',
     )
-    option("--batch-size", type=int, metavar="N", help="most images that run at once")
+    option("--batch-size", type=int, metavar="N", help="largest number of images that run at once")
     option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
     option("--max-pixels", type=int, metavar="N", help="refuse images with more pixels")
     option(
         "--formats",
         type=lambda names: tuple(names.upper().split(",")),
         metavar="NAME[,NAME]",
-        help=f"read these formats and no others; {','.join(FORMATS)} if left out",
+        help=f"read only these formats; default: {','.join(FORMATS)}",
     )
     add_model(parser)
     add_decoding(parser)
 
 
 def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
-    """Prints a line for each image as it comes, then on standard error what failed and what was left out."""
+    """Prints a line for each image once it is captioned, then on standard error what failed and what was left out."""
     decoding = decoding_of(arguments)
     least: float | None = arguments.min_confidence
     if least is not None and not 0 <= least <= 1:
         raise OptionsError(f"--min-confidence is {least:g} and must be a number from 0 to 1")
     if "-" in arguments.paths and sys.stdin is None:
-        raise OptionsError("- means a list of paths on standard input, and that is closed")
+        raise OptionsError("- reads paths from standard input, which is closed: pipe a list into it")
     listed = sys.stdin.buffer if "-" in arguments.paths else ()
     scan = Scan(image_suffixes(check_formats(arguments.formats or FORMATS)))
     paths = [path for argument in arguments.paths for path in expand(argument, listed, scan)]
@@ -115,7 +118,7 @@ def _one_line(path: str) -> str:
 
 
 def _trusted(caption: Caption, least: float | None) -> list[Hypothesis]:
-    """Returns the sentences that stay, the caption first; none where it goes itself."""
+    """Returns the hypotheses with at least this confidence, best first; none if the caption itself has less."""
     stay = [one for one in caption.alternatives if least is None or one.confidence >= least]
     return stay if stay and stay[0] is caption.alternatives[0] else []
 

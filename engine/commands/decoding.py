@@ -1,4 +1,4 @@
-"""The arguments that say how to decode, made of the engine's options. Knows no images and no output."""
+"""The arguments for decoding, made from the engine's options. Knows no images and no output."""
 
 import argparse
 from typing import Any
@@ -12,7 +12,7 @@ OTHER_NAMES = {
     "num_samples": "--alternatives",
     "no_repeat_ngram_size": "--no-repeat-ngram",
 }
-"""Options that the command line has under another name than Python."""
+"""Flags that are not named like their option."""
 NEEDED: dict[type, str] = {Greedy: "--greedy", Beam: "beam search", Sample: "--sample"}
 READERS: dict[type, dict[str, Any]] = {
     int: {"type": int, "metavar": "N"},
@@ -27,8 +27,8 @@ READERS: dict[type, dict[str, Any]] = {
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> None:
-    """Adds the ways of decoding and their options."""
-    group = parser.add_argument_group("how words are chosen", "Beam search with the bundle's defaults if left out.")
+    """Adds --greedy, --sample and a flag for each option."""
+    group = parser.add_argument_group("how words are chosen", "Default: beam search with the bundle's settings.")
     ways = group.add_mutually_exclusive_group()
     ways.add_argument("--greedy", action="store_true", help="take the likeliest word at each step: the fastest way")
     ways.add_argument("--sample", action="store_true", help="draw words by chance")
@@ -40,7 +40,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
 
 
 def decoding_of(arguments: argparse.Namespace) -> Decoding:
-    """Returns how to decode. Raises OptionsError."""
+    """Returns the decoding that the arguments ask for. Raises OptionsError."""
     way: type[Decoding] = Sample if arguments.sample else Greedy if arguments.greedy else Beam
     given: dict[str, Any] = {}
     names: dict[str, str] = {}
@@ -61,7 +61,7 @@ def decoding_of(arguments: argparse.Namespace) -> Decoding:
 
 
 def decoding_flags() -> dict[str, list[DecodingOption]]:
-    """Returns the flags in the order of the options; --alternatives stands for one of Beam and one of Sample."""
+    """Returns each flag with its options, in their order: --alternatives is one option of Beam and one of Sample."""
     flags: dict[str, list[DecodingOption]] = {}
     for option in decoding_options():
         flag = OTHER_NAMES.get(option.name, f"--{option.name.replace('_', '-')}")

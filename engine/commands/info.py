@@ -1,4 +1,4 @@
-"""`python -m engine info`: what would run here, with which versions and what quality."""
+"""`python -m engine info`: shows what would run here, the versions, and the measured quality."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from engine.captioner import Captioner
 from engine.commands.arguments import add_json, add_model
 from engine.runtime.providers import available_providers
 
-DETAILS = {"bundle", "provider", "precision", "notes", "seconds", "images_per_second"}  # of a measurement: for --json
+DETAILS = {"bundle", "provider", "precision", "notes", "seconds", "images_per_second"}  # only shown with --json
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
 
 
 def _plain_quality(quality: dict[str, Any]) -> str:
-    """Returns scores as text, those of several data sets a line each."""
+    """Returns scores as text, one line for each data set."""
     if quality and all(isinstance(scores, dict) and "scores" in scores for scores in quality.values()):
         return f"\n{'':<16} ".join(map(_plain_quality, quality.values()))
     return _plain({name: value for name, value in quality.items() if name not in DETAILS})

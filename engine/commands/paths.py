@@ -1,4 +1,4 @@
-"""Arguments of a command line -> image paths. Owns folders, globs and lists; opens no image."""
+"""From arguments of a command line to image paths. Owns folders, globs and lists; opens no image."""
 
 import glob
 import os
@@ -11,29 +11,29 @@ from engine.images.formats import image_suffixes
 
 @dataclass(slots=True)
 class Scan:
-    """What is taken out of folders, and what is left in them; files whose names begin with a dot count as neither."""
+    """Which files of folders are images, and which ones were left out. Hidden files are ignored."""
 
     names: frozenset[str] = field(default_factory=image_suffixes)
-    """What an image file ends in."""
+    """Suffixes of image files."""
     others: set[str] = field(default_factory=set)
-    """Files that end in anything else."""
+    """Files with any other suffix."""
     irregular: set[str] = field(default_factory=set)
-    """Pipes, devices and sockets: one that is called x.jpg may never end, or never begin."""
+    """Pipes, devices and sockets: reading one that is named x.jpg might never end."""
 
     def takes(self, path: str) -> bool:
-        """Says whether a file is an image by its name, or a link to one, also one that leads nowhere; notes others."""
+        """Returns whether a file is an image by its name; notes it if not. A broken link counts as its target would."""
         if Path(path).name.startswith("."):
             return False
         if Path(path).suffix.lower() not in self.names:
             self.others.add(path)
             return False
         if os.path.isfile(path) or not os.path.exists(path):  # noqa: PTH110, PTH113 - Path raises on some names
-            return True  # who opens a link that leads nowhere will tell
+            return True  # opening a broken link will report it
         self.irregular.add(path)
         return False
 
     def __str__(self) -> str:
-        """Says how many files were left out and why, in one sentence; nothing where there are none."""
+        """Returns how many files were left out and why, in one sentence; "" if there are none."""
         kinds = (self.others, "not named like an image"), (self.irregular, "no regular file")
         parts = [_counted(paths, why) for paths, why in kinds if paths]
         count = len(self.others) + len(self.irregular)
@@ -45,11 +45,11 @@ def _counted(paths: set[str], why: str) -> str:
 
 
 def expand(argument: str, listed: Iterable[bytes], scan: Scan | None = None) -> Iterator[str]:
-    """Yields the paths that an argument names, in order; `scan` then knows what was left out.
+    """Yields the paths that an argument names, in order; `scan` notes what was left out.
 
-    A folder gives its image files, subfolders included, sorted, without hidden ones. A glob gives what the shell
-    would make of it. "-" gives the paths in `listed`, one a line. Anything else is the path of one file, there or
-    not: whoever opens it will tell.
+    A folder gives its image files, sorted, with those of subfolders but without hidden ones. A glob gives what a shell
+    would make of it. "-" gives the paths in `listed`, one per line. Anything else is the path of a file; if there is
+    none, opening it will report that.
     """
     scan = scan or Scan()
     if argument == "-":
@@ -62,7 +62,7 @@ def expand(argument: str, listed: Iterable[bytes], scan: Scan | None = None) -> 
 
 def _expand_name(name: str, scan: Scan) -> Iterator[str]:
     if any(sign in name for sign in "*?[") and not os.path.lexists(name):
-        matches = sorted(glob.glob(name, recursive=True), key=_by_part)  # noqa: PTH207 - keeps names as they were given
+        matches = sorted(glob.glob(name, recursive=True), key=_by_part)  # noqa: PTH207 - keeps names as given
         found = (path for match in matches for path in _expand_folder(match, scan))
         yield from dict.fromkeys(found) or [name]  # "**" matches a folder and what is in it
     else:

@@ -1,13 +1,13 @@
-"""The progress bar of a command line. Owns one line of a terminal; knows nothing of the work."""
+"""A progress bar in a terminal. Knows nothing of the work."""
 
 import time
 from typing import TextIO
 
 
 class Progress:
-    """A line on standard error that says how far the work is; nothing at all where that is no terminal.
+    """One line on a stream that shows how much is done; nothing if the stream is not a terminal.
 
-    words: what stands behind the bar, with places for done, total and rate (of what is done, a second).
+    words: the text after the bar, with the placeholders done, total and rate (done per second).
     """
 
     def __init__(self, total: int, stream: TextIO, words: str) -> None:
@@ -16,7 +16,7 @@ class Progress:
         self.on = stream.isatty()
 
     def show(self, done: int) -> None:
-        """Draws the line; `clear` must come between two calls."""
+        """Draws the line; call `clear` before the next one."""
         if self.on and done < self.total:
             bar = "#" * (30 * done // self.total)
             rate = done / max(time.monotonic() - self.start, 1e-3)
@@ -25,7 +25,7 @@ class Progress:
             print(line, end="", file=self.stream, flush=True)
 
     def clear(self) -> None:
-        """Wipes the line, so that others may be printed."""
+        """Removes the line, so that others can be printed."""
         if self.width:
             print(f"\r{' ' * self.width}\r", end="", file=self.stream, flush=True)
             self.width = 0

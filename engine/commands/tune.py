@@ -1,4 +1,4 @@
-"""`python -m engine tune`: measures, prints a table, keeps what "auto" takes from then on."""
+"""`python -m engine tune`: measures, prints a table, and saves what "auto" uses from then on."""
 
 import argparse
 import datetime
@@ -10,6 +10,7 @@ from typing import Any
 from engine.autotune import cache_file
 from engine.autotune.measure import BUILDERS, DECODINGS, NO_TIME, Budget, Entry, Tuning, Way, tune, ways
 from engine.bundle.bundle import Bundle
+from engine.cache import forget
 from engine.captioner import Captioner
 from engine.commands.arguments import add_json
 from engine.commands.progress import Progress
@@ -27,33 +28,33 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command to the command line."""
     parser = commands.add_parser(
         "tune",
-        help="measure what is fastest on this machine, for auto to take",
+        help="measure what is fastest on this machine, so that auto uses it",
         description="Times each provider in each precision on several numbers of threads, from JPEG bytes to "
-        "sentences, and keeps the result in the user's cache folder (CAPTIONING_ENGINE_CACHE names another). "
-        "Nothing else should run meanwhile.",
+        "sentences, and saves the result in the user's cache folder (CAPTIONING_ENGINE_CACHE names another). "
+        "Run nothing else meanwhile.",
         allow_abbrev=False,
     )
-    parser.set_defaults(command=run, interrupted="what was measured before stands")
-    parser.add_argument("--bundle", metavar="FOLDER", help="the model to use; the one that ships if left out")
+    parser.set_defaults(command=run, interrupted="nothing was saved; earlier results are unchanged")
+    parser.add_argument("--bundle", metavar="FOLDER", help="bundle to use; default: the one that ships")
     parser.add_argument(
         "--provider",
         type=lambda names: names.split(","),
         metavar="NAME[,NAME]",
-        help=f"what to try; left out, all that are here but {' and '.join(BUILDERS)}, which build for minutes first",
+        help=f"providers to try; default: all available ones but {' and '.join(BUILDERS)}, which take minutes to start",
     )
-    parser.add_argument("--seconds", type=float, default=50, metavar="S", help="most seconds to take; 50 if left out")
-    parser.add_argument("--clear", action="store_true", help="measure nothing and forget what was measured")
+    parser.add_argument("--seconds", type=float, default=50, metavar="S", help="time limit in seconds; default: 50")
+    parser.add_argument("--clear", action="store_true", help="delete the saved results and measure nothing")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
-    """Prints what was measured, the fastest marked, and where it is kept."""
+    """Prints what was measured, with the fastest marked, and where it is saved."""
     if not (is_number(arguments.seconds) and arguments.seconds > 0):
         raise OptionsError(f"--seconds must be a number above 0, not {arguments.seconds}")
     bundle = Bundle.load(arguments.bundle)
     if arguments.clear:
-        count = cache_file.forget(bundle) + verify.forget(bundle)
-        print(json.dumps({"forgotten": count}) if arguments.json else "forgotten" if count else "nothing was measured")
+        count = sum(forget(kind, bundle.path) for kind in (cache_file.KIND, verify.KIND))
+        print(json.dumps({"forgotten": count}) if arguments.json else f"saved results deleted: {count}")
         return 0
     for name in arguments.provider or ():
         Placement.of(name)
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     path, failed = None, None
     try:
         path = cache_file.save(bundle, _to_keep(bundle, tuning, date))
-    except EngineError as error:  # what was measured is told all the same
+    except EngineError as error:  # show the results first
         failed = error
     if arguments.json:
         print(json.dumps({"bundle": str(bundle.path), "date": date, **_facts(tuning), "kept": path and str(path)}))
@@ -70,23 +71,24 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         print("\n".join(_table(tuning)))
         left_out = [name for name in BUILDERS if name in available_providers() and not arguments.provider]
         if left_out:
-            print(f"{' and '.join(left_out)} build for minutes before they start: --provider {left_out[0]} tries it")
+            names = ", ".join(left_out)
+            print(f"not tried, since starting takes minutes: {names} (--provider {left_out[0]} tries it)")
         first = tuning.entries[0].way
         print(f"Milliseconds from JPEG bytes to a sentence, mean of greedy and beam; speed-up over {first}.")
-        print(f"Measured in {tuning.seconds:.0f} seconds" + (f" and kept in {path}" if path else ""))
+        print(f"Measured in {tuning.seconds:.0f} seconds" + (f" and saved in {path}" if path else ""))
     if failed is not None:
         raise failed
     return 0
 
 
 def _to_keep(bundle: Bundle, tuning: Tuning, date: str) -> cache_file.Measurements:
-    """Returns what is to be kept: this tuning, and what an earlier one found of ways that this one left alone.
+    """Returns what to save: this tuning, and what an earlier one measured of combinations that this one did not try.
 
-    Raises EngineError where time ran out for a way that "auto" would take untuned: incomplete results mislead it.
+    Raises EngineError if there was no time for one that "auto" could choose untuned: incomplete results mislead it.
     """
     lacking = [str(entry.way) for entry in tuning.entries if entry.error == NO_TIME and not entry.way.threads]
     if lacking:
-        raise EngineError(f"nothing is kept, no time was left for {', '.join(lacking)}: give it more --seconds")
+        raise EngineError(f"nothing is saved, since no time was left for {', '.join(lacking)}: raise --seconds")
     ways = {entry.way for entry in tuning.entries}
     earlier = cache_file.load(bundle) or cache_file.Measurements(date, ())
     kept = [timing for timing in earlier.timings if Way(timing.provider, timing.precision, timing.threads) not in ways]
@@ -114,7 +116,7 @@ def _tune(bundle: Bundle, arguments: argparse.Namespace, captioner_factory: Call
 
 
 def _table(tuning: Tuning) -> list[str]:
-    """Returns the lines of the table: the fastest in batches first, those without figures last."""
+    """Returns the lines of the table: the fastest in batches first, those that were not measured last."""
     first = tuning.entries[0]
     rows = [tuple(cell.format(tuning.images) for cell in HEAD)]
     for entry in sorted(tuning.measured, key=lambda entry: entry.mean(tuning.images)):

@@ -1,4 +1,4 @@
-"""`python -m engine warmup`: runs everything once, says how long it took, and saves what a provider built."""
+"""`python -m engine warmup`: runs everything once, shows how long it took, and saves what a provider built."""
 
 import argparse
 import json
@@ -17,27 +17,27 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Adds the command to the command line."""
     parser = commands.add_parser(
         "warmup",
-        help="build a provider's engines ahead of time",
-        description="Captions grey images until nothing is left to build. With --save the engines that a provider "
-        "built are kept as models of its own, which later processes load in place of building: where bundle, "
-        "options, versions and GPU are the same, and nowhere else.",
+        help="build a provider's engines in advance",
+        description="Captions grey images until everything is built. With --save, engines that a provider built are "
+        "saved, and later processes load them instead of building them, if bundle, options, versions and GPU are the "
+        "same.",
         allow_abbrev=False,
     )
-    parser.set_defaults(command=run, interrupted="nothing saved")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="most images that will run at once")
+    parser.set_defaults(command=run, interrupted="nothing was saved")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="largest number of images that will run at once")
     parser.add_argument(
         "--save",
         nargs="?",
         const="",
         metavar="FOLDER",
-        help="save engines, in FOLDER for RuntimeOptions(engine_cache=FOLDER), or in the user's cache for everyone",
+        help="save engines in FOLDER, for RuntimeOptions(engine_cache=FOLDER); default: in the user's cache",
     )
     add_json(parser)
     add_model(parser)
 
 
 def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
-    """Prints the first and second call's seconds for each batch size and decoding, then what was saved."""
+    """Prints how long the first and second call took for each batch size and decoding, then what was saved."""
     captioner = captioner_factory(
         arguments.bundle,
         provider=arguments.provider,

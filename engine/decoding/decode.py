@@ -9,13 +9,7 @@ from engine.bundle.vocabulary import Vocabulary, split
 from engine.confidence import UNCALIBRATED, confidence
 from engine.decoding.beam import BeamSearch
 from engine.decoding.constraints import TokenConstraints
-from engine.decoding.greedy_and_sampling import (
-    FullSampling,
-    GreedyChoice,
-    RowSearch,
-    TokenChoice,
-    TruncatedSampling,
-)
+from engine.decoding.greedy_and_sampling import FullSampling, GreedySearch, TruncatedSampling
 from engine.decoding.hypotheses import TokenHypothesis
 from engine.decoding.search import Draw, Search
 from engine.decoding.step_model import StepModel
@@ -54,24 +48,23 @@ def rows_per_image(decoding: Decoding, defaults: Defaults) -> int:
 
 def make_search(decoding: Decoding, constraints: TokenConstraints, defaults: Defaults) -> Search:
     """Returns the search for these options, still without images."""
-    penalty, num_rows = defaults.length_penalty, rows_per_image(decoding, defaults)
-    choose: TokenChoice
+    penalty, rows = defaults.length_penalty, rows_per_image(decoding, defaults)
     match decoding:
         case Beam():
             return BeamSearch(
                 constraints,
-                beam_size=num_rows,
+                beam_size=rows,
                 num_hypotheses=decoding.num_hypotheses,
                 length_penalty=penalty if decoding.length_penalty is None else decoding.length_penalty,
             )
         case Sample() if decoding.top_k or decoding.top_p < 1:
             k = min(decoding.top_k or constraints.vocabulary_size, constraints.vocabulary_size)
-            choose = TruncatedSampling(k, decoding.top_p)
+            top_p = decoding.top_p
+            return TruncatedSampling(constraints, k=k, top_p=top_p, num_rows=rows, length_penalty=penalty)
         case Sample():
-            choose = FullSampling()
+            return FullSampling(constraints, num_rows=rows, length_penalty=penalty)
         case _:
-            choose = GreedyChoice()
-    return RowSearch(constraints, choose, num_rows=num_rows, length_penalty=penalty)
+            return GreedySearch(constraints, num_rows=rows, length_penalty=penalty)
 
 
 def draws_of(decodings: Sequence[Decoding]) -> list[Draw]:

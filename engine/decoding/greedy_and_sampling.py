@@ -1,6 +1,6 @@
 """Greedy decoding and sampling: each row chooses its next token by itself."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,39 +15,11 @@ from engine.decoding.step_request import StepKind, StepRequest
 MANY = 64  # from this many candidates, finding them takes longer than computing the step
 
 
-class TokenChoice(ABC):
-    """How a row chooses its next token: the step it needs, and the candidate it takes."""
-
-    kind: StepKind
-
-    @abstractmethod
-    def bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
-        """Returns the two arguments of the step."""
-
-    @abstractmethod
-    def choose(
-        self,
-        allowed: AllowedTokens,
-        ids: np.ndarray,
-        values: np.ndarray,
-        temperatures: np.ndarray,
-        uniforms: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns ids and log_probs, both (rows,); -inf if no token is allowed.
-
-        If tokens are drawn, temperatures and uniforms (random numbers in (0, 1]) are (rows,).
-        """
-
-
 class RowSearch(Search):
     """Decodes num_rows sentences for each image. A row leaves as soon as it ends, an image with its last row."""
 
-    def __init__(
-        self, constraints: TokenConstraints, choose: TokenChoice, *, num_rows: int, length_penalty: float
-    ) -> None:
-        self.kind = choose.kind
+    def __init__(self, constraints: TokenConstraints, *, num_rows: int, length_penalty: float) -> None:
         self._constraints = constraints
-        self._choose = choose
         self._num_rows = num_rows
         self._divisors = divisors(constraints.max_length, length_penalty)
         self._live = LiveHypotheses(constraints.max_length, constraints.start_id)
@@ -58,16 +30,21 @@ class RowSearch(Search):
         self._parents = np.empty(0, np.int64)  # (rows,) the model's rows to continue
         self._allowed: AllowedTokens | None = None
 
+    @abstractmethod
+    def _bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
+        """Returns the two arguments of the step."""
+
+    @abstractmethod
+    def _choose(self, allowed: AllowedTokens, ids: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the next token of each row as ids and log_probs, both (rows,); -inf if no token is allowed."""
+
     @property
     def owners(self) -> list[Any]:
         """Owners of the unfinished images: see Search."""
         return list(dict.fromkeys(image.owner for image, _ in self._rows))
 
     def add(self, owners: Sequence[Any], state_rows: np.ndarray, draws: Sequence[Draw] = ()) -> None:
-        """Adds images: see Search.
-
-        The same seed gives an image the same random numbers at any position in the batch.
-        """
+        """Adds images: see Search."""
         rows = len(owners) * self._num_rows
         for owner in owners:
             image = _Image(owner, [None] * self._num_rows, self._num_rows)
@@ -90,7 +67,7 @@ class RowSearch(Search):
         """Returns the next step: see Search."""
         live = self._live
         self._allowed = self._constraints.allowed(live.written(), live.positions)
-        bias, k = self._choose.bias_and_k(self._allowed)
+        bias, k = self._bias_and_k(self._allowed)
         if self.kind.method != "draw":
             return StepRequest(self.kind, self._last, self._parents, bias, k)
         return StepRequest(self.kind, self._last, self._parents, bias, k, self._temperatures, self._drawn_from())
@@ -100,7 +77,7 @@ class RowSearch(Search):
     ) -> list[tuple[Any, list[TokenHypothesis]]]:
         """Processes the step's results: see Search."""
         assert self._allowed is not None, "call next_step first"
-        last, gained = self._choose.choose(self._allowed, ids, values, self._temperatures, self._drawn_from())
+        last, gained = self._choose(self._allowed, ids, values)
         live, end = self._live, self._constraints.end_id
         full = live.longest == self._constraints.max_length - 1
         done: list[tuple[Any, list[TokenHypothesis]]] = []
@@ -164,8 +141,6 @@ class RowSearch(Search):
 
     def _drawn_from(self) -> np.ndarray:
         """Returns the random number of each row for this step, float32 (rows,)."""
-        if not len(self._uniforms):
-            return self._uniforms[:, 0]
         return self._uniforms[np.arange(len(self._uniforms)), self._live.column - self._live.begin]
 
 
@@ -178,79 +153,56 @@ class _Image:
     left: int  # rows still live
 
 
-class GreedyChoice(TokenChoice):
+class GreedySearch(RowSearch):
     """Takes the best token of each row."""
 
     kind = StepKind("step")
 
-    def bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
-        """Returns the two arguments of the step."""
+    def _bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
         return allowed.bias, allowed.candidates(1)
 
-    def choose(
-        self,
-        allowed: AllowedTokens,
-        ids: np.ndarray,
-        values: np.ndarray,
-        temperatures: np.ndarray,
-        uniforms: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns ids and log_probs."""
+    def _choose(self, allowed: AllowedTokens, ids: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return allowed.best(ids, values)
 
 
-class FullSampling(TokenChoice):
+class FullSampling(RowSearch):
     """Draws from p ** (1 / temperature) over the whole vocabulary."""
 
     kind = StepKind("draw")
 
-    def bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
-        """Returns the two arguments of the step."""
+    def _bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
         return allowed.mask(), 0
 
-    def choose(
-        self,
-        allowed: AllowedTokens,
-        ids: np.ndarray,
-        values: np.ndarray,
-        temperatures: np.ndarray,
-        uniforms: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns what the model drew."""
-        return ids, values
+    def _choose(self, allowed: AllowedTokens, ids: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return ids, values  # the model drew
 
 
-class TruncatedSampling(TokenChoice):
+class TruncatedSampling(RowSearch):
     """Draws from p ** (1 / temperature) over the k best tokens, limited to the fewest whose sum reaches top_p.
 
     That is nucleus sampling (Holtzman et al. 2020). A row takes the first token, from the likeliest on, at which the
     cumulative distribution reaches its random number.
     """
 
-    def __init__(self, k: int, top_p: float) -> None:
+    def __init__(
+        self, constraints: TokenConstraints, *, k: int, top_p: float, num_rows: int, length_penalty: float
+    ) -> None:
+        super().__init__(constraints, num_rows=num_rows, length_penalty=length_penalty)
         self.kind = StepKind("step", many=k > MANY)
         self._k = k
         self._top_p = top_p
 
-    def bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
-        """Returns the two arguments of the step."""
+    def _bias_and_k(self, allowed: AllowedTokens) -> tuple[np.ndarray, int]:
         return allowed.mask(), self._k
 
-    def choose(
-        self,
-        allowed: AllowedTokens,
-        ids: np.ndarray,
-        values: np.ndarray,
-        temperatures: np.ndarray,
-        uniforms: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns ids and log_probs."""
+    def _choose(self, allowed: AllowedTokens, ids: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # the best token always counts 1, so nothing overflows; if all are forbidden, the first will do
         best = np.maximum(values[:, :1], np.finfo(np.float32).min)
+        heats = self._temperatures[:, None]
         with np.errstate(over="ignore"):  # at a tiny temperature the others rightly get probability 0
-            cumulative = np.exp((values - best).astype(np.float64) / temperatures[:, None]).cumsum(axis=1)  # (rows, k)
+            cumulative = np.exp((values - best).astype(np.float64) / heats).cumsum(axis=1)  # (rows, k)
         rows = np.arange(len(ids))
         nucleus = (cumulative < self._top_p * cumulative[:, -1:]).sum(axis=1)  # index of the last token in the nucleus
-        draws = uniforms * cumulative[rows, nucleus]
+        draws = self._drawn_from() * cumulative[rows, nucleus]
         column = (cumulative < draws[:, None]).sum(axis=1)  # (rows,)
         return ids[rows, column], values[rows, column]

@@ -76,20 +76,13 @@ def _by_icc(profile: bytes, spaces: tuple[str, ...]) -> Conversion | None:
     except (ImageCms.PyCMSError, OSError, ImportError):  # whatever is wrong with the profile, the image is usable
         return None  # also if Pillow was built without colour management
     if kind != "CMYK":
-        before = _many_colours() if kind == "RGB" else _all_greys()
+        levels = np.arange(0, 256, 17 if kind == "RGB" else 1, dtype=np.uint8)
+        channels = np.meshgrid(levels, levels, levels) if kind == "RGB" else 3 * [levels]
+        before = np.stack(channels, axis=-1).reshape(16, -1, 3)  # many colours, or all greys
         moved = np.asarray(convert(Image.fromarray(before))).astype(int) - before
         if np.abs(moved).max() <= NEAR:
             return None
     return convert
-
-
-def _many_colours() -> np.ndarray:
-    steps = np.arange(0, 256, 17, dtype=np.uint8)
-    return np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(16, -1, 3)
-
-
-def _all_greys() -> np.ndarray:
-    return np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
 
 
 @lru_cache(16)

@@ -1,4 +1,4 @@
-"""Messages about images that cannot be read: name and reason. Reads nothing."""
+"""Error messages for images that cannot be read: their name and the reason. Reads nothing."""
 
 import os
 import traceback
@@ -43,7 +43,7 @@ def reason_of(error: Exception) -> str:
         case IsADirectoryError():
             return "is a folder, not an image file"
         case PermissionError():
-            return "may not be read: permission denied"
+            return "cannot be read: permission denied"
         case Image.DecompressionBombError():
             return "cannot be decoded: its first image is larger than the file's header says, and too large"
         case MemoryError():

@@ -29,7 +29,7 @@ def open_path(path: Path) -> IO[bytes]:
 def _drained(path: Path) -> io.BytesIO:
     """Reads a pipe to its end."""
     if not (hasattr(select, "poll") and hasattr(os, "O_NONBLOCK")):  # Windows
-        raise RefusalError("is a pipe, which is not read on this system: write a file first")
+        raise RefusalError("is a pipe, which cannot be read on this system: write its content to a file")
     ends = time.monotonic() + PIPE_SECONDS
     pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # otherwise it blocks here until there is a writer
     try:
@@ -43,7 +43,7 @@ def _drained(path: Path) -> io.BytesIO:
                 return content
             content.write(chunk)
             if content.tell() > PIPE_BYTES:
-                raise RefusalError(f"is a pipe that gives more than {PIPE_BYTES:,} bytes: write them to a file")
+                raise RefusalError(f"is a pipe with more than {PIPE_BYTES:,} bytes: write its content to a file")
     finally:
         os.close(pipe)
-    raise RefusalError(f"is a pipe that was not written to its end within {PIPE_SECONDS:g} s: write a file first")
+    raise RefusalError(f"is a pipe that was not closed within {PIPE_SECONDS:g} s: write its content to a file")

@@ -1,4 +1,4 @@
-"""How an image of any shape fills the shape that a model takes. Owns the geometry; touches no pixels."""
+"""How an image is fitted to the shape that a model needs: geometry only, no pixels."""
 
 from dataclasses import dataclass
 
@@ -12,29 +12,29 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The part of an image of this size that is shown, None for all of it, and the size that the part is resized to."""
+    """The part of an image that is shown, None for all of it, and the size that it is resized to."""
 
     image: Size
     part: Box | None
     target: Size
 
     def box(self, decoded: Size) -> Box | None:
-        """Returns the part's place in the image as it was decoded, which may be smaller."""
+        """Returns the part in an image that was decoded at this size, which may be smaller."""
         if self.part is None or decoded == self.image:
             return self.part
         (width, height), (across, down) = self.image, decoded
         left, top, right, bottom = self.part
-        # multiplied first: a whole side stays whole, where a rounded quotient may put the box outside the image
+        # multiply first: a rounded quotient could put the box outside the image
         return left * across / width, top * down / height, right * across / width, bottom * down / height
 
 
 def squash(image: Size, target: Size) -> Fit:
-    """The whole image, whatever becomes of its aspect ratio."""
+    """The whole image, ignoring its aspect ratio."""
     return Fit(image, None, target)
 
 
 def crop(image: Size, target: Size) -> Fit:
-    """The largest part of the target's aspect ratio, in the middle."""
+    """The largest part in the middle that has the target's aspect ratio."""
     (width, height), (across, down) = image, target
     if width * down == height * across:
         return Fit(image, None, target)
@@ -46,7 +46,7 @@ def crop(image: Size, target: Size) -> Fit:
 
 
 def letterbox(image: Size, target: Size) -> Fit:
-    """The whole image in its own aspect ratio, as large as the target holds it."""
+    """The whole image in its own aspect ratio, as large as fits into the target."""
     (width, height), (across, down) = image, target
     if width * down > height * across:
         return Fit(image, None, (across, max(1, round(height * across / width))))

@@ -27,7 +27,7 @@ SUFFIXES = {
 FORMATS = tuple(SUFFIXES)
 RUN = ("EPS", "WMF")  # Pillow hands them to an interpreter
 OURS = {"HEIF": "pi_heif", "JXL": "pillow_jxl"}  # read by these packages, without Pillow's list of formats
-READ_WHOLE = ("HEIF", "JXL", "AVIF", "WEBP")  # read into memory before anything is known about them
+READ_WHOLE = ("HEIF", "JXL", "AVIF", "WEBP")  # their decoders need the whole file in memory to read its header
 PREFIX = 64  # bytes; Pillow's own format checks need 16
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIF_BRANDS = {b"mif1", b"msf1", b"mif2", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
@@ -36,27 +36,29 @@ Opened = ImageFile.ImageFile | JxlFile
 
 
 def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
-    """Returns names of formats as a tuple. Raises OptionsError if there are none, or one cannot be read."""
+    """Returns names of formats as a tuple. Raises OptionsError if there are none, or if one cannot be read."""
     try:
         names = tuple(formats) if not isinstance(formats, str) else (formats,)
         are_usual = set(names) <= set(FORMATS)
     except TypeError:  # no names at all
         names, are_usual = (), False
     if not names:
-        raise OptionsError(f"formats={formats!r} must be names of formats, one or more, such as 'JPEG'")
+        raise OptionsError(f"formats={formats!r} must be one or more names of formats, such as 'JPEG'")
     if are_usual:
         return names
     Image.init()
     known = {*FORMATS, *Image.ID} - {*RUN}
     for name in names:
         if name not in known:
-            why = "is run by an interpreter" if name in RUN else "is no format that Pillow reads"
-            raise OptionsError(f"formats={names!r}: {name!r} {why}; formats may hold {', '.join(sorted(known))}")
+            why = (
+                "is never read, since it may contain a program" if name in RUN else "is not a format that Pillow reads"
+            )
+            raise OptionsError(f"formats={names!r}: {name!r} {why}; choose from {', '.join(sorted(known))}")
     return names
 
 
 def image_suffixes(formats: Collection[str] = FORMATS) -> frozenset[str]:
-    """Returns what names of image files end in, such as ".jpg": those of the usual formats and of the given ones.
+    """Returns suffixes of image files, such as ".jpg": those of the usual formats and of the given ones.
 
     HEIC and JPEG XL are included even if no package can read them, so that users get an error that says so.
     """
@@ -102,26 +104,21 @@ def open_image(file: IO[bytes], formats: Collection[str], most_bytes: int) -> Op
 
 
 def length_if_read_whole(file: IO[bytes]) -> int:
-    """Returns the length of a file that is read into memory before anything is known about it, 0 for others."""
+    """Returns the length of a file whose format has to be read whole, 0 for others."""
     file.seek(0)
     prefix = file.read(PREFIX)
-    is_whole = is_jxl(prefix) or prefix[4:8] == b"ftyp" or prefix[8:12] == b"WEBP"  # as READ_WHOLE begin
+    is_whole = is_jxl(prefix) or prefix[4:8] == b"ftyp" or prefix[8:12] == b"WEBP"  # READ_WHOLE
     return file.seek(0, 2) if is_whole else 0
 
 
 def _ours(prefix: bytes) -> str | None:
     if is_jxl(prefix):
         return "JXL"
-    brands = _brands(prefix)
-    return "HEIF" if brands & HEIF_BRANDS and not brands & AVIF_BRANDS else None
-
-
-def _brands(prefix: bytes) -> set[bytes]:
-    """Returns the brands that the first box of an ISO media file names, those that it is compatible with too."""
     if prefix[4:8] != b"ftyp":
-        return set()
+        return None
     named = prefix[8 : min(int.from_bytes(prefix[:4]), PREFIX)]
-    return {named[i : i + 4] for i in (0, *range(8, len(named) - 3, 4))}
+    brands = {named[i : i + 4] for i in (0, *range(8, len(named) - 3, 4))}  # of the file, and compatible ones
+    return "HEIF" if brands & HEIF_BRANDS and not brands & AVIF_BRANDS else None
 
 
 def _opened(name: str, file: IO[bytes], most_bytes: int) -> Opened:
@@ -145,21 +142,22 @@ def _opened(name: str, file: IO[bytes], most_bytes: int) -> Opened:
 def _check_length(file: IO[bytes], most_bytes: int) -> None:
     length = file.seek(0, 2)
     if length > most_bytes:
-        reason = f"has {length:,} bytes, more than the {most_bytes:,} that may be held while it is decoded"
+        reason = f"has {length:,} bytes, more than the limit of {most_bytes:,} for files that are read whole"
         raise RefusalError(reason, "raise max_pixels if you trust it")
 
 
 def _check_named(name: str, formats: Collection[str]) -> None:
-    """Raises RefusalError unless the format is among those that are to be read."""
+    """Raises RefusalError unless the format is among the given ones."""
     if name in formats:
         return
-    why = "formats leaves out" if name in FORMATS else "photographs do not come in"
-    advice = "" if name in RUN else "name it in formats if you trust it"
-    raise RefusalError(f"is a file of the format {name}, which {why}", advice)
+    if name in RUN:
+        raise RefusalError(f"is a file in the format {name}, which is never read: it may contain a program")
+    why = "is not among the formats to read" if name in FORMATS else "is not read by default"
+    raise RefusalError(f"is a file in the format {name}, which {why}", "add it to formats if you trust it")
 
 
 def _begins_like(name: str, prefix: bytes) -> bool:
-    if name == "CUR" and prefix[4:6] == b"\0\0":  # of no cursors: it is a TGA, which nothing at its beginning tells
+    if name == "CUR" and prefix[4:6] == b"\0\0":  # without cursors: a TGA, which has no signature
         return False
     accept = Image.OPEN[name][1]
     try:

@@ -1,4 +1,4 @@
-"""Any image input -> uint8 pixels of the asked size. Knows nothing of batches or captions."""
+"""From any image input to uint8 pixels of a given size. Knows nothing of batches or captions."""
 
 import io
 import os
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
@@ -24,7 +24,7 @@ from engine.images.memory import DECODING, SMALL, bytes_to_decode
 from engine.images.upright import UPRIGHT, Picture, orientation_of, turned
 
 MAX_PIXELS = 152_000_000
-"""What the largest camera makes, a medium format back of 14,204 x 10,652: as a JPEG, which is shrunk meanwhile."""
+"""The size of the largest camera's photographs (a medium format back, 14,204 x 10,652)."""
 RESAMPLES = {name: Image.Resampling[name.upper()] for name in RESAMPLE_FILTERS}
 ImageInput = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 
@@ -37,58 +37,19 @@ def load_pixels(
     resample: str = "bicubic",
     fit: str = "squash",
     fill: tuple[int, int, int] = (0, 0, 0),
-    max_pixels: int = MAX_PIXELS,
-    formats: Sequence[str] = FORMATS,
-    out: np.ndarray | None = None,
-    quick: bool = False,
+    **limits: Any,
 ) -> np.ndarray:
-    """Returns an image, upright and of the asked size: uint8 RGB (height, width, 3).
+    """Returns an image, upright and in this size: uint8 RGB (height, width, 3).
 
-    fit: "squash" resizes the whole image, whatever becomes of its aspect ratio; "crop" the largest part in its middle
-    that has the asked one; "letterbox" the whole image to what fits inside, in the middle of the colour `fill`.
-    A file object is read from where it stands to its end and stays open; a PIL image gives the frame it stands at.
-    Alpha is laid over white, more than 8 bits a channel are scaled to 8, and colours of a profile become sRGB's.
-    `max_pixels` holds for the image as stored and is checked before its pixels are decoded; so is the memory that
-    this takes, which may be 400 MB or 3 bytes for each of max_pixels. A JPEG file whose shown part is at least twice
-    as large as it will be on both sides is shrunk by 2, 4 or 8 while it is decoded, never below that.
-    formats: names, as Pillow has them, of the formats that files may have.
-    out: a uint8 array of that shape to be filled and returned, as a row of a batch; else a fresh, contiguous one.
-    quick: resizes with the packages of the extra "fast" where they are installed, nearly all values within 1 level
-    of those without. Raises ImageError for everything wrong with the input; `out` may then hold anything.
+    fit: "squash" resizes the whole image and ignores its aspect ratio; "crop" resizes the largest part in its middle
+    with the new aspect ratio; "letterbox" keeps the aspect ratio and fills what is left on two sides with `fill`.
+    limits and the rest: see `load_for_model`.
     """
     if resample not in RESAMPLES:
         raise OptionsError(f"resample must be one of {', '.join(RESAMPLES)}, not {resample!r}")
     if fit not in RULES:
         raise OptionsError(f"fit must be one of {', '.join(RULES)}, not {fit!r}")
-    if out is not None and (out.shape != (height, width, 3) or out.dtype != np.uint8 or not out.flags.writeable):
-        raise OptionsError(f"out must be a writable uint8 array {(height, width, 3)}, not {describe(out)}")
-    aim = _Aim(height, width, resample, fit, fill, max_pixels, quick, check_formats(formats))
-    outer = sys.exception()  # that the caller is handling: what its frames hold is the caller's
-    try:
-        if isinstance(source, str | os.PathLike):
-            with open_path(Path(os.fsdecode(source))) as file:
-                pixels = _from_file(file, aim)
-        elif isinstance(source, Image.Image):
-            _check_size(source.size, aim.max_pixels)
-            with DECODING.hold(bytes_to_decode(source, aim.stretched_width, quick=quick)):
-                pixels = _fitted(source, aim)
-        elif isinstance(source, np.ndarray):
-            image = _from_array(source, aim.max_pixels)
-            pixels = source if source.shape == (height, width, 3) else _fitted(image, aim)  # a resize of nothing
-        elif isinstance(source, bytes | bytearray | memoryview):
-            pixels = _from_file(io.BytesIO(bytes(source)), aim)
-        elif hasattr(source, "read"):
-            pixels = _from_file(io.BytesIO(source.read()), aim)
-        else:
-            raise RefusalError("is not an image: give a path, bytes, a binary file, a PIL image or a numpy array")
-        if out is None:
-            return pixels.copy()
-        out[:] = pixels
-        return out
-    except Exception as error:  # on hostile input Pillow raises nearly anything
-        advice = error.advice if isinstance(error, RefusalError) else ""
-        forget_pictures(error, outer)
-        raise ImageError(reason_of(error), source=describe(source), advice=advice) from error
+    return load_for_model(source, ImageSpec(height, width, fill, (1, 1, 1), fit, resample), **limits)
 
 
 def load_for_model(
@@ -100,62 +61,87 @@ def load_for_model(
     out: np.ndarray | None = None,
     quick: bool = False,
 ) -> np.ndarray:
-    """Returns an image as a bundle's model takes it: load_pixels as the manifest says."""
-    return load_pixels(
-        source,
-        height=image.height,
-        width=image.width,
-        resample=image.resample,
-        fit=image.resize,
-        fill=image.fill,
-        max_pixels=max_pixels,
-        formats=formats,
-        out=out,
-        quick=quick,
-    )
+    """Returns an image as a bundle's model needs it: uint8 RGB (height, width, 3).
+
+    A file object is read from its current position to its end and stays open; of a PIL image the current frame counts.
+    Transparent pixels become white, more than 8 bits per channel are scaled to 8, and profiles are converted to sRGB.
+    max_pixels limits the size as stored, and is checked before anything is decoded. So is the memory for decoding: at
+    most 400 MB, or 3 bytes per max_pixels if that is more. A JPEG that is at least twice as large as needed on both
+    sides is reduced by 2, 4 or 8 while it is decoded, but never below the size that is needed.
+    formats: Pillow's names of the formats to read.
+    out: a uint8 array of this shape, which is filled and returned; by default a new, contiguous one.
+    quick: uses the packages of the extra "fast" if they are installed; nearly all values are within 1 level of the
+    exact ones. Raises ImageError for anything wrong with the input; `out` may then have been overwritten.
+    """
+    shape = image.height, image.width, 3
+    if out is not None and (out.shape != shape or out.dtype != np.uint8 or not out.flags.writeable):
+        raise OptionsError(f"out must be a writable uint8 array {shape}, not {describe(out)}")
+    aim = _Aim(image, max_pixels, quick, check_formats(formats))
+    outer = sys.exception()  # the caller may be handling one: leave its frames alone
+    try:
+        if isinstance(source, str | os.PathLike):
+            with open_path(Path(os.fsdecode(source))) as file:
+                pixels = _from_file(file, aim)
+        elif isinstance(source, Image.Image):
+            _check_size(source.size, aim.max_pixels)
+            with DECODING.hold(bytes_to_decode(source, aim.stretched_width, quick=quick)):
+                pixels = _fitted(source, aim)
+        elif isinstance(source, np.ndarray):
+            picture = _from_array(source, aim.max_pixels)
+            pixels = source if source.shape == shape else _fitted(picture, aim)  # no resize needed
+        elif isinstance(source, bytes | bytearray | memoryview):
+            pixels = _from_file(io.BytesIO(bytes(source)), aim)
+        elif hasattr(source, "read"):
+            pixels = _from_file(io.BytesIO(source.read()), aim)
+        else:
+            raise RefusalError("is not an image: pass a path, bytes, a binary file, a PIL image or a numpy array")
+        if out is None:
+            return pixels.copy()
+        out[:] = pixels
+        return out
+    except Exception as error:  # Pillow raises nearly anything on hostile input
+        advice = error.advice if isinstance(error, RefusalError) else ""
+        forget_pictures(error, outer)
+        raise ImageError(reason_of(error), source=describe(source), advice=advice) from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """What the pixels shall be, and what may be read for them."""
+    """The wanted pixels, and the limits for reading them."""
 
-    height: int
-    width: int
-    resample: str
-    rule: str
-    fill: tuple[int, int, int]
+    spec: ImageSpec
     max_pixels: int
     quick: bool
     formats: tuple[str, ...]
 
     @property
     def most_bytes(self) -> int:
-        """Of decoding: what all together may take, or more for who raised max_pixels."""
+        """Memory limit for decoding: that of all decoders together, or more if max_pixels was raised."""
         return max(DECODING.size, 3 * self.max_pixels)
 
     @property
     def stretched_width(self) -> int:
-        """The width that every image gets, however narrow it is; 0 where it keeps its aspect ratio."""
-        return self.width if self.rule == "squash" else 0
+        """The width that every image is stretched to; 0 if images keep their aspect ratio."""
+        return self.spec.width if self.spec.resize == "squash" else 0
 
     def fit(self, image: Size) -> Fit:
-        """Returns what is shown of an upright image, and how large."""
-        return RULES[self.rule](image, (self.width, self.height))
+        """Returns which part of an upright image is shown, and in which size."""
+        return RULES[self.spec.resize](image, (self.spec.width, self.spec.height))
 
     def filled(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns pixels (height, width, 3) of what is shown in the middle of the asked size."""
+        """Returns pixels with borders of the fill colour, so that they have the wanted height and width."""
         height, width = pixels.shape[:2]
-        if (height, width) == (self.height, self.width):
+        if (height, width) == (self.spec.height, self.spec.width):
             return pixels
-        top, left = (self.height - height) // 2, (self.width - width) // 2
-        whole = np.full((self.height, self.width, 3), self.fill, np.uint8)
+        top, left = (self.spec.height - height) // 2, (self.spec.width - width) // 2
+        whole = np.full((self.spec.height, self.spec.width, 3), self.spec.fill, np.uint8)
         whole[top : top + height, left : left + width] = pixels
         return whole
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """An opened image, its size as it is stored, and the bytes that decoding takes, those of its file among them."""
+    """An opened image, its size as stored, and the bytes needed to decode it, including a file that is read whole."""
 
     image: Opened
     size: Size
@@ -168,14 +154,14 @@ def _from_file(file: IO[bytes], aim: _Aim) -> np.ndarray:
         opened = _opened(file, aim)
         with DECODING.hold(opened.cost):
             return _decoded(opened, file, aim)
-    with DECODING.hold(length):  # and let go: two that held some and asked for more would wait for each other
+    with DECODING.hold(length):  # released again: two threads that hold some and want more would wait for ever
         cost = _opened(file, aim, length).cost
     with DECODING.hold(cost):
         return _decoded(_opened(file, aim, length), file, aim)
 
 
 def _opened(file: IO[bytes], aim: _Aim, length: int = 0) -> _Header:
-    """Reads a header. length: of a file that stays in memory."""
+    """Reads the header. length: that of a file that stays in memory, else 0."""
     file.seek(0)
     image = open_image(file, aim.formats, aim.most_bytes)
     _check_size(image.size, aim.max_pixels)
@@ -207,11 +193,11 @@ def _decoded(opened: _Header, file: IO[bytes], aim: _Aim) -> np.ndarray:
 
 
 def _shrink(image: JpegImageFile, file: IO[bytes], aim: _Aim) -> int:
-    """Lets a JPEG come out smaller where it may; returns the bytes that decoders keep whatever it is shrunk to."""
+    """Sets the decoding scale of a JPEG; returns the bytes that decoders need regardless of that scale."""
     kept = jpeg.kept_between_scans(image, file)
     if aim.quick and (length := jpeg.length_read_whole(file)) > SMALL:
         kept += length
-    if aim.resample != "nearest":  # which takes single pixels: those of a shrunk image are others
+    if aim.spec.resample != "nearest":  # it takes single pixels, and a reduced image has others
         orientation = orientation_of(image)
         target = aim.fit(turned(image.size, orientation)).target
         jpeg.shrink(image, *turned(target, orientation))
@@ -220,7 +206,7 @@ def _shrink(image: JpegImageFile, file: IO[bytes], aim: _Aim) -> int:
 
 def _read_jpeg(image: JpegImageFile, file: IO[bytes], aim: _Aim, stored: Size) -> np.ndarray:
     orientation = orientation_of(image)
-    if aim.quick and orientation not in UPRIGHT and resize.can_resize(image.size, aim.resample):
+    if aim.quick and orientation not in UPRIGHT and resize.can_resize(image.size, aim.spec.resample):
         rows = jpeg.decode(image, file)
         if rows is not None:
             return _quickly(rows, image.size, aim, stored, colour.conversion(image.info, image.mode))
@@ -228,22 +214,22 @@ def _read_jpeg(image: JpegImageFile, file: IO[bytes], aim: _Aim, stored: Size) -
 
 
 def _fitted(image: Image.Image, aim: _Aim, stored: Size | None = None) -> np.ndarray:
-    """Decodes and resizes an image. stored: the size, upright, of one that is shrunk while it is decoded."""
+    """Decodes and resizes an image. stored: its upright size, if it is reduced while it is decoded."""
     _load(image)
-    _check_size(image.size, aim.max_pixels)  # icons know their true size only now
+    _check_size(image.size, aim.max_pixels)  # the true size of icons is known only now
     change = colour.conversion(image.info, image.mode)
     picture = Picture(image, orientation_of(image), "CMYK" if change and image.mode == "CMYK" else "RGB")
     shown = picture.shown()
-    if aim.quick and shown.mode == "RGB" and resize.can_resize(shown.size, aim.resample):
+    if aim.quick and shown.mode == "RGB" and resize.can_resize(shown.size, aim.spec.resample):
         return _quickly(shown.tobytes(), shown.size, aim, stored or shown.size, change)
     fit = aim.fit(stored or shown.size)
-    resized = shown.resize(fit.target, RESAMPLES[aim.resample], fit.box(shown.size))
+    resized = shown.resize(fit.target, RESAMPLES[aim.spec.resample], fit.box(shown.size))
     return aim.filled(np.asarray(change(resized) if change else resized))
 
 
 def _quickly(rows: bytes, size: Size, aim: _Aim, stored: Size, change: colour.Conversion | None) -> np.ndarray:
     fit = aim.fit(stored)
-    pixels = resize.resize(rows, size, fit.target, aim.resample, fit.box(size))
+    pixels = resize.resize(rows, size, fit.target, aim.spec.resample, fit.box(size))
     return aim.filled(np.asarray(change(Image.fromarray(pixels))) if change else pixels)
 
 
@@ -253,7 +239,7 @@ def _load(image: Image.Image) -> None:
     try:
         image.load()
     finally:
-        vars(image).pop("load_prepare", None)  # a caller's image goes on as it was
+        vars(image).pop("load_prepare", None)  # leave a caller's image unchanged
 
 
 def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
@@ -274,7 +260,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _skip_second_size_check(image: TiffImagePlugin.TiffImageFile) -> None:
-    """Gives this one TIFF Pillow's plain load_prepare: the TIFF reader's own warns of sizes below our limit."""
+    """Gives this TIFF Pillow's plain load_prepare: the one of its TIFF reader warns about sizes below our limit."""
     stored_size = getattr(image, "_tile_size", image.size)  # before its orientation is applied
 
     def load_prepare() -> None:

@@ -54,7 +54,9 @@ class Budget:
     def _take(self, count: int, ticket: object) -> None:
         with self._changed:
             self._waiting.append(ticket)
-            self._changed.wait_for(lambda: self._waiting[0] is ticket and self._has(count))
+            self._changed.wait_for(
+                lambda: self._waiting[0] is ticket and (not self._held or sum(self._held.values()) + count <= self.size)
+            )
             self._held[ticket] = count
             self._leave(ticket)
 
@@ -63,9 +65,6 @@ class Budget:
         if ticket in self._waiting:
             self._waiting.remove(ticket)
         self._changed.notify_all()
-
-    def _has(self, count: int) -> bool:
-        return not self._held or sum(self._held.values()) + count <= self.size
 
 
 DECODING = Budget(400_000_000)

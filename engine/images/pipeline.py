@@ -1,4 +1,4 @@
-"""From images to features, a batch ahead of whoever takes them. Owns the threads; knows nothing of captions."""
+"""From images to features, read one batch ahead. Owns the threads; knows nothing of captions."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,69 +10,59 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine.bundle.manifest import ImageSpec
 from engine.errors import ImageError
-from engine.images.load import ImageInput, load_for_model
+from engine.images.load import ImageInput
 from engine.runtime.cuda.device import DeviceFeatures
 from engine.runtime.cuda.encoder import DeviceEncoder
 from engine.runtime.encoder import LANE_IMAGES, Encoder
 
 READERS = 8
-"""Threads that decode images where a device encodes them."""
+"""Threads that decode images if a device encodes them."""
 
-Read = Callable[[int, ImageInput, np.ndarray], ImageError | None]
-"""Reads the image of an entry into pixels uint8 (height, width, 3), or says what is wrong with it."""
 Fill = Callable[[np.ndarray], ImageError | None]
 Encode = Callable[[np.ndarray], np.ndarray | DeviceFeatures]
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A batch: the error of each image, None for those that could be read, and the features of these."""
+    """A batch: for each image its error, or None if it could be read, and the features of those that could."""
 
     errors: tuple[ImageError | None, ...]
     features: np.ndarray | DeviceFeatures  # (images that could be read, feature_size)
 
 
-@dataclass(frozen=True, slots=True)
-class ImageReader:
-    """Reads images as one model takes them, within the caller's limits."""
-
-    spec: ImageSpec
-    max_pixels: int
-    formats: tuple[str, ...]
-    quick: bool
-
-    def __call__(self, entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
-        """Fills pixels uint8 (height, width, 3) with an image, or returns what is wrong with it."""
-        try:
-            load_for_model(
-                image, self.spec, max_pixels=self.max_pixels, formats=self.formats, out=pixels, quick=self.quick
-            )
-        except ImageError as error:
-            return error.at(entry)
-        return None
-
-
 class Pipeline:
     """Decodes and encodes batches of images; callers in several threads share its pool.
 
-    On a CPU each thread of the pool takes a few images from their files to their features: they are still in its
-    cache, and decoding needs no turn of its own. The search of one batch overlaps all this for the next.
+    On a CPU each thread of the pool both decodes and encodes a few images, which are then still in its cache. Meanwhile
+    the search of the previous batch runs.
     """
 
     def __init__(
-        self, read: Read, encoder: Encoder | DeviceEncoder, *, shape: tuple[int, int, int], batch_size: int
+        self,
+        load: Callable[..., Any],
+        encoder: Encoder | DeviceEncoder,
+        *,
+        shape: tuple[int, int, int],
+        batch_size: int,
     ) -> None:
-        """Shape is that of an image's pixels: (height, width, 3)."""
-        self.read = read
+        """load(image, out=pixels) fills uint8 pixels of this shape, (height, width, 3), or raises ImageError."""
+        self._load = load
         self._encoder = encoder
         self._shape = shape
         self._batch_size = batch_size
         self._pool = ThreadPoolExecutor(encoder.lanes or READERS, "captioner")
 
+    def read(self, entry: int, image: ImageInput, pixels: np.ndarray) -> ImageError | None:
+        """Fills pixels uint8 (height, width, 3) with an image, or returns what is wrong with it."""
+        try:
+            self._load(image, out=pixels)
+        except ImageError as error:
+            return error.at(entry)
+        return None
+
     def run(self, images: Iterable[ImageInput], *, fail: bool) -> Iterator[Encoded]:
-        """Yields the images batch by batch; with `fail` the first that is broken is raised. Raises ImageError."""
+        """Yields the images batch by batch. fail: raises the first ImageError instead of returning it."""
         entries = enumerate(images)
         fills, error = self._take(entries)
         batch = ahead = self._begin(fills, alone=True)
@@ -96,10 +86,7 @@ class Pipeline:
                     begun.cancel()
 
     def encode(self, images: Sequence[ImageInput], *, alone: bool) -> Encoded:
-        """Reads and encodes images in the calling thread; alone: nothing else is encoded meanwhile.
-
-        Of as many callers as the encoder has lanes each has a core to itself; one that is alone has them all.
-        """
+        """Reads and encodes images in the calling thread; alone: on all cores, since no other thread encodes."""
         fills = [self._fill(entry, image) for entry, image in enumerate(images)]
         if self._encoder.lanes:
             return self._read_and_encode(fills, self._encoder.encode if alone else self._encoder.encode_in_lane)
@@ -108,7 +95,7 @@ class Pipeline:
         return self._encode(errors, pixels, self._encoder.encode)
 
     def _take(self, entries: Iterator[tuple[int, ImageInput]]) -> tuple[list[Fill], Exception | None]:
-        """Takes the next batch; what the caller's iterable raises comes beside the images that it gave before."""
+        """Takes the next batch. Returns what the iterable raised beside the images that came before."""
         fills: list[Fill] = []
         try:
             fills.extend(self._fill(*entry) for entry in itertools.islice(entries, self._batch_size))
@@ -117,15 +104,15 @@ class Pipeline:
         return fills, None
 
     def _begin(self, fills: list[Fill], *, alone: bool) -> "_Batch | None":
-        """Sets the pool to work on a batch, if there is one; alone: nobody is waiting for another meanwhile."""
+        """Starts reading and encoding a batch, if there is one; alone: no other batch is running."""
         images, lanes = len(fills), self._encoder.lanes
         if not images:
             return None
-        if images == 1 and alone:  # the shortest way: no other thread, and all of them for the encoder
+        if images == 1 and alone:  # no other thread reads, and the encoder uses them all
             return _Batch(partial(self._read_and_encode, fills, self._encoder.encode))
         if lanes and (images % lanes == 0 or images >= 4 * lanes):
             chunks = -(-images // LANE_IMAGES)
-            chunks += -chunks % lanes  # each lane has as many
+            chunks += -chunks % lanes  # the same number for each lane
             bounds = [i * images // chunks for i in range(chunks + 1)]
             work = partial(self._read_and_encode, encode=self._encoder.encode_in_lane)
             parts = [self._pool.submit(work, fills[a:b]) for a, b in itertools.pairwise(bounds) if a < b]
@@ -135,11 +122,11 @@ class Pipeline:
         return _Batch(lambda: self._encode([read.result() for read in reads], pixels, self._encoder.encode), reads)
 
     def _fill(self, entry: int, image: ImageInput) -> Fill:
-        if isinstance(image, bytearray):  # its owner may fill it anew before the next is taken
+        if isinstance(image, bytearray):  # its owner may overwrite it before the next image is taken
             image = bytes(image)
         if not isinstance(image, np.ndarray | Image.Image):
             return partial(self.read, entry, image)
-        pixels = np.empty(self._shape, np.uint8)  # its owner may change the image before the next is taken
+        pixels = np.empty(self._shape, np.uint8)  # its owner may change the image, too
         error = self.read(entry, image, pixels)
 
         def copy(out: np.ndarray) -> ImageError | None:
@@ -159,13 +146,13 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """A batch at work: finish() waits for it."""
+    """A batch that is being read and encoded; finish() waits for it."""
 
     finish: Callable[[], Encoded]
     futures: Sequence[Future[Any]] = ()
 
     def cancel(self) -> None:
-        """Returns when nothing of the batch is read any more: its files are the caller's."""
+        """Returns once no image of the batch is being read: the files belong to the caller."""
         wait([future for future in self.futures if not future.cancel()])
 
 

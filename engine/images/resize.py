@@ -1,4 +1,4 @@
-"""RGB rows -> RGB pixels of another size, by SIMD. Owns the optional resizer; knows nothing of files."""
+"""Resizes RGB pixels with the optional package cykooz-resizer, which uses SIMD. Knows nothing of files."""
 
 from functools import cache
 from typing import Any
@@ -7,20 +7,25 @@ import numpy as np
 
 from engine.images.fit import Box, Size
 
-FILTERS = {"box": "box", "bilinear": "bilinear", "bicubic": "catmull_rom", "lanczos": "lanczos3"}  # ours -> theirs
-MOST_PIXELS = 16_000_000  # above, the copies that it takes cost more memory than the time is worth
+FILTERS = {
+    "box": "box",
+    "bilinear": "bilinear",
+    "bicubic": "catmull_rom",
+    "lanczos": "lanczos3",
+}  # our name -> the package's
+MOST_PIXELS = 16_000_000  # for larger images the copies that it needs take too much memory
 
 
 def can_resize(size: Size, resample: str) -> bool:
-    """Says whether `resize` takes an image of this (width, height) by this filter here."""
+    """Returns whether `resize` can be used for an image of this (width, height) with this filter."""
     return resample in FILTERS and size[0] * size[1] <= MOST_PIXELS and resizer() is not None
 
 
 def resize(rows: bytes, size: Size, target: Size, resample: str, box: Box | None = None) -> np.ndarray:
-    """Returns uint8 (height, width, 3) of the target's size, read-only, of the RGB rows of an image of `size`.
+    """Resizes an image, given as RGB rows, to uint8 (height, width, 3), which is read-only.
 
-    box: the part that is shown, None for all. As in Pillow, a filter reads pixels around the box too.
-    The filters are Pillow's, in 16-bit arithmetic: nearly every value is within 1 level of Pillow's.
+    box: the part to show, None for all. As in Pillow, the filter also reads pixels around it. It is computed with 16
+    bits: nearly every value is within 1 level of Pillow's.
     """
     simd = resizer()
     rgb, filter_type = simd.PixelType.U8x3, simd.FilterType[FILTERS[resample]]
@@ -35,7 +40,7 @@ def resize(rows: bytes, size: Size, target: Size, resample: str, box: Box | None
 
 @cache
 def resizer() -> Any:
-    """Returns the module cykooz_resizer, imported when it is first needed; None where it is missing."""
+    """Returns the module cykooz_resizer, imported on first use; None if it is not installed."""
     try:
         import cykooz_resizer
     except ImportError:

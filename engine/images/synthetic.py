@@ -1,4 +1,4 @@
-"""Drawn photographs: JPEG bytes with the size and detail of real ones, for measuring without photographs."""
+"""Drawn images with the size and detail of photographs, for measurements without photographs."""
 
 import io
 
@@ -11,7 +11,10 @@ WIDTH, HEIGHT = 640, 480
 def draw_photographs(count: int, seed: int = 0) -> list[bytes]:
     """Returns `count` JPEG files of 640 x 480, about 70 kB each like photographs; the same for the same seed."""
     generator = np.random.default_rng(seed)
-    return [_jpeg(_draw(generator)) for _ in range(count)]
+    files = [io.BytesIO() for _ in range(count)]
+    for file in files:
+        _draw(generator).save(file, "JPEG", quality=90)
+    return [file.getvalue() for file in files]
 
 
 def _draw(generator: np.random.Generator) -> Image.Image:
@@ -28,9 +31,3 @@ def _draw(generator: np.random.Generator) -> Image.Image:
     image = image.filter(ImageFilter.GaussianBlur(1.5))
     grain = generator.normal(0, 4, (HEIGHT, WIDTH, 1))
     return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=90)
-    return file.getvalue()

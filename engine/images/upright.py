@@ -49,15 +49,10 @@ class Picture:
         """Width and height when upright."""
         return turned(self.image.size, self.orientation)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether no conversion is needed."""
-        ready = self.image.mode == self.mode and self.orientation not in UPRIGHT
-        return ready and not self.image.has_transparency_data
-
     def shown(self) -> Image.Image:
-        """Returns the converted image, or the given one if it is ready."""
-        if self.is_ready:
+        """Returns the converted image, or the given one if it needs no conversion."""
+        is_ready = self.image.mode == self.mode and self.orientation not in UPRIGHT
+        if is_ready and not self.image.has_transparency_data:
             return self.image
         width, height = self.size
         values = self._range()
@@ -96,13 +91,10 @@ class Picture:
             return None
         rows = max(1, STRIP_PIXELS // width)
         strips = (self.image.crop((0, top, width, min(top + rows, height))) for top in range(0, height, rows))
-        brightest = max(_brightest(np.asarray(strip)) for strip in strips)
+        arrays = map(np.asarray, strips)
+        brightest = max(float(np.max(values, where=np.isfinite(values), initial=0)) for values in arrays)
         whites = (1, 255, 65535) if mode == "F" else (255, 65535)
         return _Range(brightest, next((white for white in whites if brightest <= white), brightest))
-
-
-def _brightest(values: np.ndarray) -> float:
-    return float(np.max(values, where=np.isfinite(values), initial=0))
 
 
 @dataclass(frozen=True, slots=True)

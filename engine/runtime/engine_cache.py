@@ -9,7 +9,7 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.bundle.checks import sha256
+from engine.bundle.checks import digest, sha256
 from engine.bundle.manifest import GraphFile
 from engine.cache import cache_folder, store
 from engine.runtime.cuda.nvidia import gpu_name, load_tensorrt
@@ -35,7 +35,7 @@ class Fit:
     @property
     def key(self) -> str:
         """The name of the engine's folder."""
-        return f"{self.graph}-{self.precision}-{_digest(json.dumps(asdict(self), sort_keys=True))[:16]}"
+        return f"{self.graph}-{self.precision}-{digest(json.dumps(asdict(self), sort_keys=True))[:16]}"
 
     def differences(self, other: dict[str, str]) -> list[str]:
         """Returns the names of the fields in which another engine differs."""
@@ -67,7 +67,7 @@ class Engines:
         fit = Fit(
             graph=graph.graph,
             precision=graph.precision,
-            model=_digest(" ".join([graph.sha256, *data])),
+            model=digest(" ".join([graph.sha256, *data])),
             provider=provider.name,
             options=json.dumps(settings, sort_keys=True),
             onnxruntime=str(onnxruntime().__version__),
@@ -84,7 +84,7 @@ class Engines:
     def cache_options(self, provider: Provider) -> ProviderOptions:
         """Returns the options that make a provider save what it builds; none if the folder cannot be written."""
         assert provider.cache is not None, "only a provider that builds has engines"
-        timings = self.folder / f"timings-{_digest(f'{self.fit.builder} {self.fit.gpu}')[:16]}"
+        timings = self.folder / f"timings-{digest(f'{self.fit.builder} {self.fit.gpu}')[:16]}"
         try:
             for folder in (self.place, timings):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ class Engines:
         kept = self.place / MODEL_FILE
         (self.place / RECORD_FILE).unlink(missing_ok=True)
         data = model.read_bytes()
-        record = {**asdict(self.fit), "sha256": _digest(data)}
+        record = {**asdict(self.fit), "sha256": digest(data)}
         text = json.dumps(record, indent=2) + "\n"
         if not (store(kept, data) and store(self.place / RECORD_FILE, text.encode())):
             raise OSError(f"{self.place} cannot be written")
@@ -134,12 +134,6 @@ def saved_engine(bundle: Path, graph: GraphFile, provider: Provider, options: Ru
     engines = Engines.of(bundle, graph, provider, options)
     record = None if engines is None else _read(engines.place / RECORD_FILE)
     return None if record is None else record.get("sha256")
-
-
-def _digest(content: str | bytes) -> str:
-    import hashlib  # slow to import, and `import engine` does not need it
-
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def _read(path: Path) -> dict[str, str] | None:

@@ -165,12 +165,7 @@ def onnxruntime() -> types.ModuleType:
 
 
 def find_provider(name: str) -> Provider:
-    """Returns the provider with this name.
-
-    Raises ProviderError for an unknown name or an unavailable provider; it lists those available and how to install it.
-    """
-    if name not in PROVIDERS:
-        raise ProviderError(f"provider {name!r} is unknown: choose auto, {', '.join(PROVIDERS)}")
+    """Returns the provider with this known name. Raises ProviderError if it is not available, saying how to get it."""
     provider = PROVIDERS[name]
     if not is_available(provider):
         raise ProviderError(_why_missing(provider))

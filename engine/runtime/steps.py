@@ -27,16 +27,6 @@ Key = tuple[str, int, int, int, int]
 """What identifies a binding: graph, slot that it reads, rows, k, and rows of its bias."""
 
 
-def takes_one_temperature(sample_step: Any) -> bool:
-    """Returns whether a session's graph takes one temperature for all rows, as graphs exported earlier do."""
-    return any(value.name == "temperature" and value.shape == [1] for value in sample_step.get_inputs())
-
-
-def too_few_temperatures(sample_step: Any, temperatures: np.ndarray) -> bool:
-    """Returns whether the rows' temperatures differ but the session's graph takes only one."""
-    return bool((temperatures != temperatures[0]).any()) and takes_one_temperature(sample_step)
-
-
 class Steps(StepModel):
     """A StepModel in host memory, for providers that read it directly instead of copying it: see DECODERS.
 
@@ -51,7 +41,7 @@ class Steps(StepModel):
         self._large: dict[Key, _Bound] = {}  # bindings too large to keep
         self._current = 0  # the slot with the current state
         self._held = 0  # rows of it that are in use
-        for slot in self._buffers.slots:
+        for slot in (0, 1):
             self._buffers.reserve(slot, capacity or self.images)
         if self.images:
             self.admit([features])
@@ -59,8 +49,8 @@ class Steps(StepModel):
     def admit(self, features: Sequence[np.ndarray]) -> np.ndarray:
         """Admits more images: see StepModel. Their states are stored after those of the last step's rows."""
         given = np.ascontiguousarray(np.concatenate(features), np.float32)  # (images, feature_size)
-        first, slot = self._held, self._buffers.slots[self._current]
-        assert first + len(given) <= slot.capacity, "the scheduler admits no more than its capacity"
+        first = self._held
+        assert first + len(given) <= self._buffers.capacity[self._current], "the scheduler admits no more than that"
         self._buffers.admit(given, self._current, first)
         self._held += len(given)
         return np.arange(first, self._held)
@@ -80,11 +70,8 @@ class Steps(StepModel):
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns a next token drawn from the whole distribution: see StepModel."""
-        if too_few_temperatures(self._buffers.session("sample_step"), temperatures):
-            return super().draw(token_ids, parent_rows, bias, temperatures, uniforms)
         bound = self._feed("sample_step", token_ids, parent_rows, bias)
-        heat = bound.inputs["temperature"]
-        heat[:] = temperatures[: len(heat)].clip(*TEMPERATURES)
+        bound.inputs["temperature"][:] = temperatures.clip(*TEMPERATURES)
         bound.inputs["uniforms"][:] = uniforms
         return self._run(bound)
 
@@ -93,7 +80,7 @@ class Steps(StepModel):
     ) -> "_Bound":
         """Returns the binding that runs a graph, with these inputs written to it."""
         rows = len(token_ids)
-        if self._buffers.reserve(self._buffers.slots[1 - self._current], rows):
+        if self._buffers.reserve(1 - self._current, rows):
             self._large.clear()
         kept = self._buffers.bound if rows * k <= MOST_KEPT else self._large
         key = (graph, self._current, rows, k, len(bias))
@@ -135,77 +122,53 @@ class StepBuffers:
 
     def __init__(self, session: Callable[[str], Any], units: int) -> None:
         """session(graph) returns the onnxruntime.InferenceSession of a graph."""
-        self.slots = _Slot(units), _Slot(units)
-        self.bound: dict[Key, _Bound] = {}
-        self._admissions: dict[tuple[int, int, int], Any] = {}  # by slot, first row and images: session and binding
         self.session = session
+        self.capacity = [0, 0]  # rows of each slot, which grows but never shrinks
+        self.bound: dict[Key, _Bound] = {}
+        self._units = units
+        self._memory: list[tuple[Any, ...]] = [(), ()]  # of each slot: hidden, cell as onnxruntime.OrtValue
 
-    def reserve(self, slot: "_Slot", rows: int) -> bool:
+    def reserve(self, slot: int, rows: int) -> bool:
         """Makes room in a slot; returns whether its memory moved, which drops all bindings."""
-        moved = slot.reserve(rows)
-        if moved:
-            self.bound.clear()
-            self._admissions.clear()
-        return moved
+        if rows <= self.capacity[slot]:
+            return False
+        allocate = onnxruntime().OrtValue.ortvalue_from_shape_and_type
+        self._memory[slot] = tuple(allocate([rows, self._units], np.float32, "cpu", 0) for _ in range(2))
+        self.capacity[slot] = rows
+        self.bound.clear()
+        return True
 
-    def admit(self, features: np.ndarray, current: int, first: int) -> None:
-        """Writes the first states of images to rows of the current slot from `first` on."""
-        key = current, first, len(features)
-        if key not in self._admissions:
-            if len(self._admissions) >= MOST_BOUND:
-                self._admissions.clear()
-            session = self.session("decoder_init")
-            binding = session.io_binding()
-            self.slots[current].bind_outputs(binding, ("hidden", "cell"), len(features), first)
-            self._admissions[key] = session, binding
-        session, binding = self._admissions[key]
+    def admit(self, features: np.ndarray, slot: int, first: int) -> None:
+        """Writes the first states of images to rows of a slot from `first` on."""
+        session = self.session("decoder_init")
+        binding = session.io_binding()
         binding.bind_cpu_input("features", features)
+        self._bind_outputs(binding, ("hidden", "cell"), slot, len(features), first)
         session.run_with_iobinding(binding)
 
     def bind(self, key: Key) -> _Bound:
         """Binds everything of a step except its bias."""
-        graph, current, rows, k, _ = key
+        graph, slot, rows, k, _ = key
         session = self.session(graph)
         binding = session.io_binding()
         inputs: dict[str, np.ndarray] = {"token_ids": np.empty(rows, np.int64), "parent_rows": np.empty(rows, np.int64)}
         if graph == "search_step":
             inputs["k"] = np.array([k], np.int64)
         elif graph == "sample_step":
-            heats = 1 if takes_one_temperature(session) else rows
-            inputs |= {"uniforms": np.empty(rows, np.float32), "temperature": np.empty(heats, np.float32)}
+            inputs |= {name: np.empty(rows, np.float32) for name in ("uniforms", "temperature")}
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         shape = (rows, k) if graph == "search_step" else (rows,)
         ids, values = np.empty(shape, np.int64), np.empty(shape, np.float32)
         binding.bind_output("ids", "cpu", 0, np.int64, shape, ids.ctypes.data)
         binding.bind_output("log_probs", "cpu", 0, np.float32, shape, values.ctypes.data)
-        self.slots[current].bind_inputs(binding)
-        self.slots[1 - current].bind_outputs(binding, ("next_hidden", "next_cell"), rows)
+        for name, memory in zip(("hidden", "cell"), self._memory[slot], strict=True):
+            whole = [self.capacity[slot], self._units]
+            binding.bind_input(name, "cpu", 0, np.float32, whole, memory.data_ptr())
+        self._bind_outputs(binding, ("next_hidden", "next_cell"), 1 - slot, rows)
         return _Bound(session, binding, inputs, ids, values)
 
-
-class _Slot:
-    """Hidden and cell of some rows; grows, but never shrinks."""
-
-    def __init__(self, units: int) -> None:
-        self._units = units
-        self.capacity = 0
-        self._memory: tuple[Any, ...] = ()  # hidden, cell as onnxruntime.OrtValue
-
-    def reserve(self, rows: int) -> bool:
-        """Makes room; returns whether the memory moved."""
-        if rows <= self.capacity:
-            return False
-        allocate = onnxruntime().OrtValue.ortvalue_from_shape_and_type
-        self._memory = tuple(allocate([rows, self._units], np.float32, "cpu", 0) for _ in range(2))
-        self.capacity = rows
-        return True
-
-    def bind_inputs(self, binding: Any) -> None:
-        for name, memory in zip(("hidden", "cell"), self._memory, strict=True):
-            binding.bind_input(name, "cpu", 0, np.float32, [self.capacity, self._units], memory.data_ptr())
-
-    def bind_outputs(self, binding: Any, names: tuple[str, str], rows: int, first: int = 0) -> None:
-        for name, memory in zip(names, self._memory, strict=True):
+    def _bind_outputs(self, binding: Any, names: tuple[str, str], slot: int, rows: int, first: int = 0) -> None:
+        for name, memory in zip(names, self._memory[slot], strict=True):
             address = memory.data_ptr() + 4 * first * self._units
             binding.bind_output(name, "cpu", 0, np.float32, [rows, self._units], address)

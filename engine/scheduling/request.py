@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from math import inf
 
-from engine.errors import DeadlineError, EngineError
+from engine.errors import DeadlineError
 from engine.images.load import ImageInput
 from engine.options import Decoding
 from engine.result import Caption
@@ -43,25 +43,13 @@ class Ledger:
         self.lock = threading.RLock()
         self.dropped: queue.SimpleQueue[CaptionFuture] = queue.SimpleQueue()
         self._counts = dict.fromkeys(("accepted", "finished", "failed", "cancelled", "expired", "refused"), 0)
-        self._waits, self._encodes, self._decodes = (
-            HistogramCounter(SECONDS),
-            HistogramCounter(SECONDS),
-            HistogramCounter(SECONDS),
-        )
+        self._waits, self._encodes, self._decodes = (HistogramCounter(SECONDS) for _ in range(3))
         self._batch_sizes, self._step_rows = HistogramCounter(SIZES), HistogramCounter(SIZES)
 
     @property
     def interrupted(self) -> bool:
         """Whether this thread already holds the lock, as in a finalizer or signal handler that interrupted it."""
         return bool(self.lock._is_owned())  # type: ignore[attr-defined]
-
-    def require_outside(self, call: str) -> None:
-        """Raises EngineError in a finalizer or signal handler that interrupted the scheduler itself."""
-        if self.interrupted:
-            raise EngineError(
-                f"{call} was called by a finalizer or signal handler that interrupted the scheduler itself: "
-                "let the handler set a flag, and make the call from the main program or another thread"
-            )
 
     def count(self, what: str) -> None:
         """Counts an event; the caller holds the lock."""

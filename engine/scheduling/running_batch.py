@@ -1,4 +1,4 @@
-"""The running batch: requests with different options, admitted at any step and decoded together. Knows no threads.
+"""The running batch: requests with different options, which join at any step and are decoded together.
 
 Requests with the same options share a search. Searches whose next steps are of the same kind share a run of the model.
 """

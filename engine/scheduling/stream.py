@@ -19,19 +19,14 @@ class Words:
 
     def __init__(self) -> None:
         self._words: deque[str] = deque()
-        self._sent = 0
+        self.sent = 0  # how many words were added
         self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
         self.closed = False
-
-    @property
-    def sent(self) -> int:
-        """How many words were added."""
-        return self._sent
 
     def put(self, words: Sequence[str]) -> None:
         """Adds words."""
         self._words.extend(words)
-        self._sent += len(words)
+        self.sent += len(words)
         self._wake()
 
     def close(self) -> None:

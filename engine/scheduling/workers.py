@@ -183,10 +183,8 @@ class Workers:
 
     def _pass_on(self, requests: list[Request], encoded: Encoded) -> None:
         self._ledger.encodes(len(requests))
-        good = [request for request, error in zip(requests, encoded.errors, strict=True) if error is None]
-        failed = [
-            (request, error) for request, error in zip(requests, encoded.errors, strict=True) if error is not None
-        ]
+        read = list(zip(requests, encoded.errors, strict=True))
+        good = [request for request, error in read if error is None]
         features, now = self.model.for_decoder(encoded.features), time.monotonic()
         for request in good:
             request.encoded, request.image = now, b""
@@ -194,7 +192,7 @@ class Workers:
             for i, request in enumerate(good):
                 self._encoded.append((request, features[i : i + 1]))  # type: ignore[arg-type]
             self._to_decode.notify()
-        self._finish((request, error.at(None)) for request, error in failed)  # it has no position in a batch
+        self._finish((request, error.at(None)) for request, error in read if error is not None)  # it is in no batch
 
     # --- decoding
 

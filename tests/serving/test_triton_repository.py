@@ -203,7 +203,7 @@ def test_a_model_that_cannot_be_moved_into_place_gives_the_old_one_back(
         ("--max-in-flight 8", "--max-in-flight 8: must be at least max_batch_size (32)"),
         ("--max-pixels 0", "--max-pixels 0: must be a whole number from 1"),
         ("--formats JPEG,", "--formats JPEG,: must be names of formats separated by commas"),
-        ("--formats RAW", "'RAW' is no format that Pillow reads"),
+        ("--formats RAW", "'RAW' is not a format that Pillow reads"),
         ("--formats HEIF,JXL", "the warm-up image needs one of JPEG, PNG"),
         ("--max-batch-size 2147483648", "--max-batch-size 2147483648: must be a whole number from 1 to 2,147,483,647"),
         ("--timeout 0", "--timeout 0.0: must be a number of seconds from 0.001 to 86,400"),

@@ -15,7 +15,7 @@ from engine.decoding.step_model import StepModel
 from engine.runtime.cuda.buckets import bucket
 from engine.runtime.cuda.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Parcel, joined
 from engine.runtime.pool import Pool
-from engine.runtime.steps import TEMPERATURES, takes_one_temperature, too_few_temperatures
+from engine.runtime.steps import TEMPERATURES
 
 
 class Kind(NamedTuple):
@@ -88,8 +88,6 @@ class DeviceSteps(StepModel):
         uniforms: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns a next token drawn from the whole distribution: see StepModel."""
-        if too_few_temperatures(self._device.session("sample_step"), temperatures):
-            return super().draw(token_ids, parent_rows, bias, temperatures, uniforms)
         heat = temperatures.clip(*TEMPERATURES)
         given = {"token_ids": token_ids, "parent_rows": parent_rows, "uniforms": uniforms, "temperature": heat}
         return self._run("sample_step", bias, given)
@@ -102,7 +100,7 @@ class DeviceSteps(StepModel):
             run = self._buffers.run(Kind(graph, self._slot, bucket(rows), k, len(bias) == 1))
             for name, array in inputs.items():
                 place = run.inputs.arrays[name]
-                place[: len(array)] = array[: len(place)]  # the graph may take a single temperature for all rows
+                place[: len(array)] = array
                 place[len(array) :] = array[0]
             run.inputs.send()
             self._buffers.send_bias(run, bias)
@@ -181,20 +179,12 @@ class _StepBuffers:
     def _bind(self, kind: Kind) -> _Run:
         device, rows, session = self._device, (kind.rows,), self._device.session(kind.graph)
         shape = (kind.rows, kind.k) if kind.graph == "search_step" else rows
-        drawn: dict[str, Any] = {}
-        if kind.graph == "sample_step":
-            heats = (1,) if takes_one_temperature(session) else rows
-            drawn = {"uniforms": (np.float32, rows), "temperature": (np.float32, heats)}
+        drawn = dict.fromkeys(("uniforms", "temperature") if kind.graph == "sample_step" else (), (np.float32, rows))
         run = _Run(
             session=session,
             binding=session.io_binding(),
             options=self._ids.options(len(self._runs)) if device.cuda_graphs else None,
-            inputs=Parcel(
-                device,
-                token_ids=(np.int64, rows),
-                parent_rows=(np.int64, rows),
-                **drawn,
-            ),
+            inputs=Parcel(device, token_ids=(np.int64, rows), parent_rows=(np.int64, rows), **drawn),
             outputs=Parcel(device, ids=(np.int64, shape), log_probs=(np.float32, shape)),
             k=np.array([kind.k], np.int64),
             bias=self._shared_bias if kind.shared else self._bias_of_rows(kind.rows),

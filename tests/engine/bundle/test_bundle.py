@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine import BundleError, Captioner, EngineError
 from engine.bundle.bundle import GRAPHS, MANIFEST_FILE, VOCABULARY_FILE, Bundle, sha256
-from engine.bundle.manifest import FORMAT_VERSION, Defaults, GraphFile, ImageSpec, Manifest, Tensor
+from engine.bundle.manifest import FORMAT_VERSION, Manifest
 
 WEIGHTS = "decoder.weights"
 FILES = [*(f"{name}.onnx" for name in GRAPHS), WEIGHTS]
@@ -164,8 +162,9 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("name", "damage"), [*((FILES[0], damage) for damage in DAMAGES), *((name, "half") for name in FILES)]
+)
 def test_a_damaged_file_is_named(folder: Path, name: str, damage: str) -> None:
     path = folder / name
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
@@ -214,11 +213,6 @@ def test_a_vocabulary_that_is_no_list_of_words_is_named(folder: Path, content: b
     assert "vocabulary.json cannot be read" in fault(folder)
 
 
-def test_a_missing_vocabulary_is_named(folder: Path) -> None:
-    (folder / VOCABULARY_FILE).unlink()
-    assert "vocabulary.json cannot be read" in fault(folder)
-
-
 def test_a_vocabulary_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
     words(folder, lambda found: found.append("zebra"))
     size = json.loads((folder / MANIFEST_FILE).read_text())["vocabulary_size"]
@@ -239,12 +233,6 @@ def test_a_special_word_with_another_id_is_named(folder: Path, word: str) -> Non
     assert message.count("in the vocabulary and") == 1
     assert f"{word} has the id" in message
     assert "11 in the manifest" in message
-
-
-def test_a_vocabulary_in_another_order_is_refused(folder: Path) -> None:
-    words(folder, lambda found: found.reverse())
-    message = fault(folder)
-    assert all(f"{word} has the id" in message for word in ("#PAD#", "#UNK#", "#START#", "#END#"))
 
 
 # --- the manifest's fields
@@ -301,9 +289,10 @@ def test_a_bundle_without_one_of_its_graphs_is_refused(folder: Path, name: str) 
     assert f"the manifest has no {name} graph" in fault(folder)
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize(
+    ("name", "change"), [*((name, "renamed") for name in GRAPHS), ("encoder", "one more"), ("encoder", "one less")]
+)
 @pytest.mark.parametrize("side", ["inputs", "outputs"])
-@pytest.mark.parametrize("change", ["renamed", "one more", "one less"])
 def test_a_graph_with_other_inputs_or_outputs_is_refused(folder: Path, name: str, side: str, change: str) -> None:
     def alter(data: dict[str, Any]) -> None:
         tensors = graph(data, name)[side]
@@ -319,41 +308,27 @@ def test_a_graph_with_other_inputs_or_outputs_is_refused(folder: Path, name: str
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "tensor", "field"),
+    ("name", "side", "tensor", "shape", "said"),
     [
-        ("encoder", "outputs", "features", "feature_size"),
-        ("decoder_init", "inputs", "features", "feature_size"),
-        ("decoder_init", "outputs", "cell", "units"),
-        ("search_step", "inputs", "hidden", "units"),
+        ("encoder", "outputs", "features", ["batch", 7], "must be float32 ['batch', {feature_size}]"),
+        ("decoder_init", "inputs", "features", ["batch", 7], "must be float32 ['batch', {feature_size}]"),
+        ("decoder_init", "outputs", "cell", ["rows", 7], "must be float32 ['rows', {units}]"),
+        ("search_step", "inputs", "hidden", ["rows"], "must be float32 ['state_rows', {units}]"),
+        ("search_step", "inputs", "k", [2], "must be int64 [1]"),
+        ("sample_step", "inputs", "temperature", [1], "must be float32 ['rows']"),
     ],
 )
-def test_a_graph_of_another_width_than_the_manifest_says_is_refused(
-    folder: Path, name: str, side: str, tensor: str, field: str
-) -> None:
-    def widen(data: dict[str, Any]) -> None:
-        next(entry for entry in graph(data, name)[side] if entry["name"] == tensor)["shape"] = ["rows", 7]
-
-    edit(folder, widen)
-    size = json.loads((folder / MANIFEST_FILE).read_text())[field]
-    assert f"{name}.onnx: {tensor} has a dimension of 7, but {field} is {size}" in fault(folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "tensor", "shape", "told"),
-    [
-        ("sample_step", "temperature", [2], "has a dimension of 2 that must be 'rows or 1'"),
-        ("sample_step", "uniforms", [1], "has a dimension of 1 that must be 'rows'"),
-        ("search_step", "k", [2], "has a dimension of 2 that must be 1"),
-    ],
-)
-def test_a_graph_with_a_fixed_extent_that_does_not_fit_is_refused(
-    folder: Path, name: str, tensor: str, shape: list[int], told: str
+def test_a_graph_of_another_shape_than_the_manifest_says_is_refused(
+    folder: Path, name: str, side: str, tensor: str, shape: list[Any], said: str
 ) -> None:
     def change(data: dict[str, Any]) -> None:
-        next(entry for entry in graph(data, name)["inputs"] if entry["name"] == tensor)["shape"] = shape
+        next(entry for entry in graph(data, name)[side] if entry["name"] == tensor)["shape"] = shape
 
     edit(folder, change)
-    assert f"{name}.onnx: {tensor} {told}" in fault(folder)
+    sizes = json.loads((folder / MANIFEST_FILE).read_text())
+    message = fault(folder)
+    assert f"{name}.onnx: {tensor} is " in message
+    assert f"{shape} and {said.format(**sizes)}" in message
 
 
 def test_a_weight_file_that_the_manifest_does_not_list_is_refused(folder: Path) -> None:
@@ -369,7 +344,7 @@ def test_a_weight_file_that_the_manifest_does_not_list_is_refused(folder: Path) 
             lambda data: data["image"].update(resize="pad"),
             "image.resize is 'pad' and must be one of squash, crop, letterbox",
         ),
-        (lambda data: data["image"].update(height=96), "height"),
+        (lambda data: data["image"].update(height=96), "must be uint8 ['batch', 96, "),
         (lambda data: data["image"].update(std=[0, 1, 1]), "std"),
         (lambda data: data["defaults"].update(max_length=0), "max_length"),
         (lambda data: data["defaults"].update(beam_size=-1), "beam_size"),
@@ -381,7 +356,7 @@ def test_a_weight_file_that_the_manifest_does_not_list_is_refused(folder: Path) 
         (lambda data: data.update(confidence=CALIBRATED | {"words": 1.0}), "confidence.words is unknown"),
         (lambda data: data.update(confidence=CALIBRATED | {"mean": float("nan")}), "confidence.mean is nan"),
         (lambda data: graph(data, "encoder")["inputs"][0].update(dtype="float32"), "float32"),
-        (lambda data: graph(data, "decoder_step")["outputs"][0].update(shape=["rows", 5]), "vocabulary_size"),
+        (lambda data: graph(data, "decoder_step")["outputs"][0].update(shape=["rows", 5]), "is float32 ['rows', 5]"),
         (lambda data: data.update(variants={"int8": {"cider": 0.5, "images_per_second": {}, "record": {}}}), "int8"),
         (lambda data: data["graphs"].append(graph(data, "encoder")), "twice"),
     ],
@@ -435,58 +410,14 @@ def test_an_unreadable_vocabulary_does_not_hide_a_damaged_file(folder: Path) -> 
 # --- writing and reading
 
 
-names = st.text(min_size=1, max_size=8)
-numbers = st.floats(-1e6, 1e6)
-triples = st.tuples(numbers, numbers, numbers)
-tensors = st.builds(Tensor, name=names, dtype=names, shape=st.lists(st.integers(1, 9) | names, max_size=3).map(tuple))
-graph_files = st.builds(
-    GraphFile,
-    graph=names,
-    precision=names,
-    file=names,
-    sha256=names,
-    data=st.lists(names, max_size=2).map(tuple),
-    inputs=st.lists(tensors, max_size=2).map(tuple),
-    outputs=st.lists(tensors, max_size=2).map(tuple),
-)
-records = st.dictionaries(
-    names, st.none() | st.booleans() | numbers | names | st.lists(numbers, max_size=2), max_size=2
-)
-manifests = st.builds(
-    Manifest,
-    name=names,
-    encoder=names,
-    feature_size=st.integers(),
-    units=st.integers(),
-    vocabulary_size=st.integers(),
-    image=st.builds(ImageSpec, height=st.integers(), width=st.integers(), mean=triples, std=triples),
-    special_ids=st.dictionaries(names, st.integers(), max_size=4),
-    defaults=st.builds(
-        Defaults,
-        max_length=st.integers(),
-        beam_size=st.integers(),
-        length_penalty=numbers,
-        no_repeat_ngram_size=st.integers(),
-        bad_endings=st.lists(names, max_size=2).map(tuple),
-    ),
-    graphs=st.lists(graph_files, max_size=2).map(tuple),
-    data_sha256=st.dictionaries(names, names, max_size=2),
-    confidence=st.dictionaries(names, numbers, max_size=2),
-    parity=records,
-    quality=records,
-    provenance=records,
-    versions=records,
-)
-
-
-@settings(max_examples=25, deadline=None)
-@given(manifest=manifests)
-def test_a_manifest_survives_json(manifest: Manifest) -> None:
-    data = json.loads(json.dumps(manifest.to_dict()))
-    assert data["format_version"] == FORMAT_VERSION
-    assert Manifest.from_dict(data) == manifest
-
-
 def test_the_digest_is_sha_256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_manifest_survives_json(tiny_bundle: Path) -> None:
+    for path in (None, tiny_bundle):
+        manifest = Bundle.load(path).manifest
+        data = json.loads(json.dumps(manifest.to_dict()))
+        assert data["format_version"] == FORMAT_VERSION
+        assert Manifest.from_dict(data) == manifest

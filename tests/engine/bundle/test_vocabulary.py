@@ -65,15 +65,6 @@ def test_a_padded_matrix_holds_each_sequence_and_then_only_padding(rows: list[li
         assert padded == row + [77] * (matrix.shape[1] - len(row))
 
 
-@settings(deadline=None)
-@given(sentences, st.integers(0, 5))
-def test_padding_does_not_change_what_a_row_says(sentence: str, extra: int) -> None:
-    vocabulary = Vocabulary.build([sentence], min_count=1)
-    ids = vocabulary.encode(sentence)
-    matrix = pad_matrix([ids, ids + [vocabulary.end_id] * extra], vocabulary.pad_id)
-    assert [vocabulary.decode(row) for row in matrix.tolist()] == [sentence, sentence]
-
-
 def test_decoding_stops_at_end_and_leaves_out_start_and_padding() -> None:
     vocabulary = Vocabulary.build(["a cat"], min_count=1)
     ids = [vocabulary.ids[word] for word in (START, "a", PAD, UNK, END, "cat")]

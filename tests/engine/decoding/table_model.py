@@ -2,13 +2,10 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from engine.decoding.constraints import TokenConstraints
-from engine.decoding.decode import run_search
-from engine.decoding.search import Draw, Search
 from engine.decoding.step_model import StepModel
 
 START, END, AND = 0, 1, 3
@@ -113,37 +110,3 @@ def repeats(words: tuple[int, ...], size: int) -> bool:
         if before[-length:] == phrase or (before[-1:] == (AND,) and before[:-1][-length:] == phrase):
             return True
     return False
-
-
-@dataclass(frozen=True, slots=True)
-class Hypotheses:
-    """What a search found as arrays (images, width, ...), best first; a score of -inf where there is no sentence."""
-
-    tokens: np.ndarray
-    token_log_probs: np.ndarray
-    lengths: np.ndarray
-    scores: np.ndarray
-    finished: np.ndarray
-
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """Returns all of them."""
-        return self.tokens, self.token_log_probs, self.lengths, self.scores, self.finished
-
-
-def searched(model: TableModel, search: Search, limits: TokenConstraints, width: int, *draws: Draw) -> Hypotheses:
-    """Runs a search over all images of a model."""
-    every = run_search(model, search, draws)
-    shape = model.images, width
-    found = Hypotheses(
-        np.zeros((*shape, limits.max_length), np.int64),
-        np.zeros((*shape, limits.max_length), np.float32),
-        np.zeros(shape, np.int64),
-        np.full(shape, -np.inf),
-        np.zeros(shape, bool),
-    )
-    for image, sentences in enumerate(every):
-        for i, one in enumerate(sentences):
-            length = len(one.tokens)
-            found.tokens[image, i, :length], found.token_log_probs[image, i, :length] = one.tokens, one.token_log_probs
-            found.lengths[image, i], found.scores[image, i], found.finished[image, i] = length, one.score, one.finished
-    return found

@@ -7,25 +7,19 @@ from hypothesis import strategies as st
 
 from engine.decoding.beam import BeamSearch
 from engine.decoding.constraints import TokenConstraints
-from engine.decoding.greedy_and_sampling import (
-    FullSampling,
-    GreedyChoice,
-    RowSearch,
-    TokenChoice,
-    TruncatedSampling,
-)
+from engine.decoding.decode import run_search
+from engine.decoding.greedy_and_sampling import FullSampling, GreedySearch, RowSearch, TruncatedSampling
+from engine.decoding.hypotheses import TokenHypothesis
 from engine.decoding.search import Draw
 from tests.engine.decoding.table_model import (
     AND,
     END,
     START,
-    Hypotheses,
     TableModel,
     every_sentence,
     log_prob,
     repeats,
     rules,
-    searched,
 )
 
 seeds = st.integers(0, 10_000)
@@ -41,18 +35,19 @@ constraints = st.fixed_dictionaries(
 )
 
 
-def sentences(found: Hypotheses, image: int) -> list[tuple[int, ...]]:
-    places = np.nonzero(found.scores[image] > -np.inf)[0]
-    return [tuple(found.tokens[image, i, : found.lengths[image, i]].tolist()) for i in places]
+Found = list[list[TokenHypothesis]]  # of each image, best first
 
 
-def beam(model: TableModel, limits: TokenConstraints, size: int, best: int = 1, penalty: float = 0.0) -> Hypotheses:
-    search = BeamSearch(limits, beam_size=size, num_hypotheses=best, length_penalty=penalty)
-    return searched(model, search, limits, best)
+def sentences(hypotheses: list[TokenHypothesis]) -> list[tuple[int, ...]]:
+    return [tuple(one.tokens.tolist()) for one in hypotheses]
 
 
-def greedy(model: TableModel, limits: TokenConstraints, penalty: float = 0.0) -> Hypotheses:
-    return searched(model, RowSearch(limits, GreedyChoice(), num_rows=1, length_penalty=penalty), limits, 1)
+def beam(model: TableModel, limits: TokenConstraints, size: int, best: int = 1, penalty: float = 0.0) -> Found:
+    return run_search(model, BeamSearch(limits, beam_size=size, num_hypotheses=best, length_penalty=penalty))
+
+
+def greedy(model: TableModel, limits: TokenConstraints, penalty: float = 0.0) -> Found:
+    return run_search(model, GreedySearch(limits, num_rows=1, length_penalty=penalty))
 
 
 def sample(
@@ -64,12 +59,12 @@ def sample(
     k: int = 0,
     temperature: float = 1.0,
     top_p: float = 1.0,
-) -> Hypotheses:
-    choose: TokenChoice = FullSampling()
+) -> Found:
+    search: RowSearch = FullSampling(limits, num_rows=rows, length_penalty=0.0)
     if k or top_p < 1:
-        choose = TruncatedSampling(k or model.vocabulary_size, top_p)
-    search = RowSearch(limits, choose, num_rows=rows, length_penalty=0.0)
-    return searched(model, search, limits, rows, *[Draw(seed, temperature)] * model.images)
+        k = k or model.vocabulary_size
+        search = TruncatedSampling(limits, k=k, top_p=top_p, num_rows=rows, length_penalty=0.0)
+    return run_search(model, search, [Draw(seed, temperature)] * model.images)
 
 
 @settings(max_examples=150, deadline=None)
@@ -87,14 +82,13 @@ def test_a_wide_enough_beam_finds_the_brute_force_optimum(
     model = TableModel(size, [7], seed)
     every = sorted(every_sentence(model, 7, allowed), key=lambda s: (not s[2], -s[1] / max(len(s[0]), 1) ** penalty))
     wide = size**length
-    found = beam(model, allowed, wide, best=min(wide, 6), penalty=penalty)
+    found = beam(model, allowed, wide, best=min(wide, 6), penalty=penalty)[0]
     expected = every[: min(wide, 6)]
     if not any(finished for _, _, finished in every):
         return  # nothing can end: the sentences stand where they are, which another law covers
-    assert found.scores[0, : len(expected)] == pytest.approx(
-        [total / len(tokens) ** penalty for tokens, total, _ in expected], abs=1e-5
-    )
-    assert sentences(found, 0)[0] == expected[0][0]
+    scores = [total / len(tokens) ** penalty for tokens, total, _ in expected]
+    assert [one.score for one in found[: len(expected)]] == pytest.approx(scores, abs=1e-5)
+    assert sentences(found)[0] == expected[0][0]
 
 
 @settings(max_examples=150, deadline=None)
@@ -110,8 +104,10 @@ def test_beam_1_is_greedy(seed: int, size: int, length: int, penalty: float, lim
     names = [1, 2, 3]
     one = beam(TableModel(size, names, seed), allowed, 1, penalty=penalty)
     other = greedy(TableModel(size, names, seed), allowed, penalty)
-    for left, right in zip(one.arrays(), other.arrays(), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-6)
+    for [left], [right] in zip(one, other, strict=True):
+        assert (sentences([left]), left.finished) == (sentences([right]), right.finished)
+        assert left.score == pytest.approx(right.score, rel=1e-6)
+        np.testing.assert_array_equal(left.token_log_probs, right.token_log_probs)
 
 
 @settings(max_examples=80, deadline=None)
@@ -123,11 +119,11 @@ def test_a_batch_is_its_images_one_by_one(seed: int, names: list[int], size: int
     together = beam(TableModel(7, names, seed), allowed, size, best=size)
     drawn = sample(TableModel(7, names, seed), allowed, seed=seed, rows=3)
     for place, name in enumerate(names):
-        alone = beam(TableModel(7, [name], seed), allowed, size, best=size)
-        assert sentences(together, place) == sentences(alone, 0)
-        np.testing.assert_array_equal(together.scores[place], alone.scores[0])
-        drawn_alone = sample(TableModel(7, [name], seed), allowed, seed=seed, rows=3)
-        assert sentences(drawn, place) == sentences(drawn_alone, 0)
+        [alone] = beam(TableModel(7, [name], seed), allowed, size, best=size)
+        assert sentences(together[place]) == sentences(alone)
+        assert [one.score for one in together[place]] == [one.score for one in alone]
+        [drawn_alone] = sample(TableModel(7, [name], seed), allowed, seed=seed, rows=3)
+        assert sentences(drawn[place]) == sentences(drawn_alone)
 
 
 @settings(max_examples=60, deadline=None)
@@ -142,16 +138,15 @@ def test_every_sentence_obeys_the_rules_and_scores_what_the_model_says(
         beam(TableModel(6, [3, 4], seed), allowed, 3, best=3, penalty=penalty),
         greedy(TableModel(6, [3, 4], seed), allowed, penalty),
         sample(TableModel(6, [3, 4], seed), allowed, seed=seed, rows=4),
+        sample(TableModel(6, [3, 4], seed), allowed, seed=seed, rows=4, k=4, top_p=0.9),
     ):
         for image, name in enumerate((3, 4)):
-            for place, tokens in enumerate(sentences(found, image)):
+            for one, tokens in zip(found[image], sentences(found[image]), strict=True):
                 ended = tokens in possible[image]
                 stuck = not any(longer[: len(tokens)] == tokens for longer in possible[image])
                 assert ended or stuck, tokens
-                assert found.finished[image, place] == (tokens[-1:] == (END,))
-                total = log_prob(model, name, tokens)
-                parts = found.token_log_probs[image, place, : len(tokens)]
-                assert parts.sum() == pytest.approx(total, abs=1e-4)
+                assert one.finished == (tokens[-1:] == (END,))
+                assert one.token_log_probs.sum() == pytest.approx(log_prob(model, name, tokens), abs=1e-4)
 
 
 WORDS = 7
@@ -219,77 +214,6 @@ def test_what_may_follow_a_row_does_not_depend_on_rows_that_began_earlier_or_lat
         np.testing.assert_array_equal(mask, alone.mask()[0])
 
 
-@settings(max_examples=60, deadline=None)
-@given(seed=seeds, endings=st.sampled_from([(2,), (2, 4, 5), (2, 3, 4, 5, 6, 7)]), size=st.integers(1, 4))
-def test_no_sentence_ends_badly_or_repeats_a_phrase_cut_or_not(seed: int, endings: tuple[int, ...], size: int) -> None:
-    limits, names = rules(9, 8, bad_endings=endings, no_repeat_ngram_size=size), [1, 2, 3]
-    for found in (
-        beam(TableModel(9, names, seed), limits, 3, best=3, penalty=1.0),
-        greedy(TableModel(9, names, seed), limits),
-        sample(TableModel(9, names, seed), limits, seed=seed, rows=3),
-        sample(TableModel(9, names, seed), limits, seed=seed, rows=3, k=4, top_p=0.9),
-    ):
-        for image in range(3):
-            told = sentences(found, image)
-            assert told
-            for tokens in told:
-                words = tuple(token for token in tokens if token != END)
-                whole = tokens[-1:] == (END,) or len(tokens) == limits.max_length
-                assert not (whole and words[-1:] and words[-1] in endings)
-                assert not any(repeats(words[:i], size) for i in range(1, len(words) + 1))
-
-
-def test_where_every_word_ends_badly_the_sentence_still_stands_cut() -> None:
-    limits = rules(4, 5, bad_endings=(2, AND), min_length=1)
-    for found in (
-        beam(TableModel(4, [1, 2]), limits, 2, best=2),
-        greedy(TableModel(4, [1, 2]), limits),
-        sample(TableModel(4, [1, 2]), limits, seed=1),
-    ):
-        assert (found.lengths[:, 0] == 4).all()
-        assert not found.finished[:, 0].any()
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=seeds, size=st.integers(2, 6))
-def test_the_hypotheses_of_an_image_all_differ_and_come_best_first(seed: int, size: int) -> None:
-    found = beam(TableModel(8, [1, 2], seed), rules(8, 6), size, best=size, penalty=1.0)
-    for image in (0, 1):
-        assert len(set(sentences(found, image))) == len(sentences(found, image))
-        order = [(not done, -score) for done, score in zip(found.finished[image], found.scores[image], strict=True)]
-        assert order == sorted(order)
-
-
-def test_top_k_1_is_greedy() -> None:
-    drawn = sample(TableModel(20, [1, 2, 3]), rules(20, 8), seed=5, k=1)
-    np.testing.assert_array_equal(drawn.tokens, greedy(TableModel(20, [1, 2, 3]), rules(20, 8)).tokens)
-
-
-def test_a_small_top_p_and_a_small_temperature_are_greedy() -> None:
-    best = greedy(TableModel(20, [1, 2, 3]), rules(20, 8)).tokens
-    for temperature, top_p in ((1.0, 1e-6), (1e-4, 1.0)):
-        drawn = sample(TableModel(20, [1, 2, 3]), rules(20, 8), seed=5, temperature=temperature, top_p=top_p)
-        np.testing.assert_array_equal(drawn.tokens, best)
-
-
-@pytest.mark.parametrize(("temperature", "top_p"), [(0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.7)])
-def test_sampling_draws_from_the_tempered_nucleus(temperature: float, top_p: float) -> None:
-    n = 40_000
-    model = TableModel(6, [9], seed=3)
-    drawn = sample(model, rules(6, 1), seed=1, rows=n, temperature=temperature, top_p=top_p)
-    seen = np.bincount(drawn.tokens[0, :, 0], minlength=6) / n
-    p = np.exp(model.distribution(9, (0,)).astype(np.float64))
-    p[0] = 0  # START is never produced
-    p = p ** (1 / temperature)
-    p /= p.sum()
-    order = np.argsort(-p)
-    kept = order[: int(np.searchsorted(p[order].cumsum(), top_p)) + 1]
-    expected = np.zeros(6)
-    expected[kept] = p[kept] / p[kept].sum()
-    np.testing.assert_allclose(seen, expected, atol=4 * np.sqrt(0.25 / n))  # four standard deviations
-    assert (seen[expected == 0] == 0).all()
-
-
 def test_each_image_has_all_its_rows_at_once_and_leaves_the_batch_when_it_is_finished() -> None:
     model = TableModel(6, list(range(16)), seed=2, sharpness=3.0)
     beam(model, rules(6, 12), 3)
@@ -301,15 +225,30 @@ def test_each_image_has_all_its_rows_at_once_and_leaves_the_batch_when_it_is_fin
 def test_the_loop_ends_with_the_last_token() -> None:
     model = TableModel(6, [1, 2, 3], seed=4, sharpness=3.0)
     found = greedy(model, rules(6, 30))
-    assert len(model.calls) == found.lengths.max() < 30
+    assert len(model.calls) == max(len(one.tokens) for [one] in found) < 30
 
 
-def test_a_sentence_with_no_way_on_stands_unfinished() -> None:
-    limits = rules(4, 5, forbidden=(0, 1, 2), no_repeat_ngram_size=1)  # only word 3, and only once
+@pytest.mark.parametrize(
+    ("k", "temperature", "top_p"),
+    [(1, 1.0, 1.0), (0, 1.0, 1e-6), (0, 1e-4, 1.0)],
+    ids=["top_k", "top_p", "temperature"],
+)
+def test_a_draw_of_one_word_is_greedy(k: int, temperature: float, top_p: float) -> None:
+    drawn = sample(TableModel(20, [1, 2, 3]), rules(20, 8), seed=5, k=k, temperature=temperature, top_p=top_p)
+    best = greedy(TableModel(20, [1, 2, 3]), rules(20, 8))
+    assert list(map(sentences, drawn)) == list(map(sentences, best))
+
+
+@pytest.mark.parametrize(
+    ("constraints", "length"),
+    [({"forbidden": (0, 1, 2), "no_repeat_ngram_size": 1}, 1), ({"bad_endings": (2, AND), "min_length": 1}, 4)],
+    ids=["one word, once", "every word ends badly"],
+)
+def test_a_sentence_with_no_way_on_stands_unfinished(constraints: dict[str, object], length: int) -> None:
+    limits = rules(4, 5, **constraints)
     for found in (
-        beam(TableModel(4, [1]), limits, 2),
-        greedy(TableModel(4, [1]), limits),
-        sample(TableModel(4, [1]), limits, seed=1),
+        beam(TableModel(4, [1, 2]), limits, 2, best=2),
+        greedy(TableModel(4, [1, 2]), limits),
+        sample(TableModel(4, [1, 2]), limits, seed=1),
     ):
-        assert sentences(found, 0) == [(3,)]
-        assert not found.finished[0, 0]
+        assert [(len(each[0].tokens), each[0].finished) for each in found] == [(length, False)] * 2

@@ -40,13 +40,13 @@ def pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_pipe_that_nobody_writes_into_is_refused(pipe: Path) -> None:
-    assert reason(pipe) == "is a pipe that was not written to its end within 0.5 s: write a file first"
+    assert reason(pipe) == "is a pipe that was not closed within 0.5 s: write its content to a file"
 
 
 def test_a_pipe_that_is_never_closed_is_refused(pipe: Path) -> None:
     with pipe.open("r+b", buffering=0) as writer:
         writer.write(PHOTO[:1000])
-        assert "was not written to its end within 0.5 s" in reason(pipe)
+        assert "was not closed within 0.5 s" in reason(pipe)
 
 
 def test_a_pipe_is_read_to_its_end(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_a_pipe_without_end_is_refused_at_a_bound(pipe: Path, monkeypatch: pytes
 
     writing = threading.Thread(target=write)
     writing.start()
-    assert reason(pipe) == "is a pipe that gives more than 100,000 bytes: write them to a file"
+    assert reason(pipe) == "is a pipe with more than 100,000 bytes: write its content to a file"
     writing.join(10)
     assert not writing.is_alive()
 
@@ -102,7 +102,7 @@ def test_a_pipe_is_refused_in_a_sentence_where_none_can_be_waited_for(
     module: ModuleType, name: str, pipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(module, name)
-    assert reason(pipe) == "is a pipe, which is not read on this system: write a file first"
+    assert reason(pipe) == "is a pipe, which cannot be read on this system: write its content to a file"
 
 
 def test_no_descriptor_stays_open(pipe: Path) -> None:

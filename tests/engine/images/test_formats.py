@@ -68,7 +68,7 @@ def test_formats_that_photographs_do_not_come_in_are_refused_and_read_where_they
     data = encoded(photograph(64, 64), format)
     told = reason(data)
     assert told == (
-        f"is a file of the format {format}, which photographs do not come in; name it in formats if you trust it"
+        f"is a file in the format {format}, which is not read by default; add it to formats if you trust it"
         if format != "TGA"  # which nothing at its beginning tells
         else "is not an image of a known format, or its header is broken"
     )
@@ -78,7 +78,7 @@ def test_formats_that_photographs_do_not_come_in_are_refused_and_read_where_they
 def test_a_cursor_is_told_by_its_name() -> None:
     data = bytearray(encoded(photograph(64, 64), "ICO", sizes=[(32, 32)]))
     data[2] = 2
-    assert reason(bytes(data)).startswith("is a file of the format CUR, which photographs do not come in")
+    assert reason(bytes(data)).startswith("is a file in the format CUR, which is not read by default")
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -92,7 +92,9 @@ def test_formats_may_be_narrowed(format: str) -> None:
     else:
         data = heif(photograph()) if format == "HEIF" else encoded(photograph(), format)
     others = [name for name in FORMATS if name != format]
-    said = f"is a file of the format {format}, which formats leaves out; name it in formats if you trust it"
+    said = (
+        f"is a file in the format {format}, which is not among the formats to read; add it to formats if you trust it"
+    )
     assert reason(data, formats=others) == said
 
 
@@ -100,20 +102,23 @@ def test_formats_may_be_narrowed(format: str) -> None:
     ("format", "prefix"), [("EPS", b"%!PS-Adobe-3.0 EPSF-3.0\n"), ("WMF", b"\xd7\xcd\xc6\x9a\0\0")]
 )
 def test_what_an_interpreter_would_run_is_never_read(format: str, prefix: bytes) -> None:
-    assert reason(prefix + bytes(200)) == f"is a file of the format {format}, which photographs do not come in"
-    with pytest.raises(OptionsError, match=f"'{format}' is run by an interpreter; formats may hold"):
+    assert (
+        reason(prefix + bytes(200))
+        == f"is a file in the format {format}, which is never read: it may contain a program"
+    )
+    with pytest.raises(OptionsError, match=f"'{format}' is never read, since it may contain a program; choose from"):
         load_pixels(b"", height=8, width=8, formats=["JPEG", format])
 
 
 @pytest.mark.parametrize("formats", [["jpeg"], "JPG", ["RAW"], [""]])
 def test_a_format_that_nobody_reads_is_an_options_error(formats: Any) -> None:
-    with pytest.raises(OptionsError, match="is no format that Pillow reads; formats may hold AVIF, "):
+    with pytest.raises(OptionsError, match="is not a format that Pillow reads; choose from AVIF, "):
         load_pixels(photograph(), height=8, width=8, formats=formats)
 
 
 @pytest.mark.parametrize("formats", [None, (), [], 7, [["JPEG"]]])
 def test_formats_have_to_name_one(formats: Any) -> None:
-    said = f"formats={formats!r} must be names of formats, one or more, such as 'JPEG'"
+    said = f"formats={formats!r} must be one or more names of formats, such as 'JPEG'"
     with pytest.raises(OptionsError) as caught:
         load_pixels(photograph(), height=8, width=8, formats=formats)
     assert str(caught.value) == said
@@ -127,7 +132,7 @@ def test_all_formats_are_in_capitals_as_command_lines_take_them() -> None:
 def test_a_file_too_long_to_be_held_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(photograph(200, 100), "WEBP", lossless=True)
     monkeypatch.setattr("engine.images.load.DECODING", Budget(1000))
-    held = f"has {len(data):,} bytes, more than the 1,000 that may be held while it is decoded"
+    held = f"has {len(data):,} bytes, more than the limit of 1,000 for files that are read whole"
     assert reason(data, max_pixels=100) == f"{held}; raise max_pixels if you trust it"
     load_pixels(data, height=8, width=8, max_pixels=100 * len(data))
 
@@ -249,13 +254,6 @@ def test_ten_bits_become_eight() -> None:
     pillow_heif.from_bytes("RGB;16", (31, 23), values.tobytes()).save(file, quality=-1, chroma=444)
     assert pillow_heif.open_heif(file.getvalue(), convert_hdr_to_8bit=False).info["bit_depth"] == 10
     near(file.getvalue(), photograph())
-
-
-@needs_heif
-def test_what_follows_a_photograph_in_its_file_changes_nothing() -> None:
-    data = heif(photograph())
-    motion = struct.pack(">I4s", 1008, b"mpvd") + bytes(1000)  # as motion photographs have it
-    np.testing.assert_array_equal(load_pixels(data, height=9, width=9), load_pixels(data + motion, height=9, width=9))
 
 
 @needs_heif
@@ -425,7 +423,7 @@ def test_a_jpeg_xl_that_decodes_to_another_size_is_refused(monkeypatch: pytest.M
 
 @needs_jxl
 def test_a_container_of_millions_of_boxes_is_refused_at_once() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     data = container(*parts(jxl(photograph(), use_container=False)), 3_000_000 * box(b"free", b""))
     assert reason(data) == "is not an image of a known format, or its header is broken"
-    assert time.monotonic() - began < 0.7
+    assert time.process_time() - began < 0.7

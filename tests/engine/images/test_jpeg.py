@@ -16,6 +16,7 @@ from PIL import Image, ImageFile, JpegImagePlugin
 from engine.errors import ImageError
 from engine.images import jpeg
 from engine.images.load import load_pixels
+from tests.engine.images.test_load import encoded
 
 SAMPLES = [Image.open(path).convert("RGB") for path in sorted((Path(__file__).parents[3] / "samples").glob("*.jpg"))]
 needs_simplejpeg = pytest.mark.skipif(find_spec("simplejpeg") is None, reason="simplejpeg is not installed")
@@ -23,12 +24,6 @@ needs_quick = pytest.mark.skipif(
     not (find_spec("simplejpeg") and find_spec("cykooz_resizer")), reason='the extra "fast" is not installed'
 )
 sides = st.integers(1, 150)
-
-
-def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 @st.composite
@@ -112,13 +107,6 @@ def test_nearest_takes_pixels_of_the_full_decode() -> None:
     for quick in (False, True):
         pixels = load_pixels(data, height=40, width=50, resample="nearest", quick=quick)
         np.testing.assert_array_equal(pixels, expected)
-
-
-@pytest.mark.parametrize("quick", [False, True])
-def test_the_limit_holds_for_the_stored_size(quick: bool) -> None:
-    data = encoded(SAMPLES[0].resize((200, 100)))
-    assert "20,000 pixels (200 x 100)" in str(read(data, 5, 5, max_pixels=19_999, quick=quick))
-    assert not isinstance(read(data, 5, 5, max_pixels=20_000, quick=quick), str)
 
 
 def test_the_first_picture_of_several_is_shrunk() -> None:

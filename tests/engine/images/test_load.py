@@ -5,9 +5,8 @@ import stat
 import struct
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +29,7 @@ def photograph(width: int = 31, height: int = 23) -> Image.Image:
     return Image.fromarray(np.stack([red, green, blue], axis=-1).astype(np.uint8))
 
 
-def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
+def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
@@ -84,10 +83,6 @@ def test_lossy_formats_equal_pillows_own_decoding(format: str, options: dict[str
     same(data, Image.open(io.BytesIO(data)))
 
 
-def test_lossless_webp_is_read_exactly() -> None:
-    same(encoded(photograph(), "WEBP", lossless=True), photograph())
-
-
 def test_pixels_are_a_fresh_contiguous_writable_array() -> None:
     source = np.asarray(photograph())
     pixels = exact(source)
@@ -122,11 +117,6 @@ def test_pixels_are_written_only_into_what_holds_them_exactly() -> None:
     for out in (frozen, np.empty((31, 23, 3), np.uint8), np.empty((23, 31, 3), np.float32), np.empty((1, 23, 31, 3))):
         with pytest.raises(OptionsError, match=r"out must be a writable uint8 array \(23, 31, 3\), not array"):
             exact(photograph(), out=out)
-
-
-def test_an_unknown_resample_is_an_options_error() -> None:
-    with pytest.raises(OptionsError, match="resample must be one of nearest, box"):
-        exact(photograph(), resample="sharp")
 
 
 # --- arrays
@@ -369,14 +359,6 @@ def test_a_stream_that_cannot_seek_is_read() -> None:
         assert not reader.closed
 
 
-def test_a_path_that_cannot_seek_is_read() -> None:
-    read_end, write_end = os.pipe()
-    with os.fdopen(write_end, "wb") as writer:
-        writer.write(encoded(photograph(), "PNG"))
-    same(f"/dev/fd/{read_end}", photograph())
-    os.close(read_end)
-
-
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "I;16", "F", "CMYK"])
 def test_a_pil_image_is_not_modified(mode: str) -> None:
     image = Image.fromarray(sixteen_bit()) if mode == "I;16" else photograph().convert(mode)
@@ -385,23 +367,6 @@ def test_a_pil_image_is_not_modified(mode: str) -> None:
     before = (image.mode, image.size, image.tobytes(), dict(image.info), dict(image.getexif()))
     load_pixels(image, height=5, width=7)
     assert (image.mode, image.size, image.tobytes(), dict(image.info), dict(image.getexif())) == before
-
-
-@pytest.mark.parametrize("content", [encoded(photograph(), "JPEG"), encoded(photograph(), "TIFF"), b"no image", b""])
-def test_files_of_paths_are_closed(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "photo"
-    path.write_bytes(content)
-    opened: list[IO[bytes]] = []
-    open_path = Path.open
-
-    def watched(self: Path, mode: str) -> Any:
-        opened.append(open_path(self, mode))
-        return opened[-1]
-
-    monkeypatch.setattr(Path, "open", watched)
-    with contextlib.suppress(ImageError):
-        exact(path)
-    assert [file.closed for file in opened] == [True]
 
 
 # --- the pixel limit
@@ -417,6 +382,7 @@ def test_an_image_over_the_limit_is_refused_from_its_header_alone(format: str) -
 
 
 def test_the_limit_holds_for_arrays_and_pil_images() -> None:
+    refused(Image.new("RGB", (0, 5)), "has no pixels")
     refused(np.zeros((10, 10, 3), np.uint8), "more than the limit of 99", max_pixels=99)
     refused(Image.new("RGB", (10, 10)), "more than the limit of 99", max_pixels=99)
 
@@ -451,14 +417,6 @@ def test_a_large_palette_tiff_with_an_orientation_is_read_without_pillows_limit(
     expected.load()
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     same(data, expected)
-
-
-def test_threads_read_images_of_every_format_at_once() -> None:
-    data = [encoded(photograph(), format) for format in FORMATS if format != "PSD"] * 8
-    one_by_one = [exact(entry) for entry in data]
-    with ThreadPoolExecutor(4) as pool:
-        for pixels, expected in zip(pool.map(exact, data), one_by_one, strict=True):
-            np.testing.assert_array_equal(pixels, expected)
 
 
 # --- what is no image
@@ -507,7 +465,7 @@ def test_a_file_without_permission_is_refused(tmp_path: Path, monkeypatch: pytes
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(Path, "open", denied)
-    refused(path, "may not be read: permission denied")
+    refused(path, "cannot be read: permission denied")
     path.chmod(stat.S_IRWXU)
 
 
@@ -530,11 +488,7 @@ def test_a_closed_source_is_refused() -> None:
 
 @pytest.mark.parametrize("source", [None, 5, 0.5, [1, 2], {"image": 1}, object])
 def test_what_is_no_image_at_all_is_refused(source: Any) -> None:
-    refused(source, "is not an image: give a path, bytes, a binary file, a PIL image or a numpy array")
-
-
-def test_an_empty_pil_image_is_refused() -> None:
-    refused(Image.new("RGB", (0, 5)), "has no pixels")
+    refused(source, "is not an image: pass a path, bytes, a binary file, a PIL image or a numpy array")
 
 
 @pytest.mark.parametrize(
@@ -547,6 +501,7 @@ def test_an_empty_pil_image_is_refused() -> None:
         OverflowError("o"),
         RecursionError("r"),
         KeyError(5),
+        MemoryError(),
     ],
 )
 def test_whatever_pillow_raises_is_one_image_error(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -555,14 +510,6 @@ def test_whatever_pillow_raises_is_one_image_error(error: Exception, monkeypatch
 
     monkeypatch.setattr(Image.Image, "resize", broken)
     refused(photograph(), "cannot be decoded: .")
-
-
-def test_too_little_memory_is_an_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(*_: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(Image.Image, "resize", no_memory)
-    refused(photograph(), "it needs more memory than is available")
 
 
 def test_an_interrupt_is_not_an_image_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -609,7 +556,7 @@ def pixels_or_image_error(read: Callable[[], np.ndarray]) -> None:
             assert pixels.dtype == np.uint8
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(name=st.sampled_from(sorted(SAMPLES)), share=st.floats(0, 1))
 def test_any_truncation_gives_pixels_or_an_image_error(name: str, share: float) -> None:
     data = SAMPLES[name]
@@ -617,7 +564,7 @@ def test_any_truncation_gives_pixels_or_an_image_error(name: str, share: float) 
     pixels_or_image_error(lambda: load_pixels(cut, height=8, width=9, max_pixels=10_000))
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(sorted(SAMPLES)),
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=8),
@@ -632,7 +579,7 @@ def test_any_flipped_bytes_give_pixels_or_an_image_error(
     pixels_or_image_error(lambda: load_pixels(data, height=8, width=9, max_pixels=10_000))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(data=st.binary(max_size=200), name=st.sampled_from(sorted(SAMPLES)), kept=st.integers(0, 40))
 def test_any_bytes_give_pixels_or_an_image_error(data: bytes, name: str, kept: int) -> None:
     pixels_or_image_error(lambda: load_pixels(SAMPLES[name][:kept] + data, height=8, width=9, max_pixels=10_000))

@@ -1,6 +1,5 @@
 """The quick resizer gives Pillow's pixels, nearly, and only where it is asked for."""
 
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,11 +44,6 @@ def test_usual_photographs_differ_by_one_level_in_one_value_of_five() -> None:
         assert (difference > 1).mean() < 0.001
 
 
-def test_an_image_of_the_asked_size_is_left_alone() -> None:
-    pixels = load_pixels(PHOTOGRAPH, height=PHOTOGRAPH.height, width=PHOTOGRAPH.width, quick=True)
-    np.testing.assert_array_equal(pixels, np.asarray(PHOTOGRAPH))
-
-
 def test_the_quick_way_is_taken_only_where_it_is_asked_for() -> None:
     exact = load_pixels(PHOTOGRAPH, height=99, width=101)
     np.testing.assert_array_equal(exact, pillows(PHOTOGRAPH, 99, 101, "bicubic"))
@@ -66,10 +60,3 @@ def test_an_image_too_large_to_be_copied_goes_pillows_way(monkeypatch: pytest.Mo
     monkeypatch.setattr(resize, "MOST_PIXELS", PHOTOGRAPH.width * PHOTOGRAPH.height - 1)
     exact = load_pixels(PHOTOGRAPH, height=99, width=101)
     np.testing.assert_array_equal(load_pixels(PHOTOGRAPH, height=99, width=101, quick=True), exact)
-
-
-def test_threads_resize_at_once() -> None:
-    expected = load_pixels(PHOTOGRAPH, height=90, width=80, quick=True)
-    with ThreadPoolExecutor(8) as pool:
-        for pixels in pool.map(lambda _: load_pixels(PHOTOGRAPH, height=90, width=80, quick=True), range(64)):
-            np.testing.assert_array_equal(pixels, expected)

@@ -180,19 +180,14 @@ def test_an_engine_for_something_else_is_never_loaded(
     assert builder.opened[-1] == str(bundle / "encoder.onnx")
 
 
-def test_a_saved_engine_that_is_corrupt_is_built_anew(bundle: Path, builder: Builder) -> None:
+@pytest.mark.parametrize("why", ["is corrupt", "engine of another TensorRT"])
+def test_a_saved_engine_that_does_not_load_is_built_anew(bundle: Path, builder: Builder, why: str) -> None:
     saved = save_engine(bundle, ENCODER, TENSORRT, RuntimeOptions())
     assert saved is not None
-    saved.write_bytes(b"engina")
-    with pytest.warns(RuntimeWarning, match="is corrupt; encoder is built again"):
-        open_session(bundle, ENCODER, TENSORRT, RuntimeOptions())
-    assert builder.opened[-1] == str(bundle / "encoder.onnx")
-
-
-def test_a_saved_engine_that_does_not_load_is_built_anew(bundle: Path, builder: Builder) -> None:
-    saved = save_engine(bundle, ENCODER, TENSORRT, RuntimeOptions())
+    if why == "is corrupt":
+        saved.write_bytes(b"engina")
     builder.broken.add(str(saved))
-    with pytest.warns(RuntimeWarning, match="engine of another TensorRT; encoder is built again"):
+    with pytest.warns(RuntimeWarning, match=f"{why}; encoder is built again"):
         open_session(bundle, ENCODER, TENSORRT, RuntimeOptions())
     assert builder.opened[-1] == str(bundle / "encoder.onnx")
 
@@ -227,37 +222,3 @@ def test_a_machine_without_nvidia_says_nothing_of_itself(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ctypes, "CDLL", absent)
     assert nvidia.gpu_name(0) is nvidia.driver_version() is nvidia.load_tensorrt() is None
-
-
-class Driver:
-    """The driver of a machine with one H100."""
-
-    @staticmethod
-    def cuInit(flags: int) -> int:  # noqa: N802
-        return 0
-
-    @staticmethod
-    def cuDeviceGet(device: Any, number: int) -> int:  # noqa: N802
-        return 0 if number == 0 else 101
-
-    @staticmethod
-    def cuDeviceGetName(name: Any, size: int, device: Any) -> int:  # noqa: N802
-        name.value = b"NVIDIA H100"
-        return 0
-
-    @staticmethod
-    def cuDeviceGetAttribute(value: Any, attribute: int, device: Any) -> int:  # noqa: N802
-        value._obj.value = {75: 9, 76: 0}[attribute]
-        return 0
-
-    @staticmethod
-    def cuDriverGetVersion(version: Any) -> int:  # noqa: N802
-        version._obj.value = 13010
-        return 0
-
-
-def test_the_driver_names_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_: Driver)
-    assert nvidia.gpu_name(0) == "NVIDIA H100 (9.0)"
-    assert nvidia.gpu_name(1) is None
-    assert nvidia.driver_version() == "13.1"

@@ -1,22 +1,11 @@
 """The steps of a decode on a session: fused is portable, no shape is bound twice, what is no number is an error."""
 
-import gc
-import weakref
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
-from engine import Beam, Captioner, EngineError, Greedy, Sample
+from engine import Captioner
 from engine.decoding.step_model import StepModel
-from engine.options import Decoding
-from engine.runtime import steps as steps_module
-from engine.runtime.pool import Pool
-from engine.runtime.steps import Key, StepBuffers, Steps
-from tests.bundles import write_bundle_of_one_temperature
-
-WAYS = (Greedy(), Beam(beam_size=3), Sample(seed=1), Sample(seed=1, top_k=5, num_samples=3))
+from engine.runtime.steps import Steps
 
 
 @pytest.fixture(scope="module")
@@ -73,92 +62,3 @@ def test_a_row_draws_the_same_whatever_the_temperatures_of_the_others(
         alike = graphs.start(features).draw(*given, np.full(rows, temperature), uniforms)
         for found, expected in zip(mixed, alike, strict=True):
             np.testing.assert_array_equal(found[temperatures == temperature], expected[temperatures == temperature])
-
-
-def test_a_graph_of_one_temperature_still_draws_each_row_at_its_own(
-    tiny_captioner: Captioner, features: np.ndarray, tmp_path: Path
-) -> None:
-    folder = write_bundle_of_one_temperature(tiny_captioner.bundle.path, tmp_path / "old")
-    rows, old = len(features), Captioner(folder, provider="cpu").model.graphs
-    given, (temperatures, uniforms) = fed(tiny_captioner, rows, 1), heats_and_uniforms(rows, 1)
-    for heats in (temperatures, np.full(rows, 0.7), temperatures[::-1]):
-        ids, log_probs = old.start(features).draw(*given, heats, uniforms)
-        expected_ids, expected = tiny_captioner.model.graphs.start(features).draw(*given, heats, uniforms)
-        np.testing.assert_array_equal(ids, expected_ids)
-        np.testing.assert_allclose(log_probs, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("decoding", WAYS)
-def test_no_shape_is_bound_twice_in_a_decode(
-    tiny_captioner: Captioner, features: np.ndarray, decoding: Decoding, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bound: list[tuple[Any, ...]] = []
-    bind = StepBuffers.bind
-
-    def counted(self: StepBuffers, key: Key) -> Any:
-        bound.append((key, tuple(slot.capacity for slot in self.slots)))
-        return bind(self, key)
-
-    monkeypatch.setattr(StepBuffers, "bind", counted)
-    monkeypatch.setattr(tiny_captioner.model.graphs, "_pool", Pool(tiny_captioner.model.graphs._pool._make))
-    tiny_captioner.caption_features(features, decoding)
-    assert bound
-    assert len(bound) == len(set(bound))
-    tiny_captioner.caption_features(features, decoding)  # in slots that no longer grow
-    bound.clear()
-    tiny_captioner.caption_features(features, decoding)
-    assert not bound  # what there is was taken over
-    monkeypatch.setattr(steps_module, "MOST_KEPT", 0)
-    tiny_captioner.caption_features(features, decoding)
-    tiny_captioner.caption_features(features, decoding)
-    searching = [(key, capacities) for key, capacities in bound if key[0] == "search_step"]
-    assert len(searching) == 2 * len(set(searching))  # but for what is too large to be kept
-
-
-def test_decodes_at_once_share_no_memory_and_there_is_no_more_than_they_need(
-    tiny_captioner: Captioner, features: np.ndarray
-) -> None:
-    graphs = tiny_captioner.model.graphs
-
-    def lent(steps: StepModel) -> StepBuffers:
-        assert isinstance(steps, Steps)
-        return steps._buffers
-
-    several = [graphs.start(features[:size]) for size in (1, 2, 3)]
-    lanes = {id(lent(steps)) for steps in several}
-    assert len(lanes) == 3
-    several.clear()
-    for size in (4, 9, 1):
-        assert id(lent(graphs.start(features[:size]))) in lanes
-    assert id(lent(graphs.start_empty(4))) not in lanes  # a decode without end has its own
-
-
-def test_the_memory_of_decodes_goes_with_their_captioner(tiny_bundle: Path, features: np.ndarray) -> None:
-    captioner = Captioner(tiny_bundle, provider="cpu")
-    captioner.caption_features(features, Beam(beam_size=3))
-    steps = captioner.model.graphs.start(features)
-    assert isinstance(steps, Steps)
-    lane = weakref.ref(steps._buffers)
-    del steps
-    assert lane() is not None
-    del captioner
-    gc.collect()
-    assert lane() is None
-
-
-@pytest.mark.parametrize("decoding", WAYS)
-def test_features_that_are_no_numbers_are_an_error(
-    tiny_captioner: Captioner, features: np.ndarray, decoding: Decoding
-) -> None:
-    broken = features.copy()
-    broken[3] = np.nan
-    with pytest.raises(EngineError, match="the model returned NaN"):
-        tiny_captioner.caption_features(broken, decoding)
-
-
-@pytest.mark.parametrize("decoding", WAYS)
-def test_the_batch_decides_nothing(tiny_captioner: Captioner, features: np.ndarray, decoding: Decoding) -> None:
-    together = [caption.text for caption in tiny_captioner.caption_features(features, decoding)]
-    alone = [tiny_captioner.caption_features(features[[i]], decoding)[0].text for i in range(len(features))]
-    turned = [caption.text for caption in tiny_captioner.caption_features(features[::-1].copy(), decoding)][::-1]
-    assert together == alone == turned

@@ -2,9 +2,9 @@
 
 import asyncio
 import gc
+import os
 import threading
 from concurrent.futures import wait
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,6 @@ from engine.decoding.step_request import StepRequest
 from tests.engine.gate import TIMEOUT, Gate
 
 LONG = Greedy(min_length=15, max_length=16)
-
-
-@pytest.fixture
-def captioner(tiny_bundle: Path) -> Captioner:
-    return Captioner(tiny_bundle, provider="cpu", batch_size=8)
 
 
 def test_a_full_queue_refuses_at_once_and_takes_again_later(
@@ -56,9 +51,27 @@ def test_a_full_queue_refuses_at_once_and_takes_again_later(
         assert scheduler.stats().queue_depth == 0
 
 
-def test_an_image_that_cannot_be_read_fails_alone(captioner: Captioner, image: np.ndarray) -> None:
+class Poison(os.PathLike[str]):
+    """A path that cannot even be said."""
+
+    def __fspath__(self) -> str:
+        raise KeyError("poison")
+
+
+class Nameless:
+    """A file whose name cannot be read, nor its bytes."""
+
+    @property
+    def name(self) -> str:
+        raise RuntimeError("poison")
+
+    def read(self) -> bytes:
+        raise ValueError("broken")
+
+
+def test_an_image_that_cannot_be_read_or_even_described_fails_alone(captioner: Captioner, image: np.ndarray) -> None:
     with Scheduler(captioner) as scheduler:
-        given: list[Any] = [image, b"no image", image, "no such file.jpg", None, image]
+        given: list[Any] = [image, b"no image", image, "no such file.jpg", None, Poison(), Nameless(), image]
         futures = [scheduler.submit(one, Beam()) for one in given]
         expected = captioner.caption([image], Beam())[0]
         for one, future in zip(given, futures, strict=True):
@@ -68,7 +81,7 @@ def test_an_image_that_cannot_be_read_fails_alone(captioner: Captioner, image: n
                 error = future.exception(TIMEOUT)
                 assert isinstance(error, ImageError)
                 assert error.entry is None
-        assert scheduler.stats().failed == 3
+        assert scheduler.stats().failed == 5
 
 
 @pytest.mark.parametrize("way", [Greedy(), Beam(beam_size=2), Sample(seed=1), Sample(seed=1, num_samples=2, top_k=3)])
@@ -233,22 +246,6 @@ def test_a_deadline_ends_what_is_decoded_and_frees_its_rows(
         assert (stats.rows_in_use, stats.expired, stats.finished) == (0, 1, 1)
 
 
-def test_a_request_in_time_is_not_disturbed_by_its_deadline(captioner: Captioner, image: np.ndarray) -> None:
-    with Scheduler(captioner) as scheduler:
-        assert scheduler.submit(image, timeout=TIMEOUT).result(TIMEOUT) == captioner.caption([image])[0]
-        assert scheduler.stats().expired == 0
-
-
-def test_a_callback_that_fails_costs_nobody_else_anything(captioner: Captioner, image: np.ndarray) -> None:
-    def fail(_: object) -> None:
-        raise RuntimeError("not the scheduler's")
-
-    with Scheduler(captioner) as scheduler:
-        first = scheduler.submit(image)
-        first.add_done_callback(fail)
-        assert scheduler.submit(image).result(TIMEOUT) == first.result(TIMEOUT)
-
-
 def test_cancelling_the_task_cancels_the_request(captioner: Captioner, step: Gate, image: np.ndarray) -> None:
     async def leave(scheduler: Scheduler) -> None:
         task = asyncio.create_task(scheduler.caption(image, LONG))
@@ -328,3 +325,17 @@ def test_a_stream_raises_what_befell_its_request(captioner: Captioner) -> None:
 
     with Scheduler(captioner) as scheduler:
         asyncio.run(read(scheduler))
+
+
+def test_a_stream_that_was_dropped_holds_no_place_in_the_queue(
+    captioner: Captioner, encoder: Gate, image: np.ndarray
+) -> None:
+    with Scheduler(captioner, max_queue=1) as scheduler:
+        for _ in range(captioner.model.encoder.lanes):
+            scheduler.submit(image)
+            encoder.wait()
+        scheduler.stream(image)
+        again = scheduler.submit(image)
+        assert (scheduler.stats().cancelled, scheduler.stats().refused) == (1, 0)
+        encoder.open.set()
+        assert again.result(TIMEOUT)

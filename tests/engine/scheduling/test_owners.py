@@ -4,32 +4,25 @@ import asyncio
 import gc
 import os
 import threading
-import time
 import weakref
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from engine import Beam, Captioner, ClosedError, EngineError, Greedy, ImageError, OptionsError, Scheduler
-from engine.decoding.beam import BeamSearch
+from engine import Captioner, ClosedError, EngineError, Greedy, ImageError, OptionsError, Scheduler
 from engine.runtime.steps import Steps
+from engine.scheduling.deadlines import Deadlines
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.request import Request
-from engine.scheduling.running_batch import RunningBatch
 from engine.scheduling.workers import Workers
+from tests.engine.gate import TIMEOUT
 from tests.engine.script import run_script
 
-TIMEOUT = 60  # seconds that no answer takes
 LONG = Greedy(min_length=15, max_length=16)
-
-
-@pytest.fixture
-def captioner(tiny_bundle: Path) -> Captioner:
-    return Captioner(tiny_bundle, provider="cpu", batch_size=8)
 
 
 @pytest.fixture
@@ -42,11 +35,6 @@ def scheduler(captioner: Captioner) -> Iterator[Scheduler]:
 @pytest.fixture(scope="module")
 def path(drawn_data: Path) -> Path:
     return sorted((drawn_data / "images").iterdir())[-1]
-
-
-@pytest.fixture(scope="module")
-def image(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path))
 
 
 class Upload:
@@ -80,20 +68,6 @@ def test_a_file_that_owns_its_stream_is_let_go_and_the_next_are_answered(
     assert not any(reference() for reference in gone)
 
 
-def test_streams_that_are_collected_at_any_moment_hold_nobody_up(scheduler: Scheduler, image: np.ndarray) -> None:
-    usual = gc.get_threshold()
-    gc.set_threshold(7)  # a collection under every lock
-    try:
-        for _ in range(50):
-            stream = scheduler.stream(image, LONG)
-            stream.itself = stream  # type: ignore[attr-defined]
-            del stream
-            scheduler.stats()
-        assert scheduler.submit(image).result(TIMEOUT)
-    finally:
-        gc.set_threshold(*usual)
-
-
 def test_a_scheduler_that_its_own_futures_refer_to_is_dropped_all_the_same(
     captioner: Captioner, image: np.ndarray
 ) -> None:
@@ -124,14 +98,13 @@ def test_a_scheduler_that_its_own_futures_refer_to_is_dropped_all_the_same(
 def test_after_a_swap_the_model_before_is_let_go_though_its_captions_are_kept(
     tiny_bundle: Path, image: np.ndarray
 ) -> None:
-    first = Captioner(tiny_bundle, provider="cpu")
+    first, others = Captioner(tiny_bundle, provider="cpu"), set(threading.enumerate())
     before = weakref.ref(first)
     with Scheduler(first) as scheduler:
         kept = scheduler.submit(image)
         kept.result(TIMEOUT)
-        [line] = scheduler._all_workers
-        threads = line.threads
-        del line, first
+        threads = set(threading.enumerate()) - others
+        del first
         scheduler.swap(tiny_bundle)
         for thread in threads:
             thread.join(TIMEOUT)
@@ -142,64 +115,13 @@ def test_after_a_swap_the_model_before_is_let_go_though_its_captions_are_kept(
         assert scheduler.stats().finished == 1
 
 
-def test_closing_waits_for_threads_that_outlive_what_they_served(
-    tiny_bundle: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A thread that has let go of the model before is still one that `close` promises to leave behind nowhere."""
-    delete = threading.Thread._delete  # type: ignore[attr-defined] # the last that a thread does
-    go = threading.Event()
-    with Scheduler(Captioner(tiny_bundle, provider="cpu")) as scheduler:
-        line = weakref.ref(scheduler._workers)
-        threads = scheduler._workers.threads
-
-        def slow(thread: threading.Thread) -> None:
-            if thread in threads:
-                go.wait(TIMEOUT)
-            delete(thread)
-
-        monkeypatch.setattr(threading.Thread, "_delete", slow)
-        try:
-            scheduler.submit(image).result(TIMEOUT)
-            scheduler.swap(tiny_bundle)
-            until = time.monotonic() + TIMEOUT / 2
-            while line() is not None and time.monotonic() < until:
-                gc.collect()
-            assert line() is None
-            closing = threading.Thread(target=scheduler.close)
-            closing.start()
-            closing.join(0.5)
-            assert closing.is_alive()
-        finally:
-            go.set()
-        closing.join(TIMEOUT)
-        assert not any(thread.is_alive() for thread in threads)
-
-
-def test_deadlines_of_what_is_answered_are_forgotten(scheduler: Scheduler, image: np.ndarray) -> None:
-    pressing = scheduler.submit(image, LONG, timeout=3600)
+def test_deadlines_of_what_is_answered_are_forgotten() -> None:
+    deadlines = Deadlines()
     for _ in range(50):
-        scheduler.submit(image, timeout=86_400).result(TIMEOUT)
-    pressing.result(TIMEOUT)
-    assert len(scheduler._workers._deadlines._heap) < 10
-
-
-def test_a_step_that_frees_nothing_wakes_no_encoder(
-    scheduler: Scheduler, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It would take the lock that the next step needs, and a core's attention."""
-    scheduler.submit(image).result(TIMEOUT)
-    woken: list[None] = []
-    condition = scheduler._workers._to_encode
-    notify = condition.notify_all
-
-    def note() -> None:
-        woken.append(None)
-        notify()
-
-    monkeypatch.setattr(condition, "notify_all", note)
-    scheduler.submit(image, LONG).result(TIMEOUT)
-    assert sum(scheduler.stats().step_rows.counts) > 16
-    assert len(woken) == 1
+        request = Request(b"", Greedy(), 1, CaptionFuture(lambda: True), deadline=3600.0)
+        deadlines.add(request, unanswered=1)
+        request.settled = True
+    assert len(deadlines.passed(inf)) < 10
 
 
 def test_a_step_with_a_bias_for_each_row_keeps_none_of_them(captioner: Captioner) -> None:
@@ -264,8 +186,8 @@ def test_a_callback_may_close_while_others_wait_for_rows(captioner: Captioner, i
 
 
 def test_a_wait_longer_than_any_clock_is_a_wait(captioner: Captioner, image: np.ndarray) -> None:
+    captioner.model.encoder.lanes = 0  # as before a device, where an encoder waits for others to come
     scheduler = Scheduler(captioner, max_wait_ms=1e15)
-    scheduler._workers._lanes = 0  # as before a device, where an encoder waits for others to come
     one = scheduler.submit(image, timeout=1e10)
     others = [scheduler.submit(image) for _ in range(7)]  # a whole batch: it waits no longer
     assert all(future.result(TIMEOUT) for future in (one, *others))
@@ -326,65 +248,18 @@ def test_a_thread_that_dies_takes_nobody_into_an_endless_wait(
     scheduler.close(timeout=TIMEOUT)
 
 
-class Poison(os.PathLike[str]):
-    """A path that cannot even be said."""
-
-    def __fspath__(self) -> str:
-        raise KeyError("poison")
-
-
-class Nameless:
-    """A file whose name cannot be read, nor its bytes."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    @property
-    def name(self) -> str:
-        raise RuntimeError("poison")
+class Exiting:
+    """A file that ends the thread that reads it."""
 
     def read(self) -> bytes:
-        raise self._error
-
-
-@pytest.mark.parametrize("poison", [Poison(), Nameless(ValueError("broken"))], ids=["path", "file"])
-def test_an_image_that_cannot_even_be_described_fails_alone(
-    scheduler: Scheduler, image: np.ndarray, poison: Any
-) -> None:
-    futures = [scheduler.submit(image) for _ in range(8)]
-    bad = scheduler.submit(poison)
-    futures += [scheduler.submit(image) for _ in range(8)]
-    assert all(future.result(TIMEOUT) for future in futures)
-    error = bad.exception(TIMEOUT)
-    assert isinstance(error, ImageError)
-    assert type(poison).__name__ in str(error)
-    assert error.__cause__ is not None
+        raise SystemExit(1)
 
 
 def test_a_file_that_exits_while_it_is_read_ends_no_thread(scheduler: Scheduler, image: np.ndarray) -> None:
-    exits: Any = Nameless(SystemExit(1))
+    exits: Any = Exiting()
     for _ in range(4):  # more than there are encoders
         assert isinstance(scheduler.submit(exits).exception(TIMEOUT), EngineError)
     assert scheduler.submit(image).result(TIMEOUT)
-
-
-def test_a_second_group_that_cannot_join_leaves_no_ghost_of_the_first(
-    captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = BeamSearch.add
-
-    def join(self: BeamSearch, *args: Any) -> None:
-        if self._width == 2:
-            raise MemoryError("no room")
-        real(self, *args)
-
-    monkeypatch.setattr(BeamSearch, "add", join)
-    decoder, features = RunningBatch(captioner.model, 8), captioner.encode([image])
-    requests = [Request(b"", Beam(beam_size=size), size, CaptionFuture(lambda: True)) for size in (3, 2)]
-    failed = decoder.admit([(request, features) for request in requests])
-    assert [request for request, _ in failed] == requests
-    assert not len(decoder)
-    assert decoder.step() == ([], 0)
 
 
 # --- forks

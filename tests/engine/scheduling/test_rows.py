@@ -1,25 +1,17 @@
 """Who gets rows, in which order, and who is counted as what: gates hold runs at a known place."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from engine import Beam, Caption, Captioner, ClosedError, DeadlineError, Greedy, Sample, Scheduler
-from engine.runtime.steps import Steps
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.request import Request
 from engine.scheduling.running_batch import RunningBatch, shared_options
-from engine.scheduling.workers import Workers
 from tests.engine.gate import TIMEOUT, Gate
 
 LONG = Greedy(min_length=15, max_length=16)
-
-
-@pytest.fixture
-def captioner(tiny_bundle: Path) -> Captioner:
-    return Captioner(tiny_bundle, provider="cpu", batch_size=3)
 
 
 def decoded(captioner: Captioner, image: np.ndarray, ways: list[Sample]) -> list[Caption]:
@@ -43,21 +35,6 @@ def test_samples_that_share_a_search_have_each_the_words_of_its_own_seed_and_tem
     assert len({caption.text for caption in captions}) == len(ways)
     for way, caption in zip(ways, captions, strict=True):
         assert repr(caption) == repr(captioner.caption([image], way)[0])
-
-
-def test_samples_of_any_temperatures_are_one_run_a_step(
-    captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, rows = Steps.draw, []
-
-    def draw(self: Steps, token_ids: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows.append(len(token_ids))
-        return real(self, token_ids, *others)
-
-    monkeypatch.setattr(Steps, "draw", draw)
-    decoded(captioner, image, [Sample(seed=i, temperature=1 + i / 9, min_length=8, max_length=9) for i in range(9)])
-    assert rows[:8] == [9] * 8
-    assert len(rows) == 9
 
 
 def test_samples_without_a_seed_share_no_numbers(captioner: Captioner, image: np.ndarray) -> None:
@@ -91,18 +68,6 @@ def test_who_waits_behind_the_first_of_the_queue_is_woken_when_that_one_goes(
         encoder.open.set()
 
 
-def test_before_a_device_images_wait_for_company(captioner: Captioner, encoder: Gate, image: np.ndarray) -> None:
-    captioner.model.encoder.lanes = 0
-    with Scheduler(captioner, max_wait_ms=1000 * TIMEOUT) as scheduler:
-        futures = [scheduler.submit(image)]
-        assert not encoder.reached.acquire(timeout=0.2)
-        futures += [scheduler.submit(image) for _ in range(2)]
-        encoder.open.set()
-        assert all(future.result(TIMEOUT) for future in futures)
-        sizes = scheduler.stats().batch_sizes
-    assert (sizes.total, sum(sizes.counts)) == (3, 1)
-
-
 def test_a_caption_that_comes_after_a_cancel_is_not_counted(
     captioner: Captioner, step: Gate, image: np.ndarray
 ) -> None:
@@ -125,20 +90,3 @@ def test_closing_can_give_up_what_is_in_a_step(captioner: Captioner, step: Gate,
     scheduler.close()
     stats = scheduler.stats()
     assert (stats.finished, stats.cancelled, stats.rows_in_use) == (0, 1, 0)
-
-
-def test_who_comes_while_another_bundle_does_goes_to_that(
-    captioner: Captioner, tiny_bundle: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, lines = Workers.submit, []
-    with Scheduler(captioner) as scheduler:
-
-        def submit(workers: Workers, request: Request) -> None:
-            lines.append(workers)
-            if len(lines) == 1:
-                scheduler.swap(tiny_bundle)
-            real(workers, request)
-
-        monkeypatch.setattr(Workers, "submit", submit)
-        assert scheduler.submit(image).result(TIMEOUT)
-        assert lines[1:] == [scheduler._workers] != lines[:1]

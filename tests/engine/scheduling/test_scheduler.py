@@ -2,9 +2,7 @@
 
 import asyncio
 import functools
-import gc
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -20,6 +18,7 @@ from engine.options import Decoding
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.request import Request
 from engine.scheduling.running_batch import RunningBatch
+from tests.engine.gate import TIMEOUT
 
 WAYS: tuple[Decoding, ...] = (
     Greedy(),
@@ -38,7 +37,6 @@ WAYS: tuple[Decoding, ...] = (
     Sample(seed=4, temperature=2.0, top_k=5, num_samples=2, no_repeat_ngram_size=2),
     Sample(seed=5, temperature=2.0, top_p=0.9, min_length=3),
 )
-TIMEOUT = 60  # seconds that no answer takes
 at_leisure = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -224,32 +222,6 @@ def test_a_stream_gives_the_words_of_the_caption(
         assert found == [word for word in alone(image, way).tokens if word != "#END#"]
 
 
-def test_the_words_of_a_beam_come_when_they_can_no_longer_change(
-    captioner: Captioner, images: list[np.ndarray], alone: Callable[[int, Decoding], Caption]
-) -> None:
-    way, features = Beam(beam_size=2, prefix="there is"), captioner.encode(images)
-    early = 0
-    for image in range(6):
-        decoder, seen = RunningBatch(captioner.model, 8), 0
-        request = Request(b"", way, 4, CaptionFuture(lambda: True))
-        decoder.admit([(request, features[image : image + 1])])
-        expected = [word for word in alone(image, way).tokens if word != "#END#"]
-        vocabulary = captioner.bundle.vocabulary
-        while True:
-            answers, _ = decoder.step()
-            if answers:
-                break
-            search = decoder._where[request][1]
-            stable = [
-                vocabulary.words[i] for i in dict(search.stable_tokens([request]))[request] if i != vocabulary.end_id
-            ]
-            assert stable == expected[: len(stable)]
-            assert len(stable) >= seen
-            seen = len(stable)
-        early += seen > 2  # words that nobody forced
-    assert early > 0
-
-
 def test_timings_add_up_to_the_time_it_took(scheduler: Scheduler, images: list[np.ndarray]) -> None:
     future = scheduler.submit(images[0])
     future.result(TIMEOUT)
@@ -307,19 +279,6 @@ def test_closing_can_give_up_and_says_so(captioner: Captioner, images: list[np.n
     stats = scheduler.stats()
     assert (stats.cancelled, stats.finished) == (len(given_up), len(futures) - len(given_up))
     assert (stats.queue_depth, stats.rows_in_use) == (0, 0)
-
-
-def test_a_scheduler_that_is_dropped_takes_its_threads_with_it(captioner: Captioner, images: list[np.ndarray]) -> None:
-    before = set(threading.enumerate())
-    scheduler = Scheduler(captioner)
-    scheduler.submit(images[0]).result(TIMEOUT)
-    dropped, threads = weakref.ref(scheduler), set(threading.enumerate()) - before
-    del scheduler
-    gc.collect()
-    assert dropped() is None
-    for thread in threads:
-        thread.join(TIMEOUT)
-        assert not thread.is_alive()
 
 
 def test_what_was_cancelled_stays_cancelled(captioner: Captioner, images: list[np.ndarray]) -> None:
