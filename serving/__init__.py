@@ -1,1 +1,1 @@
-"""Thin adapters that put the engine into services; they use its public names only, and nothing imports them."""
+"""Thin adapters that turn the engine into services. They use only its public names, and nothing imports them."""

@@ -1,6 +1,6 @@
-"""Decoding options as clients of services write them. Made of the engine's table of options.
+"""Decoding options as clients of services write them, derived from the engine's table of options.
 
-Owns how text becomes values, and JSON schemas; which options there are and what they take is the engine's to say.
+Owns how text becomes values, and JSON schemas. The engine says which options there are and which values they take.
 """
 
 import re
@@ -13,14 +13,14 @@ Decoding = Greedy | Beam | Sample
 DECODINGS: dict[str, type[Decoding]] = {way.__name__.lower(): way for way in (Greedy, Beam, Sample)}
 DEFAULT = type(DEFAULT_DECODING).__name__.lower()
 OPTIONS = {option.name: option for option in decoding_options()}
-DIGITS = 18  # of a whole number: with more it may not fit where it goes
+DIGITS = 18  # of a whole number: all of them fit into 64 bits
 WHOLE = re.compile(rf"[+-]?[0-9]{{1,{DIGITS}}}")
 DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 TYPES = {int: "integer", float: "number", str: "string"}  # JSON's
 
 
 def read_decoding(given: Iterable[tuple[str, str]]) -> Decoding:
-    """Returns how to decode, from names and texts as they came. Raises OptionsError."""
+    """Returns the decoding that pairs of names and texts ask for. Raises OptionsError."""
     texts: dict[str, list[str]] = {}
     for name, text in given:
         texts.setdefault(name, []).append(text)
@@ -33,9 +33,9 @@ def read_decoding(given: Iterable[tuple[str, str]]) -> Decoding:
 def make_decoding(
     given: Mapping[str, Any], read: Callable[[DecodingOption, Any], object] = lambda option, value: value
 ) -> Decoding:
-    """Returns how to decode, from `decoding` and the options of what it names. Raises OptionsError.
+    """Returns the decoding for `decoding` and its options. Raises OptionsError.
 
-    read: makes an option's value of what came.
+    read: converts what was given into the value of an option.
     """
     values = dict(given)
     way = values.pop("decoding", DEFAULT)
@@ -43,7 +43,7 @@ def make_decoding(
         raise OptionsError(f"decoding must be one of {', '.join(DECODINGS)}", name="decoding", value=way)
     for name in values:
         if name not in OPTIONS:
-            raise OptionsError(f"{name!r} is no option: the options are decoding, {', '.join(OPTIONS)}")
+            raise OptionsError(f"{name!r} is not an option: the options are decoding, {', '.join(OPTIONS)}")
         if DECODINGS[way] not in OPTIONS[name].ways:
             raise OptionsError(f"{name} needs decoding={' or '.join(ways_of(OPTIONS[name]))}, not {way}")
     read_values: dict[str, Any] = {name: read(OPTIONS[name], value) for name, value in values.items()}
@@ -59,27 +59,27 @@ def ways_of(option: DecodingOption) -> list[str]:
 
 
 def summary(option: DecodingOption) -> str:
-    """Returns what an option does, which ways of decoding take it, and what it means to leave it out."""
+    """Returns what an option does, which ways of decoding take it, and what applies if it is left out."""
     ways = ways_of(option)
     only = "" if len(ways) == len(DECODINGS) else f"; only with decoding={' or '.join(ways)}"
     return f"{option.help}{only}; left out: {left_out(option)}"
 
 
 def left_out(option: DecodingOption) -> str:
-    """Returns what it means to leave an option out."""
+    """Returns what applies if an option is left out."""
     if option.default is None:
         return option.left_out
     return "none" if option.default in ("", ()) else f"{option.default}"
 
 
 def schemas(max_rows: int) -> dict[str, dict[str, Any]]:
-    """Returns the JSON schema of each option, by name, for a service of so many rows."""
+    """Returns the JSON schema of each option, by name, for a service with that many rows."""
     ways = {"type": "string", "enum": list(DECODINGS), "default": DEFAULT, "description": "how words are chosen"}
     return {"decoding": ways, **{name: schema(option, max_rows) for name, option in OPTIONS.items()}}
 
 
 def schema(option: DecodingOption, max_rows: int) -> dict[str, Any]:
-    """Returns the JSON schema of an option's values, for a service of so many rows."""
+    """Returns the JSON schema of an option's values, for a service with that many rows."""
     described: dict[str, Any] = {"description": summary(option)}
     if option.kind is tuple:
         described["description"] += "; may be repeated; given once and empty: none"
@@ -98,13 +98,13 @@ def schema(option: DecodingOption, max_rows: int) -> dict[str, Any]:
 
 
 def description() -> str:
-    """Returns what the engine's own documentation says of the options, as Markdown."""
+    """Returns what the engine's own documentation says about the options, as Markdown."""
     parts = {"every decoding": Greedy.__base__, **{f"decoding={name}": way for name, way in DECODINGS.items()}}
     return "\n\n".join(f"**{title}**: {' '.join((record.__doc__ or '').split())}" for title, record in parts.items())
 
 
 def _read(option: DecodingOption, texts: list[str]) -> object:
-    """Returns the value that texts say. Raises OptionsError."""
+    """Returns the value of an option from its texts. Raises OptionsError."""
     if option.kind is tuple:
         return tuple(filter(None, texts))
     if len(texts) > 1:

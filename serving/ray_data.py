@@ -1,7 +1,7 @@
 """`python -m serving.ray_data INPUT OUTPUT`: captions any number of images on one machine or a Ray cluster.
 
-Owns the command line, the run and how it ends. Ray Data hands parts to a pool of workers; what a part is, how it is
-captioned and written stands in ray_parts, ray_worker and ray_output, which know nothing of Ray.
+Owns the command line, the run and how it ends. Ray Data gives parts to a pool of workers; ray_parts, ray_worker and
+ray_output define what a part is and how it is captioned and written, and know nothing of Ray.
 """
 
 import argparse
@@ -32,14 +32,14 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: bulk captioning needs {missing.name}: run python -m pip install '.[ray]' in a checkout")
 
 INTERRUPTED = 130  # 128 + the signal, as shells have it
-TELLS = 10.0  # seconds between two lines of progress where no terminal shows it
+TELLS = 10.0  # seconds between two lines of progress outside a terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Captions what OUTPUT lacks and returns the exit code.
+    """Captions the images that OUTPUT does not have yet and returns the exit code.
 
-    0: all captioned; 1: some images have an error in place of a caption; 2: nothing could be run, or the run failed,
-    told in one sentence; 130: interrupted. After 2 and 130 the same command goes on where it stopped.
+    0: all captioned; 1: some images have an error instead of a caption; 2: the run could not start or failed, and one
+    sentence says why; 130: interrupted. After 2 and 130 the same command continues where it stopped.
     """
     arguments = _parser().parse_args(argv)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -48,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
     except RayTaskError as error:
-        print(f"error: {_cause(error)}; the same command goes on from here", file=sys.stderr)
+        print(f"error: {_cause(error)}; the same command continues from here", file=sys.stderr)
     except (RayError, ConnectionError, pa.ArrowException, OSError) as error:
-        print(f"error: {one_line(error)}; the same command goes on from here", file=sys.stderr)
+        print(f"error: {one_line(error)}; the same command continues from here", file=sys.stderr)
     except KeyboardInterrupt:
-        print("interrupted: what is finished stays, and the same command goes on from there", file=sys.stderr)
+        print("interrupted: finished parts are kept, and the same command continues from there", file=sys.stderr)
         return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -88,11 +88,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _found(job: Job) -> Folder | Tables:
-    """Lists INPUT, and tells what is left out of it. Raises OptionsError."""
+    """Lists INPUT, and prints which files are left out. Raises OptionsError."""
     if job.column:
         return Tables.find(job.input, [job.column, *job.keep])
     folder = Folder.find(job.input, inside(job.input, job.output.place) or "", job.formats)
-    for paths, why in ((folder.others, "not named like an image"), (folder.irregular, "no regular file")):
+    for paths, why in ((folder.others, "not named like an image"), (folder.irregular, "not a regular file")):
         if paths:
             files = "1 file" if len(paths) == 1 else f"{len(paths):,} files"
             print(f"{files} left out: {why}, such as {paths[0]}", file=sys.stderr)
@@ -100,7 +100,7 @@ def _found(job: Job) -> Folder | Tables:
 
 
 def _job(arguments: argparse.Namespace) -> Job:
-    """Returns what the arguments ask for. Raises OptionsError."""
+    """Returns the job that the arguments describe. Raises OptionsError."""
     for name, least in (("batch_size", 1), ("part_size", 1), ("concurrency", 1), ("num_cpus", 1), ("num_gpus", 0)):
         value = getattr(arguments, name)
         if value is not None and not least <= value < math.inf:
@@ -109,13 +109,13 @@ def _job(arguments: argparse.Namespace) -> Job:
     texts += [(name, text) for name in OPTIONS for text in getattr(arguments, name) or ()]
     keep = tuple(dict.fromkeys(filter(None, arguments.keep.split(","))))
     if keep and not arguments.column:
-        raise OptionsError("--keep takes columns of Parquet files, and without --column INPUT is a folder of images")
+        raise OptionsError("--keep needs --column: it names columns of Parquet files, and INPUT is a folder of images")
     if taken := [name for name in keep if name in SCHEMA.names]:
-        raise OptionsError(f"--keep {taken[0]}: OUTPUT has a column of that name")
+        raise OptionsError(f"--keep {taken[0]}: OUTPUT already has a column of that name")
     source, place = _absolute("INPUT", arguments.input), _absolute("OUTPUT", arguments.output)
     path = inside(source, place)
     if path == "" or (path is not None and arguments.column):
-        raise OptionsError(f"OUTPUT {shown(place)} lies in INPUT: it would be read as input itself")
+        raise OptionsError(f"OUTPUT {shown(place)} is inside INPUT and would be read as input: use another folder")
     return Job(
         input=source,
         output=Output(place, arguments.format),
@@ -133,16 +133,16 @@ def _job(arguments: argparse.Namespace) -> Job:
 
 
 def _absolute(name: str, place: str) -> str:
-    """Returns a path from the root on, as workers stand elsewhere; a URI as it is. Raises OptionsError."""
+    """Returns an absolute path, because workers run in other folders; a URI as it is. Raises OptionsError."""
     if not place:
         raise OptionsError(f"{name} is empty: name a folder")
     if place.encode(errors="ignore").decode() != place:
-        raise OptionsError(f"{name} {place!a} is not UTF-8, which paths have to be: rename it")
+        raise OptionsError(f"{name} {place!a} is not UTF-8, as paths must be: rename it")
     return place.rstrip("/") if "://" in place else os.path.abspath(place)  # noqa: PTH100 - Path resolves nothing here
 
 
 def _record(job: Job, opened: Opened, arguments: argparse.Namespace, size: int) -> dict[str, Any]:
-    """Returns what has to be the same when the run goes on: all that changes names or contents of its files."""
+    """Returns what must be the same when the run is continued: all that affects the names or contents of its files."""
     decoding = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name)}
     return {
         "input": shown(job.input),
@@ -159,7 +159,7 @@ def _record(job: Job, opened: Opened, arguments: argparse.Namespace, size: int) 
 
 
 class Progress:
-    """How many images are done: one line of a terminal, or a line every few seconds of a log."""
+    """Shows how many images are done: one line in a terminal, or a line every few seconds in a log."""
 
     def __init__(self, total: int, stream: TextIO) -> None:
         self.total, self.stream, self.done, self.errors = total, stream, 0, 0
@@ -197,35 +197,32 @@ def _cause(error: RayTaskError) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving.ray_data",
-        description="Captions images of a folder or of Parquet files, here or on a Ray cluster; the same command again "
-        "goes on where it was stopped.",
+        description="Captions the images of a folder or of Parquet files, on this machine or a Ray cluster. The same "
+        "command continues a run that was stopped.",
         epilog="Exit code: 0 all captioned, 1 some images have an error, 2 could not run or failed, 130 interrupted.",
         allow_abbrev=False,
     )
     option = parser.add_argument
     option("input", metavar="INPUT", help="folder of images, or Parquet with --column: a path, or a URI such as s3://")
-    option("output", metavar="OUTPUT", help="folder for one file a part: a path that all machines share, or a URI")
-    option("--column", metavar="NAME", help="INPUT is Parquet, and this column holds images' bytes or paths")
-    option("--keep", default="", metavar="NAME[,NAME]", help="columns of Parquet files that OUTPUT gets too")
-    option("--format", choices=ENDINGS, default="parquet", help="of OUTPUT; parquet is the default")
-    option("--address", metavar="HOST:PORT", help="a Ray cluster, or auto; left out: RAY_ADDRESS, or this machine only")
-    option("--concurrency", type=int, metavar="N", help="most workers; left out: as many as fit the cluster")
-    option("--num-cpus", type=float, default=1, metavar="N", help="cores of a worker; 1 is the default")
-    option(
-        "--num-gpus", type=float, default=0, metavar="N", help="GPUs of a worker, 0.5: two share one; 0 is the default"
-    )
-    option("--batch-size", type=int, default=32, metavar="N", help="images that run at once; 32 is the default")
-    option(
-        "--part-size", type=int, metavar="N", help="images of an output file, which are done again if a kill hits it"
-    )
+    option("output", metavar="OUTPUT", help="folder for the captions: a path that all machines share, or a URI")
+    option("--column", metavar="NAME", help="INPUT is Parquet; this column has the images' bytes or paths")
+    option("--keep", default="", metavar="NAME[,NAME]", help="columns of the Parquet files to copy to OUTPUT")
+    option("--format", choices=ENDINGS, default="parquet", help="format of OUTPUT (default: %(default)s)")
+    option("--address", metavar="HOST:PORT", help="a Ray cluster, or auto (default: RAY_ADDRESS, or this machine only)")
+    option("--concurrency", type=int, metavar="N", help="most workers (default: as many as fit into the cluster)")
+    option("--num-cpus", type=float, default=1, metavar="N", help="cores of a worker (default: %(default)s)")
+    text = "GPUs of a worker; with 0.5 two workers share one (default: %(default)s)"
+    option("--num-gpus", type=float, default=0, metavar="N", help=text)
+    option("--batch-size", type=int, default=32, metavar="N", help="images in one batch (default: %(default)s)")
+    option("--part-size", type=int, metavar="N", help="images in an output file; a part that is killed starts again")
     option("--max-pixels", type=int, metavar="N", help="refuse images with more pixels")
-    text = "read these formats and no others, by Pillow's names; left out, those that photographs come in"
+    text = "read only these formats, by Pillow's names (default: the usual formats of photographs)"
     option("--formats", metavar="NAME[,NAME]", help=text)
-    option("--bundle", metavar="FOLDER", help="the model to use, on every machine; the one that ships if left out")
-    option("--provider", default="auto", metavar="NAME", help="what to run on; auto is the default")
-    option("--precision", default="auto", metavar="NAME", help="auto is the default")
+    option("--bundle", metavar="FOLDER", help="the model, at this path on every machine (default: the one that ships)")
+    option("--provider", default="auto", metavar="NAME", help="what to run on (default: %(default)s)")
+    option("--precision", default="auto", metavar="NAME", help="precision of the model (default: %(default)s)")
     ways = parser.add_argument_group("how words are chosen")
-    ways.add_argument("--decoding", choices=DECODINGS, default=DEFAULT, help=f"{DEFAULT} is the default")
+    ways.add_argument("--decoding", choices=DECODINGS, default=DEFAULT, help="way of decoding (default: %(default)s)")
     for name, each in OPTIONS.items():
         text = summary(each) + ("; may be repeated" if each.kind is tuple else "")
         ways.add_argument(f"--{name.replace('_', '-')}", action="append", metavar="X", help=text)

@@ -1,4 +1,4 @@
-"""The output folder of a bulk run: its record, its finished parts. A file that is there is whole. Knows no Ray."""
+"""The output folder of a bulk run: its record and its finished parts. A file in it is always complete. Knows no Ray."""
 
 import base64
 import contextlib
@@ -17,7 +17,7 @@ from pyarrow.fs import FileSelector, FileType
 from engine import OptionsError
 from serving.ray_places import locate, one_line, shown
 
-RECORD = "_captions.json"  # what the run is; readers of Parquet pass over names with _
+RECORD = "_captions.json"  # describes the run; readers of Parquet skip names with _
 UNFINISHED = "_unfinished"
 SENTENCE = [("caption", pa.string()), ("confidence", pa.float64()), ("score", pa.float64()), ("log_prob", pa.float64())]
 SCHEMA = pa.schema(
@@ -29,28 +29,28 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""The columns of the output. A row has a caption or an error, the other is null."""
+"""The columns of the output. A row has a caption or an error; the other is null."""
 ENDINGS = {"parquet": ".parquet", "jsonl": ".jsonl"}
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A folder with one file for each finished part, in one of ENDINGS's formats. run: whose attempts it counts."""
+    """A folder with one file for each finished part, in a format of ENDINGS. run: identifies the attempts to count."""
 
     place: str
     format: str
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def begin(self, record: dict[str, Any]) -> None:
-        """Writes the record, or compares it with that of the run which is continued. Raises OptionsError."""
+        """Writes the record, or compares it with the record of the run to continue. Raises OptionsError."""
         try:
             if (begun := self.record()) is not None:
                 differ = [name for name in record if begun.get(name) != record[name]]
                 if differ:
                     was, is_now = ({name: side.get(name) for name in differ} for side in (begun, record))
-                    said = f"with {_plain(was)}, and this run has {_plain(is_now)}"
                     raise OptionsError(
-                        f"{shown(self.place)} was begun {said}: go on with the same, or take another OUTPUT"
+                        f"{shown(self.place)} was begun with {_plain(was)}, and this run has {_plain(is_now)}: "
+                        "use the same options, or another OUTPUT"
                     )
             else:
                 self._put(RECORD, json.dumps(record, indent=1).encode())
@@ -58,19 +58,17 @@ class Output:
             raise OptionsError(f"{shown(self.place)} cannot be written: {one_line(error)}") from error
 
     def record(self) -> dict[str, Any] | None:
-        """Returns the record of the run that began this output, None where nothing is there. Raises OptionsError."""
+        """Returns the record of the run that began this output, None if there is none. Raises OptionsError."""
         system, root = locate(self.place)
         try:
             there = system.get_file_info(root)
             if there.type == FileType.File:
-                raise OptionsError(
-                    f"{shown(self.place)} is a file: OUTPUT is a folder, which is made if it is not there"
-                )
+                raise OptionsError(f"{shown(self.place)} is a file: OUTPUT must be a folder, new or begun before")
             if there.type == FileType.NotFound:
                 return None
             if system.get_file_info(f"{root}/{RECORD}").type == FileType.NotFound:
                 if any(info.base_name != UNFINISHED for info in system.get_file_info(FileSelector(root))):
-                    raise OptionsError(f"{shown(self.place)} holds files of something else: take a new or empty folder")
+                    raise OptionsError(f"{shown(self.place)} has other files in it: use a new or empty folder")
                 return None
             with system.open_input_stream(f"{root}/{RECORD}") as stream:
                 record: dict[str, Any] = json.loads(stream.read())
@@ -78,12 +76,12 @@ class Output:
         except ValueError as error:
             if isinstance(error, OptionsError):
                 raise
-            raise OptionsError(f"{shown(self.place)}/{RECORD} is broken: take another OUTPUT") from error
+            raise OptionsError(f"{shown(self.place)}/{RECORD} is broken: use another OUTPUT") from error
         except (pa.ArrowException, OSError) as error:
             raise OptionsError(f"{shown(self.place)} cannot be read: {one_line(error)}") from error
 
     def done(self) -> set[str]:
-        """Returns the names of the parts that are finished."""
+        """Returns the names of the finished parts."""
         system, root = locate(self.place)
         infos = system.get_file_info(FileSelector(root, allow_not_found=True))
         return {
@@ -93,23 +91,23 @@ class Output:
         }
 
     def visible(self) -> bool:
-        """Says whether this machine sees what the run began."""
+        """Returns whether this machine sees the output that the run began."""
         system, root = locate(self.place)
         return bool(system.get_file_info(f"{root}/{RECORD}").type != FileType.NotFound)
 
     def count(self, name: str) -> tuple[int, int] | None:
-        """Returns how many images a finished part has, and how many of them errors; None where it is not finished."""
+        """Returns how many images a finished part has, and how many errors; None if it is not finished."""
         if not self._has(name):
             return None
         errors = self._column(name, "error")
         return len(errors), sum(error is not None for error in errors)
 
     def images(self, names: Iterable[str]) -> set[str]:
-        """Returns the images in finished parts."""
+        """Returns the images of finished parts."""
         return {image for name in names for image in self._column(name, "image")}
 
     def write(self, name: str, rows: Sequence[dict[str, Any]], extra: pa.Table | None = None) -> None:
-        """Writes a part as a whole; extra: further columns. Writing it again replaces it by the same."""
+        """Writes a part in one step. extra: more columns. Writing a part again replaces it."""
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         if extra is not None:
             for kept in extra.schema:
@@ -124,7 +122,7 @@ class Output:
         self._put(name + ENDINGS[self.format], data)
 
     def attempt(self, name: str) -> int:
-        """Notes that a worker begins a part, and returns how many began it before in this run."""
+        """Records that a worker begins a part; returns how many began it before in this run."""
         system, root = locate(self.place)
         note = f"{self.run}.{name}"  # a byte for each
         earlier: int = system.get_file_info(f"{root}/{UNFINISHED}/{note}").size or 0
@@ -132,9 +130,9 @@ class Output:
         return earlier
 
     def end(self) -> None:
-        """Clears away what is unfinished; a run beside this one makes what it needs again."""
+        """Deletes what is unfinished; another run at the same time makes what it needs again."""
         system, root = locate(self.place)
-        with contextlib.suppress(OSError):  # that run writes there, or clears away too
+        with contextlib.suppress(OSError):  # another run writes there, or deletes it too
             system.delete_dir(f"{root}/{UNFINISHED}")
 
     def _has(self, name: str) -> bool:
@@ -149,15 +147,15 @@ class Output:
             return list(pq.read_table(file, columns=[column]).column(column).to_pylist())
 
     def _put(self, name: str, data: bytes) -> None:
-        """Writes beside, then moves: a killed writer leaves no file by that name, or the whole one."""
+        """Writes elsewhere, then moves: if it is killed, there is no file of that name, or a complete one."""
         system, root = locate(self.place)
         try:
             system.move(self._write(uuid.uuid4().hex, data), f"{root}/{name}")
-        except OSError:  # a run beside this one ended just now
+        except OSError:  # another run ended just now and deleted it
             system.move(self._write(uuid.uuid4().hex, data), f"{root}/{name}")
 
     def _write(self, name: str, data: bytes) -> str:
-        """Writes a file among what is unfinished, and returns its path."""
+        """Writes a file into the folder of unfinished ones and returns its path."""
         system, root = locate(self.place)
         path = f"{root}/{UNFINISHED}/{name}"
         try:
@@ -175,7 +173,7 @@ def _plain(record: dict[str, Any]) -> str:
 
 
 def _as_json(row: dict[str, Any]) -> Any:
-    """Returns a row in values that JSON has: null for NaN and infinite numbers, base64 for bytes, however deep."""
+    """Returns a row with values that JSON has, at any depth: null for NaN and infinity, base64 for bytes."""
     return json.loads(json.dumps(row, default=_text), parse_constant=lambda _: None)
 
 

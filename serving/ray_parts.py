@@ -1,6 +1,6 @@
-"""The input of a bulk run, cut into parts that are captioned whole or not at all. Knows no captions and no Ray.
+"""The input of a bulk run, cut into parts, each of which is captioned completely or not at all. Knows no Ray.
 
-A part's name follows from what is in it, so that any run over the same input makes the same parts.
+A part's name is computed from its content, so every run over the same input makes the same parts.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from engine import OptionsError, image_suffixes
 from serving.ray_places import files_in, locate, one_line, shown
 
 LEAST, MOST, PARTS = 32, 4096, 256
-"""Images of a part where nobody said how many: enough for this many parts, within these bounds."""
-FOOTERS = 16  # Parquet files that are looked into at once
+"""The default size of a part: so that there are PARTS of them, but at least LEAST and at most MOST images."""
+FOOTERS = 16  # Parquet files whose metadata are read at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Images that share an output file, `name`: the files of a folder, or rows start to stop of a Parquet file."""
+    """The images of one output file, `name`: files of a folder, or the rows from start to stop of a Parquet file."""
 
     name: str
     files: tuple[str, ...] = ()
@@ -38,9 +38,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Image files in a folder and its subfolders, by their paths in it. others: those not named like an image.
+    """Image files in a folder and its subfolders, by their paths in it.
 
-    irregular: pipes, devices and sockets, whatever their names.
+    others: files not named like an image. irregular: pipes, devices and sockets, whatever their names.
     """
 
     files: tuple[str, ...]
@@ -52,9 +52,9 @@ class Folder:
 
     @classmethod
     def find(cls, place: str, besides: str = "", formats: tuple[str, ...] = ()) -> "Folder":
-        """Lists a folder, its hidden files and what lies in its subfolder `besides` left out. Raises OptionsError.
+        """Lists a folder, without hidden files and its subfolder `besides`. Raises OptionsError.
 
-        formats: others than the usual ones, whose files are images too.
+        formats: formats besides the usual ones whose files count as images.
         """
         suffixes = image_suffixes(formats)
         files: list[str] = []
@@ -65,7 +65,7 @@ class Folder:
                 suffix = splitext(path)[1].lower()
                 (files if suffix in suffixes else others).append(path)
         if not files:
-            raise OptionsError(f"there is no image file in {shown(place)}; images in Parquet files need --column")
+            raise OptionsError(f"there is no image file in {shown(place)}; for images in Parquet files give --column")
         return cls(tuple(sorted(files)), tuple(sorted(others)), tuple(sorted(irregular)))
 
     def parts(self, size: int) -> list[Part]:
@@ -73,9 +73,9 @@ class Folder:
         return _parts_of_files(self.files, size)
 
     def left(self, size: int, done: Collection[str], images_of: Any) -> list[Part]:
-        """Returns the parts that are not done. images_of(names): the images in parts that are.
+        """Returns the parts that are not done. images_of(names): returns the images in finished parts.
 
-        Where files came or went since, parts were cut otherwise: what they hold is then left out image by image.
+        If files were added or removed since, parts were cut differently; then finished images are left out one by one.
         """
         parts = self.parts(size)
         left = [part for part in parts if part.name not in done]
@@ -92,7 +92,7 @@ def _parts_of_files(files: Sequence[str], size: int) -> list[Part]:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Parquet files, by their paths in the folder (or the one file, as ""), and how many rows each has."""
+    """Parquet files, by their paths in the folder ("" for a single file), and how many rows each has."""
 
     rows: tuple[tuple[str, int], ...]
 
@@ -101,8 +101,8 @@ class Tables:
 
     @classmethod
     def find(cls, place: str, columns: Sequence[str]) -> "Tables":
-        """Lists Parquet files that have the columns, the first of bytes or of text. Raises OptionsError."""
-        paths = files_in(place, hidden="._")  # readers of Parquet pass over both
+        """Lists Parquet files. Each must have the columns, the first with bytes or text. Raises OptionsError."""
+        paths = files_in(place, hidden="._")  # readers of Parquet skip both
         files = sorted(path for path in paths if not path or path.lower().endswith((".parquet", ".pq")))
         if not files:
             raise OptionsError(f"there is no Parquet file (*.parquet) in {shown(place)}")
@@ -136,27 +136,27 @@ class Tables:
         return found
 
     def left(self, size: int, done: Collection[str], images_of: Any) -> list[Part]:
-        """Returns the parts that are not done. Raises OptionsError where a file has other rows than it had."""
+        """Returns the parts that are not done. Raises OptionsError if the number of rows of a file has changed."""
         parts = self.parts(size)
         files = {_hash(file): file for file, _ in self.rows}
         for name in sorted(set(done) - {part.name for part in parts}):
             if (changed := files.get(name.split("-")[1])) is not None:
-                raise OptionsError(f"{changed or 'INPUT'} has other rows than when OUTPUT was begun: take a new OUTPUT")
+                raise OptionsError(f"{changed or 'INPUT'} has changed since OUTPUT was begun: use a new OUTPUT")
         return [part for part in parts if part.name not in done]
 
 
 def usual_size(images: int) -> int:
-    """Returns how many images a part has where nobody said."""
+    """Returns the default number of images in a part."""
     return min(MOST, max(LEAST, -(-images // PARTS)))
 
 
 def steps(schema: pa.Schema, column: str) -> list[str]:
-    """Returns the names that lead to a column: its own, or where there is none, those of "struct.field"."""
+    """Returns the names that lead to a column: its own, or if there is none of that name, those of "struct.field"."""
     return [column] if schema.get_field_index(column) >= 0 else column.split(".")
 
 
 def image_type(schema: pa.Schema, column: str) -> pa.DataType:
-    """Returns the type of a column, "struct.field" for a field of one. Raises KeyError."""
+    """Returns the type of a column, or of the field "struct.field". Raises KeyError."""
     name, *fields = steps(schema, column)
     if schema.get_field_index(name) < 0:
         raise KeyError(name)
@@ -169,7 +169,7 @@ def image_type(schema: pa.Schema, column: str) -> pa.DataType:
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Says whether a column holds images themselves and not their paths."""
+    """Returns whether a column has the images themselves and not their paths."""
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
@@ -177,7 +177,7 @@ def _check_columns(schema: pa.Schema, columns: Sequence[str], file: str) -> None
     there = ", ".join(schema.names)
     image, *kept = columns
     for column in kept:
-        if schema.get_field_index(column) < 0:  # a field of a struct is no column
+        if schema.get_field_index(column) < 0:  # a field of a struct is not a column
             raise OptionsError(f"{file} has no column {column!r}: its columns are {there}")
     try:
         kind = image_type(schema, image)
@@ -186,7 +186,7 @@ def _check_columns(schema: pa.Schema, columns: Sequence[str], file: str) -> None
     texts = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
     if not is_bytes(kind) and not any(is_text(kind) for is_text in texts):
         hint = f"; try {image}.bytes" if pa.types.is_struct(kind) else ""
-        raise OptionsError(f"column {image!r} of {file} is {kind}: images are bytes, or their paths as text{hint}")
+        raise OptionsError(f"column {image!r} of {file} is {kind}: it must have images as bytes or paths as text{hint}")
 
 
 def _hash(text: str) -> str:

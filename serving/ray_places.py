@@ -1,4 +1,4 @@
-"""Places that a bulk run reads and writes: where a path or a URI leads, how it is told, which files lie there.
+"""Paths and URIs that a bulk run reads and writes: how to open them, how to show them, which files are there.
 
 Knows no images, no captions and no Ray.
 """
@@ -16,13 +16,13 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 from engine import OptionsError
 
 KEYS = re.compile(r"(?<=://)(?:[^/?#]*|[^/?#:]*:(?!\d+/)[^?#]*)@|\?[^#]*|#.*", re.DOTALL)
-"""Where a URI may hold a key, also one whose slashes should have been written as %2F."""
+"""The parts of a URI that may contain a key, even one with slashes that should have been written as %2F."""
 ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
-"""What stands in a path, as `files_in` returns it, for a byte that is not UTF-8."""
+"""How `files_in` writes a byte that is not UTF-8."""
 
 
 def locate(place: str) -> tuple[FileSystem, str]:
-    """Returns the file system of a URI or of a path, and the path in it. Raises OptionsError."""
+    """Returns the file system of a URI or a path, and the path in it. Raises OptionsError."""
     if "://" not in place:
         return LocalFileSystem(), str(Path(place).absolute())
     try:
@@ -31,7 +31,7 @@ def locate(place: str) -> tuple[FileSystem, str]:
     except (pa.ArrowException, OSError, ValueError) as error:
         why = one_line(error)
         if shown(place) != place:
-            why = re.split("[:'\"]", why)[0]  # what follows quotes it
+            why = re.split("[:'\"]", why)[0]  # the rest quotes the URI
         raise OptionsError(f"{shown(place)} cannot be reached: {why}") from error
     return system, f"{root.rstrip('/')}{unquote(uri.path)}".rstrip("/")
 
@@ -44,17 +44,17 @@ def _connected(uri: str) -> tuple[FileSystem, str]:
 
 
 def shown(place: str) -> str:
-    """Returns a place as messages and records have it: a URI without user, password and query, which may be keys."""
+    """Returns a path or URI for messages and records: without user, password and query, which may be keys."""
     return KEYS.sub("", place) if "://" in place else place
 
 
 def one_line(error: BaseException) -> str:
-    """Returns what an error says, on one line."""
+    """Returns the message of an error on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def inside(outer: str, inner: str) -> str | None:
-    """Returns the path of a place in another, "" where both are the same, None where it lies elsewhere."""
+    """Returns the path of one place in another, "" if both are the same, None if it is elsewhere."""
     (system, root), (other, path) = locate(outer), locate(inner)
     if system.type_name != other.type_name or not f"{path}/".startswith(f"{root.rstrip('/')}/"):
         return None
@@ -64,10 +64,10 @@ def inside(outer: str, inner: str) -> str | None:
 def files_in(place: str, hidden: str, irregular: list[str] | None = None) -> list[str]:
     """Returns the files in a folder and its subfolders by their paths in it, in any order; of one file, "".
 
-    hidden: names that begin with one of these characters are left out. irregular: takes the paths of pipes, devices and
-    sockets, which are left out too. On this machine's own file system a folder to
-    which links lead as well is entered once, a link that leads nowhere counts as a file, as whoever reads it will
-    tell, and a byte of a name that is not UTF-8 becomes \\xE9 in letters. Raises OptionsError.
+    hidden: names that begin with one of these characters are left out. irregular: receives the paths of pipes, devices
+    and sockets, which are left out too. On this machine's own file system, a folder with links to it is entered once; a
+    broken link counts as a file, so that reading it gives an error; and a byte that is not UTF-8 becomes the letters
+    \\xE9. Raises OptionsError.
     """
     system, root = locate(place)
     try:
@@ -89,7 +89,7 @@ def files_in(place: str, hidden: str, irregular: list[str] | None = None) -> lis
 
 
 def _walk(root: str, hidden: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
-    """Yields the files, and whether each is a regular one, or a link to one or to nowhere.
+    """Yields the files, and for each whether it is a regular file, a link to one or a broken link.
 
     Links to folders are followed last and in order, so that a folder has the same path in every run.
     """

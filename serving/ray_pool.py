@@ -1,4 +1,4 @@
-"""The pool of workers on a Ray cluster. Owns all that speaks to Ray; knows no command line."""
+"""The pool of workers on a Ray cluster. Contains all calls of Ray; knows no command line."""
 
 import logging
 import os
@@ -17,21 +17,21 @@ from serving.ray_parts import Part
 from serving.ray_places import one_line
 from serving.ray_worker import Job, Opened, Worker, try_out
 
-STARTS = 600.0  # seconds that a cluster may take to find or start a machine for the first worker
-SLOW = 10.0  # seconds after which a start is announced as slow
-TASKS = 1000  # at least: Ray reports progress task by task, and a task is a few parts where there are more
+STARTS = 600.0  # seconds for a cluster to find or start a machine for the first worker
+SLOW = 10.0  # seconds until a message says that a worker is being waited for
+TASKS = 1000  # at least: Ray reports progress by task, and with more parts than this a task is several of them
 QUIET = {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do from some release on; it warns until then
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what goes wrong comes as an exception too
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the default of a later release; Ray warns until then
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # errors arrive as exceptions too
 }
 
 
 @contextmanager
 def cluster(address: str | None, needs: dict[str, Any]) -> Iterator[None]:
-    """Connects to a cluster, or starts Ray on this machine; leaves nothing behind. For the main thread.
+    """Connects to a cluster, or starts Ray on this machine and stops it at the end. Only for the main thread.
 
-    Raises OptionsError, also where this machine alone has not what a worker needs; a cluster may grow. A SIGTERM
-    meanwhile does what it did before, or, while Ray starts, raises KeyboardInterrupt.
+    Raises OptionsError, also if this machine alone is too small for a worker; a cluster may grow. SIGTERM keeps its
+    handler, but raises KeyboardInterrupt while Ray starts.
     """
     if address is None:
         address = os.environ.get("RAY_ADDRESS") or "local"
@@ -45,18 +45,18 @@ def cluster(address: str | None, needs: dict[str, Any]) -> Iterator[None]:
     try:
         if started:
             ray.init(address=address, **quiet)
-    except SystemExit as error:  # what Ray makes of a SIGTERM
+    except SystemExit as error:  # Ray raises it for SIGTERM
         raise KeyboardInterrupt from error
-    except Exception as error:  # Ray raises bare ones too
+    except Exception as error:  # Ray also raises Exception itself
         what = (
-            "Ray cannot be started on this machine" if address == "local" else f"no Ray cluster is found at {address}"
+            "Ray cannot be started on this machine" if address == "local" else f"no Ray cluster was found at {address}"
         )
         raise OptionsError(f"{what}: {one_line(error)}{_token_hint(address)}") from error
     finally:
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own, set as it starts, would abort this process
+        signal.signal(signal.SIGTERM, on_sigterm)  # the one that Ray sets as it starts would abort this process
     try:
         if address == "local" and not room(needs):
-            raise OptionsError(f"a worker needs {_plain(needs)}, and this machine has less")
+            raise OptionsError(f"a worker needs {_plain(needs)}, but this machine has less")
         yield
     finally:
         if started:
@@ -64,14 +64,14 @@ def cluster(address: str | None, needs: dict[str, Any]) -> Iterator[None]:
 
 
 def opened_by_a_worker(job: Job, needs: dict[str, Any]) -> Opened:
-    """Opens the captioner in a worker, where the model, its provider and a GPU have to be. Raises OptionsError."""
+    """Opens the captioner in a worker, because that machine needs the model and the provider. Raises OptionsError."""
     waiting = ray.remote(**needs)(try_out).remote(job)
     for seconds in (SLOW, STARTS):
         try:
             opened: Opened = ray.get(waiting, timeout=seconds)
             break
         except GetTimeoutError:
-            print(f"waiting for a worker with {_plain(needs)} to start", file=sys.stderr)
+            print(f"waiting for a worker with {_plain(needs)}", file=sys.stderr)
     else:
         raise OptionsError(f"the cluster had no {_plain(needs)} free for {STARTS:.0f} seconds: see `ray status`")
     if opened.fault:
@@ -80,7 +80,7 @@ def opened_by_a_worker(job: Job, needs: dict[str, Any]) -> Opened:
 
 
 def room(needs: dict[str, Any]) -> int:
-    """Returns how many workers fit into the cluster as it is now."""
+    """Returns how many workers fit into the cluster at its present size."""
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     fits = [
         there.get(name, 0) / needs[need] for name, need in (("CPU", "num_cpus"), ("GPU", "num_gpus")) if needs[need]
@@ -91,10 +91,10 @@ def room(needs: dict[str, Any]) -> int:
 def captioned(
     job: Job, parts: Sequence[Part], needs: dict[str, Any], most: int, worker: type[Worker] = Worker
 ) -> Iterator[tuple[int, int]]:
-    """Captions the parts with up to `most` workers; yields of each part its images and errors, in any order."""
+    """Captions the parts with up to `most` workers; yields the numbers of images and errors of each, in any order."""
     if not parts:
         return
-    import ray.data  # half a second, and only now needed
+    import ray.data  # takes half a second
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -119,7 +119,7 @@ def captioned(
 
 
 def _token_hint(address: str) -> str:
-    """Returns what to do where a cluster may want the token that Ray left here when it first started."""
+    """Returns advice if the cluster may ask for the token that Ray once wrote on this machine."""
     token = Path.home() / ".ray" / "auth_token"
     if address == "local" or "RAY_AUTH_MODE" in os.environ or not token.exists():
         return ""

@@ -1,6 +1,6 @@
-"""`serve run serving.ray_serve:app`: the HTTP service of serving.http on Ray Serve, a scheduler in each replica.
+"""`serve run serving.ray_serve:app`: the HTTP service of serving.http on Ray Serve, with a scheduler in each replica.
 
-Owns replicas: how many there are, how they start, prove their health and end. What they answer is serving.http's.
+Owns the replicas: how many there are, how they start, show their health and end. serving.http answers the requests.
 """
 
 from contextlib import suppress
@@ -18,16 +18,16 @@ from serving.http.app import WARM, create_app
 from serving.http.limits import MAX_PIXELS, Limits
 from serving.http.tokens import read_tokens
 
-PERIOD, PATIENCE = 10, 30  # seconds between two health checks, and that one may take
-UPLOADS = 5  # seconds beyond a request's own time before a replica that ends is killed
+PERIOD, PATIENCE = 10, 30  # seconds between two health checks, and the most that one may take
+UPLOADS = 5  # seconds in addition to the time of a request until a replica that ends is killed
 
 
 class Options(BaseModel):
-    """What `serve run serving.ray_serve:app NAME=VALUE …` takes; a configuration file gives them as `args`.
+    """The options of `serve run serving.ray_serve:app NAME=VALUE …`; in a configuration file they are `args`.
 
-    A replica holds num_cpus cores, each a thread of its engine, and num_gpus GPUs. Replicas are added while each has
-    more than target_requests requests under way on average, up to max_replicas. formats: those that are read, by
-    Pillow's names with commas between, such as JPEG,PNG,WEBP; left out, those that photographs come in.
+    A replica takes num_cpus cores, one for each thread of its engine, and num_gpus GPUs. Replicas are added, up to
+    max_replicas, while they have more than target_requests active requests on average. formats: the formats to read, by
+    Pillow's names separated by commas, such as JPEG,PNG,WEBP; by default the usual ones of photographs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,10 +48,10 @@ class Options(BaseModel):
 
 
 class Replica:
-    """One process with a Captioner and its Scheduler."""
+    """A process with a Captioner and its Scheduler."""
 
     def __init__(self, options: Options, tokens: tuple[bytes, ...] = ()) -> None:
-        """Returns when the model is warm: Serve sends requests from then on. Raises EngineError."""
+        """Opens and warms up the model; Serve sends requests only after that. Raises EngineError."""
         captioner = Captioner(
             options.bundle,
             provider=options.provider,
@@ -69,25 +69,25 @@ class Replica:
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Returns what answers requests."""
+        """Returns the application that answers requests."""
         return create_app(self._scheduler, limits=self._limits, tokens=self._tokens, warm=False)
 
     async def check_health(self) -> None:
-        """Captions a grey image: a replica whose device or scheduler fails is replaced, a busy one is well."""
+        """Captions a grey image: Serve replaces a replica whose device or scheduler fails, but not a busy one."""
         grey = np.full((8, 8, 3), 128, np.uint8)
         with suppress(OverloadedError, DeadlineError):
             await self._scheduler.caption(grey, Greedy(max_length=2), timeout=PATIENCE / 2)
 
     def __del__(self) -> None:
-        """Finishes what was accepted: Serve has sent the replica nothing new for a while."""
+        """Finishes the accepted requests; Serve has stopped sending new ones before."""
         if scheduler := getattr(self, "_scheduler", None):
             scheduler.close(timeout=self._limits.timeout)
 
 
 def app(options: Options) -> Application:
-    """Returns the application as `serve run` starts it. Tokens, if any, are this process's CAPTIONING_TOKEN's lines.
+    """Returns the application for `serve run`. Its tokens are the lines of this process's CAPTIONING_TOKEN, if set.
 
-    Raises OptionsError where that variable is there and empty.
+    Raises OptionsError if that variable is set and has no token.
     """
     settings: dict[str, Any] = {
         "autoscaling_config": {
@@ -96,8 +96,8 @@ def app(options: Options) -> Application:
             "target_ongoing_requests": options.target_requests,
         },
         "ray_actor_options": {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus},
-        "max_ongoing_requests": options.max_queue,  # more wait at the proxies, where another replica can take them
-        "max_queued_requests": 4 * options.max_queue,  # more are refused with status 503
+        "max_ongoing_requests": options.max_queue,  # others wait at the proxies, where another replica can take them
+        "max_queued_requests": 4 * options.max_queue,  # others are refused with status 503
         "health_check_period_s": PERIOD,
         "health_check_timeout_s": PATIENCE,
         "graceful_shutdown_timeout_s": options.timeout + UPLOADS,

@@ -1,6 +1,6 @@
 """One worker of a bulk run: reads the images of a part, captions them, writes the part. Knows nothing of other parts.
 
-It is what Ray runs in each process of the pool, and runs as well without Ray.
+Ray runs it in each process of the pool; it works without Ray too.
 """
 
 import errno
@@ -24,16 +24,16 @@ from serving.ray_parts import Part, image_type, is_bytes, steps
 from serving.ray_places import ESCAPED, locate, one_line, shown
 from serving.sentence import sentence
 
-FETCHES = 16  # images that are fetched at once, so that an object store's latency is not waited for
+FETCHES = 16  # images that are fetched at the same time, to hide the latency of an object store
 MAX_BYTES = 256 * 1024**2  # of an image file
-ATTEMPTS = 5  # at a part; Ray would begin it anew for ever
+ATTEMPTS = 5  # for one part; Ray would repeat it for ever
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every part is captioned with. column: that of a Parquet input's images; None is a folder of files.
+    """How to caption the parts. column: where a Parquet input has its images; None for a folder of files.
 
-    formats: names of formats, as Pillow has them; () are those that photographs come in.
+    formats: Pillow's names of the formats to read; () for the usual ones of photographs.
     """
 
     input: str
@@ -50,7 +50,7 @@ class Job:
     formats: tuple[str, ...] = ()
 
     def captioner(self) -> Captioner:
-        """Returns a captioner as the job asks for. Raises EngineError."""
+        """Opens the captioner of the job. Raises EngineError."""
         limits: dict[str, Any] = {} if self.max_pixels is None else {"max_pixels": self.max_pixels}
         return Captioner(
             self.bundle,
@@ -65,7 +65,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a worker found: what it runs, or in `fault` why it cannot."""
+    """What a worker runs, or in `fault` why it cannot."""
 
     provider: str = ""
     precision: str = ""
@@ -74,19 +74,19 @@ class Opened:
 
 
 def try_out(job: Job) -> Opened:
-    """Captions a grey image as the job asks: faults of bundle, provider, decoding and device show before the run."""
+    """Captions a grey image, so that an error of bundle, provider, decoding or device shows before the run."""
     try:
         captioner = job.captioner()
         captioner.caption([np.full((8, 8, 3), 128, np.uint8)], job.decoding)
     except (EngineError, OSError) as error:
         return Opened(fault=one_line(error))
-    manifest = (captioner.bundle.path / "manifest.json").read_bytes()  # it holds the sums of all other files
+    manifest = (captioner.bundle.path / "manifest.json").read_bytes()  # with the checksums of all other files
     model = f"{captioner.bundle.manifest.name} {hashlib.sha256(manifest).hexdigest()[:16]}"
     return Opened(captioner.provider, captioner.precision, model)
 
 
 class Worker:
-    """Captions part after part."""
+    """Captions one part after another."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -95,7 +95,7 @@ class Worker:
         self._pool = ThreadPoolExecutor(FETCHES, "fetch")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Takes parts and returns for each its name, images and errors, the form that Ray Data asks for."""
+        """Captions parts and returns their names and numbers of images and errors, in the form that Ray Data needs."""
         done = []
         for row in batch.to_pylist():
             part = Part(row["name"], tuple(row["files"]), row["table"], row["start"], row["stop"])
@@ -106,16 +106,16 @@ class Worker:
     def caption(self, part: Part) -> tuple[int, int]:
         """Captions a part unless it is finished already. Returns how many images it has, and how many errors.
 
-        Raises OSError where input or output cannot be reached from this machine.
+        Raises OSError if this machine cannot reach input or output.
         """
         self._require_both()
         if (counted := self._job.output.count(part.name)) is not None:
-            return counted  # by a worker that died before it could say so
+            return counted  # by a worker that died before it could report it
         if (earlier := self._job.output.attempt(part.name)) >= ATTEMPTS:
             whole = f"{part.table} from row {part.start}" if part.table else f"{part.files[0]} to {part.files[-1]}"
             raise OSError(
-                f"{earlier} workers died or failed over the same {len(part)} images, {whole}: "
-                "one of them may bring a worker down, so take it out, or start again if it was the machines' fault"
+                f"{earlier} workers died or failed at the same {len(part)} images, {whole}: one of these images may "
+                "crash the worker, so remove it; if the machines were at fault, run the same command again"
             )
         names: list[str] = []
         kept: list[pa.RecordBatch] = []
@@ -132,7 +132,7 @@ class Worker:
         return self._fetched((self._system, f"{self._root}/{file}") for file in part.files)
 
     def _rows(self, part: Part, names: list[str], kept: list[pa.RecordBatch]) -> Iterator[Any]:
-        """Yields the images in a Parquet file's rows; names and kept columns are appended as they are read."""
+        """Yields the images in the rows of a Parquet file; appends to names and kept columns as it reads."""
         path = f"{self._root}/{part.table}" if part.table else self._root
         assert self._job.column
         with self._system.open_input_file(path) as file:
@@ -150,7 +150,7 @@ class Worker:
                     yield from self._fetched((self._system, _joined(folder, value)) for value in values)
 
     def _fetched(self, places: Iterator[tuple[FileSystem, str | None]]) -> Iterator[Any]:
-        """Yields the files' bytes, a few of them fetched ahead."""
+        """Yields the bytes of files, fetching some in advance."""
         ahead: deque[Future[bytes | _Unread]] = deque()
         for system, path in places:
             ahead.append(self._pool.submit(_fetch, system, path))
@@ -160,17 +160,17 @@ class Worker:
             yield ahead.popleft().result()
 
     def _require_both(self) -> None:
-        """Refuses to write a part full of errors, or one that nobody finds, where a folder is not shared."""
+        """Raises OSError if a folder is not shared: the part would be full of errors, or nobody would find it."""
         if self._system.get_file_info(self._root).type == FileType.NotFound:
             place = shown(self._job.input)
-            raise OSError(f"a worker does not see {place}: use an object store, or a folder on every machine")
+            raise OSError(f"a worker does not see {place}: use an object store, or a folder that is on every machine")
         if not self._job.output.visible():
             place = shown(self._job.output.place)
             raise OSError(f"a worker does not see {place}: use an object store, or a folder that all machines share")
 
 
 def as_row(result: Caption | ImageError) -> dict[str, Any]:
-    """Returns the columns of a result, its image left out."""
+    """Returns the columns of a result, except for its image."""
     if isinstance(result, ImageError):
         return {"error": result.explanation}
     others = [sentence(one) for one in result.alternatives]
@@ -178,15 +178,15 @@ def as_row(result: Caption | ImageError) -> dict[str, Any]:
 
 
 class _Unread:
-    """An image that could not be fetched: the captioner, who reads it as a file, is told why."""
+    """An image that could not be fetched: looks like a file, and raises the reason when the captioner reads it."""
 
     def __init__(self, why: str | Exception) -> None:
-        if not isinstance(why, OSError) or why.errno is None:  # without a number it would be called a fault of decoding
+        if not isinstance(why, OSError) or why.errno is None:  # without a number it would count as broken content
             why = OSError(errno.EIO, why if isinstance(why, str) else one_line(why))
         self._why = why
 
     def read(self) -> bytes:
-        """Raises what fetching raised."""
+        """Raises the error of fetching."""
         raise self._why
 
 
@@ -197,22 +197,22 @@ def _fetch(system: FileSystem, path: str | None) -> bytes | _Unread:
         if "://" in path:
             system, path = locate(path)
         if isinstance(system, LocalFileSystem) and system.get_file_info(path).type == FileType.Unknown:
-            return _Unread("it is no regular file")  # a pipe may never end
+            return _Unread("it is not a regular file")  # a pipe may never end
         with system.open_input_stream(path) as stream:
             content: bytes = stream.read(MAX_BYTES + 1)
-    except Exception as error:  # whatever it is, it concerns this image only
+    except Exception as error:  # whatever it is, only this image is affected
         unnamed = isinstance(error, FileNotFoundError) and path is not None and ESCAPED.search(path)
         return _Unread("its name is not UTF-8: rename it" if unnamed else error)
     return _Unread(f"it has more than {MAX_BYTES:,} bytes") if len(content) > MAX_BYTES else content
 
 
 def _joined(folder: str, path: str | None) -> str | None:
-    """Returns where a path in a Parquet file leads: it counts from the file's folder unless it is a URI or absolute."""
+    """Returns the place of a path in a Parquet file: relative to the file's folder, unless it is a URI or absolute."""
     return path if path is None or "://" in path or path.startswith("/") else f"{folder}/{path}"
 
 
 def _batches(table: pq.ParquetFile, part: Part, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yields a part's rows and the number of the first; row groups without any of them are not read."""
+    """Yields the rows of a part with the number of the first; reads only the row groups that have any of them."""
     first, groups = 0, []
     begins = None
     for group in range(table.num_row_groups):

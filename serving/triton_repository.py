@@ -1,6 +1,6 @@
-"""`python -m serving.triton_repository OUTPUT`: writes a model repository for Triton. Owns the files and the command.
+"""`python -m serving.triton_repository OUTPUT`: writes a model repository for Triton. Needs no Triton.
 
-Needs no Triton. A repository is OUTPUT/NAME/{config.pbtxt, warmup/photograph, 1/model.py, 1/bundle/ or 1/bundle.path}.
+A repository is OUTPUT/NAME/{config.pbtxt, warmup/photograph, 1/model.py, 1/bundle/ or 1/bundle.path}.
 """
 
 import argparse
@@ -23,28 +23,19 @@ from serving.formats import as_argument, format_names
 from serving.triton.config import WARMUP, Settings
 
 MODEL = Path(__file__).parent / "triton" / "model.py"
-WRITTEN = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # formats of the warm-up image, the first that fits
-HELP = {
-    "name": "the model's name",
-    "kind": "cpu or gpu",
-    "instances": "processes, on each GPU with --kind gpu",
-    "provider": "the engine's provider; auto is cuda with --kind gpu",
-    "precision": "a precision that the bundle holds, or auto",
-    "threads": "CPU threads of an instance; 0: one for each core",
-    "max_batch_size": "most images of a request, and of one run of the encoder",
-    "max_wait_ms": "longest time that Triton waits for more requests",
-    "max_rows": "most sentences that grow at once in an instance",
-    "max_in_flight": "most images under way in an instance; what comes beyond waits in Triton's queue",
-    "max_pixels": "most pixels of an image",
-    "formats": "read these formats and no others, by Pillow's names, such as JPEG,PNG; empty: those of photographs",
-    "max_queue": "most requests of a priority that wait there",
-    "timeout": "seconds that a request waits there, and then seconds to caption it, unless it says otherwise",
-    "versions": "newest versions that are served",
-}
+WRITTEN = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "TIFF",
+    "BMP",
+    "GIF",
+    "PPM",
+)  # of the warm-up image: the first allowed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes a repository, prints the new version's folder, and returns 0; 2 and one sentence where it could not."""
+    """Writes a repository, prints the new version's folder and returns 0; after an error, a sentence and 2."""
     arguments = vars(_parser().parse_args(argv))
     given = {field.name: arguments[field.name] for field in fields(Settings) if field.name in arguments}
     try:
@@ -64,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write(output: Path, settings: Settings, bundle: Path | str, *, overwrite: bool = False) -> Path:
-    """Writes a model with its version 1 into a repository, all of it or nothing, and returns the version's folder.
+    """Writes a model with its version 1 into a repository, completely or not at all, and returns the version's folder.
 
-    output: the repository; made where it is missing. bundle: a folder, which is copied, or text, which names the folder
-    as the server will see it. overwrite: replaces a model of that name with all its versions. Raises OptionsError,
+    output: the repository, created if it is missing. bundle: a Path to a folder, which is copied, or a str, the path of
+    the folder on the server. overwrite: replaces a model of that name with all its versions. Raises OptionsError,
     OSError.
     """
     target = output / settings.name
@@ -93,7 +84,7 @@ def write(output: Path, settings: Settings, bundle: Path | str, *, overwrite: bo
 
 
 def add_version(output: Path, name: str, bundle: Path | str) -> Path:
-    """Writes the next version of a model, all of it or nothing, and returns its folder. Raises as `write`."""
+    """Writes the next version of a model, completely or not at all, and returns its folder. Raises as `write` does."""
     target = output / name
     _config(target)
     newest = max((int(each.name) for each in target.iterdir() if each.is_dir() and each.name.isdecimal()), default=0)
@@ -105,17 +96,17 @@ def add_version(output: Path, name: str, bundle: Path | str) -> Path:
 
 def _config(model: Path) -> str:
     if not (model / "config.pbtxt").is_file():
-        raise OptionsError(f"{model} is no model: leave --add-version out to write one")
+        raise OptionsError(f"{model} is not a model: leave out --add-version to write one")
     return (model / "config.pbtxt").read_text(encoding="utf-8")
 
 
 def _settings_of(output: Path, given: dict[str, Any]) -> Settings:
-    """Returns the settings of a model that gets a version, where no others are given. Raises OptionsError."""
+    """Returns the settings of the model that gets a version. Raises OptionsError if other settings are given."""
     for name in given.keys() - {"name"}:
         option = f"--{name.replace('_', '-')}"
         raise OptionsError(
-            f"{option} beside --add-version: a version has the settings of its model, so leave {option} out, or write "
-            "the model again with --overwrite"
+            f"{option} with --add-version: a version has the settings of its model; leave out {option}, or write the "
+            "model again with --overwrite"
         )
     name = Settings(**given).name
     return Settings.read(name, _config(output / name))
@@ -123,9 +114,9 @@ def _settings_of(output: Path, given: dict[str, Any]) -> Settings:
 
 @contextmanager
 def _beside(output: Path) -> Iterator[Path]:
-    """A folder beside the repository, not in it, where a server that polls would take it for a model."""
+    """Makes a folder beside the repository: in it, a server that polls would take it for a model."""
     if os.path.ismount(output):
-        raise OptionsError(f"{output} is a mount point, where nothing is written all at once: name a folder inside it")
+        raise OptionsError(f"{output} is a mount point, so nothing can be moved into place: name a folder inside it")
     whole = output.resolve()
     with tempfile.TemporaryDirectory(prefix=f".{whole.name}-", dir=whole.parent) as folder:
         yield Path(folder)
@@ -141,9 +132,9 @@ def _write_version(folder: Path, bundle: Path | str) -> None:
 
 
 def _warmup(formats: tuple[str, ...]) -> bytes:
-    """Returns a grey photograph as Triton keeps a text in a file: its length in four bytes, then itself.
+    """Returns a grey photograph in the form of Triton's files for texts: its length in four bytes, then itself.
 
-    It is in a format that the model reads, or no version of it would become ready. Raises OptionsError.
+    It has a format that the model reads, because otherwise no version would become ready. Raises OptionsError.
     """
     written = next((name for name in WRITTEN if not formats or name in formats), None)
     if written is None:
@@ -154,9 +145,9 @@ def _warmup(formats: tuple[str, ...]) -> bytes:
 
 
 def _bundle(copied: str | None, named: str | None, settings: Settings) -> Path | str:
-    """Returns the bundle to copy, or the path to name, after opening it where it is on this machine."""
+    """Returns the bundle to copy or the path to write down, after opening it if it is on this machine."""
     if named is not None and not PurePosixPath(named).is_absolute():
-        raise OptionsError(f"--bundle-path {named}: must be an absolute path, as the server will see it")
+        raise OptionsError(f"--bundle-path {named}: must be an absolute path on the server")
     if named is not None and not Path(named).exists():
         print(f"note: {named} is not on this machine, so it was not opened", file=sys.stderr)
         return named
@@ -167,7 +158,7 @@ def _bundle(copied: str | None, named: str | None, settings: Settings) -> Path |
     }
     try:
         captioner = Captioner(folder, provider=settings.provider, precision=settings.precision, **given)
-    except ProviderError as error:  # the server's machine may have what this one lacks
+    except ProviderError as error:  # the server may have what this machine lacks
         captioner = Captioner(folder, provider="cpu", **given)
         print(f"note: {error}; the bundle was opened on cpu instead", file=sys.stderr)
     return named if named is not None else captioner.bundle.path
@@ -180,16 +171,21 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("output", type=Path, metavar="OUTPUT", help="the repository; made where it is missing")
+    add("output", type=Path, metavar="OUTPUT", help="the repository, created if it is missing")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--bundle", help="a bundle to copy into it (default: the one that ships)")
-    where.add_argument("--bundle-path", help="a bundle to name instead, by its absolute path on the server")
+    where.add_argument("--bundle", help="the bundle to copy into it (default: the one that ships)")
+    where.add_argument("--bundle-path", help="write down this absolute path of a bundle on the server instead")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--overwrite", action="store_true", help="replace the model with all its versions")
-    how.add_argument("--add-version", action="store_true", help="add the bundle as the next version; settings stay")
+    how.add_argument(
+        "--add-version",
+        action="store_true",
+        help="add the bundle as the next version of the model, with the same settings",
+    )
     for field in fields(Settings):
-        text = f"{HELP[field.name]}; {field.default} is the default"
-        add(f"--{field.name.replace('_', '-')}", type=type(field.default), default=argparse.SUPPRESS, help=text)
+        text = f"{field.metadata['help']} (default: {field.default!r})"
+        kind: Any = type(field.default)
+        add(f"--{field.name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, help=text)
     return parser
 
 

@@ -139,7 +139,7 @@ def test_litserve_answers_with_the_scheduler_in_its_worker(expected: list[str]) 
 def ray_address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A Ray cluster that nobody else finds: its folder is its own, and short, as paths of sockets are."""
     pytest.importorskip("ray.data")
-    from benchmarks.ray_scaling import local_cluster
+    from tests.serving.local_cluster import local_cluster
 
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("RAY_TMPDIR", folder)

@@ -1,4 +1,4 @@
-"""What may not break without a new version: names, parameters and attributes that docs/embedding.md promises.
+"""What may not break without a new version: names, parameters and attributes that docs/versions.md promises.
 
 A line that is new is a minor change. A line that goes or changes is a breaking one, which the changelog has to tell.
 `python -m tests.test_public_api > tests/public_api.txt` writes down what there is.

@@ -1,4 +1,7 @@
-"""The README is executed: its Python runs, and its transcripts are what the commands print."""
+"""README and the pages below are executed: their Python runs, and what they show is what the commands print.
+
+`python -m tests.test_readme` writes what is printed into the pages, for instance after the bundle has changed.
+"""
 
 import os
 import re
@@ -10,44 +13,90 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXECUTED = ("README.md", "docs/command-line.md", "docs/python.md", "docs/scheduling.md")
+PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+BYTES = 7_000  # that a README may have
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
-def transcripts() -> list[tuple[str, str]]:
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", read(page), re.MULTILINE | re.DOTALL)
+
+
+def transcripts(page: str) -> list[tuple[str, str]]:
     """Returns (command, expected output) of each `$ ` line in the console blocks that shows an output."""
-    found = []
-    for block in blocks("console"):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = part.partition("\n")
-            if output.strip():
-                found.append((command, output))
-    return found
+    parts = [part for block in blocks(page, "console") for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    found = [(command, output) for command, _, output in (part.partition("\n") for part in parts)]
+    return [(command, output) for command, output in found if output.strip()]
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_the_python_in_the_readme_runs(code: str) -> None:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for expected in re.findall(r"# > (.*)", code):
-        assert expected in done.stdout
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "100"}
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize(("command", "expected"), transcripts())
-def test_the_transcripts_in_the_readme_are_what_the_commands_print(command: str, expected: str) -> None:
+def printed(command: str) -> str:
     program, *arguments = shlex.split(command)
     assert program == "python"
-    environment = {**os.environ, "COLUMNS": "100"}
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.stdout == expected
+    return run(*arguments).stdout
+
+
+def ran(code: str) -> str:
+    done = run("-W", "error", "-c", code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("page", "code"), [(page, code) for page in EXECUTED for code in blocks(page, "python")])
+def test_the_python_on_a_page_runs(page: str, code: str) -> None:
+    output = ran(code)
+    for expected in re.findall(r"# > (.*)", code):
+        assert expected in output
+
+
+@pytest.mark.parametrize(
+    ("page", "command", "expected"), [(page, *both) for page in EXECUTED for both in transcripts(page)]
+)
+def test_the_transcripts_on_a_page_are_what_the_commands_print(page: str, command: str, expected: str) -> None:
+    assert printed(command) == expected
 
 
 def test_the_readme_shows_both() -> None:
-    assert blocks("python")
-    assert any("# > " in code for code in blocks("python"))  # what they print is compared
-    assert transcripts()
+    assert any("# > " in code for code in blocks("README.md", "python"))  # what they print is compared
+    assert transcripts("README.md")
+
+
+def test_the_readme_is_short() -> None:
+    assert len(read("README.md").encode()) <= BYTES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", re.sub(r"^```.*?^```", "", read(page), flags=re.M | re.S)):
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], link
+
+
+def write() -> None:
+    """Writes what commands and programs print into the pages."""
+    for page in EXECUTED:
+        text = read(page)
+        for command, output in transcripts(page):
+            text = text.replace(f"$ {command}\n{output}", f"$ {command}\n{printed(command)}")
+        for code in blocks(page, "python"):
+            if "# > " in code:
+                kept = "".join(line for line in code.splitlines(keepends=True) if not line.startswith("# > "))
+                said = "".join(f"# > {line}\n" for line in ran(kept).splitlines())
+                text = text.replace(code, kept + said)
+        (ROOT / page).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

@@ -144,13 +144,16 @@ class ScstOptions(LoopOptions):
     )
     bleu: float = _option(0.0, "weight of BLEU-4 (0 to 1) in the reward, next to CIDEr-D (0 to 10)")
     cross_entropy: float = _option(0.0, "weight of cross-entropy on one caption per image, in addition to the reward")
+    logit_adjustment: float = _option(
+        0.0, "before training, lower each word's logit by this times the logarithm of its frequency"
+    )
     dropout: float = _option(0.0, "share of features, embeddings and LSTM outputs dropped in training")
     max_words: int = _option(20, "sentences are cut at this many words")
 
     def __post_init__(self) -> None:
         LoopOptions.__post_init__(self)
         self.check_least(1, "batch_size", "max_words")
-        self.check_least(0, "batches", "bleu", "cross_entropy")
+        self.check_least(0, "batches", "bleu", "cross_entropy", "logit_adjustment")
         self.check_least(2, "samples")
         for name in ("sigma", "rarity"):
             if not getattr(self, name) > 0:

@@ -8,6 +8,7 @@ Results are checked before timing; wrong ones get no figures. Figures are from u
 import argparse
 import datetime
 import json
+import pickle
 import platform
 import re
 import sys
@@ -21,7 +22,7 @@ import numpy as np
 
 from benchmarks.gpu.checks import CHECKED, Task, reference
 from benchmarks.gpu.competitors import Kind, kinds
-from benchmarks.gpu.processes import WORKER, Facts, Run, in_own_process, unpacked
+from benchmarks.gpu.processes import WORKER, Facts, Run, in_own_process
 from benchmarks.gpu.timing import WORKLOADS, check_and_time, matrix_rate
 from benchmarks.photographs import photographs
 from engine.bundle.bundle import Bundle
@@ -116,11 +117,11 @@ def _rates(device: str) -> dict[str, float]:
 def _operations(bundle: Bundle) -> float:
     """Returns the encoder's operations for one image, 0 where onnx is not here to count them."""
     try:
-        from benchmarks.budget import cost
+        from benchmarks.gpu.operations import operations
     except ImportError as error:
         print(f"the encoder's operations were not counted: {error}", file=sys.stderr)
         return 0
-    return cost(bundle.path / bundle.graph("encoder").file, {"batch": 1}).operations
+    return operations(bundle.path / bundle.graph("encoder").file, {"batch": 1})
 
 
 def _machine(device: str) -> Facts:
@@ -156,7 +157,7 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
     parser.add_argument(WORKER, metavar="SIDE", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
-        for facts in check_and_time(kinds(options.device)[options.worker], unpacked(sys.stdin.read())):
+        for facts in check_and_time(kinds(options.device)[options.worker], pickle.load(sys.stdin.buffer)):
             print(json.dumps(facts), flush=True)
         return 0
     if options.device == "cuda" and gpu_name(0) is None:
@@ -165,6 +166,7 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    paths = dict(given.split("=", 1) for given in options.path)
     competitors = {
         name: kind
         for name, kind in kinds(options.device).items()
@@ -177,7 +179,9 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
     peaks = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in rates.items()) or "not measured"
     print(f"a large matrix product: {peaks}")
     lines = []
-    for line in measure(competitors, task, run or in_own_process(options), options.minutes, time.monotonic):
+    for line in measure(
+        competitors, task, run or in_own_process(options.device, paths), options.minutes, time.monotonic
+    ):
         lines.append(line)
         print(f"{line.competitor}: {line.fault or 'done'}", file=sys.stderr, flush=True)
     print("\n".join(table(lines, batches, operations, rates)))

@@ -6,16 +6,13 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from benchmarks.harness.interleave import Ratios
 
 PACKAGES = ("torch", "onnxruntime", "openvino", "numpy", "Pillow")
-RESULTS = Path(__file__).parents[1] / "results"
-HISTORY = RESULTS / "history.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +52,11 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """A target and what was reached; of a cost, the most is asked, of a speed-up the least."""
-
-    title: str
-    engine: str
-    baseline: str
-    asked: float
-    reached: float
-    cost: bool
-
-    @property
-    def passed(self) -> bool:
-        return self.reached <= self.asked if self.cost else self.reached >= self.asked
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """All that one command measured."""
 
     setting: Setting
     rows: tuple[Row, ...]
-    outcomes: tuple[Outcome, ...] = field(default=())
 
     def save(self, path: Path) -> None:
         """Writes the run as JSON."""
@@ -86,33 +66,11 @@ class Run:
     def load(cls, path: Path) -> "Run":
         """Reads what `save` wrote. Raises ValueError for anything else."""
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            data = json.loads(path.read_text(encoding="utf-8"))
+            rows = (Row(**row | {"ratios": tuple(row["ratios"])}) for row in data["rows"])
+            return cls(Setting(**data["setting"]), tuple(rows))
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{path} is not a run saved by `python -m benchmarks.ratio --json`: {error}") from error
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Run":
-        """Raises TypeError or KeyError for another shape."""
-        rows = (Row(**row) for row in data["rows"])
-        return cls(
-            Setting(**data["setting"]),
-            tuple(replace(row, ratios=(row.ratios[0], row.ratios[1], row.ratios[2])) for row in rows),
-            tuple(Outcome(**outcome) for outcome in data["outcomes"]),
-        )
-
-    def append_to(self, history: Path = HISTORY) -> None:
-        """Appends a line to a history: commit, date, machine and the ratio of each row."""
-        setting = self.setting
-        line = {
-            "commit": setting.commit,
-            "date": setting.date,
-            "processor": setting.processor,
-            "cores": setting.cores,
-            "ratios": {row.key: round(row.ratios[1], 3) for row in self.rows},
-        }
-        history.parent.mkdir(exist_ok=True)
-        with history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
 
 
 def setting(bundle: str, threads: int = 0) -> Setting:

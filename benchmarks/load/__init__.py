@@ -1,1 +1,1 @@
-"""Shared parts of the load commands (http_load, soak, arrivals): requests, callers, reference servers."""
+"""Shared parts of http_load and soak: requests, callers, reference servers."""

@@ -1,4 +1,4 @@
-"""`python -m serving.http`: the command line of the service. Owns its options, its start and how it ends."""
+"""`python -m serving.http`: the command line of the service. Owns its options, its start and its end."""
 
 import argparse
 import inspect
@@ -39,11 +39,11 @@ SCHEDULER = ("max_rows", "max_queue", "max_wait_ms")
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM or SIGINT, and returns the exit code.
 
-    0: everything accepted was finished; 2: the service could not start, told in one sentence.
+    0: all accepted requests were finished; 2: the service could not start, and one sentence says why.
     """
     arguments = vars(_parser().parse_args(argv))
     asked: SimpleQueue[bool] = SimpleQueue()
-    signal.signal(signal.SIGHUP, lambda *_: asked.put(True))  # one that comes before there is a model waits for it
+    signal.signal(signal.SIGHUP, lambda *_: asked.put(True))  # an early one waits until there is a model
     try:
         given = {name: arguments[name] for name in SCHEDULER if arguments[name] is not None}
         limits = _limits(arguments, given)
@@ -79,7 +79,7 @@ def _serve(
     asked: "SimpleQueue[bool]",
 ) -> None:
     lines = start(sys.stderr)
-    # a second series beside each, that nobody asked for
+    # otherwise each counter has a second series with the time when it was created
     disable_created_metrics()  # type: ignore[no-untyped-call]
     config = uvicorn.Config(
         app,
@@ -92,7 +92,7 @@ def _serve(
         timeout_graceful_shutdown=int(limits.timeout + limits.upload_timeout) + 5,
     )
     server = uvicorn.Server(config)
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn takes them over, and raises them again at its end
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn replaces these, and raises the signals again
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     swaps = Thread(target=_swap, args=(asked, scheduler, load), name="swaps")
     host, port = listener.getsockname()[:2]
@@ -102,15 +102,15 @@ def _serve(
         server.run(sockets=[listener])
     finally:
         asked.put(False)
-        swaps.join()  # an interpreter that ends under a model that loads may crash
+        swaps.join()  # the interpreter may crash if it ends while a model is loading
         log.info("stopped")
         lines.close()
 
 
 def _swap(asked: "SimpleQueue[bool]", scheduler: Scheduler, load: Callable[[], Captioner]) -> None:
-    """Goes over to what lies in the bundle's folder each time that it is asked to; where that is no good, all stays.
+    """For each True in the queue, changes to the model now in the bundle's folder; after an error keeps the old one.
 
-    One after the other: of two at once, the older could load for longer, and serve in the end.
+    One at a time: of two at once, the older could take longer to load, and would serve in the end.
     """
     while asked.get():
         try:
@@ -124,33 +124,30 @@ def _swap(asked: "SimpleQueue[bool]", scheduler: Scheduler, load: Callable[[], C
 
 
 def _limits(arguments: dict[str, Any], given: dict[str, Any]) -> Limits:
-    """Returns the limits: of a request's images no more than may wait, or one of more would never be taken."""
+    """Returns the limits: a request may not have more images than may wait, or it would never be accepted."""
     limits = Limits(**{each.name: arguments[each.name] for each in fields(Limits)})
     most = given.get("max_queue", inspect.signature(Scheduler).parameters["max_queue"].default)
     return replace(limits, max_images=max(1, min(limits.max_images, most)))
 
 
 def _hosts(listener: socket.socket, allowed: list[str]) -> list[str] | None:
-    """Returns the names by which the service may be asked; None, any, where others than this machine reach it."""
+    """Returns the host names that requests may use; None, for any, if other machines can reach the service."""
     near = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
     return allowed if allowed or near else None
 
 
 def _take_descriptors() -> None:
-    """Lets the process have as many connections and files open as it may: the default is often 1,024."""
+    """Raises the limit of open files and connections as far as allowed: the default is often 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(ValueError, OSError):  # macOS has a bound below what it says
+        with suppress(ValueError, OSError):  # macOS allows fewer than it says
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Takes the port before the model is loaded: who cannot have it should know at once.
-
-    Raises OSError and OptionsError.
-    """
+    """Takes the port before the model is loaded, so that a conflict shows at once. Raises OSError, OptionsError."""
     if not 0 <= port <= 65535:  # others would be taken modulo 65536
-        raise OptionsError(f"--port {port}: a port is 0 to 65535")
+        raise OptionsError(f"--port {port}: must be from 0 to 65535")
     try:
         family, kind, protocol_number, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -164,33 +161,33 @@ def _bind(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         why = error.strerror or str(error)
-        raise OSError(f"cannot listen on {host} port {port}: {why}; choose others with --host and --port") from error
+        raise OSError(f"cannot listen on {host} port {port}: {why}; use --host and --port to choose others") from error
     return listener
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m serving.http", description="Captions photographs over HTTP.")
     option = parser.add_argument
-    option("--host", default="127.0.0.1", help="address to listen on; %(default)s is the default")
-    option("--port", type=int, default=8000, help="0: any that is free; %(default)s is the default")
-    option("--bundle", metavar="FOLDER", help="the model to use; the one that ships if left out")
-    option("--provider", default="auto", metavar="NAME", help="what to run on; auto is the default")
-    option("--precision", default="auto", metavar="NAME", help="auto is the default")
-    option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
-    option("--batch-size", type=int, default=32, metavar="N", help="most images of an encoder run; %(default)s")
-    option("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="most pixels of an image; %(default)s")
-    text = "read these formats and no others, by Pillow's names; left out, those that photographs come in"
+    option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    option("--port", type=int, default=8000, help="port; 0 is any free one (default: %(default)s)")
+    option("--bundle", metavar="FOLDER", help="the model (default: the one that ships)")
+    option("--provider", default="auto", metavar="NAME", help="what to run on (default: %(default)s)")
+    option("--precision", default="auto", metavar="NAME", help="precision of the model (default: %(default)s)")
+    option("--threads", type=int, default=0, metavar="N", help="CPU threads (default: one for each core)")
+    option("--batch-size", type=int, default=32, metavar="N", help="most images of an encoder run (%(default)s)")
+    option("--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help="most pixels of an image (%(default)s)")
+    text = "read only these formats, by Pillow's names (default: the usual formats of photographs)"
     option("--formats", metavar="NAME[,NAME]", help=text)
-    option("--max-rows", type=int, metavar="N", help="most sentences that grow at once")
-    option("--max-queue", type=int, metavar="N", help="most images that wait; more are refused")
-    option("--max-wait-ms", type=float, metavar="MS", help="longest wait for more images than one")
+    option("--max-rows", type=int, metavar="N", help="most sentences that are decoded at the same time")
+    option("--max-queue", type=int, metavar="N", help="most images that wait; others are refused")
+    option("--max-wait-ms", type=float, metavar="MS", help="longest time that an image waits for others")
     for each in fields(Limits):
         kind: Any = type(each.default)
-        text = f"{each.metadata['help']}; {each.default} is the default"
+        text = f"{each.metadata['help']} (default: {each.default})"
         option(f"--{each.name.replace('_', '-')}", type=kind, default=each.default, metavar="N", help=text)
-    text = "a name by which it may be asked, besides localhost and IP addresses; * for any; may be repeated"
+    text = "a host name that requests may use, besides localhost and IP addresses; * for any; may be repeated"
     option("--allowed-host", action="append", default=[], metavar="NAME", help=text)
-    option("--token-file", metavar="FILE", help=f"bearer tokens, one a line; or the variable {TOKEN}")
+    option("--token-file", metavar="FILE", help=f"bearer tokens, one per line (default: the variable {TOKEN})")
     return parser
 
 

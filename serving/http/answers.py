@@ -1,4 +1,4 @@
-"""The JSON that the service answers with: its records, and how they are made of captions. Knows no requests."""
+"""The JSON of the service's answers, and how captions become it. Knows no requests."""
 
 from pydantic import BaseModel, Field
 
@@ -8,7 +8,7 @@ from serving.sentence import sentence
 
 
 class Sentence(BaseModel):
-    """A sentence. confidence is null where the model is not calibrated; score ranks the sentences of one image."""
+    """A sentence. confidence is null if the model is not calibrated; score ranks the sentences of one image."""
 
     caption: str = Field(examples=["a dog runs over the grass"])
     confidence: float | None = Field(examples=[0.71])
@@ -17,7 +17,7 @@ class Sentence(BaseModel):
 
 
 class TimingsMs(BaseModel):
-    """Milliseconds that a request waited and computed."""
+    """Milliseconds that a request took in each stage."""
 
     queued: float = Field(examples=[1.9])
     encoding: float = Field(examples=[22.4])
@@ -25,7 +25,7 @@ class TimingsMs(BaseModel):
 
 
 class Captioned(Sentence):
-    """The caption of an image; finished is false where max_length cut it off; alternatives hold it too, best first."""
+    """The caption of an image. finished: false if max_length cut it off. alternatives: best first, caption included."""
 
     finished: bool
     alternatives: list[Sentence]
@@ -47,27 +47,27 @@ class Answer(BaseModel):
 
 
 class Model(BaseModel):
-    """The model that answers, and what the service takes."""
+    """The model, and the limits of requests."""
 
     name: str
     encoder: str
     provider: str
     precision: str
     vocabulary_size: int
-    image_size: list[int] = Field(description="height and width that images are brought to")
+    image_size: list[int] = Field(description="height and width to which images are resized")
     calibrated: bool = Field(description="whether captions have a confidence")
-    defaults: dict[str, object] = Field(description="what options mean that are left out")
+    defaults: dict[str, object] = Field(description="values of options that are left out")
     limits: dict[str, int | float] = Field(description="bytes and images of a request, seconds, pixels of an image")
 
 
 class State(BaseModel):
-    """How the service is."""
+    """The state of the service."""
 
     status: str = Field(examples=["ok"])
 
 
 def captioned(caption: Caption, timings: Timings | None) -> Captioned:
-    """Returns a caption as it is answered."""
+    """Returns a caption in the form of the answer."""
     return Captioned(
         **sentence(caption),
         finished=caption.finished,

@@ -1,4 +1,4 @@
-"""The service as an ASGI application: its routes and its description. Reads, captions and counts nothing itself."""
+"""The service as an ASGI application: its routes. Other modules read, caption and count."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -27,7 +27,7 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-WARM = (Greedy(), Beam(), Sample(seed=0))  # after these no file of a bundle is needed any more
+WARM = (Greedy(), Beam(), Sample(seed=0))  # after these, no file of the bundle is needed any more
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -43,11 +43,12 @@ def create_app(
     hosts: Collection[str] | None = None,
     warm: bool = True,
 ) -> FastAPI:
-    """Returns the service on a scheduler, which stays the caller's to close.
+    """Returns the service for a scheduler, which the caller closes.
 
-    tokens: bearer tokens, any of which opens; none means that the service is open. hosts: the names by which it may
-    be asked, besides localhost and IP addresses; None means any. warm: warms the scheduler's captioner up as the
-    application starts, and is ready after it; mounted in another, an application does not start. Raises OptionsError.
+    tokens: bearer tokens, of which a request must have one; without any, the service is open to all. hosts: host
+    names that requests may use, besides localhost and IP addresses; None for any. warm: warm up the captioner when the
+    application starts, and be ready after that; an application that is mounted in another never starts. Raises
+    OptionsError.
     """
     limits, known = limits or Limits(), Hosts(hosts)
     check_tokens(tokens)
@@ -73,7 +74,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # a redirect would name the host that the request names
+        redirect_slashes=False,  # a redirect would repeat any host name from the request
     )
     app.state.ready = not warm
 
@@ -90,10 +91,10 @@ def create_app(
         """Caption one image, word by word."""
         async with bodies.read(request) as upload:
             if len(upload.images) != 1:
-                raise Problem("body", f"{len(upload.images)} images were sent, and one can be streamed")
+                raise Problem("body", f"{len(upload.images)} images were sent, but only one can be streamed")
             words = work.words(upload.images[0], read_decoding(upload.options))
             try:
-                first = await while_connected(request, anext(words))  # an error before it has a status of its own
+                first = await while_connected(request, anext(words))  # an error until here can set the status
             except BaseException:
                 await words.aclose()
                 raise
@@ -101,17 +102,17 @@ def create_app(
 
     @app.get("/v1/model", **routes.plain(Model))
     async def model() -> Model:
-        """Tell which model answers, and the limits of requests."""
+        """Describe the model and the limits of requests."""
         return _model(scheduler, limits)
 
     @app.get("/healthz", **routes.plain(State, is_open=True))
     async def healthz() -> State:
-        """Tell that the process lives."""
+        """Answer if the process is alive."""
         return State(status="ok")
 
     @app.get("/readyz", **routes.plain(State, 503, is_open=True))
     async def readyz() -> State:
-        """Tell that the model is warmed up."""
+        """Answer if the model is warmed up."""
         if not app.state.ready:
             raise Problem("closing", "the model is not warmed up yet")
         return State(status="ready")
@@ -125,7 +126,7 @@ def create_app(
     async def refuse(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
         if headers.get("Allow") == "GET":
-            headers["Allow"] = "GET, HEAD"  # which the gate makes of it
+            headers["Allow"] = "GET, HEAD"  # the gate turns HEAD into GET
         return respond(http_problem(error.status_code, _report(request).request_id), headers)
 
     for path, file in PAGE.items():
@@ -137,7 +138,7 @@ def create_app(
 
 async def _warm_up(app: FastAPI, scheduler: Scheduler) -> None:
     try:
-        for decoding in WARM:  # one by one: a shutdown waits for one of them only
+        for decoding in WARM:  # one by one, so that a shutdown waits for only one of them
             await asyncio.to_thread(scheduler.captioner.warmup, decodings=(decoding,))
     except Exception:
         log.exception("warm-up failed: the service will not be ready")
@@ -147,7 +148,7 @@ async def _warm_up(app: FastAPI, scheduler: Scheduler) -> None:
 
 
 def _add_page(app: FastAPI, path: str, name: str, media_type: str, max_rows: int) -> None:
-    """Serves a file of the page, read once, with its options; none where the page is not installed."""
+    """Serves a file of the page, read once, with its options; nothing if the page is not installed."""
     file = files("serving.http") / "page" / name
     if not file.is_file():
         return

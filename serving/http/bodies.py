@@ -1,6 +1,6 @@
-"""Request bodies -> images and options, within limits that hold while the bytes come. Decodes no image.
+"""Request bodies -> images and options, within limits that are checked while the bytes arrive. Decodes no image.
 
-Everything stays in memory, of which there is a budget for all requests together: a full disk harms nobody.
+Everything stays in memory, within a budget for all requests together, so a full disk does no harm.
 """
 
 import asyncio
@@ -18,29 +18,29 @@ from serving.http.problems import RETRY, Problem
 
 MAX_FIELDS = 64
 MAX_FIELD_BYTES = 16 * 1024
-LINGER = 2.0  # seconds in which the rest of a refused body is thrown away, so that the client reads the answer
+LINGER = 2.0  # seconds to read and discard the rest of a refused body, so that the client reads the answer
 IMAGES = "images"  # the name of the files
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What a request asked for: the image files, and options as names and texts, in the order in which they came."""
+    """The content of a request: image files, and options as names and texts, in their order."""
 
     images: list[bytes]
     options: list[tuple[str, str]]
 
 
 class Budget:
-    """The bytes of bodies that the service may hold at once."""
+    """The bytes of bodies that the service may hold at the same time."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.held = 0
 
     def take(self, count: int) -> None:
-        """Takes some bytes, which the caller gives back. Raises Problem where there are not so many."""
+        """Takes some bytes, which the caller gives back. Raises Problem if there are not enough."""
         if self.held + count > self.size:
-            raise Problem("overloaded", "the service holds as many uploads as it may: try again later", RETRY)
+            raise Problem("overloaded", "the memory for uploads is full: try again later", RETRY)
         self.held += count
 
 
@@ -53,7 +53,7 @@ class Bodies:
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[Upload]:
-        """Gives what a request holds, and counts its bytes against the budget until it is left.
+        """Reads the body of a request; its bytes count towards the budget until the end of the context.
 
         Raises Problem, and starlette's ClientDisconnect.
         """
@@ -63,7 +63,7 @@ class Bodies:
                 async with asyncio.timeout(self.limits.upload_timeout):
                     upload = await self._upload(request, chunks)
             except TimeoutError:
-                raise Problem("slow", f"the body took longer than {self.limits.upload_timeout:g} s") from None
+                raise Problem("slow", f"the body took longer than {self.limits.upload_timeout:g} seconds") from None
             except Problem:
                 if not chunks.awaited:
                     await chunks.throw_away()
@@ -75,7 +75,7 @@ class Bodies:
     async def _upload(self, request: Request, chunks: "_Chunks") -> Upload:
         kind = parse_options_header(request.headers.get("content-type"))[0].decode("latin-1")
         if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise Problem("media-type", "the body is compressed: send it as it is, without Content-Encoding")
+            raise Problem("media-type", "the body is compressed: send it without Content-Encoding")
         chunks.check_announced()
         query = request.query_params.multi_items()
         if kind == "multipart/form-data":
@@ -83,14 +83,12 @@ class Bodies:
             return Upload(images, query + fields)
         if kind.startswith("image/") or kind == "application/octet-stream":
             return Upload([b"".join([chunk async for chunk in chunks.read()])], query)
-        sent = f"not {kind}" if kind else "and the request has no Content-Type"
-        raise Problem(
-            "media-type", f"send multipart/form-data, or one image as image/* or application/octet-stream, {sent}"
-        )
+        sent = f"the Content-Type is {kind}" if kind else "the request has no Content-Type"
+        raise Problem("media-type", f"{sent}: send multipart/form-data, image/* or application/octet-stream")
 
 
 class _Chunks:
-    """The chunks of one body, counted as they come."""
+    """The chunks of one body, counted as they arrive."""
 
     def __init__(self, request: Request, limits: Limits, budget: Budget) -> None:
         self._request = request
@@ -99,7 +97,7 @@ class _Chunks:
         self._budget = budget
         self.taken = 0
         self.awaited = request.headers.get("expect", "").lower() == "100-continue"
-        """Whether the client waits with its body until it is asked for."""
+        """Whether the client sends its body only after it is asked to."""
 
     def check_announced(self) -> None:
         """Raises Problem if Content-Length says that the body is too large."""
@@ -108,7 +106,7 @@ class _Chunks:
             raise self._too_large()
 
     async def read(self) -> AsyncGenerator[bytes, None]:
-        """Yields the chunks. Raises Problem at the first byte too many."""
+        """Yields the chunks. Raises Problem as soon as they are too many bytes."""
         self.awaited = False
         async for chunk in self._stream:
             if self.taken + len(chunk) > self._most:
@@ -118,7 +116,7 @@ class _Chunks:
             yield chunk
 
     async def throw_away(self) -> None:
-        """Reads what is left for a moment: a connection closed on a client that still sends would lose the answer."""
+        """Reads the rest for a moment: if the connection closed while the client sends, it would not get the answer."""
         try:
             async with asyncio.timeout(LINGER):
                 async for _ in self._stream:
@@ -137,15 +135,15 @@ async def _multipart(headers: Headers, chunks: _Chunks, max_images: int) -> tupl
         form = await parser.parse()
     except MultiPartException as error:
         raise Problem("body", f"the multipart body is broken: {error.message}") from error
-    except ValueError as error:  # a charset that Python knows and that is none of text
+    except ValueError as error:  # a charset that Python knows, but not for text
         raise Problem("body", "the multipart body is broken: its text cannot be decoded") from error
     images: list[bytes] = []
     fields: list[tuple[str, str]] = []
     try:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile) != (name == IMAGES):
-                what = "is a file" if name != IMAGES else "is not sent as a file (it has no filename)"
-                raise Problem("body", f"the part {name!r} {what}: images go into files called {IMAGES!r}")
+                what = "is a file" if name != IMAGES else "is not a file (it has no filename)"
+                raise Problem("body", f"the part {name!r} {what}: send images as files called {IMAGES!r}")
             if isinstance(value, UploadFile):
                 images.append(await value.read())
             else:
@@ -160,13 +158,13 @@ async def _multipart(headers: Headers, chunks: _Chunks, max_images: int) -> tupl
 
 
 class _Parser(MultiPartParser):
-    """Starlette's parser that writes no file, stops at one part too many and takes only whole bodies."""
+    """Starlette's parser, but it writes no files, stops at too many parts and accepts only complete bodies."""
 
     def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], max_images: int) -> None:
         most = max_images + MAX_FIELDS
         chunks = self._whole(stream)
         super().__init__(headers, chunks, max_files=most, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
-        self.spool_max_size = 0  # which is no limit
+        self.spool_max_size = 0  # no limit, so nothing is written to disk
         self._ended = False
         self._max_images = max_images
         self._parts = 0
@@ -184,8 +182,8 @@ class _Parser(MultiPartParser):
         async for chunk in chunks:
             yield chunk
         if not self._ended:
-            raise MultiPartException("it breaks off before its closing boundary")
+            raise MultiPartException("it ends before its closing boundary")
 
 
 def _too_many(max_images: int) -> Problem:
-    return Problem("too-large", f"a request holds at most {max_images} images and {MAX_FIELDS} fields")
+    return Problem("too-large", f"a request may have at most {max_images} images and {MAX_FIELDS} fields")

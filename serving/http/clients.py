@@ -1,4 +1,4 @@
-"""Clients that wait, and clients that go away: work stops with its connection, and events are sent as they happen."""
+"""Clients that wait or disconnect: work stops when the client is gone, and events are sent as they happen."""
 
 import asyncio
 import json
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """Returns what the work returns; a client that goes away cancels it, which raises starlette's ClientDisconnect.
+    """Returns the result of the work. If the client disconnects, cancels it and raises starlette's ClientDisconnect.
 
-    The request's body has to be read before.
+    The body of the request must have been read.
     """
     working, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
     try:
@@ -41,18 +41,18 @@ async def _gone(request: Request) -> None:
 
 
 class EventStream(StreamingResponse):
-    """Words, then the caption, as server-sent events, each sent when it is there; an error ends them as an event."""
+    """Words, then the caption, as server-sent events, each sent at once; an error becomes the last event."""
 
     media_type = "text/event-stream"
 
     def __init__(self, first: str | Captioned, rest: AsyncGenerator[str | Captioned, None], report: Report) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no proxy may hold words back
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # so that no proxy holds words back
         self._work = rest
         self._lines = self._events(first, rest, report)
         super().__init__(self._lines, headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the events, and ends the work however the sending ends."""
+        """Sends the events, and ends the work in any case."""
         try:
             await super().__call__(scope, receive, send)
         finally:

@@ -1,4 +1,4 @@
-"""The OpenAPI description, as far as FastAPI does not see it: bodies, options, problems, examples. Answers nothing."""
+"""The parts of the OpenAPI description that FastAPI cannot derive: bodies, options, problems, examples."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from serving.http.bodies import IMAGES
 from serving.http.limits import Limits
 from serving.http.problems import MEDIA_TYPE, TITLES, ProblemBody
 
-BEARER = Security(HTTPBearer(scheme_name="bearer", auto_error=False))  # which only describes: the gate asks for tokens
+BEARER = Security(HTTPBearer(scheme_name="bearer", auto_error=False))  # only a description: the gate checks tokens
 EVENTS = """event: word
 data: {"word": "a"}
 
@@ -26,7 +26,7 @@ data: {"caption": "a dog", "confidence": 0.71, "score": -2.1, "log_prob": -2.1, 
 
 """
 EVENT = {
-    "description": "Each event; data is JSON: {word} for word, a caption as /v1/captions has it, a problem for error.",
+    "description": "One event; data is JSON: {word} for word, what /v1/captions has for caption, a problem for error.",
     "type": "object",
     "properties": {
         "event": {"type": "string", "enum": ["word", "caption", "error"]},
@@ -48,9 +48,9 @@ EXAMPLES = {
 
 
 def text() -> str:
-    """Returns what the service says of itself."""
+    """Returns the introduction of the description."""
     return (
-        "Photographs in, English sentences out. Errors are RFC 9457 problems. Every answer carries X-Request-ID, "
+        "Photographs in, English sentences out. Errors are RFC 9457 problems. Every answer has X-Request-ID, "
         "which a caller may choose (up to 64 letters, digits, dots, dashes and underscores).\n\n## Options\n\n"
         + decoding_options.description()
     )
@@ -58,7 +58,7 @@ def text() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Describes routes for FastAPI. guarded: a token is asked for; named: only some names of hosts will do."""
+    """Describes routes for FastAPI. guarded: a token is required; named: only some host names are accepted."""
 
     limits: Limits
     max_rows: int
@@ -66,7 +66,7 @@ class Routes:
     named: bool
 
     def captions(self, *, many: bool) -> dict[str, Any]:
-        """Returns the description of a route that captions: many images as JSON, or one as events."""
+        """Describes a route that captions: many images as JSON, or one image as events."""
         schemas = decoding_options.schemas(self.max_rows)
         image = {"type": "string", "format": "binary"}
         raw = {"schema": image | {"description": f"One image file, up to {self.limits.max_bytes:,} bytes."}}
@@ -88,20 +88,20 @@ class Routes:
         described = self._route(400, 403, 408, 413, 415, 422, 429, 503, 504)
         responses = described["responses"]
         responses[429]["headers"] = {
-            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait before trying again."}
+            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait before the next try."}
         }
         if not many:
             events = {"schema": EVENT, "examples": {"words": {"value": EVENTS}}}
-            told = "Events: word for each word, then caption with the whole, or error with a problem."
+            told = "Events: word for each word, then caption with the complete caption, or error with a problem."
             responses[200] = {"description": told, "content": {"text/event-stream": events}}
         return described | {"openapi_extra": {"parameters": query, "requestBody": {"required": True, "content": body}}}
 
     def plain(self, model: type[BaseModel], *statuses: int, is_open: bool = False) -> dict[str, Any]:
-        """Returns the description of a route that tells something; is_open: to callers without a token, too."""
+        """Describes a route that returns JSON. is_open: callers without a token may use it."""
         return {"response_model": model} | self._route(*statuses, is_open=is_open)
 
     def text(self, media_type: str) -> dict[str, Any]:
-        """Returns the description of a route that answers with text."""
+        """Describes a route that returns text."""
         described = self._route()
         content = {media_type.split(";")[0]: {"schema": {"type": "string"}}}
         described["responses"][200] = {"description": "Counters", "content": content}

@@ -1,4 +1,4 @@
-"""What every request passes: its id, its host, its token, its count, its line in the log, and an end to all errors."""
+"""What every request passes through: its id, checks of host and token, counters, a line in the log, error handling."""
 
 import re
 import time
@@ -18,12 +18,12 @@ from serving.http.reports import Report
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 OPEN = {"/", "/page.js", "/page.css", "/healthz", "/readyz", "/openapi.json"}  # to callers without a token
-GONE = 499  # what logs call a client that did not wait, after nginx
+GONE = 499  # nginx's status for a client that did not wait
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Gate:
-    """ASGI middleware around the whole service. tokens: any of which opens; none at all means that all is open."""
+    """ASGI middleware around the service. tokens: a request must have one of them; without any, all are let in."""
 
     def __init__(
         self, app: ASGIApp, *, metrics: Metrics, tokens: Sequence[bytes], paths: frozenset[str], hosts: Hosts
@@ -35,7 +35,7 @@ class Gate:
         self.hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on."""
+        """Handles a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -64,12 +64,12 @@ class Gate:
             self.hosts.check_site(visit.headers)
         if self.tokens and visit.path not in OPEN and not self._knows(visit.headers.get("authorization", "")):
             challenge = {"WWW-Authenticate": "Bearer"}
-            raise Problem("token", "send the header `Authorization: Bearer` with the service's token", challenge)
+            raise Problem("token", "send the header `Authorization: Bearer` with a token of this service", challenge)
 
     def _knows(self, authorization: str) -> bool:
         scheme, _, token = authorization.partition(" ")
         given = token.strip(" \t").encode("latin-1")
-        matches = [compare_digest(given, known) for known in self.tokens]  # all of them: time tells nothing
+        matches = [compare_digest(given, known) for known in self.tokens]  # all, so that the time reveals nothing
         return scheme.lower() == "bearer" and any(matches)
 
     def _note(self, visit: "_Visit") -> None:
@@ -87,7 +87,7 @@ class Gate:
 
 
 class _Visit:
-    """One request on its way through."""
+    """One request and the state of its answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.began = time.perf_counter()
@@ -96,28 +96,28 @@ class _Visit:
         self.report = Report(named if ID.fullmatch(named) else uuid.uuid4().hex)
         scope.setdefault("state", {})["report"] = self.report
         self.scope = scope
-        self.path = scope["path"].removeprefix(scope.get("root_path", ""))  # without that at which it is mounted
+        self.path = scope["path"].removeprefix(scope.get("root_path", ""))  # without the path at which it is mounted
         self.status = 0
         self.complete = False
         self.received = 0
         self._head = scope["method"] == "HEAD"
-        self._waits = self.headers.get("expect", "").lower() == "100-continue"  # with its body, until it is asked for
+        self._waits = self.headers.get("expect", "").lower() == "100-continue"  # until it is asked for its body
         self._receive, self._send = receive, send
 
     @property
     def asked(self) -> Scope:
-        """What the service is asked: HEAD is GET without a body."""
+        """The scope for the service: HEAD becomes GET, whose body is then left out."""
         return {**self.scope, "method": "GET"} if self._head else self.scope
 
     async def receive(self) -> Message:
-        """Counts what comes in."""
+        """Counts the bytes that arrive."""
         self._waits = False
         message = await self._receive()
         self.received += len(message.get("body", b""))
         return message
 
     async def send(self, message: Message) -> None:
-        """Adds what every answer carries."""
+        """Adds the headers of every answer."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
@@ -125,7 +125,7 @@ class _Visit:
             headers["X-Content-Type-Options"] = "nosniff"
             headers["Referrer-Policy"] = "no-referrer"
             headers.setdefault("Cache-Control", "no-store")
-            if self._waits:  # whether the body comes now nobody can know
+            if self._waits:  # the client may or may not send its body now
                 headers["Connection"] = "close"
         elif self._head:
             message = {**message, "body": b""}

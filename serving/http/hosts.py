@@ -1,7 +1,7 @@
-"""By which names the service may be asked, and by whose pages: what keeps browsers from being used against it.
+"""Which host names requests may use, and which web pages may send them, so that no site can misuse a browser.
 
-A name of a stranger's that leads here for a while (DNS rebinding) shows in Host, a page of another site in what its
-browser says of it. Callers that are no browsers say neither, and pass.
+A foreign name that points here for a while (DNS rebinding) shows in Host; a page of another site shows in Origin and
+Sec-Fetch-Site. Callers that are not browsers send neither of these two, and pass.
 """
 
 import ipaddress
@@ -13,12 +13,12 @@ from starlette.datastructures import Headers
 from serving.http.problems import Problem
 
 ANY = "*"
-PORTS = {"http": ":80", "https": ":443"}  # which addresses leave out
-OWN = {"same-origin", "none"}  # what a browser says of the service's own page, and of its user
+PORTS = {"http": ":80", "https": ":443"}  # left out in addresses
+OWN = {"same-origin", "none"}  # what a browser sends for the service's own page, and for its user
 
 
 class Hosts:
-    """The names of the service, besides localhost and every IP address. None, or "*" among them: any name will do."""
+    """The names of the service, besides localhost and IP addresses. None, or "*" among them, allows any name."""
 
     def __init__(self, names: Iterable[str] | None = None) -> None:
         given = None if names is None else set(names)
@@ -26,22 +26,22 @@ class Hosts:
         self._names = {_name(each) for each in given or ()} | {"localhost"}
 
     def check_host(self, headers: Headers) -> None:
-        """Raises Problem where the request names a host that the service is not."""
+        """Raises Problem if the request names another host."""
         host = headers.get("host")
         if self.all or host is None or (name := _name(host)) in self._names or _is_address(name):
             return
-        told = f"{name!r} is no name of this service: who runs it can add one with --allowed-host"
+        told = f"{name!r} is not a name of this service: its operator can add one with --allowed-host"
         raise Problem("host", told)
 
     def check_site(self, headers: Headers) -> None:
-        """Raises Problem where a page of another site asks.
+        """Raises Problem for a request from a page of another site.
 
-        Sec-Fetch-Site comes first: no page can set it, and it holds behind a proxy that changes Host.
+        Sec-Fetch-Site has priority: no page can set it, and it is right behind a proxy that changes Host.
         """
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         own = site in OWN if site is not None else origin is None or self._is_own(origin, headers.get("host", ""))
         if not own:
-            raise Problem("cross-site", "a page of another site asks, says the browser: only the service's own may")
+            raise Problem("cross-site", "a page of another site sent the request; only the service's own may")
 
     def _is_own(self, origin: str, host: str) -> bool:
         scheme, _, address = origin.lower().partition("://")
@@ -51,7 +51,7 @@ class Hosts:
 
 
 def _name(address: str) -> str:
-    """Returns the host of "host:port", as a name is compared; "" where there is none."""
+    """Returns the host of "host:port" in the form for comparison; "" if there is none."""
     try:
         return (urlsplit(f"//{address}").hostname or "").rstrip(".")
     except ValueError:

@@ -1,22 +1,22 @@
-"""What one request, and all together, may cost the service. Owns the values; each is held where it is met."""
+"""What one request, and all together, may cost the service. Other modules enforce these limits."""
 
 from dataclasses import dataclass, field, fields
 
 from engine import OptionsError
 
 MAX_PIXELS = 50_000_000
-"""Of one image, which the captioner holds: 10 MB of a JPEG, 200 of a PNG, 400 where that has alpha, and never more."""
+"""Of one image. Decoded, it takes 10 MB for a JPEG, 200 for a PNG, 400 for a PNG with alpha, and never more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of the service; each is an option of the command line by the same name. Raises OptionsError."""
+    """Limits of the service; each is an option of the command line with the same name. Raises OptionsError."""
 
     max_bytes: int = field(default=32 * 1024**2, metadata={"help": "most bytes of a request's body"})
     max_images: int = field(default=16, metadata={"help": "most images in a request"})
-    max_held_bytes: int = field(default=512 * 1024**2, metadata={"help": "most bytes of all bodies held at once"})
+    max_held_bytes: int = field(default=512 * 1024**2, metadata={"help": "most bytes of all bodies in memory"})
     timeout: float = field(default=30.0, metadata={"help": "seconds that captioning may take once the body is there"})
-    upload_timeout: float = field(default=30.0, metadata={"help": "seconds in which a request has to arrive"})
+    upload_timeout: float = field(default=30.0, metadata={"help": "seconds in which a request must arrive"})
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -24,5 +24,5 @@ class Limits:
             if not 0 < value < float("inf"):
                 raise OptionsError(f"Limits({each.name}={value!r}): {each.name} must be a number above 0")
         if self.max_held_bytes < self.max_bytes:
-            told = f"max_held_bytes must be at least max_bytes ({self.max_bytes}), or no such body is ever taken"
+            told = f"max_held_bytes must be at least max_bytes ({self.max_bytes}), or such a body is never accepted"
             raise OptionsError(f"Limits(max_held_bytes={self.max_held_bytes}): {told}")

@@ -1,4 +1,4 @@
-"""Logs as JSON lines, written by a thread of their own: a full disk or a stalled reader costs lines, never requests."""
+"""Logs as JSON lines, written by a separate thread: a full disk or a stalled reader loses lines, never requests."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger("serving.http")
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as a line of JSON: time, level, event, the fields of `extra`, and the trace of an error."""
+    """A record as a line of JSON: time, level, event, the fields of `extra`, and the traceback of an error."""
 
     converter: Callable[[float | None], time.struct_time] = time.gmtime
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -43,14 +43,14 @@ class JsonLines(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queues a line; where too many wait, it is lost and counted."""
+        """Queues a line; if too many wait, it is lost and counted."""
         try:
             self._lines.put_nowait(f"{self.format(record)}\n")
-        except Exception:  # the queue is full, or a field cannot be told: no reason to fail a request
+        except Exception:  # the queue is full, or a field cannot be written: no reason to fail a request
             self.lost += 1
 
     def close(self) -> None:
-        """Writes what waits, for at most a second."""
+        """Writes the lines that wait, for at most a second."""
         try:
             self._lines.put(None, timeout=1)
             self._thread.join(1)

@@ -1,4 +1,4 @@
-"""The inputs of the page, made of the engine's options. Knows what is worth a slider, not what options do."""
+"""The inputs of the page, derived from the engine's options. Knows which get a slider, not what options do."""
 
 from html import escape
 
@@ -11,15 +11,15 @@ SLIDERS = {
     "temperature": (0.1, 2, 0.1, 0.7),
     "num_samples": (1, 8, 1, 3),
 }
-"""Least, most, step and first value of what is set by a slider: what is worth trying of what the engine takes."""
+"""Least, most, step and first value of each slider: the range worth trying, not all that the engine accepts."""
 LABELS = {"num_samples": "Sentences"}
-SET_BY_PAGE = ("num_hypotheses", "style")  # page.js asks for all that grow in a beam, written as sentences
+SET_BY_PAGE = ("num_hypotheses", "style")  # page.js asks for all sentences of a beam, in style "sentence"
 
 
 def fill(page: str, max_rows: int) -> str:
-    """Returns the page with an input for each option in the place of each comment `<!-- options: ... -->`.
+    """Returns the page with inputs for the options in place of each comment `<!-- options: ... -->`.
 
-    max_rows: most sentences that the service can let grow at once.
+    max_rows: most sentences that the service can decode at the same time.
     """
     ways = (
         f'<label><input type="radio" name="decoding" value="{name}"{" checked" if name == DEFAULT else ""}>'
@@ -33,7 +33,7 @@ def fill(page: str, max_rows: int) -> str:
 
 
 def _inputs(group: str, max_rows: int) -> str:
-    """Returns the inputs of one way's own options, or of those that all ways share: sliders first."""
+    """Returns the inputs for the options of one way of decoding, or for those that all share; sliders first."""
     taken = list(DECODINGS) if group == "shared" else [group]
     options = [each for each in OPTIONS.values() if ways_of(each) == taken and each.name not in SET_BY_PAGE]
     sliders = [_slider(each, max_rows) for each in options if each.name in SLIDERS]

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems: which error is which status, and what a stranger may read of it. Knows no routes."""
+"""Errors as RFC 9457 problems: the status of each, and what a client may read about it. Knows no routes."""
 
 import re
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from starlette.responses import Response
 from engine import ClosedError, DeadlineError, DeviceError, ImageError, OptionsError, OverloadedError
 
 MEDIA_TYPE = "application/problem+json"
-RETRY = {"Retry-After": "1"}  # seconds: each batch that starts makes room in the queue
-LONGEST_DETAIL = 300  # characters: a message may quote what the client sent
+RETRY = {"Retry-After": "1"}  # seconds: each new batch makes room in the queue
+LONGEST_DETAIL = 300  # characters: a message may quote text from the client
 
 
 class ProblemBody(BaseModel):
-    """An RFC 9457 problem. `type` and `title` are the same for all problems of one kind, `detail` is this one's."""
+    """An RFC 9457 problem. All problems of a kind have the same `type` and `title`; `detail` describes this one."""
 
     type: str = Field(examples=["urn:captioning:image"])
     title: str = Field(examples=["The image cannot be captioned"])
@@ -29,12 +29,12 @@ TITLES = {
     "image": (422, "The image cannot be captioned"),
     "options": (422, "An option is unknown or has a value that makes no sense"),
     "body": (400, "The body cannot be read"),
-    "too-large": (413, "The request is larger than the service takes"),
-    "media-type": (415, "The body is of a type that the service does not take"),
+    "too-large": (413, "The request is too large"),
+    "media-type": (415, "The body has a type that the service does not accept"),
     "slow": (408, "The body did not arrive in time"),
     "token": (401, "The bearer token is missing or wrong"),
-    "cross-site": (403, "A page of another site may not ask"),
-    "host": (421, "The request is meant for another host"),
+    "cross-site": (403, "Pages of other sites may not use the service"),
+    "host": (421, "The request is for another host"),
     "overloaded": (429, "The service is busy"),
     "closing": (503, "The service is not available"),
     "device": (503, "The computation failed"),
@@ -45,7 +45,7 @@ TITLES = {
 
 @dataclass(slots=True)
 class Problem(Exception):  # noqa: N818 - the RFC's word
-    """What went wrong, as a client may read it; kind is a key of TITLES."""
+    """An error in words for the client. kind: a key of TITLES."""
 
     kind: str
     detail: str
@@ -75,7 +75,7 @@ def respond(body: ProblemBody, headers: Mapping[str, str]) -> Response:
 
 
 def http_problem(status: int, request_id: str) -> ProblemBody:
-    """Returns the problem of a status that says all there is to say: no such path, wrong method."""
+    """Returns the problem for a status that needs no details: unknown path, wrong method."""
     phrase = HTTPStatus(status)
     return ProblemBody(
         type="about:blank", title=phrase.phrase, status=status, detail=phrase.description, request_id=request_id
@@ -83,9 +83,9 @@ def http_problem(status: int, request_id: str) -> ProblemBody:
 
 
 def problem_of(error: BaseException) -> Problem:
-    """Returns what a client may know of an error.
+    """Returns what a client may know about an error.
 
-    Only messages that speak of what the client sent pass; those of devices and of faults of ours may hold paths.
+    Only messages about what the client sent are passed on; those of devices and of bugs may contain paths.
     """
     match error:
         case Problem():
@@ -95,18 +95,18 @@ def problem_of(error: BaseException) -> Problem:
         case OptionsError():
             return Problem("options", str(error))
         case OverloadedError():
-            return Problem("overloaded", "as many images are waiting as the service holds: try again later", RETRY)
+            return Problem("overloaded", "the queue is full: try again later", RETRY)
         case ClosedError():
             return Problem("closing", "the service is shutting down: try again later", RETRY)
         case DeadlineError() | TimeoutError():
-            return Problem("deadline", "the time for a request passed before its captions were done")
+            return Problem("deadline", "the time for the request was over before its captions were done")
         case DeviceError():
-            return Problem("device", "the run that held this image failed on its device: try again", RETRY)
-    return Problem("internal", "an error that nobody foresaw; the service's log tells more under this request_id")
+            return Problem("device", "the computation for this image failed on its device: try again", RETRY)
+    return Problem("internal", "an unexpected error; the service's log has details under this request_id")
 
 
 def printable(text: str) -> str:
-    """Returns text of bounded length on one line, without addresses of objects."""
+    """Returns text on one line, shortened if necessary, without addresses of objects."""
     text = re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>|0x[0-9a-fA-F]{6,}", "…", text)
     text = "".join(sign if sign.isprintable() else " " for sign in text)
     return text if len(text) <= LONGEST_DETAIL else text[: LONGEST_DETAIL - 1] + "…"

@@ -1,7 +1,7 @@
-"""uvicorn's protocol with limits that it has not: on headers, on requests ahead, and on how long a client holds on.
+"""uvicorn's protocol with more limits: on headers, on requests sent ahead, and on idle and slow clients.
 
-A client has some seconds for the headers of each request, and as many until the next one or to take what it is sent.
-What cannot become a request is answered with a problem here, since the application never sees it.
+A client has some seconds for the headers of each request, and as many until the next one, or to accept what it is sent.
+Data that is not a valid request is answered with a problem here, because the application never sees it.
 """
 
 import asyncio
@@ -14,23 +14,23 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from serving.http.logs import log
 from serving.http.problems import MEDIA_TYPE, http_problem
 
-MAX_AHEAD = 16  # requests that wait behind the one that is worked on
-MAX_HEAD = 64 * 1024  # bytes of request line and headers, beyond the packet in which they begin
-TOLD = ("Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket")  # by a line of ours, or by no need
+MAX_AHEAD = 16  # requests on a connection that wait behind the current one
+MAX_HEAD = 64 * 1024  # bytes of request line and headers, after the packet in which they begin
+TOLD = ("Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket")  # has a line of ours, or needs none
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGISendEvent
 
 
 def protocol(seconds: float) -> type[asyncio.Protocol]:
-    """Returns uvicorn's HTTP protocol, whose connections do nothing for no more than some seconds."""
+    """Returns uvicorn's HTTP protocol, which closes connections that do nothing for some seconds."""
     logging.getLogger("uvicorn.error").addFilter(_is_news)
 
     class Protocol(HttpToolsProtocol):
-        _late: asyncio.TimerHandle | None = None  # closes what has no headers by then
-        _stuck: asyncio.TimerHandle | None = None  # ends what takes none of its answer until then
-        _head: int | None = None  # bytes of the headers that are coming
-        _begun = False  # whether these began in the packet at hand
+        _late: asyncio.TimerHandle | None = None  # closes the connection if no headers have arrived by then
+        _stuck: asyncio.TimerHandle | None = None  # closes the connection if the client reads nothing until then
+        _head: int | None = None  # bytes of the headers that are arriving
+        _begun = False  # whether they began in the current packet
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -38,13 +38,13 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def on_message_begin(self) -> None:
             if len(self.pipeline) == MAX_AHEAD:
-                raise BufferError("more requests than may wait were sent ahead")  # which refuses the rest of the packet
+                raise BufferError("too many requests were sent ahead")  # refuses the rest of the packet
             super().on_message_begin()
             self._head, self._begun = 0, True
             self._expect()
 
         def on_header(self, name: bytes, value: bytes) -> None:
-            if self._head is not None:  # what follows a body in chunks is of no use to anybody, and has no limit
+            if self._head is not None:  # trailers after a chunked body are of no use, and have no limit
                 super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
@@ -53,7 +53,7 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
             version = self.parser.get_http_version()
             given = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
             if any(value != b"chunked" for value in given):
-                raise ValueError("a transfer coding that nobody here can undo")  # as everywhere here: a 400
+                raise ValueError("an unknown transfer coding")  # a 400, like all errors here
             if version != "1.0" and [name for name, _ in self.headers].count(b"host") != 1:
                 raise ValueError("no host, or several")
             super().on_headers_complete()
@@ -73,9 +73,9 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
-            working = self.cycle is not None and not self.cycle.response_complete  # at a request that was sent ahead
+            working = self.cycle is not None and not self.cycle.response_complete  # on a request that was sent ahead
             if self._head is None and not working and not self.transport.is_closing():
-                self._expect()  # a body that goes on, or line ends, are no next request
+                self._expect()  # the rest of a body, or line ends, do not count as a next request
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -123,7 +123,7 @@ def protocol(seconds: float) -> type[asyncio.Protocol]:
 
 
 class _Unchunked(RequestResponseCycle):
-    """Answers a client of HTTP/1.0, which knows no chunks: an answer without a length ends with its connection."""
+    """Answers an HTTP/1.0 client, which knows no chunks: an answer without a length ends with the connection."""
 
     _endless = False
 
@@ -132,7 +132,7 @@ class _Unchunked(RequestResponseCycle):
             self._endless = all(name.lower() != b"content-length" for name, _ in message.get("headers", ()))
             self.chunked_encoding = False if self._endless else None
         elif message["type"] == "http.response.body" and self._endless:
-            self.expected_content_length = len(message.get("body", b""))  # all that is left, as far as uvicorn asks
+            self.expected_content_length = len(message.get("body", b""))  # the rest, for uvicorn's check of the length
         await super().send(message)
 
 

@@ -1,22 +1,22 @@
-"""What one request was told of failures; the causes that its client may not know go to the log. Knows no routes."""
+"""The problems of one request; causes that the client may not know go to the log. Knows no routes."""
 
 from dataclasses import dataclass, field
 
 from serving.http.logs import log
 from serving.http.problems import Problem, problem_of
 
-HIDDEN = {"internal", "device"}  # kinds of problems whose cause only the log tells
+HIDDEN = {"internal", "device"}  # kinds of problems whose cause is only in the log
 
 
 @dataclass(slots=True)
 class Report:
-    """A request's id, and its problems as (kind, where): told as the answer, an entry of it, an event of a stream."""
+    """A request's id and its problems as (kind, where): in the answer, an entry of it, or an event of a stream."""
 
     request_id: str
     problems: list[tuple[str, str]] = field(default_factory=list)
 
     def tell(self, error: BaseException, where: str) -> Problem:
-        """Returns what the client may know of an error, and keeps that it was told; a hidden cause goes to the log."""
+        """Returns what the client may know about an error, and records it; a hidden cause goes to the log."""
         problem = problem_of(error)
         self.problems.append((problem.kind, where))
         if problem.kind in HIDDEN:

@@ -1,1 +1,1 @@
-"""What a Triton model repository is made of: its settings, its config.pbtxt, and the model that the server runs."""
+"""The parts of a Triton model repository: its settings, its config.pbtxt, and the model that the server runs."""

@@ -1,9 +1,9 @@
 """The model that Triton's Python backend runs: requests in, captions out.
 
-Copied as it is into each version of a model repository. Owns how a request becomes calls of `engine.Scheduler` and how
-their results become a response; knows nothing of HTTP, gRPC, queues and priorities, which are Triton's, and nothing of
-batches, which are the scheduler's. `execute` returns before the captions are there: Triton then goes on handing over
-requests, which join those under way. It waits while `max_in_flight` images are under way, and so fills Triton's queue.
+This file is copied into each version of a model repository. It turns requests into calls of `engine.Scheduler`, and
+results into responses. HTTP, gRPC, queues and priorities are Triton's; batches are the scheduler's. `execute` returns
+before the captions are there, so that Triton sends more requests, which join the running ones. While `max_in_flight`
+images are running it waits, so that further requests stay in Triton's queue.
 """
 
 import json
@@ -37,12 +37,12 @@ from engine import (
 from serving.decoding_options import Decoding, make_decoding
 from serving.formats import as_argument, format_names
 
-LOOK = 0.05  # seconds between two looks whether a request that waits, or is under way, still has its client
+LOOK = 0.05  # seconds between two checks whether the client of a waiting or running request is still there
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """A request as it came. until: when its time is over, by the monotonic clock."""
+    """A request. until: its deadline on the monotonic clock."""
 
     sender: Any
     images: list[bytes]
@@ -50,20 +50,20 @@ class Asked:
     until: float
 
     def left(self) -> float:
-        """Returns its seconds. Raises DeadlineError where there are none, CancelledError where its client has gone."""
+        """Returns the seconds left. Raises DeadlineError if there are none, CancelledError if the client is gone."""
         if self.sender.is_cancelled():
             raise CancelledError("the client has cancelled this request")
         left = self.until - time.monotonic()
         if left <= 0:
-            raise DeadlineError("the request's time was over before it was captioned")
+            raise DeadlineError("the time of the request was over before it was captioned")
         return left
 
 
 class TritonPythonModel:
-    """One instance of the model: a captioner, its scheduler, and a thread for each request under way."""
+    """One instance of the model: a captioner, its scheduler, and a thread for each running request."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Opens and warms up the bundle; the server calls the version ready only after this. Raises EngineError."""
+        """Opens and warms up the bundle; the version is ready only after this. Raises EngineError."""
         config = json.loads(args["model_config"])
         given = {name: each["string_value"] for name, each in config["parameters"].items()}
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else 0
@@ -81,11 +81,11 @@ class TritonPythonModel:
         self._timeout = float(given["timeout"])
         self._free, self._freed = most, threading.Condition()
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="request")
-        # Triton's batcher has waited for more images already
+        # Triton's batcher has already waited for more images
         self._scheduler = Scheduler(captioner, max_rows=int(given["max_rows"]), max_queue=most, max_wait_ms=0)
 
     def execute(self, requests: Sequence[Any]) -> None:
-        """Takes requests on, in order and as there is room; each is answered by its own sender when it is done."""
+        """Accepts requests in order, waiting for room; each is answered through its own sender when it is done."""
         waiting = [asked for request in requests if (asked := self._read(request))]
         while waiting:
             if self._takes(len(waiting[0].images)):
@@ -94,33 +94,33 @@ class TritonPythonModel:
                 waiting = [asked for asked in waiting if _lives(asked)]
 
     def _read(self, request: Any) -> Asked | None:
-        """Returns a request, whose time counts from now; None where it cannot be read, which is answered at once."""
+        """Reads a request, whose time starts now; one that cannot be read is answered at once and gives None."""
         sender = request.get_response_sender()
         try:
             images = list(triton.get_input_tensor_by_name(request, "image").as_numpy()[:, 0])
             timeout = request.timeout() / 1e6 or self._timeout
             return Asked(sender, images, request.parameters(), time.monotonic() + timeout)
-        except Exception as error:  # left to Triton, it would be the answer of its neighbours too
+        except Exception as error:  # Triton would answer the whole batch with it
             _send(sender, _failure(error))
             return None
 
     def _takes(self, images: int) -> bool:
-        """Says whether there is room for so many images, or there was before it was time to look; then it is taken."""
+        """Waits up to LOOK seconds for room for some images; takes it and returns True if there is enough."""
         with self._freed:
             room = self._freed.wait_for(lambda: self._free >= images, LOOK)
             self._free -= images if room else 0
         return room
 
     def finalize(self) -> None:
-        """Finishes what was taken on, and ends every thread."""
+        """Finishes the accepted requests, and ends every thread."""
         self._threads.shutdown()
         self._scheduler.close()
 
     def _answer(self, asked: Asked) -> None:
-        """Sends the captions of a request's images, or the one error that it fails with."""
+        """Sends the captions of a request, or the error with which it failed."""
         try:
             response = _response(self._captions(asked, make_decoding(json.loads(asked.parameters), _value)))
-        except Exception as error:  # whatever it is, a request that is never answered would hang its client
+        except Exception as error:  # the client must get an answer, whatever it is
             response = _failure(error)
         finally:
             with self._freed:
@@ -129,7 +129,7 @@ class TritonPythonModel:
         _send(asked.sender, response)
 
     def _captions(self, asked: Asked, decoding: Decoding) -> list[Caption]:
-        """Returns the images' captions. Raises the first image's error, and gives up the other images."""
+        """Returns the captions of all images. Raises the error of the first that fails, and cancels the others."""
         futures: list[CaptionFuture] = []
         try:
             timeout = asked.left()
@@ -148,12 +148,12 @@ class TritonPythonModel:
 
 
 def _value(option: DecodingOption, given: object) -> object:
-    """Returns an option's value: Triton's parameters know no lists, so words come as one text with spaces between."""
+    """Returns the value of an option: Triton's parameters have no lists, so words come as one text with spaces."""
     return tuple(given.split()) if option.kind is tuple and isinstance(given, str) else given
 
 
 def _bundle(version: Path) -> Path:
-    """Returns the folder of a version's bundle: its own copy, or the one that its file bundle.path names."""
+    """Returns the folder of a version's bundle: its own copy, or the folder named in its file bundle.path."""
     named = version / "bundle.path"
     return Path(named.read_text(encoding="utf-8").strip()) if named.exists() else version / "bundle"
 
@@ -176,15 +176,15 @@ def _plain(hypothesis: Hypothesis) -> dict[str, Any]:
 
 
 def _send(sender: Any, response: Any) -> None:
-    """Sends the one answer of a request."""
+    """Sends the only answer of a request."""
     try:
         sender.send(response, flags=triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
     except Exception as error:
-        triton.Logger.log_error(f"an answer could not be sent: {error!r}")
+        triton.Logger.log_error(f"a response could not be sent: {error!r}")
 
 
 def _lives(asked: Asked) -> bool:
-    """Says whether a request has time and a client; one that has not is answered."""
+    """Returns whether a request still has time and a client; otherwise answers it."""
     try:
         asked.left()
     except Exception as error:
@@ -194,12 +194,12 @@ def _lives(asked: Asked) -> bool:
 
 
 def _failure(error: Exception) -> Any:
-    """Returns the answer of a request that ended with an error, which it tells where it is the engine's own."""
+    """Returns the response to a request that failed. The client may read only the engine's own errors."""
     codes, sentence = triton.TritonError, str(error)
     code = codes.INTERNAL
     if isinstance(error, ImageError | OptionsError):
         code = codes.INVALID_ARG
-        if isinstance(error, ImageError):  # without advice to programs, which no client can follow
+        if isinstance(error, ImageError):  # without advice that only the caller of the engine can follow
             sentence = str(ImageError(error.reason, source=error.source, entry=error.entry))
     elif isinstance(error, OverloadedError | DeadlineError | ClosedError):
         code = codes.UNAVAILABLE
@@ -207,5 +207,5 @@ def _failure(error: Exception) -> Any:
         code = codes.CANCELLED
     elif not isinstance(error, EngineError):
         triton.Logger.log_error(f"a request failed: {error!r}")
-        sentence = "the model failed on this request: its server's log says why"
+        sentence = "the model failed on this request; the log of the server says why"
     return triton.InferenceResponse(error=triton.TritonError(sentence, code))

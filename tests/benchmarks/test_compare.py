@@ -1,6 +1,5 @@
-"""What compare and the history say of saved runs, made by hand."""
+"""What compare says of saved runs, made by hand, and what ratio says of rows."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import pytest
 from benchmarks.compare import main
 from benchmarks.harness.competitors import BASELINES
 from benchmarks.harness.interleave import interleave, ratios
-from benchmarks.harness.saved import Outcome, Row, Run, setting
-from benchmarks.ratio import slower_cells
+from benchmarks.harness.saved import Row, Run, setting
+from benchmarks.ratio import overview, slower_cells
 
 ROWS = tuple(
     Row("model", work, batch, "engine fp32", "eager", 10.0, 40.0, (3.8, 4.0, 4.2), 5)
@@ -33,9 +32,8 @@ def compared(tmp_path: Path, new: Run) -> int:
 
 
 def test_a_run_is_read_as_it_was_saved(tmp_path: Path) -> None:
-    run = replace(RUN, outcomes=(Outcome("title", "engine fp32", "eager", 4, 4.5, False),))
-    run.save(tmp_path / "run.json")
-    assert Run.load(tmp_path / "run.json") == run
+    RUN.save(tmp_path / "run.json")
+    assert Run.load(tmp_path / "run.json") == RUN
 
 
 def test_a_ratio_that_is_worse_by_a_fifth_fails_and_is_named(
@@ -81,19 +79,14 @@ def test_a_file_that_is_no_run_is_one_sentence(tmp_path: Path, capsys: pytest.Ca
     assert "other.json is not a run" in capsys.readouterr().err
 
 
-def test_a_history_grows_by_a_line(tmp_path: Path) -> None:
-    for _ in range(2):
-        RUN.append_to(tmp_path / "history.jsonl")
-    lines = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
-    assert len(lines) == 2
-    assert lines[0]["ratios"]["model: encoder, batch 1, engine fp32 against eager"] == 4.0
-
-
-@pytest.mark.parametrize(
-    ("cost", "reached", "passed"), [(False, 4.1, True), (False, 3.9, False), (True, 1.3, True), (True, 4.1, False)]
-)
-def test_a_speed_up_has_to_be_reached_and_a_cost_not_exceeded(cost: bool, reached: float, passed: bool) -> None:
-    assert Outcome("title", "engine fp32", "eager", 4, reached, cost).passed is passed
+def test_the_overview_has_a_column_for_each_baseline_and_slower_ones_in_bold() -> None:
+    rows = (ROWS[0], replace(ROWS[0], baseline="careful", ratios=(0.8, 0.9, 1.0)), ROWS[1])
+    assert overview(rows).splitlines()[1:] == [
+        "| engine fp32 | batch | careful | eager |",
+        "|---|---|---|---|",
+        "| encoder | 1 | **0.90** | 4.00 |",
+        "| encoder | 8 |  | 4.00 |",
+    ]
 
 
 def test_the_engine_is_held_against_the_fastest_baseline_as_exact_as_itself() -> None:

@@ -1,6 +1,5 @@
 """The GPU benchmark's own logic: gate, budget, isolation and table, with fakes; and once for real on a CPU."""
 
-import argparse
 import itertools
 import json
 from collections.abc import Iterator
@@ -151,7 +150,7 @@ def test_without_a_matrix_rate_there_is_no_share() -> None:
 
 
 def processes() -> Run:
-    return in_own_process(argparse.Namespace(path=[], device="cpu"))
+    return in_own_process("cpu", {})
 
 
 def test_a_process_that_dies_is_a_fault_with_its_last_words(tiny_bundle: Path) -> None:

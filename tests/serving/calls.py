@@ -27,6 +27,23 @@ def ask(app: FastAPI, method: str, path: str, **request: Any) -> httpx.Response:
     return with_client(app, lambda client: client.request(method, path, **request))
 
 
+def started(
+    app: FastAPI, path: str, photo: bytes, send: Callable[[Any], Awaitable[None]], gone: asyncio.Event
+) -> "asyncio.Task[None]":
+    """Posts a photograph and passes each message of the answer to `send`; the client leaves when `gone` is set."""
+    messages = [{"type": "http.request", "body": photo, "more_body": False}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "query_string": b"", "scheme": "http"}
+    scope |= {"headers": [(b"content-type", b"image/jpeg")], "http_version": "1.1", "asgi": {"version": "3.0"}}
+    return asyncio.create_task(app(scope, receive, send))
+
+
 def events(text: str) -> list[tuple[str, Any]]:
     """Returns the server-sent events of a body."""
     parts = [part.split("\n") for part in text.split("\n\n") if part]

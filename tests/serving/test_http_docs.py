@@ -1,4 +1,7 @@
-"""docs/http.md is executed: its commands run, and what it shows has the shape and the words of what they print."""
+"""docs/http.md is executed: its commands run, and what it shows has the shape and the words of what they print.
+
+`python -m tests.serving.test_http_docs` writes what they print into the page: for a new bundle.
+"""
 
 import json
 import os
@@ -49,6 +52,11 @@ def service() -> Iterator[Service]:
         yield service
 
 
+def printed(service: Service, command: str) -> str:
+    command = command.replace("http://127.0.0.1:8000", service.url)
+    return subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 def shape(value: Any) -> Any:
     """Returns what must be the same in any two answers: names and types, but for values that may be null."""
     if isinstance(value, dict):
@@ -71,10 +79,9 @@ def shapes(output: str) -> Any:
 @pytest.mark.skipif(not shutil.which("curl"), reason="the page's commands need curl")
 @pytest.mark.parametrize(("command", "shown"), ASKING)
 def test_commands_print_what_the_page_shows(service: Service, command: str, shown: str) -> None:
-    command = command.replace("http://127.0.0.1:8000", service.url)
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert shapes(done.stdout) == shapes(shown)
-    assert said(done.stdout) == said(shown)
+    output = printed(service, command)
+    assert shapes(output) == shapes(shown)
+    assert said(output) == said(shown)
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -109,3 +116,17 @@ def test_the_problems_on_the_page_are_all_problems() -> None:
 def test_the_files_that_commands_name_are_there() -> None:
     for command, _ in ASKING:
         assert all((ROOT / Path(name)).is_file() for name in re.findall(r"@(\S+)", command))
+
+
+def write() -> None:
+    """Writes what the commands print into the page."""
+    text = PAGE
+    with Service() as service:
+        service.wait_for("ready")
+        for command, shown in ASKING:
+            text = text.replace(f"$ {command}\n{shown}", f"$ {command}\n{printed(service, command).strip()}\n")
+    (ROOT / "docs" / "http.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

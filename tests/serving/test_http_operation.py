@@ -7,7 +7,6 @@ import logging
 import re
 import resource
 from collections.abc import Iterator
-from hmac import compare_digest
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine import Captioner, ClosedError, DeviceError, OptionsError, Scheduler
-from serving.http import gate
 from serving.http.__main__ import _bind, _hosts, _limits, _parser, _take_descriptors, main
 from serving.http.app import create_app
-from serving.http.limits import Limits
 from serving.http.logs import MAX_WAITING, JsonLines
 from serving.http.tokens import read_tokens
 from tests.serving.calls import ask, events, problem, with_client
@@ -93,18 +90,6 @@ def test_a_redirect_sends_nobody_to_the_host_that_a_header_names(app: FastAPI) -
         assert "location" not in answer.headers
 
 
-@pytest.mark.parametrize("path", ["/v1/captions", "/v1/captions/stream"])
-def test_a_page_of_another_site_cannot_spend_the_services_time(
-    captioner: Captioner, photos: list[bytes], path: str
-) -> None:
-    stand_in = StandIn(captioner, room=0, refusal=ClosedError("asked"))
-    app = create_app(stand_in, warm=False)
-    for site, status, kind in (("cross-site", 403, "cross-site"), ("same-origin", 503, "closing")):
-        headers = JPEG | {"Sec-Fetch-Site": site}
-        problem(ask(app, "POST", path, content=photos[0], headers=headers), status, kind)
-    assert ask(app, "GET", "/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200  # a link to the page
-
-
 ASKED = [  # headers, and whether the page of the service may have sent them
     ({}, True),
     ({"Origin": "http://test"}, True),
@@ -130,8 +115,9 @@ ASKED = [  # headers, and whether the page of the service may have sent them
 @pytest.mark.parametrize(("headers", "may"), ASKED)
 def test_only_the_services_own_page_may_ask(captioner: Captioner, headers: dict[str, str], may: bool) -> None:
     app = create_app(StandIn(captioner, room=0, refusal=ClosedError("asked")), warm=False)
-    answer = ask(app, "POST", "/v1/captions", content=b"x", headers=JPEG | headers)
-    problem(answer, *((503, "closing") if may else (403, "cross-site")))
+    for path in ("/v1/captions", "/v1/captions/stream"):
+        answer = ask(app, "POST", path, content=b"x", headers=JPEG | headers)
+        problem(answer, *((503, "closing") if may else (403, "cross-site")))
     assert ask(app, "GET", "/", headers=headers).status_code == 200  # a link to the page
 
 
@@ -201,18 +187,6 @@ def test_the_service_takes_all_the_descriptors_that_it_may_have() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_tokens_are_all_compared_in_constant_time(guarded: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    compared: list[bytes] = []
-
-    def compare(given: bytes, known: bytes) -> bool:
-        compared.append(known)
-        return compare_digest(given, known)
-
-    monkeypatch.setattr(gate, "compare_digest", compare)
-    ask(guarded, "GET", "/v1/model", headers={"Authorization": "Bearer first"})
-    assert compared == [b"first", b"second"]
-
-
 def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CAPTIONING_TOKEN", raising=False)
     assert read_tokens() == []
@@ -247,16 +221,6 @@ def test_a_token_that_no_header_can_hold_is_refused_and_not_told(
 def test_only_spaces_and_tabs_stand_around_a_token(guarded: FastAPI, given: bytes) -> None:
     problem(ask(guarded, "GET", "/v1/model", headers={"Authorization": given}), 401, "token")
     assert ask(guarded, "GET", "/v1/model", headers={"Authorization": "Bearer  first "}).status_code == 200
-
-
-def test_ray_serve_reads_the_same_tokens_and_an_empty_one_never_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    ray_serve = pytest.importorskip("serving.ray_serve", reason="needs ray", exc_type=ImportError)
-    monkeypatch.setenv("CAPTIONING_TOKEN", "one\n two \n")
-    assert ray_serve.app(ray_serve.Options())._bound_deployment.init_args[1] == (b"one", b"two")
-    for empty in ("", " \n"):
-        monkeypatch.setenv("CAPTIONING_TOKEN", empty)
-        with pytest.raises(ValueError, match="holds no token"):
-            ray_serve.app(ray_serve.Options())
 
 
 def test_the_service_is_ready_only_after_its_warm_up(
@@ -488,20 +452,13 @@ def test_a_reader_of_the_log_that_stalls_stalls_nobody() -> None:
     handler.close()
 
 
-def test_the_command_line_has_every_limit_and_its_defaults() -> None:
-    arguments = vars(_parser().parse_args([]))
-    assert Limits(**{name: arguments[name] for name in Limits.__slots__}) == Limits()
-    assert (arguments["host"], arguments["port"]) == ("127.0.0.1", 8000)
-    assert arguments["max_rows"] is None  # the scheduler's own default holds
-
-
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         (["--bundle", "nowhere"], "nowhere is not a bundle"),
         (["--host", "256.0.0.1"], "cannot listen on 256.0.0.1 port 0"),
-        (["--port", "70000"], "--port 70000: a port is 0 to 65535"),
-        (["--port", "-1"], "--port -1: a port is 0 to 65535"),
+        (["--port", "70000"], "--port 70000: must be from 0 to 65535"),
+        (["--port", "-1"], "--port -1: must be from 0 to 65535"),
         (["--max-bytes", "0"], "max_bytes must be a number above 0"),
         (["--max-held-bytes", "1000"], "max_held_bytes must be at least max_bytes"),
         (["--timeout", "nan"], "timeout must be a number above 0"),

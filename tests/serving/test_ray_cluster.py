@@ -24,12 +24,12 @@ pytest.importorskip("ray", reason="needs the extra ray")
 
 import ray
 
-from benchmarks.ray_scaling import local_cluster
 from engine import Beam, Captioner, Greedy
 from serving import ray_data
 from serving.ray_pool import captioned
 from tests.drawn import COLOURS, SHAPES, draw
 from tests.serving.calls import events
+from tests.serving.local_cluster import local_cluster
 from tests.serving.ray_nodes import DOOMED, HangsOnDoomedNode
 
 pytestmark = [
@@ -170,7 +170,7 @@ def test_a_driver_that_is_asked_to_end_says_how_to_go_on(cluster: Any, photos: P
         finally:
             running.kill()
     assert running.returncode == 130, told
-    assert told.splitlines()[-1] == "interrupted: what is finished stays, and the same command goes on from there"
+    assert told.splitlines()[-1] == "interrupted: finished parts are kept, and the same command continues from there"
     assert len(finished(output)) < IMAGES / PART
 
 

@@ -64,11 +64,12 @@ def test_more_replicas_at_least_than_at_most_are_as_many_as_at_least() -> None:
 
 
 def test_tokens_are_those_of_the_process_that_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CAPTIONING_TOKEN", "first\nsecond\n")
+    monkeypatch.setenv("CAPTIONING_TOKEN", "first\n second \n")
     assert deployment(Options()).init_args == (Options(), (b"first", b"second"))
-    monkeypatch.setenv("CAPTIONING_TOKEN", "")
-    with pytest.raises(OptionsError, match="holds no token"):
-        app(Options())
+    for empty in ("", " \n"):
+        monkeypatch.setenv("CAPTIONING_TOKEN", empty)
+        with pytest.raises(OptionsError, match="holds no token"):
+            app(Options())
 
 
 @pytest.mark.parametrize("wrong", [{"max_queue": 0}, {"num_gpus": -1}, {"timeout": 0}, {"max_pixles": 1}])

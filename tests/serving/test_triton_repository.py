@@ -148,11 +148,11 @@ def test_a_version_is_tried_as_its_model_runs_it(tmp_path: Path, capsys: pytest.
     assert main([output, "--add-version", "--bundle", str(exact)]) == 2
     assert "has no precision 'int8'" in capsys.readouterr().err
     assert main([output, "--add-version", "--precision", "fp32", "--bundle", str(exact)]) == 2
-    assert "--precision beside --add-version: a version has the settings of its model" in capsys.readouterr().err
+    assert "--precision with --add-version: a version has the settings of its model" in capsys.readouterr().err
     config = tmp_path / "repository" / "captions" / "config.pbtxt"
     config.write_bytes(re.sub(rb'parameters { key: "timeout".*\n', b"", config.read_bytes()))
     assert main([output, "--add-version"]) == 2
-    assert "does not say timeout, as an earlier release wrote it: write the model again" in capsys.readouterr().err
+    assert "lacks timeout; an earlier release may have written it: write the model again" in capsys.readouterr().err
     config.write_bytes(before["repository/captions/config.pbtxt"])
     assert files(tmp_path) == before
     assert main([output, "--add-version", "--name", "captions"]) == 0
@@ -202,23 +202,23 @@ def test_a_model_that_cannot_be_moved_into_place_gives_the_old_one_back(
         ("--max-batch-size 0", "--max-batch-size 0: must be a whole number from 1"),
         ("--max-in-flight 8", "--max-in-flight 8: must be at least max_batch_size (32)"),
         ("--max-pixels 0", "--max-pixels 0: must be a whole number from 1"),
-        ("--formats JPEG,", "--formats JPEG,: must be names of formats with commas between"),
+        ("--formats JPEG,", "--formats JPEG,: must be names of formats separated by commas"),
         ("--formats RAW", "'RAW' is no format that Pillow reads"),
         ("--formats HEIF,JXL", "the warm-up image needs one of JPEG, PNG"),
         ("--max-batch-size 2147483648", "--max-batch-size 2147483648: must be a whole number from 1 to 2,147,483,647"),
-        ("--timeout 0", "--timeout 0.0: must be seconds from 0.001, up to a day"),
-        ("--timeout 1e-9", "--timeout 1e-09: must be seconds from 0.001"),
-        ("--timeout nan", "--timeout nan: must be seconds from 0.001"),
+        ("--timeout 0", "--timeout 0.0: must be a number of seconds from 0.001 to 86,400"),
+        ("--timeout 1e-9", "--timeout 1e-09: must be a number of seconds from 0.001"),
+        ("--timeout nan", "--timeout nan: must be a number of seconds from 0.001"),
         ("--max-wait-ms -1", "--max-wait-ms -1.0: must be a number from 0"),
         ("--threads -1", "--threads -1: must be a whole number from 0"),
         ("--threads 5000", "--threads 5000: must be a whole number from 0 to 4,096"),
-        ("--provider cuda", "--provider cuda: must be one of auto, cpu, openvino, as kind is cpu"),
+        ("--provider cuda", "--provider cuda: must be one of auto, cpu, openvino with --kind cpu"),
         ("--provider cpu --kind gpu", "--provider cpu: must be one of auto, cuda"),
         ("--provider abacus", "--provider abacus: must be one of"),
         ("--precision int3", "int3"),
         ("--bundle nowhere", "nowhere"),
         ("--bundle-path relative", "--bundle-path relative: must be an absolute path"),
-        ("--add-version", "captions is no model"),
+        ("--add-version", "captions is not a model"),
     ],
 )
 def test_whatever_is_wrong_is_one_sentence_and_nothing_is_written(

@@ -110,7 +110,7 @@ def test_a_client_may_ask_for_one_output(server: Server, photos: list[bytes], na
     [
         ({"decoding": "bean"}, "decoding='bean': decoding must be one of greedy, beam, sample"),
         ({"decoding": "sample", "temperature": -0.5}, "temperature must be a number above 0"),
-        ({"beams": 3}, "'beams' is no option: the options are decoding, max_length, "),
+        ({"beams": 3}, "'beams' is not an option: the options are decoding, max_length, "),
     ],
 )
 def test_an_option_that_makes_no_sense_is_one_sentence(

@@ -334,3 +334,11 @@ def test_a_smoke_run_takes_a_few_photographs_and_sentences_and_all_stages_but_co
     assert [(e.name, e.captions) for e in few.examples] == [(e.name, e.captions) for e in of.examples[:2]]
     assert all(few.read(e.name) == of.read(e.name) for e in few.examples)
     assert len((output / "data" / "few.jsonl").read_text().splitlines()) == 200
+
+
+def test_options_of_a_later_stage_may_change_and_those_of_a_finished_one_may_not(data: Path, output: Path) -> None:
+    assert cook(data, output, ("one", "do"), ("two", "refuse")) == 1
+    assert cook(data, output, ("one", "do"), ("two", "do --seed 4")) == 0
+    assert calls(output)[-1] == "two --seed 4"
+    assert cook(data, output, ("one", "do"), ("two", "do --seed 5")) == 1
+    assert cook(data, output, ("one", "do --seed 5"), ("two", "do --seed 4")) == 1

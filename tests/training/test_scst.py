@@ -215,6 +215,20 @@ def numbers(critic: SelfCritic) -> list[dict[str, Any]]:
     return [asdict(epoch) | {"seconds": 0} for epoch in critic.history]
 
 
+def test_logits_are_lowered_by_the_logarithm_of_the_frequency_before_training() -> None:
+    store = FeatureStore(("0",), np.zeros((1, 4), dtype=np.float16))
+    table = CaptionTable.build([Example("0", ("a a a", "b a"))], [store], SHORT, max_words=3)
+    before = tiny().output.bias.detach()
+    for decoder, expected in (
+        (SelfCritic(tiny(), ScstOptions(batch_size=1, logit_adjustment=0.5), table, table, ALONE).decoder, 0.5),
+        (SelfCritic(tiny(), ScstOptions(batch_size=1), table, table, ALONE).decoder, 0.0),
+    ):
+        lowered = before - decoder.output.bias.detach()
+        difference = lowered[SHORT.ids["a"]] - lowered[SHORT.ids["b"]]
+        assert float(difference) == pytest.approx(expected * np.log(5 / 2), abs=1e-5)  # "a" 4 times, "b" once
+        assert not lowered[[SHORT.end_id, SHORT.pad_id, SHORT.unk_id, SHORT.start_id]].any()
+
+
 def test_the_expected_reward_rises(tmp_path: Path) -> None:
     critic = make_critic(epochs=3, batches=30, learning_rate=2e-2)
     before = fmean(critic.validation_ciders().values())

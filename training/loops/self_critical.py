@@ -56,6 +56,7 @@ class SelfCritic(Loop[RewardEpoch]):
         check_shared(options.batch_size, f"{options.batch_size} images", processes)
         batches = options.batches or max(1, int(np.count_nonzero(train.weights)) // options.batch_size)
         decoder.dropout.p = options.dropout
+        lower_frequent_words(decoder, train, options.logit_adjustment)
         super().__init__(decoder, options, batches, processes)
         self.options = options
         self.train_table = train
@@ -185,3 +186,18 @@ class SelfCritic(Loop[RewardEpoch]):
                 said = self._greedy.say(self.averaged, torch.from_numpy(table.features_of(images[some])).to(device))
                 scores[some] = scorer(images[some], said)
         return float(self.processes.sum(torch.tensor(scores.sum(), device=device))) / count
+
+
+def lower_frequent_words(decoder: CaptionDecoder, table: CaptionTable, amount: float) -> None:
+    """Lowers the logit of every word by `amount` times the logarithm of its frequency in a table's captions.
+
+    Menon et al. 2021 (arXiv:2007.07314) adjust a classifier's logits in this way, so that rare classes are not lost.
+    The logit of END, which decides the length, stays.
+    """
+    words = table.vocabulary
+    counts = np.bincount(table.tokens.ravel(), minlength=len(words))
+    frequency: np.ndarray = np.log(counts + 1)
+    frequency = frequency - frequency.mean()
+    frequency[[words.end_id, words.pad_id, words.unk_id, words.start_id]] = 0
+    with torch.no_grad():
+        decoder.output.bias.sub_(amount * torch.from_numpy(frequency).to(decoder.output.bias))

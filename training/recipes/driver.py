@@ -154,7 +154,10 @@ def _locked(folder: Path) -> Iterator[IO[str]]:
 
 
 def _begun(output: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the record to start or continue with. Raises RecipeError if stages ran with other options."""
+    """Returns the record to start or continue with. Raises RecipeError if stages ran with other options.
+
+    Options of a stage that has made nothing yet may change: one can see what a stage gives before choosing the next.
+    """
     path, earlier, stages = output / RECORD, {**wanted}, {}
     try:
         if path.is_file():
@@ -162,16 +165,23 @@ def _begun(output: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
             stages = dict(earlier.pop("stages"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecipeError(f"{path} is unreadable ({error!r}): delete {output} to start again") from error
-    was, now = [*_facts(earlier)], [*_facts(wanted)]
-    if was == now:
+    made = [name for name in stages if (output / name).exists()]
+    was, now = ([*_facts(_concerning(made, record))] for record in (earlier, wanted))
+    if earlier == wanted:
         return {**wanted, "stages": stages}
-    if made := [name for name in stages if (output / name).exists()]:
+    if was != now and made:
         gone, come = ("; ".join(one for one in these if one not in those) for these, those in ((was, now), (now, was)))
         raise RecipeError(
             f"{output} was started with other options or data ({gone or 'less'}, and now {come or 'less'}): choose "
             f"another folder, or delete {', '.join(made)} in this one to start again"
         )
-    return {**wanted, "stages": {}}
+    return {**wanted, "stages": {name: stages[name] for name in made}}
+
+
+def _concerning(stages: Sequence[str], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a record with the options of these stages only."""
+    options = record.get("options", {})
+    return {**record, "options": {name: lines for name, lines in options.items() if name in stages}}
 
 
 def _facts(value: object, name: str = "") -> Iterator[str]:

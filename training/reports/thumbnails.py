@@ -22,7 +22,14 @@ def picture(name: str, read: Callable[[str], bytes], side: int = 256) -> str:
 
 
 def thumbnail(content: bytes, side: int = 256) -> bytes:
-    """Returns a photograph as a JPEG of at most `side` pixels in width and height, decoded as in the engine.
+    """Returns a photograph as a JPEG of at most `side` pixels in width and height. Raises ImageError."""
+    output = BytesIO()
+    shrink(content, side).save(output, "JPEG", quality=80)
+    return output.getvalue()
+
+
+def shrink(content: bytes, side: int) -> Image.Image:
+    """Returns a photograph in RGB with at most `side` pixels in width and height, decoded as in the engine.
 
     Raises ImageError.
     """
@@ -32,10 +39,9 @@ def thumbnail(content: bytes, side: int = 256) -> bytes:
     except Exception:  # Pillow may raise nearly anything on broken input
         width, height = side, side
     scale = min(1, side / max(width, height, 1))
-    small = load_pixels(content, height=max(1, round(scale * height)), width=max(1, round(scale * width)))
-    output = BytesIO()
-    Image.fromarray(small).save(output, "JPEG", quality=80)
-    return output.getvalue()
+    return Image.fromarray(
+        load_pixels(content, height=max(1, round(scale * height)), width=max(1, round(scale * width)))
+    )
 
 
 def inline(content: bytes, kind: str) -> str:

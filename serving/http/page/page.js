@@ -4,9 +4,9 @@
 const PARALLEL = 4; // photographs under way at once: browsers open six connections to a host
 const ATTEMPTS = 8; // tries before the refusal of a busy service is shown as an error
 const WHAT = {
-  greedy: "The likeliest word at each step: the fastest.",
-  beam: "Several sentences grow side by side and the best ones stay: slower, usually better.",
-  sample: "Words are drawn by chance: a low temperature keeps to likely ones, a seed makes it repeatable.",
+  greedy: "Takes the likeliest word at each step: the fastest way.",
+  beam: "Continues several sentences and keeps the best: slower, usually better.",
+  sample: "Draws words at random: a low temperature prefers likely words, a seed makes it repeatable.",
 };
 
 const find = (selector, root = document) => root.querySelector(selector);
@@ -435,7 +435,7 @@ function askForToken(problem) {
 
 find("#token").addEventListener("input", ({ target }) => {
   const fits = /^[!-~]*$/.test(target.value.trim());
-  target.setCustomValidity(fits ? "" : "A token has only letters, digits and signs of ASCII, and no spaces.");
+  target.setCustomValidity(fits ? "" : "A token may only have ASCII letters, digits and punctuation, and no spaces.");
 });
 
 find("#token-form").addEventListener("submit", (event) => {

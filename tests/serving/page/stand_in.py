@@ -15,18 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from serving.http.app import CSP
+from serving.http.app import PAGE as FILES
 from serving.http.page_options import fill
 
 PAGE = Path(__file__).parents[3] / "serving" / "http" / "page"
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-FILES = {
-    "/": ("index.html", "text/html"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/page.css": ("page.css", "text/css"),
-}
 MODEL = {
     "name": "stand-in",
     "precision": "int8",
@@ -119,7 +112,7 @@ def serving() -> Iterator[StandIn]:
             path = urlsplit(self.path).path
             if path in FILES:
                 name, kind = FILES[path]
-                headers = {"Content-Type": f"{kind}; charset=utf-8", "Content-Security-Policy": POLICY}
+                headers = {"Content-Type": kind, "Content-Security-Policy": CSP}
                 content = fill((PAGE / name).read_text(encoding="utf-8"), max_rows=256)
                 self.answer(Reply((content.encode(),), 200, headers))
             elif path == "/v1/model" and stand_in.refuses(self.lower_headers()):

@@ -1,1 +1,0 @@
-"""Shows saved runs on one page: `python -m benchmarks.report`."""
