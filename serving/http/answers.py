@@ -41,7 +41,7 @@ class Failed(BaseModel):
 class Answer(BaseModel):
     """The captions of a request, in the order of its images."""
 
-    model: str = Field(examples=["flickr8k"])
+    model: str = Field(examples=["everyday"])
     request_id: str = Field(examples=["5f0c1b6e0d7a4c3f9a55a2d7b1c9e8f4"])
     captions: list[Captioned | Failed]
 

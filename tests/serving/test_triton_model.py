@@ -99,7 +99,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     version = tmp_path_factory.mktemp("repository") / "captions" / "1"
     version.mkdir(parents=True)
     (version / "model.py").write_bytes(MODEL.read_bytes())
-    (version / "bundle.path").write_text(f"{ROOT / 'engine/models/flickr8k'}\n", encoding="utf-8")
+    (version / "bundle.path").write_text(f"{ROOT / 'engine/models/everyday'}\n", encoding="utf-8")
     spec = importlib.util.spec_from_file_location("model_of_a_version", version / "model.py")
     assert spec is not None
     assert spec.loader is not None

@@ -18,7 +18,7 @@ from serving.triton.config import Settings
 from serving.triton_repository import add_version, main, write
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "engine" / "models" / "flickr8k"
+SHIPPED = ROOT / "engine" / "models" / "everyday"
 
 
 def parsed(text: str) -> Any:

@@ -18,7 +18,7 @@ from serving.triton_repository import main
 from tests.serving.triton_server import PAGE, PATIENCE, ROOT, Server, environment, image_input, protocol, served, shell
 
 PROTOCOLS = "http", "grpc"
-SHIPPED = ROOT / "engine" / "models" / "flickr8k"
+SHIPPED = ROOT / "engine" / "models" / "everyday"
 SETTINGS = ["--provider=cpu", "--precision=fp32", "--max-batch-size=8", "--max-in-flight=8"]
 
 

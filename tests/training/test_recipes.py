@@ -155,20 +155,29 @@ def test_fine_tuning_in_the_shipped_recipe_shows_every_image_once_an_epoch(
     assert {len(batch.features) for batch in batches} == {31, 32}
 
 
-def test_what_ships_was_made_by_the_recipe_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recorded_flickr8k_run_is_of_the_recipe_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(VALUES, "OUTPUT", str(tmp_path))
-    noted = json.loads((ROOT / "docs" / "recipe" / "recipe.json").read_text(encoding="utf-8"))["ingredients"]
+    record = ROOT / "docs" / "recipe" / "flickr8k" / "recipe.json"
+    noted = json.loads(record.read_text(encoding="utf-8"))["ingredients"]
     for gone in ("finetune_encoder", "encoder_learning_rate", "baseline", "count_end", "temperature", "views"):
         del noted["self_critical"][gone]  # which made no difference
     for stage in ("cross-entropy", "fine-tuning", "self-critical"):
         was, now = noted[stage.replace("-", "_")], asdict(trained(flickr8k.RECIPE, stage))
         assert was.pop("scheduled_sampling", 0.0) == 0.0
         assert {name: now[name] for name in was} == was
-    # decoding's defaults were changed in the finished bundle, which needed no training
-    ((_, given),) = parsed(flickr8k.RECIPE, "bundle")
-    manifest = Bundle.load(ROOT / "engine" / "models" / "flickr8k").manifest
+
+
+def test_what_ships_was_made_by_the_everyday_recipe_as_it_stands() -> None:
+    record = json.loads((ROOT / "docs" / "recipe" / "recipe.json").read_text(encoding="utf-8"))
+    assert record["options"] == everyday.RECIPE.options(smoke=False)
+    assert not record["smoke"] and all(stage["finished"] for stage in record["stages"].values())
+    assert [*record["stages"]] == [*everyday.STAGES]
+    ((_, given),) = parsed(everyday.RECIPE, "bundle")
+    manifest = Bundle.load(None).manifest
     assert manifest.defaults == Defaults(**to_onnx._defaults(given))
-    assert manifest.name == given.name == noted["bundle"]
+    assert manifest.name == given.name == everyday.BUNDLE
 
 
 def test_a_page_on_training_names_only_commands_that_there_are() -> None:
