@@ -77,7 +77,7 @@ def test_the_wheel_holds_the_engine_with_its_bundle_and_demands_little(wheel: Pa
     always = {demand.split(">")[0] for demand in demands if "extra ==" not in demand}
     assert always == {"numpy", "Pillow"}
     shipped = ROOT / "engine" / bundle.relative_to("engine")
-    assert sum(path.stat().st_size for path in shipped.iterdir()) <= 40e6
+    assert sum(path.stat().st_size for path in shipped.iterdir()) <= 45e6
 
 
 def test_the_installed_wheel_captions_a_sample_with_neither_torch_nor_onnx(

@@ -92,7 +92,7 @@ def test_a_replica_answers_who_has_its_token_whole_or_word_by_word(replica: Repl
 
 
 def test_formats_are_named_as_on_the_command_line(photos: list[bytes]) -> None:
-    with pytest.raises(OptionsError, match="'RAW' is no format"):
+    with pytest.raises(OptionsError, match="'RAW' is not a format"):
         Replica(Options(provider="cpu", precision="int8", formats="png,raw"))
     replica = Replica(Options(provider="cpu", precision="int8", formats="png"))
     answer = ask(replica.__serve_build_asgi_app__(), "POST", "/v1/captions", content=photos[0], headers=JPEG)

@@ -18,6 +18,7 @@ from engine.images import jpeg
 from engine.images.load import load_pixels
 from tests.engine.images.test_load import encoded
 
+ImageFile.MAXBLOCK = 1 << 20  # Pillow's buffer is too small to write noisy photographs in full quality
 SAMPLES = [Image.open(path).convert("RGB") for path in sorted((Path(__file__).parents[3] / "samples").glob("*.jpg"))]
 needs_simplejpeg = pytest.mark.skipif(find_spec("simplejpeg") is None, reason="simplejpeg is not installed")
 needs_quick = pytest.mark.skipif(
