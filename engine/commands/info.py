@@ -11,7 +11,7 @@ from engine.captioner import Captioner
 from engine.commands.arguments import add_json, add_model
 from engine.runtime.providers import available_providers
 
-DETAILS = {"bundle", "provider", "precision", "notes", "seconds", "images_per_second"}  # only shown with --json
+SHOWN = "CIDEr", "BLEU-4"  # of a data set's scores; --json has all
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,10 +54,16 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
 
 
 def _plain_quality(quality: dict[str, Any]) -> str:
-    """Returns scores as text, one line for each data set."""
-    if quality and all(isinstance(scores, dict) and "scores" in scores for scores in quality.values()):
-        return f"\n{'':<16} ".join(map(_plain_quality, quality.values()))
-    return _plain({name: value for name, value in quality.items() if name not in DETAILS})
+    """Returns the main scores as text, one line for each data set; other contents as they are."""
+    if "scores" in quality:  # of one data set
+        quality = {str(quality.get("data", "quality")): quality}
+    if not all(isinstance(measured, dict) and "scores" in measured for measured in quality.values()):
+        return _plain(quality)
+    return f"\n{'':<16} ".join(
+        f"{name}, {measured.get('images', '?')} images, {measured.get('precision', '?')}: "
+        + _plain({score: measured["scores"][score] for score in SHOWN if score in measured["scores"]})
+        for name, measured in quality.items()
+    )
 
 
 def _plain(value: object) -> str:

@@ -551,13 +551,20 @@ def test_info_shows_bundle_provider_precision_versions_and_quality(
 def test_info_shows_the_scores_of_several_data_sets_a_line_each(
     fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quality = {name: {"data": name, "seconds": 3.0, "scores": {"CIDEr": 0.5}} for name in ("ours", "theirs")}
+    measured = {"images": 3, "precision": "fp32", "scores": {"CIDEr": 0.5, "METEOR": 0.1}}
+    quality = {"ours": measured, "theirs": measured}
     fake.bundle.manifest = replace(fake.bundle.manifest, quality=quality)
     assert run(fake, "info") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "CIDEr" in line]
-    assert lines == [f"{'quality':<16} data ours, scores CIDEr 0.5", f"{'':<16} data theirs, scores CIDEr 0.5"]
+    assert lines == [
+        f"{'quality':<16} ours, 3 images, fp32: CIDEr 0.5",
+        f"{'':<16} theirs, 3 images, fp32: CIDEr 0.5",
+    ]
     assert run(fake, "info", "--json") == 0
     assert json.loads(capsys.readouterr().out)["quality"] == quality
+    fake.bundle.manifest = replace(fake.bundle.manifest, quality={"data": "mine", **measured})
+    assert run(fake, "info") == 0
+    assert f"{'quality':<16} mine, 3 images, fp32: CIDEr 0.5\n" in capsys.readouterr().out
 
 
 def test_info_as_json_is_one_object(fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]) -> None:
