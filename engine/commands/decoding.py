@@ -31,7 +31,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how words are chosen", "Default: beam search with the bundle's settings.")
     ways = group.add_mutually_exclusive_group()
     ways.add_argument("--greedy", action="store_true", help="take the likeliest word at each step: the fastest way")
-    ways.add_argument("--sample", action="store_true", help="draw words by chance")
+    ways.add_argument("--sample", action="store_true", help="draw words at random")
     for flag, options in decoding_flags().items():
         target = ways if flag == "--beam" else group  # so that it is refused beside another way
         option = options[0]
