@@ -118,15 +118,6 @@ def test_a_decode_on_the_device_is_the_decode_on_the_host(machine: Machine, grap
         assert any(run.startswith("replay") for run in machine.cuda.runs)
 
 
-@pytest.mark.parametrize("decoding", DECODINGS, ids=repr)
-def test_only_draws_from_the_whole_vocabulary_are_chosen_on_the_device(
-    machine: Machine, graphs: Graphs, decoding: Any
-) -> None:
-    decoded(machine.decoder.start(features(graphs, 5)), decoding, graphs)
-    drawn = isinstance(decoding, Sample) and not decoding.top_k and decoding.top_p == 1
-    assert ("sample_step" in machine.sessions) == drawn
-
-
 def test_each_row_draws_at_its_own_temperature(machine: Machine, graphs: Graphs) -> None:
     given, rows = features(graphs, 5), np.arange(5)
     bias, uniforms = np.zeros((1, graphs.bundle.manifest.vocabulary_size), np.float32), np.full(5, 0.7, np.float32)
@@ -260,17 +251,6 @@ def test_features_of_the_device_are_those_of_the_host(machine: Machine, graphs: 
         encoded = machine.encoder.encode(given)
         assert (len(encoded), encoded.shape, encoded.ndim) == (images, expected.shape, 2)
         np.testing.assert_allclose(np.asarray(encoded), expected, rtol=0, atol=1e-5)
-
-
-def test_features_stay_on_the_device_between_encoder_and_decoder(machine: Machine, graphs: Graphs) -> None:
-    given = pixels(graphs.bundle, 5)
-    expected = decoded(graphs.start(graphs.encoder.encode(given)), Greedy(), graphs)
-    encoded = machine.encoder.encode(given)
-    machine.cuda.downloads.clear()
-    machine.cuda.uploads.clear()
-    model = machine.decoder.start(encoded)
-    assert machine.cuda.downloads == machine.cuda.uploads == []
-    same(decoded(model, Greedy(), graphs), expected)
 
 
 def test_slices_of_features_are_decoded_alone(machine: Machine, graphs: Graphs) -> None:
