@@ -112,11 +112,6 @@ def test_encoder_weights_that_the_decoder_was_not_trained_on_are_refused(run: Pa
     assert not (tmp_path / "bundle").exists()
 
 
-def test_an_output_that_exists_is_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="--overwrite"):
-        export_bundle(tmp_path / "no run is read", tmp_path)
-
-
 def test_overwrite_never_deletes_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ExportError, match="is not a bundle"):

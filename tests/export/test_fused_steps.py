@@ -114,25 +114,6 @@ def test_sample_step_is_the_inverse_of_the_cumulative_distribution(
     np.testing.assert_allclose(log_probs, step.log_probs[step.places, ids], atol=1e-5)
 
 
-def test_sample_step_draws_from_the_tempered_distribution(model: tuple[CaptionDecoder, Sessions]) -> None:
-    decoder, sessions = model
-    rows, temperature = 20_000, 0.8
-    step = Step(decoder, 1, seed=5)
-    step.feed["token_ids"], step.feed["parent_rows"] = (
-        np.repeat(step.feed[name], rows) for name in list(step.feed)[:2]
-    )
-    uniforms = 1 - np.random.default_rng(0).random(rows, dtype=np.float32)
-    drawn = {"uniforms": uniforms, "temperature": np.full(rows, temperature, np.float32)}
-    ids = sessions["sample_step"].run(["ids"], {**step.feed, **drawn})[0]
-    p = np.exp(step.log_probs[0].astype(np.float64) / temperature)
-    expected, seen = rows * p / p.sum(), np.bincount(ids, minlength=WORDS)
-    assert not seen[expected == 0].any()
-    likely = expected > 5
-    chi_square = ((seen - expected)[likely] ** 2 / expected[likely]).sum()
-    freedom = likely.sum() - 1
-    assert chi_square < freedom + 5 * np.sqrt(2 * freedom)
-
-
 @pytest.mark.parametrize("temperature", [1e-30, 1.0, 1e30])
 def test_sample_step_stays_within_what_is_allowed(model: tuple[CaptionDecoder, Sessions], temperature: float) -> None:
     decoder, sessions = model

@@ -42,13 +42,6 @@ def test_a_kill_leaves_the_old_folder_or_the_new_one_whole(tmp_path: Path) -> No
     assert (left / "one").read_text() == (left / "other").read_text() != ""
 
 
-def test_a_replaced_folder_leaves_nothing_beside(tmp_path: Path) -> None:
-    for content in ("old", "new"):
-        write(tmp_path / "target", content)
-    assert [path.name for path in tmp_path.iterdir()] == ["target"]
-    assert (tmp_path / "target" / "one").read_text() == "new"
-
-
 def test_a_failing_second_rename_brings_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, rename = tmp_path / "target", Path.rename
     write(target, "old")

@@ -12,8 +12,8 @@ import pytest
 from engine import Captioner
 from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Variant
-from export import additions, variants
 from export import measure as measuring
+from export import variants
 from export.additions import add_variants
 from export.bundle import ExportOptions, export_bundle
 from export.calibration import Calibration, Photographs, observe
@@ -255,11 +255,3 @@ def test_a_folder_of_photographs_does_as_well(data: Path, exported: Bundle) -> N
     photographs = Photographs.find(data / "images")
     assert len(photographs.names) == 52
     assert Calibration.load(photographs, exported.manifest.image, 3).record()["source"] == "images"
-
-
-def test_the_last_manifest_is_the_one_that_is_verified(varied: Path) -> None:
-    manifest = Bundle.load(varied).manifest
-    again = varied.parent / "again"
-    shutil.copytree(varied, again)
-    additions.save_manifest(again, manifest)
-    assert contents(again) == contents(varied)
