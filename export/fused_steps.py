@@ -1,7 +1,7 @@
 """The fused decoder steps: state gather, LSTM cell, logits and selection in one graph per selection method.
 
 Built node by node rather than traced: the code that runs for every word was chosen by measurement
-(docs/performance.md), and the weights keep the same bytes as in the portable step, so that all graphs share one file.
+(docs/speed.md), and the weights keep the same bytes as in the portable step, so that all graphs share one file.
 Knows nothing of files or of how a search uses the results.
 """
 
