@@ -50,8 +50,8 @@ class Machine:
         manifest = bundle.manifest
         fake = Device(self.session, "cuda", 2, cuda_graphs=graphs)
         image = manifest.image.height, manifest.image.width, 3
-        self.encoder = DeviceEncoder(fake, image, manifest.feature_size)
-        self.decoder = DeviceDecoder(fake, manifest.units, manifest.vocabulary_size)
+        self.encoder = DeviceEncoder(fake, image, manifest.feature_shape)
+        self.decoder = DeviceDecoder(fake, manifest.state, manifest.context, manifest.vocabulary_size)
 
     def session(self, name: str) -> FakeSession:
         if name not in self.sessions:
@@ -79,7 +79,7 @@ def graphs(tiny_captioner: Captioner) -> Graphs:
 
 
 def features(graphs: Graphs, images: int, seed: int = 0) -> np.ndarray:
-    size = graphs.bundle.manifest.feature_size
+    size = graphs.bundle.manifest.feature_shape[0]
     return np.random.default_rng(seed).normal(size=(images, size)).astype(np.float32)
 
 
