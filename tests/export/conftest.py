@@ -8,8 +8,9 @@ from onnx import ModelProto
 
 from engine.bundle.bundle import Bundle
 from export import bundle as exporting
+from export import modules
 from export import verify as verifying
-from export.decoder import init_graph, step_graph
+from export.decoder import Layout, init_graph, step_graph
 from export.encoder import encoder_graph
 from tests.export.runs import OPTIONS, small_decoder, write_run
 from training.models.decoder import CaptionDecoder
@@ -50,10 +51,10 @@ def traced() -> dict[str, Callable[..., ModelProto]]:
         known: dict[bytes, ModelProto] = {}
 
         @functools.wraps(trace)
-        def graph(module: torch.nn.Module) -> ModelProto:
+        def graph(module: torch.nn.Module, *layout: Layout) -> ModelProto:
             key = b"".join(tensor.numpy().tobytes() for tensor in module.state_dict().values())
             if key not in known:
-                known[key] = trace(module)
+                known[key] = trace(module, *layout)
             copy = ModelProto()
             copy.CopyFrom(known[key])
             return copy
@@ -67,6 +68,6 @@ def traced() -> dict[str, Callable[..., ModelProto]]:
 def quick(monkeypatch: pytest.MonkeyPatch, traced: dict[str, Callable[..., ModelProto]]) -> pytest.MonkeyPatch:
     """Exports without tracing anew, verified on fewer rows."""
     for name, graph in traced.items():
-        monkeypatch.setattr(exporting, name, graph)
+        monkeypatch.setattr(modules, name, graph)
     monkeypatch.setattr(verifying, "BATCH_SIZES", (1, 3))
     return monkeypatch

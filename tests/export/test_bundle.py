@@ -11,7 +11,7 @@ import safetensors.torch
 
 from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Variant
-from export import bundle as exporting
+from export import modules
 from export.additions import amend, save_manifest
 from export.bundle import ExportOptions, export_bundle
 from export.errors import ExportError
@@ -97,7 +97,7 @@ def bundle(quick: pytest.MonkeyPatch, exported: Bundle, tmp_path: Path) -> Path:
 def test_a_large_encoder_keeps_its_weights_in_a_file_of_its_own(
     bundle: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "LARGEST_GRAPH", 1000)
+    monkeypatch.setattr(modules, "LARGEST_GRAPH", 1000)
     export_bundle(run, bundle, overwrite=True)
     assert (bundle / "encoder.weights").stat().st_size > 10 * (bundle / "encoder.onnx").stat().st_size
     assert Bundle.load(bundle).graph("encoder").data == ("encoder.weights",)
@@ -120,8 +120,8 @@ def test_overwrite_never_deletes_a_folder_that_is_no_bundle(tmp_path: Path) -> N
 
 
 STAGES = {
-    "writing the weights": (exporting, "share_weights"),
-    "verifying": (exporting, "verify"),
+    "writing the weights": (modules, "share_weights"),
+    "verifying": (modules, "verify"),
     "publishing": (Path, "rename"),
 }
 

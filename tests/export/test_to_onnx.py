@@ -27,7 +27,7 @@ def test_the_command_prints_the_checks_and_writes_the_bundle(
     assert main(["--checkpoint", str(run), "--output", str(output), "--beam-size", "2", "--name", "shapes"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split() == ["check", "batch", "sizes", "max", "error", "tolerance"]
-    assert sum(line.endswith(" ok") for line in printed) == 12
+    assert sum(line.endswith(" ok") for line in printed) == 11
     assert printed[-1] == f"wrote {output}"
     assert Bundle.load(output).manifest.defaults.beam_size == 2
 

@@ -21,12 +21,12 @@ def test_a_manifest_that_is_no_json_is_named(folder: Path, content: bytes) -> No
     assert "manifest.json cannot be read" in fault(folder)
 
 
-@pytest.mark.parametrize("version", [None, 0, FORMAT_VERSION - 1, FORMAT_VERSION + 1, "1", [], 1.5])
+@pytest.mark.parametrize("version", [None, 0, FORMAT_VERSION - 2, FORMAT_VERSION + 1, "1", [], 1.5, 4.0])
 def test_another_format_version_is_named_beside_the_one_that_can_be_read(folder: Path, version: object) -> None:
     edit(folder, lambda data: data.update(format_version=version))
     message = fault(folder)
     assert f"format version is {version!r}" in message
-    assert f"reads {FORMAT_VERSION}" in message
+    assert f"reads {FORMAT_VERSION - 1} and {FORMAT_VERSION}" in message
     assert "export it again" in message
 
 
