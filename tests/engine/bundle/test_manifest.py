@@ -49,7 +49,8 @@ def test_a_bundle_of_format_3_opens_and_captions_as_before(
     ],
 )
 def test_what_is_wrong_in_format_3_is_named(folder: Path, change: Callable[[dict[str, Any]], Any], said: str) -> None:
-    edit(folder, lambda data: (as_format_3(data), change(data)))
+    edit(folder, as_format_3)
+    edit(folder, change)
     with pytest.raises(BundleError) as caught:
         Bundle.load(folder)
     assert said in str(caught.value)
