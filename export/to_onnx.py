@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         action="append",
         default=[],
-        help="a data set to measure CIDEr (dev list) and speed of each precision on; repeated: mean CIDEr",
+        help="a data set to measure CIDEr (validation list) and speed of each precision on; repeated: mean CIDEr",
     )
     return parser
 

@@ -24,7 +24,7 @@ from engine.confidence import FEATURES
 from training.confidence.logistic import PENALTY, coefficients, fit, fit_folds, folds_of, held_out
 from training.confidence.reliability import Reliability, measure
 from training.confidence.scored_captions import CalibrationError, ScoredCaptions, caption_and_score, human_ciders
-from training.data.datasets import DataError, open_dataset
+from training.data.datasets import SPLITS, DataError, open_dataset
 from training.data.mixture import Part, titles_of
 from training.files import check_outputs, write_atomically, write_json
 from training.metrics.java import MetricsError, package
@@ -100,7 +100,7 @@ def _run(given: argparse.Namespace) -> None:
         from training.reports.reliability_chart import draw_reliability  # matplotlib is needed only here
 
         images = sum(len(dataset.examples) for dataset in datasets.values())
-        title = f"{name}: confidence on {images:,} images ({given.split}), cross-validated"
+        title = f"{name}: confidence on {images:,} images ({SPLITS[given.split]}), cross-validated"
         write_atomically(given.plot, draw_reliability(title, threshold, calibration.found, calibration.apart))
         print(f"drawn in {given.plot}")
 
@@ -194,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="COCO 2014 or Flickr8k folder; repeat it to fit several together and measure each separately",
     )
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="which images (default: val)")
+    parser.add_argument("--split", choices=("train", "val"), default="val", help="train or validation list (val)")
     parser.add_argument("--output", type=Path, required=True, help="JSON file for coefficients and figures")
     parser.add_argument("--plot", type=Path, help="PNG file for the reliability plot")
     parser.add_argument(

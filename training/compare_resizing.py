@@ -21,7 +21,7 @@ from engine.bundle.manifest import RESIZE_RULES, ImageSpec
 from engine.images.fit import Size, crop
 from engine.images.load import RESAMPLES, load_for_model, load_pixels
 from engine.options import Decoding
-from training.data.datasets import DataError, Dataset, Example, open_dataset
+from training.data.datasets import SPLITS, DataError, Dataset, Example, open_dataset
 from training.files import check_outputs, write_json
 from training.metrics.bootstrap import Difference, compare
 from training.metrics.counts import BLEU_COLUMNS, ImageCounts, Rows
@@ -65,7 +65,8 @@ def _run(given: argparse.Namespace) -> None:
     found = differences(scores(told, examples, tokeniser), [example.name for example in examples])
     print(table(found))
     made = f"{'greedy' if given.greedy else 'default beam'}, {captioner.provider} {captioner.precision}"
-    print(f"{len(examples):,} photographs of {given.data} ({given.split}), {made}; CIDEr, differences from {SQUASH}")
+    print(f"{len(examples):,} photographs of {given.data} ({SPLITS[given.split]}), {made}")
+    print(f"CIDEr, and differences from {SQUASH}")
     record = {
         "bundle": captioner.bundle.manifest.name,
         "data": given.data.resolve().name,
@@ -158,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     option = parser.add_argument
     option("--bundle", type=Path, help="bundle to measure (default: the one that ships)")
     option("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder of squashed photographs")
-    option("--split", choices=("train", "val"), default="val", help="which images (default: val)")
+    option("--split", choices=("train", "val"), default="val", help="train or validation list (val)")
     option("--limit", type=int, metavar="N", help="use only the first N photographs")
     option("--greedy", action="store_true", help="greedy search (default: the bundle's own beam search)")
     option("--provider", default="cpu", help="the engine's provider (default: cpu)")

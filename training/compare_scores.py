@@ -45,9 +45,9 @@ def _run(given: argparse.Namespace) -> None:
     differences = compare(before.counts, second, resamples=given.resamples, seed=given.seed)
     if given.by not in differences:
         raise MetricsError(f"--by {given.by} is not in both files: they have {', '.join(differences)}")
-    for kind in ("data", "split"):
-        if getattr(before, kind) != getattr(after, kind):
-            print(f"note: the {kind} differs: {getattr(before, kind)} and {getattr(after, kind)}", file=sys.stderr)
+    for kind, said in (("data", "data"), ("split", "list")):
+        if (first := getattr(before, kind)) != (other := getattr(after, kind)):
+            print(f"note: the {said} differs: {first} and {other}", file=sys.stderr)
     first_scores, second_scores = before.counts.per_image()[given.by], second.per_image()[given.by]
     changes = second_scores - first_scores  # (images,)
     print(f"A: {before.name}\nB: {after.name}\n{len(images):,} images, {given.resamples:,} resamples\n")

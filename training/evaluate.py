@@ -18,7 +18,7 @@ from tqdm import tqdm
 from engine import Beam, Captioner, EngineError, Greedy, ImageError
 from engine.bundle.manifest import Defaults
 from engine.options import Decoding
-from training.data.datasets import DataError, Dataset, open_dataset
+from training.data.datasets import SPLITS, DataError, Dataset, open_dataset
 from training.data.sentences import read_sentences
 from training.evaluate_options import read_arguments
 from training.files import write_atomically, write_json
@@ -75,7 +75,7 @@ def _run(given: argparse.Namespace) -> None:
     for name, reason in evaluation.refused.items():
         print(f"left out {name}: {reason}", file=sys.stderr)
     said = made["decoding"] if captioner is None else f"{made['decoding']}, {captioner.provider} {captioner.precision}"
-    print(f"{images:,} images of {given.data} ({given.split}), {said}")
+    print(f"{images:,} images of {given.data} ({SPLITS[given.split]}), {said}")
     print(quality)
     speed = None if captioner is None else round(images / evaluation.seconds, 2)
     if speed is not None:
@@ -101,7 +101,7 @@ def _run(given: argparse.Namespace) -> None:
         shown = {name: evaluation.captions[name] for name in choice.all()}
         facts = {
             "Captions by": made["bundle"] or given.results.name,
-            "Data": f"{given.data.resolve().name}, {given.split}",
+            "Data": f"{given.data.resolve().name}, {SPLITS[given.split]}",
             "Photographs": f"{images:,}",
             "Made with": said,
         }

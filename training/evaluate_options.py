@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="people's captions as JSON lines, used for measuring fluency in addition to the training captions",
     )
-    parser.add_argument("--split", choices=("train", "val"), default="val", help="which images (default: val)")
+    parser.add_argument("--split", choices=("train", "val"), default="val", help="train or validation list (val)")
     parser.add_argument(
         "--results", type=Path, help='score these captions instead: JSON list of {"image_id", "caption"}'
     )

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from engine import Beam, Captioner, EngineError, ImageError, OptionsError
 from engine.bundle.vocabulary import split
-from training.data.datasets import DataError, Dataset, open_dataset
+from training.data.datasets import SPLITS, DataError, Dataset, open_dataset
 from training.files import check_outputs, write_json
 from training.metrics.caption_statistics import repeats
 from training.metrics.java import MetricsError, package
@@ -87,7 +87,8 @@ def _run(given: argparse.Namespace) -> None:
     chosen = recommend(tuned)
     print(table(tuned, chosen))
     print(
-        f"{len(dataset.examples):,} images of {given.data} ({given.split}), {captioner.provider} {captioner.precision}"
+        f"{len(dataset.examples):,} images of {given.data} ({SPLITS[given.split]}), "
+        f"{captioner.provider} {captioner.precision}"
     )
     words = ",".join(chosen.bad_endings)
     print(
@@ -220,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     option = parser.add_argument
     option("--bundle", type=Path, help="bundle to tune (default: the one that ships)")
     option("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
-    option("--split", choices=("train", "val"), default="val", help="which images (default: val)")
+    option("--split", choices=("train", "val"), default="val", help="train or validation list (val)")
     for name, kind, usual, what in (
         ("--beams", int, "1,3,5", "beam sizes"),
         ("--penalties", float, "0,0.7,1,1.5,2,3", "length penalties"),

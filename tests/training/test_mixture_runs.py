@@ -115,8 +115,8 @@ def test_a_run_on_a_mixture_says_what_each_set_came_to_and_is_resumed(
     run = tmp_path / "run"
     assert command(*PARTS, "--epochs", "1") == 0
     printed = capsys.readouterr().out
-    assert f"{folder / 'two'} (train): 12 images, 36 captions, 1 faults\n  broken images: 1 (03.jpg" in printed
-    assert f"{folder / 'one'} (train): 12 images, 36 captions, 0 faults\n" in printed
+    assert f"{folder / 'two'} (train list): 12 images, 36 captions, 1 faults\n  broken images: 1 (03.jpg" in printed
+    assert f"{folder / 'one'} (train list): 12 images, 36 captions, 0 faults\n" in printed
     assert f"{folder / 'said.jsonl'}: 6 images, 12 captions, 1 faults\n  broken lines: 1 (line 7" in printed
     assert "23 training and 8 validation images" in printed
     (noted,) = json.loads((run / "history.json").read_text())

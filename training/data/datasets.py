@@ -8,7 +8,7 @@ from training.data.flickr import FlickrDataset
 
 __all__ = ["DataError", "DataReport", "Dataset", "Example", "open_dataset"]
 
-SPLITS = ("train", "val")
+SPLITS = {"train": "train list", "val": "validation list"}  # what reports call them
 
 
 def open_dataset(path: str | Path, split: str, *, strict: bool = False) -> Dataset:
@@ -20,7 +20,7 @@ def open_dataset(path: str | Path, split: str, *, strict: bool = False) -> Datas
     folder = Path(path)
     if split not in SPLITS:
         raise DataError(f"the split {split!r} is not one of {', '.join(SPLITS)}")
-    report = DataReport(f"{folder} ({split})", strict=strict)
+    report = DataReport(f"{folder} ({SPLITS[split]})", strict=strict)
     dataset: Dataset
     if not folder.is_dir():
         raise DataError(f"{folder} cannot be opened: there is no such folder")

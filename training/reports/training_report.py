@@ -72,7 +72,7 @@ def write_report(
 <h1>{html.escape(title)}</h1>
 <img class="curve" src="{inline(curve, "png")}" alt="loss and accuracy over the epochs">
 <table><tr><th>epoch<th>train loss<th>validation loss<th>train accuracy<th>validation accuracy<th>seconds{rows}</table>
-<h2>Validation photographs</h2>
+<h2>Photographs of the validation list</h2>
 <p>The model's greedy caption in bold, with people's captions below.</p>
 {figures}
 </html>
