@@ -1,12 +1,34 @@
-"""The captioner of the scheduler's tests, which may be changed by each."""
+"""The captioner of the scheduler's tests, which may be changed by each, and what it says of images alone."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from engine import Captioner
+from engine import Caption, Captioner
+from engine.options import Decoding
 
 
 @pytest.fixture
 def captioner(tiny_bundle: Path) -> Captioner:
     return Captioner(tiny_bundle, provider="cpu", batch_size=8)
+
+
+@pytest.fixture(scope="session")
+def images(drawn_data: Path) -> list[np.ndarray]:
+    """Six drawings that the model was not trained on."""
+    return [np.asarray(Image.open(path)) for path in sorted((drawn_data / "images").iterdir())[-6:]]
+
+
+@pytest.fixture(scope="session")
+def alone(tiny_captioner: Captioner, images: list[np.ndarray]) -> Callable[[int, Decoding], Caption]:
+    """What the Captioner says of an image when no other is there."""
+
+    @functools.cache
+    def caption(image: int, way: Decoding) -> Caption:
+        return tiny_captioner.caption([images[image]], way)[0]
+
+    return caption

@@ -17,8 +17,7 @@ from engine import Captioner, ClosedError, EngineError, Greedy, ImageError, Opti
 from engine.runtime.steps import Steps
 from engine.scheduling.deadlines import Deadlines
 from engine.scheduling.future import CaptionFuture
-from engine.scheduling.request import Request
-from engine.scheduling.workers import Workers
+from engine.scheduling.request import Ledger, Request
 from tests.engine.gate import TIMEOUT
 from tests.engine.script import run_script
 
@@ -240,7 +239,7 @@ def test_a_thread_that_dies_takes_nobody_into_an_endless_wait(
 ) -> None:
     died = threading.Event()
     monkeypatch.setattr(threading, "excepthook", lambda _: died.set())
-    monkeypatch.setattr(Workers, "_work", lambda *_: 1 / 0)
+    monkeypatch.setattr(Ledger, "cancel_dropped", lambda _: 1 / 0)
     scheduler = Scheduler(captioner)
     assert died.wait(TIMEOUT)
     with pytest.raises(ClosedError):
