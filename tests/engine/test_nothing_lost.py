@@ -119,16 +119,6 @@ def test_nor_does_it_from_pixels_on(
     assert_same(captioner.caption([images[i] for i in batch], way), [alone(i, way) for i in batch])
 
 
-@pytest.mark.parametrize("size", [1, 3, 64])
-def test_nor_on_how_many_run_at_once(
-    tiny_bundle: Path, features: np.ndarray, alone: Callable[[int, Decoding], Caption], size: int
-) -> None:
-    captioner = Captioner(tiny_bundle, provider="cpu", batch_size=size)
-    batch = np.random.default_rng(size).integers(0, 12, 2 * size + 1).tolist()
-    for way in (WAYS[0], Beam(beam_size=5, num_hypotheses=5), Sample(seed=3, temperature=3.0, num_samples=5)):
-        assert_same(captioner.caption_features(features[batch], way), [alone(i, way) for i in batch])
-
-
 # --- the plain search over the plain graph
 
 

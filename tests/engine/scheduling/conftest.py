@@ -1,20 +1,28 @@
 """The captioner of the scheduler's tests, which may be changed by each, and what it says of images alone."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from engine import Caption, Captioner
+from engine import Caption, Captioner, Scheduler
 from engine.options import Decoding
+from tests.engine.gate import TIMEOUT
 
 
 @pytest.fixture
 def captioner(tiny_bundle: Path) -> Captioner:
     return Captioner(tiny_bundle, provider="cpu", batch_size=8)
+
+
+@pytest.fixture
+def scheduler(captioner: Captioner) -> Iterator[Scheduler]:
+    opened = Scheduler(captioner, max_rows=16)
+    yield opened
+    opened.close(cancel=True, timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="session")

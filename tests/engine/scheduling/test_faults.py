@@ -22,8 +22,7 @@ from engine import (
 )
 from engine.decoding.step_request import StepRequest
 from tests.engine.gate import TIMEOUT, Gate
-
-LONG = Greedy(min_length=15, max_length=16)
+from tests.engine.scheduling.ways import LONG
 
 
 def test_a_full_queue_refuses_at_once_and_takes_again_later(

@@ -5,7 +5,7 @@ import logging
 import textwrap
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,6 @@ from engine import Beam, Captioner, Greedy, Scheduler
 
 image = np.zeros((64, 64, 3), np.uint8)
 """
-
-
-@pytest.fixture
-def scheduler(tiny_captioner: Captioner) -> Iterator[Scheduler]:
-    opened = Scheduler(tiny_captioner)
-    yield opened
-    opened.close(cancel=True, timeout=TIMEOUT)
 
 
 def interrupting(scheduler: Scheduler, work: Callable[[], Any]) -> Any:

@@ -5,7 +5,6 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,8 @@ from engine.scheduling.deadlines import Deadlines
 from engine.scheduling.future import CaptionFuture
 from engine.scheduling.request import Ledger, Request
 from tests.engine.gate import TIMEOUT
+from tests.engine.scheduling.ways import LONG
 from tests.engine.script import run_script
-
-LONG = Greedy(min_length=15, max_length=16)
-
-
-@pytest.fixture
-def scheduler(captioner: Captioner) -> Iterator[Scheduler]:
-    opened = Scheduler(captioner)
-    yield opened
-    opened.close(cancel=True, timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The laws of the Scheduler: what a request is answered does not depend on who else is there, nor on when."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -24,12 +24,6 @@ at_leisure = settings(deadline=None, derandomize=True, suppress_health_check=[He
 @pytest.fixture(scope="module")
 def captioner(tiny_bundle: Path) -> Captioner:
     return Captioner(tiny_bundle, provider="cpu", batch_size=8)
-
-
-@pytest.fixture
-def scheduler(captioner: Captioner) -> Iterator[Scheduler]:
-    with Scheduler(captioner, max_rows=16) as opened:
-        yield opened
 
 
 # --- whoever else is in the batch

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,15 +15,7 @@ from engine.decoding.step_request import StepRequest
 from engine.options import Decoding
 from engine.scheduling.future import CaptionFuture
 from tests.engine.gate import TIMEOUT, Gate
-from tests.engine.scheduling.ways import WAYS, same
-
-LONG = Greedy(min_length=15, max_length=16)
-
-
-@pytest.fixture
-def scheduler(tiny_captioner: Captioner) -> Iterator[Scheduler]:
-    with Scheduler(tiny_captioner, max_rows=16) as opened:
-        yield opened
+from tests.engine.scheduling.ways import LONG, WAYS, same
 
 
 def test_any_event_loop_can_ask(

@@ -3,6 +3,7 @@
 from engine import Beam, Caption, Greedy, Sample
 from engine.options import Decoding
 
+LONG = Greedy(min_length=15, max_length=16)
 WAYS: tuple[Decoding, ...] = (
     Greedy(),
     Greedy(min_length=7, style="sentence"),

@@ -85,17 +85,6 @@ def test_the_scheduler_leaves_features_on_the_device(
     np.testing.assert_allclose([c.score for c in ours], [c.score for c in theirs], rtol=0, atol=1e-4)
 
 
-def test_features_and_scores_are_those_of_the_cpu(
-    captioner: Captioner, tiny_captioner: Captioner, photographs: list[np.ndarray]
-) -> None:
-    features = captioner.encode(photographs)
-    assert isinstance(features, np.ndarray)
-    np.testing.assert_allclose(features, tiny_captioner.encode(photographs), rtol=0, atol=1e-5)
-    texts = ["a red circle"] * len(photographs)
-    ours, theirs = (each.score(photographs, texts) for each in (captioner, tiny_captioner))
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
-
-
 def test_after_warming_up_nothing_is_captured_any_more(captioner: Captioner, photographs: list[np.ndarray]) -> None:
     decodings: list[Decoding] = [Greedy(), Sample(seed=1), Beam(beam_size=3)]
     captioner.warmup(decodings=decodings)
