@@ -177,7 +177,7 @@ def test_half_an_answer_is_not_kept_and_another_provider_is_added(
     cache_file.save(bundle, Measurements("2026-01-01", timings, ("cpu", "cuda")))
     first = Entry(FIRST, samples={(images, i): [2.0] for images in (1, 8) for i in range(2)})
     late = Entry(Way("cpu", "int8", 0), error=NO_TIME)
-    monkeypatch.setattr("engine.commands.tune.tune", lambda *_: Tuning((first, late), images=8, seconds=1))
+    monkeypatch.setattr("engine.commands.tune.tune", lambda *_: Tuning(entries=(first, late), images=8, seconds=1))
     assert main(command) == 2
     assert "no time was left for cpu int8" in capsys.readouterr().err
     late.way = Way("cpu", "int8", 1)  # a variation of threads may be left out
