@@ -1,5 +1,6 @@
 """A tiny model of drawn shapes, trained and exported once in a session of tests."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,12 @@ import pytest
 from engine import Captioner
 from tests.decoders import AttentionDecoder, CountingDecoder, export
 from tests.drawn import write_drawn_data
+
+
+def pytest_collection_finish() -> None:
+    """Lets the collections of garbage that tests ask for pass over all that was imported, which takes a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""Gates before what a `captioner` does, and a photograph."""
+"""Gates before what a `captioner` does, drawings, and a cache folder of a test's own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,3 +29,16 @@ def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 @pytest.fixture(scope="session")
 def image(drawn_data: Path) -> np.ndarray:
     return np.asarray(Image.open(sorted((drawn_data / "images").iterdir())[-1]))
+
+
+@pytest.fixture(scope="session")
+def images(drawn_data: Path) -> list[Path]:
+    """Twelve drawings that the model was not trained on."""
+    return sorted((drawn_data / "images").iterdir())[-12:]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache: not there yet."""
+    monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

@@ -14,7 +14,7 @@ import numpy as np
 from engine import Beam, Captioner, Greedy, Sample
 from engine.options import Decoding
 
-BATCHES, EVERY = 1200, 60
+BATCHES, EVERY = 800, 80
 LARGEST, WIDEST = 16, 6
 IN_THREADS = 8
 """Every batch with a multiple of this number runs in a new thread."""
@@ -48,7 +48,7 @@ def main(bundle: str) -> None:
             captioner.caption(images[:size], way)
 
     for done in range(1, BATCHES + 1):
-        arguments = int(random.integers(0, LARGEST + 1)), random_way(random), done % 4 > 0
+        arguments = int(random.integers(0, LARGEST + 1)), random_way(random), done % 8 > 0
         if done % IN_THREADS == 0:
             thread = threading.Thread(target=caption, args=arguments)
             thread.start()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,8 +30,8 @@ def told_in_a_child(call: Callable[[], object]) -> str:
 
 # the warning is what the law is about: a fork beside threads
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
-def test_a_forked_child_is_told_to_open_its_own() -> None:
-    captioner = Captioner(provider="cpu")
+def test_a_forked_child_is_told_to_open_its_own(tiny_bundle: Path) -> None:
+    captioner = Captioner(tiny_bundle, provider="cpu")
     image = np.zeros((8, 8, 3), np.uint8)
     features = captioner.encode([image] * 3)
     with Scheduler(captioner) as scheduler:

@@ -219,9 +219,8 @@ def test_the_last_that_does_not_start_is_the_error() -> None:
 
 
 @pytest.fixture
-def tuned(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def tuned(tiny_bundle: Path, cache: Path) -> Path:
     """The tiny bundle on a machine where one thread was measured to be best for batches."""
-    monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path))
     timings = (Timing("cpu", "fp32", 0, 0.001, 0.002), Timing("cpu", "fp32", 1, 0.002, 0.001))
     save(Bundle.load(tiny_bundle), Measurements("2026-11-22", timings))
     return tiny_bundle
@@ -237,8 +236,8 @@ def test_a_captioner_on_auto_takes_what_was_measured(tuned: Path) -> None:
     assert Captioner(tuned, runtime=RuntimeOptions(threads=2)).choice.runtime.threads == 2
 
 
-def test_a_captioner_that_is_told_everything_asks_no_measurement(tuned: Path, tmp_path: Path) -> None:
-    (file,) = (tmp_path / "tuning").iterdir()
+def test_a_captioner_that_is_told_everything_asks_no_measurement(tuned: Path, cache: Path) -> None:
+    (file,) = (cache / "tuning").iterdir()
     file.write_text("corrupt")  # would be warned of
     captioner = Captioner(tuned, provider="cpu", precision="fp32")
     assert captioner.choice.runtime == RuntimeOptions()

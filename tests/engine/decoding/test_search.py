@@ -110,22 +110,6 @@ def test_beam_1_is_greedy(seed: int, size: int, length: int, penalty: float, lim
         np.testing.assert_array_equal(left.token_log_probs, right.token_log_probs)
 
 
-@settings(max_examples=80, deadline=None)
-@given(
-    seed=seeds, names=st.lists(st.integers(0, 50), min_size=1, max_size=7), size=st.integers(1, 4), limits=constraints
-)
-def test_a_batch_is_its_images_one_by_one(seed: int, names: list[int], size: int, limits: dict[str, object]) -> None:
-    allowed = rules(7, 6, **limits)
-    together = beam(TableModel(7, names, seed), allowed, size, best=size)
-    drawn = sample(TableModel(7, names, seed), allowed, seed=seed, rows=3)
-    for place, name in enumerate(names):
-        [alone] = beam(TableModel(7, [name], seed), allowed, size, best=size)
-        assert sentences(together[place]) == sentences(alone)
-        assert [one.score for one in together[place]] == [one.score for one in alone]
-        [drawn_alone] = sample(TableModel(7, [name], seed), allowed, seed=seed, rows=3)
-        assert sentences(drawn[place]) == sentences(drawn_alone)
-
-
 @settings(max_examples=60, deadline=None)
 @given(seed=seeds, limits=constraints, penalty=st.sampled_from([0.0, 0.6, 1.0]))
 def test_every_sentence_obeys_the_rules_and_scores_what_the_model_says(

@@ -17,7 +17,7 @@ import pytest
 from engine.errors import ImageError
 from engine.images import files
 from engine.images.load import load_pixels
-from tests.engine.images.test_load import encoded, photograph
+from tests.engine.images.pictures import encoded, photograph
 
 PHOTO = encoded(photograph(300, 200), "PNG")
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
@@ -33,62 +33,66 @@ def reason(path: Path | str) -> str:
 
 @pytest.fixture
 def pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A named pipe into which nobody writes yet; it is waited for half a second."""
-    monkeypatch.setattr(files, "PIPE_SECONDS", 0.5)
+    """A named pipe into which nobody writes yet; it is waited for a tenth of a second."""
+    monkeypatch.setattr(files, "PIPE_SECONDS", 0.1)
     os.mkfifo(tmp_path / "x.jpg")
     return tmp_path / "x.jpg"
 
 
+@pytest.fixture
+def patient(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A named pipe that is waited for as long as a test takes."""
+    monkeypatch.setattr(files, "PIPE_SECONDS", 30)
+    return pipe
+
+
 def test_a_pipe_that_nobody_writes_into_is_refused(pipe: Path) -> None:
-    assert reason(pipe) == "is a pipe that was not closed within 0.5 s: write its content to a file"
+    assert reason(pipe) == "is a pipe that was not closed within 0.1 s: write its content to a file"
 
 
 def test_a_pipe_that_is_never_closed_is_refused(pipe: Path) -> None:
     with pipe.open("r+b", buffering=0) as writer:
         writer.write(PHOTO[:1000])
-        assert "was not closed within 0.5 s" in reason(pipe)
+        assert "was not closed within 0.1 s" in reason(pipe)
 
 
-def test_a_pipe_is_read_to_its_end(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PIPE_SECONDS", 30)
+def test_a_pipe_is_read_to_its_end(patient: Path) -> None:
 
     def write() -> None:
-        with pipe.open("wb", buffering=0) as writer:
+        with patient.open("wb", buffering=0) as writer:
             for start in range(0, len(PHOTO), 1000):
                 writer.write(PHOTO[start : start + 1000])
                 time.sleep(0.001)
 
     writing = threading.Thread(target=write)
     writing.start()
-    pixels = load_pixels(pipe, height=8, width=8)
+    pixels = load_pixels(patient, height=8, width=8)
     writing.join()
     np.testing.assert_array_equal(pixels, load_pixels(PHOTO, height=8, width=8))
 
 
-def test_a_pipe_without_end_is_refused_at_a_bound(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PIPE_SECONDS", 30)
+def test_a_pipe_without_end_is_refused_at_a_bound(patient: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "PIPE_BYTES", 100_000)
 
     def write() -> None:
-        with pipe.open("wb", buffering=0) as writer, contextlib.suppress(BrokenPipeError):
+        with patient.open("wb", buffering=0) as writer, contextlib.suppress(BrokenPipeError):
             while True:
                 writer.write(bytes(65536))
 
     writing = threading.Thread(target=write)
     writing.start()
-    assert reason(pipe) == "is a pipe with more than 100,000 bytes: write its content to a file"
+    assert reason(patient) == "is a pipe with more than 100,000 bytes: write its content to a file"
     writing.join(10)
     assert not writing.is_alive()
 
 
-def test_a_pipe_is_held_once(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PIPE_SECONDS", 30)
+def test_a_pipe_is_held_once(patient: Path) -> None:
     content = bytes(40_000_000)
-    writing = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writing = threading.Thread(target=patient.write_bytes, args=(content,))
     writing.start()
     tracemalloc.start()
     try:
-        with files.open_path(pipe) as file:
+        with files.open_path(patient) as file:
             assert file.read() == content
         most = tracemalloc.get_traced_memory()[1]
     finally:

@@ -18,13 +18,11 @@ from engine.errors import ImageError, OptionsError
 from engine.images import jpeg
 from engine.images.fit import RULES, crop
 from engine.images.load import RESAMPLES, load_for_model, load_pixels
-from engine.images.upright import UPRIGHT
 from export.additions import amend
-from tests.engine.images.test_load import encoded, photograph
+from tests.engine.images.pictures import STORED, encoded, photograph
 
 PHOTOGRAPH = Image.open(Path(__file__).parents[3] / "samples" / "coffee.jpg").convert("RGB")
 FILL = (124, 116, 104)
-BACK = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # orientation -> that which undoes it
 needs_quick = pytest.mark.skipif(
     not (find_spec("simplejpeg") and find_spec("cykooz_resizer")), reason='the extra "fast" is not installed'
 )
@@ -56,7 +54,7 @@ def load(source: Any, rule: str, height: int, width: int, **options: Any) -> np.
 
 def lying(image: Image.Image, orientation: int) -> Image.Image:
     """The image as it is stored with this EXIF orientation."""
-    stored = image.transpose(UPRIGHT[BACK[orientation]]) if orientation in BACK else image.copy()
+    stored = image.transpose(STORED[orientation]) if orientation in STORED else image.copy()
     stored.getexif()[274] = orientation
     return stored
 
@@ -105,13 +103,6 @@ def test_an_image_of_the_asked_size_is_taken_as_it_is(rule: str, quick: bool) ->
     np.testing.assert_array_equal(load(data, rule, 23, 31, quick=quick), np.asarray(Image.open(io.BytesIO(data))))
 
 
-def test_of_the_asked_aspect_ratio_all_rules_show_the_same() -> None:
-    for size in ((200, 180), (50, 45), (640, 576)):
-        shown = [load(PHOTOGRAPH.resize(size), rule, 90, 100) for rule in RESIZE_RULES]
-        np.testing.assert_array_equal(shown[0], shown[1])
-        np.testing.assert_array_equal(shown[0], shown[2])
-
-
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (640, 360), (500, 375), (333, 500), (1200, 900)])
 def test_a_crop_is_what_resize_and_center_crop_show(size: tuple[int, int]) -> None:
     transforms = pytest.importorskip("torchvision.transforms")
@@ -125,7 +116,7 @@ def test_a_crop_is_what_resize_and_center_crop_show(size: tuple[int, int]) -> No
 
 @needs_quick
 @rules
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(
     size=st.tuples(st.integers(20, 700), st.integers(20, 700)), height=st.integers(1, 300), width=st.integers(1, 300)
 )
@@ -178,13 +169,6 @@ def test_a_shrunk_photograph_is_shown_as_its_full_decode(rule: str, quick: bool,
         assert mean_difference(pixels, whole) < 3.5, "which is less than a pixel beside"
         is_fill = (whole == FILL).all(axis=2)
         assert (pixels[is_fill] == FILL).all(), "to the row"
-
-
-def test_what_is_shown_of_a_shrunk_photograph_is_the_same_share_of_it() -> None:
-    fit = crop((1001, 667), (10, 10))
-    boxes = {size: fit.box(size) for size in ((1001, 667), (126, 84))}
-    assert boxes[1001, 667] == pytest.approx((167, 0, 834, 667))
-    assert boxes[126, 84] == pytest.approx((167 * 126 / 1001, 0, 834 * 126 / 1001, 84))
 
 
 @settings(max_examples=500, deadline=None, derandomize=True)

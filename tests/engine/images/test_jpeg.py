@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, JpegImagePlugin
 from engine.errors import ImageError
 from engine.images import jpeg
 from engine.images.load import load_pixels
-from tests.engine.images.test_load import encoded
+from tests.engine.images.pictures import encoded
 
 ImageFile.MAXBLOCK = 1 << 20  # Pillow's buffer is too small to write noisy photographs in full quality
 SAMPLES = [Image.open(path).convert("RGB") for path in sorted((Path(__file__).parents[3] / "samples").glob("*.jpg"))]
@@ -67,39 +67,6 @@ def test_below_twice_the_asked_size_pixels_are_a_full_decode_and_one_resize(
     if stored[0] >= 2 * width and stored[1] >= 2 * height:
         height = stored[1] // 2 + 1
     np.testing.assert_array_equal(load_pixels(data, height=height, width=width), fully_decoded(data, height, width))
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(data=jpegs(), height=sides, width=sides)
-def test_it_is_shrunk_as_far_as_the_asked_size_allows_and_no_further(data: bytes, height: int, width: int) -> None:
-    image: Any = Image.open(io.BytesIO(data))
-    stored = image.size
-    jpeg.shrink(image, width, height)
-    scale = max(n for n in (1, 2, 4, 8) if n == 1 or (n * width <= stored[0] and n * height <= stored[1]))
-    assert image.size == tuple(-(-side // scale) for side in stored)
-    assert scale == 1 or (image.size[0] >= width and image.size[1] >= height)
-    image.load()
-    assert image.im.size == image.size  # nothing larger was made on the way
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_shrunk_photograph_stands_upright_and_looks_as_a_full_decode(orientation: int) -> None:
-    exif = Image.Exif()
-    exif[274] = orientation
-    data = encoded(SAMPLES[0].resize((1200, 500)), quality=90, exif=exif)
-    upright = load_pixels(Image.open(io.BytesIO(data)), height=130, width=110)  # a caller's image is not shrunk
-    assert mean_difference(load_pixels(data, height=130, width=110), upright) < 1.5
-    assert mean_difference(load_pixels(data, height=130, width=110, quick=True), upright) < 1.5
-
-
-def test_the_axes_of_a_lying_photograph_are_swapped_before_it_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(jpeg, "shrink", lambda image, width, height: asked.append((width, height)))
-    for orientation in (1, 3, 5, 8, 77):
-        exif = Image.Exif()
-        exif[274] = orientation
-        load_pixels(encoded(SAMPLES[0], exif=exif), height=20, width=10)
-    assert asked == [(10, 20), (10, 20), (20, 10), (20, 10), (10, 20)]
 
 
 def test_nearest_takes_pixels_of_the_full_decode() -> None:

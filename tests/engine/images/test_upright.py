@@ -7,7 +7,7 @@ from PIL import Image
 from engine.images import upright
 from engine.images.load import load_pixels
 from engine.images.upright import Picture
-from tests.engine.images.test_load import photograph
+from tests.engine.images.pictures import photograph
 
 MODES = ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "I;16", "I;16B", "I", "F")
 

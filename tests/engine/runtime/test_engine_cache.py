@@ -11,12 +11,14 @@ import pytest
 from engine.bundle.bundle import sha256
 from engine.bundle.manifest import GraphFile, Tensor
 from engine.errors import ProviderError
-from engine.runtime import engine_cache, providers, sessions
+from engine.runtime import engine_cache, sessions
 from engine.runtime.cuda import nvidia
 from engine.runtime.engine_cache import Engines, saved_engine
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.providers import PROVIDERS
 from engine.runtime.sessions import open_session, save_engine
+from tests.engine.runtime.fake_runtime import TENSORRT as BUILT_IN
+from tests.engine.runtime.fake_runtime import FakeRuntime, Install
 
 TENSORRT = PROVIDERS["tensorrt"]
 ENCODER = GraphFile(
@@ -31,27 +33,18 @@ ENCODER = GraphFile(
 STEP = replace(ENCODER, graph="search_step", file="search_step.onnx")
 
 
-class Builder:
+class Builder(FakeRuntime):
     """An ONNX Runtime whose TensorRT saves engines, and that notes what it opens."""
 
-    __version__ = "1.99"
-
     def __init__(self) -> None:
+        super().__init__(BUILT_IN)
         self.opened: list[str] = []
         self.options: list[dict[str, str]] = []
         self.inputs = ["pixels"]
         self.saves = True
         self.broken: set[str] = set()
 
-    def get_available_providers(self) -> list[str]:
-        return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-
-    def SessionOptions(self) -> Any:  # noqa: N802
-        made = types.SimpleNamespace(entries={})
-        made.add_session_config_entry = made.entries.__setitem__
-        return made
-
-    def InferenceSession(self, path: str, settings: Any, providers: Any, enable_fallback: bool) -> Any:  # noqa: N802
+    def InferenceSession(self, path: str, settings: Any, providers: Any = None, **how: bool) -> Any:  # noqa: N802
         self.opened.append(path)
         self.options.append(providers[0][1])
         if path in self.broken:
@@ -77,16 +70,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 @pytest.fixture
-def builder(monkeypatch: pytest.MonkeyPatch, gpu: dict[str, str]) -> Builder:
+def builder(install: Install, gpu: dict[str, str]) -> Builder:
     made = Builder()
-    for module in (engine_cache, sessions, providers):
-        monkeypatch.setattr(module, "onnxruntime", lambda: made)
+    install(made)
     return made
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path / "cache"))
+def bundle(tmp_path: Path, cache: Path) -> Path:
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "encoder.weights").write_bytes(b"weights")

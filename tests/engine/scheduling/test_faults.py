@@ -1,10 +1,8 @@
 """What goes wrong befalls the request it belongs to: gates hold runs at a known place, nothing here waits for time."""
 
-import asyncio
-import gc
 import os
-import threading
 from concurrent.futures import wait
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,8 +22,7 @@ from engine import (
 )
 from engine.decoding.step_request import StepRequest
 from tests.engine.gate import TIMEOUT, Gate
-
-LONG = Greedy(min_length=15, max_length=16)
+from tests.engine.scheduling.ways import LONG
 
 
 def test_a_full_queue_refuses_at_once_and_takes_again_later(
@@ -229,113 +226,17 @@ def test_a_deadline_ends_what_waits(captioner: Captioner, encoder: Gate, image: 
 
 
 def test_a_deadline_ends_what_is_decoded_and_frees_its_rows(
-    captioner: Captioner, step: Gate, image: np.ndarray
+    captioner: Captioner, step: Gate, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Scheduler(captioner, max_rows=1) as scheduler:
         late = scheduler.submit(image, LONG, timeout=1000 * TIMEOUT)
         step.wait()
         waiting = scheduler.submit(image, Greedy())
-        with scheduler._ledger.lock:
-            (_, _, request), *_ = deadlines = scheduler._workers._deadlines._heap
-            deadlines[:] = [(0.0, 0, request)]  # its time is over while it is in a step
+        over = SimpleNamespace(monotonic=lambda: 1e12)  # its time is over while it is in a step
+        monkeypatch.setattr("engine.scheduling.workers.time", over)
         step.open.set()
         with pytest.raises(DeadlineError):
             late.result(TIMEOUT)
         waiting.result(TIMEOUT)
         stats = scheduler.stats()
         assert (stats.rows_in_use, stats.expired, stats.finished) == (0, 1, 1)
-
-
-def test_cancelling_the_task_cancels_the_request(captioner: Captioner, step: Gate, image: np.ndarray) -> None:
-    async def leave(scheduler: Scheduler) -> None:
-        task = asyncio.create_task(scheduler.caption(image, LONG))
-        await asyncio.to_thread(step.wait)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    with Scheduler(captioner) as scheduler:
-        asyncio.run(leave(scheduler))
-        assert scheduler.stats().cancelled == 1
-        step.open.set()
-        scheduler.submit(image).result(TIMEOUT)
-        assert scheduler.stats().rows_in_use == 0
-
-
-def test_words_come_before_the_caption_is_done(
-    captioner: Captioner, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, steps, taken = StepRequest.run, [], threading.Event()
-
-    def run(request: StepRequest, model: Any) -> Any:
-        steps.append(request)
-        if len(steps) == 4:
-            assert taken.wait(TIMEOUT)  # the fourth word waits until somebody has the third
-        return real(request, model)
-
-    monkeypatch.setattr(StepRequest, "run", run)
-
-    async def read(scheduler: Scheduler) -> list[str]:
-        words = []
-        async for word in scheduler.stream(image, LONG):
-            words.append(word)
-            if len(words) == 3:
-                taken.set()
-        return words
-
-    with Scheduler(captioner) as scheduler:
-        assert len(asyncio.run(read(scheduler))) >= 15
-
-
-@pytest.mark.parametrize("how", ["break", "aclose", "with", "drop"])
-def test_leaving_a_stream_early_cancels_it(captioner: Captioner, step: Gate, image: np.ndarray, how: str) -> None:
-    async def read(scheduler: Scheduler) -> None:
-        stream = scheduler.stream(image, LONG)
-        await asyncio.to_thread(step.wait)
-        if how == "aclose":
-            await stream.aclose()
-        elif how == "with":
-            async with stream:
-                pass
-        elif how == "break":
-            step.open.set()
-            async for _ in stream:
-                step.open.clear()
-                break
-        del stream
-        gc.collect()
-
-    with Scheduler(captioner) as scheduler:
-        asyncio.run(read(scheduler))
-        if how != "drop":  # which is seen at the next step
-            stats = scheduler.stats()
-            assert stats.cancelled + (how == "break" and stats.finished) == 1
-        step.open.set()
-    assert how == "break" or scheduler.stats().cancelled == 1
-
-
-def test_a_stream_raises_what_befell_its_request(captioner: Captioner) -> None:
-    async def read(scheduler: Scheduler) -> None:
-        stream = scheduler.stream(b"no image")
-        with pytest.raises(ImageError):
-            async for _ in stream:
-                pass
-        with pytest.raises(ImageError):
-            await stream.caption()
-
-    with Scheduler(captioner) as scheduler:
-        asyncio.run(read(scheduler))
-
-
-def test_a_stream_that_was_dropped_holds_no_place_in_the_queue(
-    captioner: Captioner, encoder: Gate, image: np.ndarray
-) -> None:
-    with Scheduler(captioner, max_queue=1) as scheduler:
-        for _ in range(captioner.model.encoder.lanes):
-            scheduler.submit(image)
-            encoder.wait()
-        scheduler.stream(image)
-        again = scheduler.submit(image)
-        assert (scheduler.stats().cancelled, scheduler.stats().refused) == (1, 0)
-        encoder.open.set()
-        assert again.result(TIMEOUT)

@@ -2,11 +2,10 @@
 
 import gc
 import logging
-import signal
 import textwrap
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -14,40 +13,38 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import Captioner, Greedy, Scheduler
+from engine import Captioner, Greedy, Scheduler, SchedulerStats
 from engine.scheduling.future import CaptionFuture
+from engine.scheduling.request import Ledger
 from tests.engine.gate import TIMEOUT
 from tests.engine.script import run_script
 
 ENDLESS = Greedy(min_length=900, max_length=1000)
 IMAGE = np.zeros((64, 64, 3), np.uint8)
 OPENED = """
-import asyncio, gc, signal, sys, threading, time
+import gc, sys, threading
 import numpy as np
-from engine import Beam, Captioner, Greedy, OverloadedError, Scheduler
+from engine import Beam, Captioner, Greedy, Scheduler
 
 image = np.zeros((64, 64, 3), np.uint8)
 """
 
 
-@pytest.fixture
-def scheduler(tiny_captioner: Captioner) -> Iterator[Scheduler]:
-    opened = Scheduler(tiny_captioner)
-    yield opened
-    opened.close(cancel=True, timeout=TIMEOUT)
-
-
 def interrupting(scheduler: Scheduler, work: Callable[[], Any]) -> Any:
-    """Returns what work gives where the scheduler's lock is held by the same thread, as it does in a finalizer."""
+    """Returns what work gives where it interrupts `stats` inside the scheduler's lock, as a finalizer may."""
     done: list[Any] = []
+    real = Ledger.stats
 
-    def run() -> None:
-        with scheduler._ledger.lock:
-            done.append(work())
+    def stats(ledger: Ledger, **counts: int) -> SchedulerStats:
+        patch.undo()
+        done.append(work())
+        return real(ledger, **counts)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(TIMEOUT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "stats", stats)
+        thread = threading.Thread(target=scheduler.stats, daemon=True)
+        thread.start()
+        thread.join(TIMEOUT)
     assert done
     return done[0]
 
@@ -79,7 +76,7 @@ def test_from_within_closing_waits_for_nothing_and_comes_about(tiny_captioner: C
 
 
 @pytest.mark.parametrize("owner", ["coroutine", "finalizer"])
-def test_what_is_collected_under_any_lock_may_cancel(tiny_bundle: Path, owner: str) -> None:
+def test_what_is_collected_under_any_lock_may_cancel_and_ask_for_stats(tiny_bundle: Path, owner: str) -> None:
     code = f"""
         captioner = Captioner({str(tiny_bundle)!r}, provider="cpu")
         scheduler = Scheduler(captioner)
@@ -91,6 +88,7 @@ def test_what_is_collected_under_any_lock_may_cancel(tiny_bundle: Path, owner: s
 
             def __del__(self):
                 self.future.cancel()
+                scheduler.stats()
 
         class Pause:
             def __await__(self):
@@ -119,29 +117,6 @@ def test_what_is_collected_under_any_lock_may_cancel(tiny_bundle: Path, owner: s
     """
     done = run_script(OPENED + textwrap.dedent(code))
     assert (done.stdout.split(), done.stderr) == (["True", "True"], "")
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that signal here")
-def test_a_signal_handler_may_ask_for_stats_at_any_moment(tiny_bundle: Path) -> None:
-    code = f"""
-        scheduler = Scheduler(Captioner({str(tiny_bundle)!r}, provider="cpu"), max_queue=10)
-        asked = 0
-
-        def ask(*_):
-            global asked
-            asked += scheduler.stats().accepted >= 0
-
-        signal.signal(signal.SIGALRM, ask)
-        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-        while asked < 200:
-            try:
-                scheduler.submit(image)
-            except OverloadedError:
-                pass
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        scheduler.close()
-    """
-    assert run_script(OPENED + textwrap.dedent(code)).returncode == 0
 
 
 # --- who is let go
@@ -194,9 +169,9 @@ def test_threads_are_ended_where_one_of_them_cannot_be_started(
 
 
 @pytest.mark.parametrize("last", ["sys.exit(3)", "scheduler.close(cancel=True, timeout=0)", "del scheduler"])
-def test_an_exit_with_requests_in_flight_is_an_exit(last: str) -> None:
+def test_an_exit_with_requests_in_flight_is_an_exit(tiny_bundle: Path, last: str) -> None:
     code = f"""
-        scheduler = Scheduler(Captioner(provider="cpu"))
+        scheduler = Scheduler(Captioner({str(tiny_bundle)!r}, provider="cpu"))
         futures = [scheduler.submit(image, Beam(beam_size=5, min_length=10)) for _ in range(60)]
         futures[3].result(30)
         {last}

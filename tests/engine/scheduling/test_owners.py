@@ -5,7 +5,6 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,10 @@ from engine import Captioner, ClosedError, EngineError, Greedy, ImageError, Opti
 from engine.runtime.steps import Steps
 from engine.scheduling.deadlines import Deadlines
 from engine.scheduling.future import CaptionFuture
-from engine.scheduling.request import Request
-from engine.scheduling.workers import Workers
+from engine.scheduling.request import Ledger, Request
 from tests.engine.gate import TIMEOUT
+from tests.engine.scheduling.ways import LONG
 from tests.engine.script import run_script
-
-LONG = Greedy(min_length=15, max_length=16)
-
-
-@pytest.fixture
-def scheduler(captioner: Captioner) -> Iterator[Scheduler]:
-    opened = Scheduler(captioner)
-    yield opened
-    opened.close(cancel=True, timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +230,7 @@ def test_a_thread_that_dies_takes_nobody_into_an_endless_wait(
 ) -> None:
     died = threading.Event()
     monkeypatch.setattr(threading, "excepthook", lambda _: died.set())
-    monkeypatch.setattr(Workers, "_work", lambda *_: 1 / 0)
+    monkeypatch.setattr(Ledger, "cancel_dropped", lambda _: 1 / 0)
     scheduler = Scheduler(captioner)
     assert died.wait(TIMEOUT)
     with pytest.raises(ClosedError):

@@ -10,8 +10,7 @@ from engine.scheduling.future import CaptionFuture
 from engine.scheduling.request import Request
 from engine.scheduling.running_batch import RunningBatch, shared_options
 from tests.engine.gate import TIMEOUT, Gate
-
-LONG = Greedy(min_length=15, max_length=16)
+from tests.engine.scheduling.ways import LONG
 
 
 def decoded(captioner: Captioner, image: np.ndarray, ways: list[Sample]) -> list[Caption]:

@@ -1,9 +1,7 @@
 """The laws of the Scheduler: what a request is answered does not depend on who else is there, nor on when."""
 
-import asyncio
-import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from engine import Beam, Caption, Captioner, ClosedError, Greedy, OptionsError, Sample, Scheduler
 from engine.options import Decoding
@@ -19,58 +16,14 @@ from engine.scheduling.future import CaptionFuture
 from engine.scheduling.request import Request
 from engine.scheduling.running_batch import RunningBatch
 from tests.engine.gate import TIMEOUT
+from tests.engine.scheduling.ways import WAYS, same
 
-WAYS: tuple[Decoding, ...] = (
-    Greedy(),
-    Greedy(min_length=7, style="sentence"),
-    Greedy(no_repeat_ngram_size=2, bad_endings=("a", "the")),
-    Greedy(max_length=4),
-    Greedy(prefix="there is a"),
-    Beam(),
-    Beam(beam_size=1),
-    Beam(beam_size=5, num_hypotheses=4, length_penalty=1.0),
-    Beam(beam_size=3, prefix="there is", suppress=("red",), bad_endings=("a", "the")),
-    Beam(beam_size=2, num_hypotheses=2, max_length=3, min_length=2),
-    Sample(seed=1, temperature=2.0),
-    Sample(seed=2, temperature=2.0, style="sentence"),
-    Sample(seed=3, temperature=3.0, num_samples=4),
-    Sample(seed=4, temperature=2.0, top_k=5, num_samples=2, no_repeat_ngram_size=2),
-    Sample(seed=5, temperature=2.0, top_p=0.9, min_length=3),
-)
 at_leisure = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")
 def captioner(tiny_bundle: Path) -> Captioner:
     return Captioner(tiny_bundle, provider="cpu", batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def images(drawn_data: Path) -> list[np.ndarray]:
-    """Six drawings that the model was not trained on."""
-    return [np.asarray(Image.open(path)) for path in sorted((drawn_data / "images").iterdir())[-6:]]
-
-
-@pytest.fixture(scope="module")
-def alone(captioner: Captioner, images: list[np.ndarray]) -> Callable[[int, Decoding], Caption]:
-    """What the Captioner says of an image when no other is there."""
-
-    @functools.cache
-    def caption(image: int, way: Decoding) -> Caption:
-        return captioner.caption([images[image]], way)[0]
-
-    return caption
-
-
-@pytest.fixture
-def scheduler(captioner: Captioner) -> Iterator[Scheduler]:
-    with Scheduler(captioner, max_rows=16) as opened:
-        yield opened
-
-
-def same(one: Caption, other: Caption) -> bool:
-    """Says whether two captions are equal in every bit; NaN is equal to itself."""
-    return repr(one) == repr(other)
 
 
 # --- whoever else is in the batch
@@ -190,38 +143,6 @@ def test_before_a_device_batches_form_by_size_or_by_wait(
         assert same(scheduler.submit(images[0]).result(TIMEOUT), alone(0, Beam()))
 
 
-# --- front ends
-
-
-def test_any_event_loop_can_ask(
-    scheduler: Scheduler, images: list[np.ndarray], alone: Callable[[int, Decoding], Caption]
-) -> None:
-    async def ask() -> list[Caption]:
-        return await asyncio.gather(*(scheduler.caption(image, Beam()) for image in images))
-
-    with ThreadPoolExecutor(3) as pool:
-        for captions in pool.map(lambda _: asyncio.run(ask()), range(3)):
-            assert all(same(caption, alone(i, Beam())) for i, caption in enumerate(captions))
-
-
-@pytest.mark.parametrize("way", WAYS, ids=range(len(WAYS)))
-def test_a_stream_gives_the_words_of_the_caption(
-    scheduler: Scheduler, images: list[np.ndarray], alone: Callable[[int, Decoding], Caption], way: Decoding
-) -> None:
-    async def words(image: int) -> list[str]:
-        stream = scheduler.stream(images[image], way)
-        found = [word async for word in stream]
-        assert same(await stream.caption(), alone(image, way))
-        assert stream.timings is not None
-        return found
-
-    async def every() -> list[list[str]]:
-        return await asyncio.gather(*(words(image) for image in range(4)))
-
-    for image, found in enumerate(asyncio.run(every())):
-        assert found == [word for word in alone(image, way).tokens if word != "#END#"]
-
-
 def test_timings_add_up_to_the_time_it_took(scheduler: Scheduler, images: list[np.ndarray]) -> None:
     future = scheduler.submit(images[0])
     future.result(TIMEOUT)
@@ -268,17 +189,6 @@ def test_closing_finishes_what_was_accepted_and_leaves_no_thread(
     with pytest.raises(ClosedError):
         scheduler.swap(captioner)
     scheduler.close()
-
-
-def test_closing_can_give_up_and_says_so(captioner: Captioner, images: list[np.ndarray]) -> None:
-    scheduler = Scheduler(captioner, max_rows=1)
-    futures = [scheduler.submit(image, Greedy()) for image in images * 5]
-    scheduler.close(cancel=True)
-    given_up = [future for future in futures if future.exception(0) is not None]
-    assert all(isinstance(future.exception(), ClosedError) for future in given_up)
-    stats = scheduler.stats()
-    assert (stats.cancelled, stats.finished) == (len(given_up), len(futures) - len(given_up))
-    assert (stats.queue_depth, stats.rows_in_use) == (0, 0)
 
 
 def test_what_was_cancelled_stays_cancelled(captioner: Captioner, images: list[np.ndarray]) -> None:
@@ -339,32 +249,3 @@ def test_a_future_names_the_bundle_that_it_went_to(tiny_bundle: Path, images: li
         assert len({*names}) == 2
         assert before.result(TIMEOUT).text
         assert after.result(TIMEOUT).text
-
-
-def test_a_task_may_hold_a_scheduler_open_and_its_loop_goes_on(tiny_captioner: Captioner) -> None:
-    async def work() -> tuple[Scheduler, list[CaptionFuture]]:
-        async with Scheduler(tiny_captioner) as scheduler:
-            futures = [scheduler.submit(np.zeros((8, 8, 3), np.uint8)) for _ in range(20)]
-            loop = asyncio.get_running_loop()
-            turned = asyncio.Event()
-            futures[-1].add_done_callback(lambda _: loop.call_soon_threadsafe(turned.set))
-        await turned.wait()
-        return scheduler, futures
-
-    scheduler, futures = asyncio.run(work())
-    assert all(future.done() and not future.cancelled() for future in futures)
-    with pytest.raises(ClosedError):
-        scheduler.submit(np.zeros((8, 8, 3), np.uint8))
-
-
-def test_a_task_that_fails_gives_up_what_it_had_asked_for(tiny_captioner: Captioner) -> None:
-    async def work(futures: list[CaptionFuture]) -> None:
-        async with Scheduler(tiny_captioner, max_rows=1) as scheduler:
-            futures.extend(scheduler.submit(np.zeros((8, 8, 3), np.uint8), Greedy()) for _ in range(30))
-            raise KeyError("of the caller")
-
-    futures: list[CaptionFuture] = []
-    with pytest.raises(KeyError):
-        asyncio.run(work(futures))
-    assert all(future.done() for future in futures)
-    assert any(isinstance(future.exception(), ClosedError) for future in futures if not future.cancelled())

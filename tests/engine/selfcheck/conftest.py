@@ -15,12 +15,6 @@ from engine.selfcheck import verify
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """OpenVINO is here, and is the CPU under another name."""
 
