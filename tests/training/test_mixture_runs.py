@@ -58,11 +58,11 @@ def critic(validation: CaptionTable, train: CaptionTable | None = None) -> SelfC
 
 @pytest.mark.parametrize("make", [trainer, critic])
 def test_the_scores_of_each_set_are_those_of_the_set_alone(make: Callable[..., Any]) -> None:
-    (epoch,) = [make(mixed_table())._epoch(1, None)]
+    (epoch,) = [make(mixed_table()).run_epoch(1, None)]
     name = "validation_loss" if make is trainer else "validation_cider"
     assert list(epoch.by_source) == list(SETS)
     for title, (count, seed) in SETS.items():
-        alone = make(make_table(count, seed))._epoch(1, None)
+        alone = make(make_table(count, seed)).run_epoch(1, None)
         assert alone.by_source == {}
         assert epoch.by_source[title] == getattr(alone, name)
     assert getattr(epoch, name) == pytest.approx(fmean(epoch.by_source.values()))

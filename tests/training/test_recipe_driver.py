@@ -271,12 +271,6 @@ def test_other_options_data_or_weights_never_mix_with_those_there(
     assert calls(output) == ["one", "one --seed 4"]
 
 
-def test_options_may_change_until_a_stage_has_made_something(data: Path, output: Path) -> None:
-    assert cook(data, output, ("one", "refuse")) == 1
-    assert cook(data, output, ("one", "do")) == 0
-    assert stages(output)["one"]["begun"] == 1
-
-
 def test_what_cannot_begin_is_refused_before_a_folder_is_begun(
     data: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,15 +22,11 @@ import torch
 from engine import Captioner
 from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Defaults
-from engine.bundle.vocabulary import Vocabulary
 from export import measure, to_onnx, verify
 from tests.drawn import write_drawn_data
 from training import calibrate, compare_scores, evaluate_options, scst, train
 from training.command import read_options
 from training.data import subset
-from training.data.batches import CaptionTable
-from training.data.examples import Example
-from training.data.features import FeatureStore
 from training.models.checkpoint import load_checkpoint
 from training.options import ScstOptions, TrainingOptions
 from training.recipes import coco2014, driver, everyday, flickr8k
@@ -40,11 +36,11 @@ from training.recipes.driver import Recipe, command_line, main
 ROOT = Path(__file__).parents[2]
 RECIPES = [flickr8k.RECIPE, coco2014.RECIPE, everyday.RECIPE]
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
-    "training.train": train._parser,
-    "training.scst": scst._parser,
-    "training.calibrate": calibrate._parser,
-    "training.evaluate": evaluate_options._parser,
-    "training.compare_scores": compare_scores._parser,
+    "training.train": train.command_line,
+    "training.scst": scst.command_line,
+    "training.calibrate": calibrate.command_line,
+    "training.evaluate": evaluate_options.command_line,
+    "training.compare_scores": compare_scores.command_line,
     "export.to_onnx": to_onnx._parser,
     **{f"training.recipes.{recipe.name}": lambda recipe=recipe: command_line(recipe) for recipe in RECIPES},  # type: ignore[misc]
 }
@@ -135,24 +131,6 @@ def test_every_command_is_one_that_its_parser_knows_and_a_smoke_run_has_less_wor
                 changed = {name for name, value in asdict(whole).items() if asdict(less)[name] != value}
                 assert changed <= {"epochs", "batches", "batch_size", "warmup"}
     assert recipe.options(smoke=True).keys() == recipe.stages.keys() - {"confidence"}
-
-
-def test_fine_tuning_in_the_shipped_recipe_shows_every_image_once_an_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(VALUES, "OUTPUT", str(tmp_path))
-    training = trained(flickr8k.RECIPE, "fine-tuning")
-    assert isinstance(training, TrainingOptions)
-    names = tuple(map(str, range(6000)))
-    examples = [Example(name, ("a dog",) * 5) for name in names]
-    vocabulary = Vocabulary.build(["a dog"], min_count=1)
-    table = CaptionTable.build(
-        examples, [FeatureStore(names, np.zeros((6000, 1), np.float16))], vocabulary, training.max_words
-    )
-    batches = list(table.drawn_whole(np.random.default_rng(0), training.batches, training.batch_size))
-    seen = np.concatenate([batch.images for batch in batches])
-    np.testing.assert_array_equal(np.bincount(seen), np.full(6000, 5))  # with each of its captions
-    assert {len(batch.features) for batch in batches} == {31, 32}
 
 
 def test_the_recorded_flickr8k_run_is_of_the_recipe_as_it_stands(
