@@ -115,11 +115,11 @@ class Captioner:
         return self.model.captions(images, decoding, fail=on_error == "raise")
 
     def encode(self, batch: Iterable[ImageInput]) -> np.ndarray:
-        """Returns the images' features: float32 (images, feature_size). Raises ImageError."""
+        """Returns the images' features: float32 (images, *feature_shape). Raises ImageError."""
         _require_batch(batch)
         self._fork_guard.check()
         parts = [encoded.features for encoded in self.model.encode_batches(batch, fail=True)]
-        return np.concatenate([np.empty((0, self.bundle.manifest.feature_size), np.float32), *parts])
+        return np.concatenate([np.empty((0, *self.bundle.manifest.feature_shape), np.float32), *parts])
 
     def caption_features(
         self, features: np.ndarray | DeviceFeatures, decoding: Decoding = DEFAULT_DECODING
@@ -127,11 +127,12 @@ class Captioner:
         """Returns one caption for each row of features from `encode`. Raises OptionsError."""
         require_decoding(decoding)
         self._fork_guard.check()
-        size = self.bundle.manifest.feature_size
+        shape = self.bundle.manifest.feature_shape
         if not isinstance(features, DeviceFeatures):
             features = np.asarray(features)
-        if features.ndim != 2 or features.shape[1] != size:
-            raise OptionsError(f"features have shape {features.shape}; this bundle takes (images, {size})")
+        if features.shape[1:] != shape or not features.shape:
+            takes = ", ".join(map(str, shape))
+            raise OptionsError(f"features have shape {features.shape}; this bundle takes (images, {takes})")
         return self.model.caption_features(features, decoding)
 
     def score(self, batch: Iterable[ImageInput], captions: Sequence[str]) -> np.ndarray:

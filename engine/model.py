@@ -28,7 +28,7 @@ from engine.selfcheck.verify import require_shown
 MAX_ROWS = 512  # per decode, unless one image needs more: limits memory for wide beams and many samples
 
 Features = np.ndarray | DeviceFeatures
-"""float32 (images, feature_size), in host or device memory."""
+"""float32 (images, *feature_shape), in host or device memory."""
 
 
 class Model:

@@ -16,7 +16,7 @@ from engine.runtime.cuda.buckets import BUCKETS, bucket
 from engine.runtime.sessions import save_engine
 from engine.validation import is_int, require
 
-NEVER_RUN = {"decoder_step", "greedy_step"}  # graphs of a bundle that the engine does not run
+NEVER_RUN = {"decoder_step"}  # graphs of a bundle that captions do not need
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def save_engines(model: Model) -> list[Path]:
 def _warm_steps(model: Model, images: int, decoding: Decoding) -> None:
     """Runs each kind of step of a decode in each bucket: which ones it needs depends on how early its images end."""
     manifest = model.bundle.manifest
-    steps = model.start(np.zeros((images, manifest.feature_size), np.float32))
+    steps = model.start(np.zeros((images, *manifest.feature_shape), np.float32))
     search = make_search(decoding, model.constraints(decoding), manifest.defaults)
     search.add(range(images), np.arange(images), draws_of([decoding] * images))
     kinds: dict[tuple[int, bool], StepRequest] = {}

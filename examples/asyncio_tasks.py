@@ -1,4 +1,4 @@
-"""asyncio: as many tasks as there are photographs, of which the scheduler never sees more than it lets wait.
+"""asyncio: one task per photograph; a semaphore limits how many requests the scheduler has at a time.
 
 python examples/asyncio_tasks.py IMAGE…
 """
@@ -11,14 +11,14 @@ from engine import Beam, Captioner, Scheduler
 
 
 async def describe(path: str, room: asyncio.Semaphore) -> str:
-    """Returns a photograph's caption. Raises EngineError; a task that is cancelled gives up its request."""
+    """Returns a photograph's caption. Raises EngineError. Cancelling the task cancels its request."""
     async with room:
         caption = await scheduler.caption(path, Beam(beam_size=3), timeout=10)
     return caption.text
 
 
 async def main(paths: Sequence[str]) -> None:
-    """Prints the captions of all, then that of the first again, word by word."""
+    """Prints all captions, then the first one again, word by word."""
     room = asyncio.Semaphore(64)
     texts = await asyncio.gather(*(describe(path, room) for path in paths))
     for path, text in zip(paths, texts, strict=True):

@@ -1,4 +1,4 @@
-"""A FastAPI application of one's own with captions in it: python examples/fastapi_app.py [PORT]."""
+"""Captions in your own FastAPI application: python examples/fastapi_app.py [PORT]."""
 
 import asyncio
 import sys
@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse
 
 from engine import Captioner, DeadlineError, EngineError, ImageError, OverloadedError, Scheduler
 
-STATUS = {ImageError: 422, OverloadedError: 429, DeadlineError: 504}  # a client's fault, and two that pass
+STATUS = {ImageError: 422, OverloadedError: 429, DeadlineError: 504}  # the client's fault, and two temporary ones
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Opens a captioner in each worker, after it was forked; ends when what was accepted is answered."""
+    """Opens a captioner in each worker, after the fork; at the end, finishes the accepted requests."""
     captioner = Captioner()
     await asyncio.to_thread(captioner.warmup)
     app.state.scheduler = Scheduler(captioner)
@@ -36,7 +36,7 @@ async def describe(request: Request) -> dict[str, str]:
 
 @app.exception_handler(EngineError)
 async def refuse(request: Request, error: EngineError) -> JSONResponse:
-    """Answers a request that got no caption, by the kind of its error."""
+    """Answers a request that failed, with a status for each kind of error."""
     status = next((STATUS[kind] for kind in STATUS if isinstance(error, kind)), 503)
     return JSONResponse({"error": type(error).__name__}, status, {"Retry-After": "1"} if status == 429 else None)
 

@@ -1,4 +1,4 @@
-"""LitServe: its worker process holds the scheduler, and requests run there together.
+"""LitServe: the scheduler is in its worker process, and runs the requests together.
 
 python examples/litserve_server.py [PORT]; POST /predict takes a form with a file `image`.
 """
@@ -14,7 +14,7 @@ STATUS = {ImageError: 422, OverloadedError: 429, DeadlineError: 504}
 
 
 class Captions(litserve.LitAPI):  # type: ignore[misc]  # litserve has no types
-    """LitServe awaits `predict` of one request beside those of others, so that no batch has to be waited for."""
+    """LitServe awaits `predict` of many requests at the same time, so that none has to wait for a batch."""
 
     def setup(self, device: str) -> None:
         """Runs once in each worker."""
@@ -27,7 +27,7 @@ class Captions(litserve.LitAPI):  # type: ignore[misc]  # litserve has no types
         return bytes(request["image"].file.read())
 
     async def predict(self, image: bytes) -> Caption:
-        """Returns the caption. Raises HTTPException, by the kind of the engine's error."""
+        """Returns the caption. Raises HTTPException with a status for each kind of EngineError."""
         try:
             return await self.scheduler.caption(image, timeout=10)
         except EngineError as error:
@@ -35,7 +35,7 @@ class Captions(litserve.LitAPI):  # type: ignore[misc]  # litserve has no types
             raise HTTPException(status, type(error).__name__) from error
 
     async def encode_response(self, caption: Caption) -> dict[str, str]:
-        """Returns what is answered as JSON."""
+        """Returns the response, which is sent as JSON."""
         return {"caption": caption.text}
 
 

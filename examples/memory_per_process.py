@@ -1,7 +1,7 @@
-"""What processes with captioners hold in memory, on this machine: python examples/memory_per_process.py --help.
+"""Measures the memory of processes with captioners: python examples/memory_per_process.py --help.
 
-Linux only: reads /proc. RSS counts pages that processes share in each of them, PSS shares them out, so that the sum of
-PSS is what all processes take together.
+Linux only: reads /proc. RSS counts a shared page in every process that has it, PSS divides it among them, so that the
+PSS of all processes adds up to what they take together.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def memory() -> tuple[float, float]:
 
 
 def work(options: argparse.Namespace, stage: Barrier, found: "Queue[tuple[float, float]]") -> None:
-    """Opens and warms up the captioners of one process, and measures it while all processes stand."""
+    """Opens and warms up the captioners of one process, and measures it while all processes are open."""
     runtime = RuntimeOptions(threads=options.threads)
     captioners = [
         Captioner(options.bundle, precision=options.precision, runtime=runtime) for _ in range(options.captioners)
@@ -37,12 +37,12 @@ def work(options: argparse.Namespace, stage: Barrier, found: "Queue[tuple[float,
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Measures the memory of processes with captioners.")
-    parser.add_argument("--bundle", help="the one that ships if left out")
+    parser.add_argument("--bundle", help="default: the one that ships")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--captioners", type=int, default=1, help="in each process")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--threads", type=int, default=0, help="of a captioner; 0: one for each core")
-    parser.add_argument("--start", choices=("spawn", "fork"), default="spawn", help="fork: all is imported before it")
+    parser.add_argument("--start", choices=("spawn", "fork"), default="spawn", help="fork: after the imports")
     options = parser.parse_args()
     if options.start == "fork":
         importlib.import_module("onnxruntime")  # its code is then shared; the engine would import it later

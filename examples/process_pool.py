@@ -1,4 +1,4 @@
-"""Processes: each opens a captioner of its own as it starts, with its share of the cores.
+"""Processes: each opens its own captioner when it starts, with its share of the cores.
 
 python examples/process_pool.py IMAGE…
 """
@@ -17,13 +17,13 @@ captioner: Captioner  # each process has its own
 
 
 def start() -> None:
-    """Runs once in each worker: a captioner does not survive the way from one process to another."""
+    """Runs once in each worker, because a captioner cannot be passed from one process to another."""
     global captioner
     captioner = Captioner(runtime=RuntimeOptions(threads=1))
 
 
 def describe(path: str) -> str:
-    """Returns a photograph's caption. Raises EngineError, which comes back to the caller whole."""
+    """Returns a photograph's caption. Raises EngineError, which reaches the caller in the other process."""
     return captioner.caption([path])[0].text
 
 

@@ -1,4 +1,4 @@
-"""Threads: each waits for a caption of its own, and the scheduler runs together what waits at once.
+"""Threads: each waits for its own caption, and the scheduler runs their requests together.
 
 python examples/thread_pool.py IMAGE…
 """

@@ -1,4 +1,4 @@
-"""A client of Triton, whose model repository `python -m serving.triton_repository` wrote.
+"""A client of a Triton server with the repository that `python -m serving.triton_repository` writes.
 
 python examples/triton_client.py HOST:PORT IMAGE…
 """

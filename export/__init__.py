@@ -1,1 +1,17 @@
 """Exports a trained run to a bundle: ONNX graphs, shared weights and a manifest, verified against PyTorch."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from export.modules import ExportOptions, export_modules
+
+__all__ = ["ExportOptions", "export_modules"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports PyTorch only when it is needed, so that commands can say what is missing."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from export import modules
+
+    return getattr(modules, name)

@@ -25,7 +25,7 @@ from export.quantise import Observed, Prepared, quantised_nodes
 from training.data.datasets import DataError, open_dataset
 
 IMAGES = 256
-"""Enough photographs: see docs/performance.md."""
+"""Enough photographs: see docs/speed.md."""
 
 HELD_OUT = 32
 """Further photographs, not used for calibration, for verifying the result."""

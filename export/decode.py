@@ -5,68 +5,77 @@ The loop is deliberately naive and independent of the engine's search, which it 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from torch import nn
 
 from engine import Caption, Captioner, Greedy
 from engine.bundle.bundle import Bundle
+from engine.bundle.manifest import Manifest
 from engine.bundle.vocabulary import Vocabulary
 from engine.images.load import ImageInput
-from training.models.decoder import CaptionDecoder
 
 PLAIN = Greedy(no_repeat_ngram_size=0, bad_endings=())  # like the loop, whatever the bundle's defaults
-State = tuple[np.ndarray, np.ndarray]
-"""hidden and cell, float32 (rows, units)"""
+Arrays = tuple[np.ndarray, ...]
+"""State or context, each with a row for each sentence."""
 
 
 class Decoder(Protocol):
     """One half of a comparison: a decoder as arrays in, arrays out."""
 
-    def start(self, features: np.ndarray) -> State:
-        """Turns features (rows, feature_size) into the first state."""
+    def start(self, features: np.ndarray) -> tuple[Arrays, Arrays]:
+        """Turns features (rows, *feature_shape) into the first state, and the context."""
 
-    def step(self, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+    def step(self, token_ids: np.ndarray, state: Arrays, context: Arrays) -> tuple[np.ndarray, Arrays]:
         """Reads a word per row, int64 (rows,); returns log-probabilities (rows, vocabulary) and the next state."""
 
 
 class TorchDecoder:
-    """PyTorch's decoder."""
+    """PyTorch's decoder: see export.decoder for its methods."""
 
-    def __init__(self, decoder: CaptionDecoder) -> None:
-        self.decoder = decoder.eval()
-
-    @torch.no_grad()
-    def start(self, features: np.ndarray) -> State:
-        """See Decoder."""
-        hidden, cell = self.decoder.start(torch.from_numpy(features))
-        return hidden.numpy(), cell.numpy()
+    def __init__(self, decoder: nn.Module) -> None:
+        self.decoder: Any = decoder.eval()
 
     @torch.no_grad()
-    def step(self, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+    def start(self, features: np.ndarray) -> tuple[Arrays, Arrays]:
         """See Decoder."""
-        logits, hidden, cell = self.decoder.step(torch.from_numpy(token_ids), *map(torch.from_numpy, state))
-        return torch.log_softmax(logits, dim=-1).numpy(), (hidden.numpy(), cell.numpy())
+        state, context = self.decoder.start(torch.from_numpy(features))
+        return _arrays(state), _arrays(context)
+
+    @torch.no_grad()
+    def step(self, token_ids: np.ndarray, state: Arrays, context: Arrays) -> tuple[np.ndarray, Arrays]:
+        """See Decoder."""
+        given = (tuple(map(torch.from_numpy, arrays)) for arrays in (state, context))
+        logits, following = self.decoder.step(torch.from_numpy(token_ids), *given)
+        return torch.log_softmax(logits, dim=-1).numpy(), _arrays(following)
+
+
+def _arrays(tensors: Sequence[torch.Tensor]) -> Arrays:
+    return tuple(tensor.numpy() for tensor in tensors)
 
 
 class OnnxDecoder:
     """The graphs decoder_init and decoder_step, run on the CPU."""
 
-    def __init__(self, init: ort.InferenceSession, step: ort.InferenceSession) -> None:
+    def __init__(self, manifest: Manifest, init: ort.InferenceSession, step: ort.InferenceSession) -> None:
+        self._state = [each.name for each in manifest.state]
+        self._next = [each.next for each in manifest.state]
+        self._context = [each.name for each in manifest.context]
         self._init, self._step = init, step
 
-    def start(self, features: np.ndarray) -> State:
+    def start(self, features: np.ndarray) -> tuple[Arrays, Arrays]:
         """See Decoder."""
-        hidden, cell = self._init.run(["hidden", "cell"], {"features": features})
-        return hidden, cell
+        found = self._init.run([*self._state, *self._context], {"features": features})
+        return tuple(found[: len(self._state)]), tuple(found[len(self._state) :])
 
-    def step(self, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+    def step(self, token_ids: np.ndarray, state: Arrays, context: Arrays) -> tuple[np.ndarray, Arrays]:
         """See Decoder."""
-        inputs = {"token_ids": token_ids, "hidden": state[0], "cell": state[1]}
-        log_probs, hidden, cell = self._step.run(["log_probs", "next_hidden", "next_cell"], inputs)
-        return log_probs, (hidden, cell)
+        given = zip([*self._state, *self._context], [*state, *context], strict=True)
+        log_probs, *following = self._step.run(["log_probs", *self._next], {"token_ids": token_ids, **dict(given)})
+        return log_probs, tuple(following)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +88,14 @@ class Decoded:
 
 def greedy(decoder: Decoder, features: np.ndarray, vocabulary: Vocabulary, max_length: int) -> Decoded:
     """Takes the likeliest token, END included, up to max_length; never PAD, UNK or START."""
-    state = decoder.start(features)
+    state, context = decoder.start(features)
     rows = np.arange(len(features))
     previous = np.full(len(features), vocabulary.start_id)
     ids = np.full((len(features), max_length), vocabulary.pad_id)
     log_probs = np.zeros(ids.shape, dtype=np.float32)
     live = np.ones(len(features), dtype=bool)
     for position in range(max_length):
-        allowed, state = _allowed(decoder, previous, state, vocabulary)
+        allowed, state = _allowed(decoder, previous, state, context, vocabulary)
         previous = allowed.argmax(axis=1)  # (rows,)
         ids[live, position] = previous[live]
         log_probs[live, position] = allowed[rows, previous][live]
@@ -102,7 +111,7 @@ class EngineGreedy:
         self._bundle = bundle
 
     def from_features(self, features: np.ndarray) -> Decoded:
-        """Decodes features (rows, feature_size)."""
+        """Decodes features (rows, *feature_shape)."""
         return self._decoded(self._captioner.caption_features(features, PLAIN))
 
     def from_pictures(self, pictures: Sequence[ImageInput]) -> Decoded:
@@ -127,13 +136,13 @@ def decode_error(decoder: Decoder, features: np.ndarray, decoded: Decoded, vocab
     same, except for ties closer than the result. A sentence that stops without END before the last position gives
     infinity.
     """
-    state = decoder.start(features)
+    state, context = decoder.start(features)
     rows = np.arange(len(features))
     previous = np.full(len(features), vocabulary.start_id)
     live = np.ones(len(features), dtype=bool)
     worst = 0.0
     for ids, reported in zip(decoded.ids.T, decoded.log_probs.T, strict=True):
-        allowed, state = _allowed(decoder, previous, state, vocabulary)
+        allowed, state = _allowed(decoder, previous, state, context, vocabulary)
         own = allowed[rows, ids]  # -inf where the token is one that is never produced
         errors = np.maximum(allowed.max(axis=1) - own, np.abs(own - reported))
         worst = max(worst, float(errors[live].max(initial=0.0)))
@@ -142,8 +151,10 @@ def decode_error(decoder: Decoder, features: np.ndarray, decoded: Decoded, vocab
     return worst
 
 
-def _allowed(decoder: Decoder, previous: np.ndarray, state: State, vocabulary: Vocabulary) -> tuple[np.ndarray, State]:
-    log_probs, state = decoder.step(previous, state)  # (rows, vocabulary)
+def _allowed(
+    decoder: Decoder, previous: np.ndarray, state: Arrays, context: Arrays, vocabulary: Vocabulary
+) -> tuple[np.ndarray, Arrays]:
+    log_probs, state = decoder.step(previous, state, context)  # (rows, vocabulary)
     allowed = log_probs.copy()
-    allowed[:, [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]] = -np.inf
+    allowed[:, list(vocabulary.never)] = -np.inf
     return allowed, state

@@ -3,6 +3,7 @@
 Knows nothing of captions, bundles or weight files.
 """
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +27,11 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str
     treats 1 as a constant). The result has exactly these inputs and outputs.
     """
     rows = torch.export.Dim(dynamic, min=1, max=1 << 20)
+    shapes: list[Any] = [{0: rows} for _ in inputs]
+    parameters = inspect.signature(module.forward).parameters.values()
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        named = len(parameters) - 1
+        shapes = [*shapes[:named], tuple(shapes[named:])]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.onnx warns about itself
         program = torch.onnx.export(
@@ -35,7 +41,7 @@ def trace(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=tuple({0: rows} for _ in inputs),
+            dynamic_shapes=tuple(shapes),
             verbose=False,
         )
     assert program is not None

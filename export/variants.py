@@ -20,7 +20,7 @@ from export.quantise import prepare, quantise
 from export.weights import share_weights
 
 PRECISIONS = ("fp32", "int8", "fp16")
-STEPS = ("search_step", "greedy_step", "sample_step")
+STEPS = ("search_step", "sample_step")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

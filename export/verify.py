@@ -11,20 +11,19 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import torch
+from torch import nn
 
 from engine.bundle.bundle import GRAPHS, Bundle
 from engine.images.load import ImageInput, load_for_model
-from export.decode import Decoded, EngineGreedy, OnnxDecoder, State, TorchDecoder, decode_error, greedy
-from training.models.decoder import CaptionDecoder
-from training.models.encoders import Encoder
+from export.decode import Arrays, Decoded, EngineGreedy, OnnxDecoder, TorchDecoder, decode_error, greedy
 
 BATCH_SIZES = (1, 2, 7, 32)
 CANDIDATES = 6
 TEMPERATURES = 0.5, 2.0
 SEED = 0
 
-TOLERANCES = {"encoder": 1e-4, "decoder_init": 1e-5, "decoder_step": 1e-4, "search_step": 1e-4, "greedy decode": 1e-4}
-TOLERANCES |= dict.fromkeys(("greedy_step", "sample_step"), 1e-4)
+TOLERANCES = {"encoder": 1e-4, "decoder_init": 1e-5, "decoder_step": 1e-4, "search_step": 1e-4, "sample_step": 1e-4}
+TOLERANCES["greedy decode"] = 1e-4
 """Largest allowed errors: for features and first states relative to the largest value (at least 1), otherwise absolute.
 Correct exports stay 30 to 100 times below; a wrong weight or normalisation is far above."""
 
@@ -44,9 +43,7 @@ class Check:
         return self.error <= self.tolerance
 
 
-def verify(
-    folder: Path, encoder: Encoder, decoder: CaptionDecoder, pictures: Sequence[ImageInput]
-) -> tuple[Check, ...]:
+def verify(folder: Path, encoder: nn.Module, decoder: nn.Module, pictures: Sequence[ImageInput]) -> tuple[Check, ...]:
     """Compares a bundle's graphs, and the engine's sentences, with PyTorch on the CPU.
 
     Every check runs on random inputs or on `pictures`, repeated to fill the batch sizes.
@@ -66,26 +63,25 @@ def table(checks: Sequence[Check]) -> str:
 
 
 class _Verification:
-    def __init__(
-        self, bundle: Bundle, encoder: Encoder, decoder: CaptionDecoder, pictures: Sequence[ImageInput]
-    ) -> None:
+    def __init__(self, bundle: Bundle, encoder: nn.Module, decoder: nn.Module, pictures: Sequence[ImageInput]) -> None:
         self.bundle, self.encoder, self.decoder = bundle, encoder, TorchDecoder(decoder)
         self.random = np.random.default_rng(SEED)
         self.pictures = list(islice(cycle(pictures), max(BATCH_SIZES)))
         image = bundle.manifest.image
         pixels = [load_for_model(picture, image) for picture in pictures]
         self.pixels = np.stack(list(islice(cycle(pixels), max(BATCH_SIZES))))  # (32, height, width, 3)
+        self.following = [each.next for each in bundle.manifest.state]
         self.sessions = {
             graph: ort.InferenceSession(bundle.path / bundle.graph(graph).file, providers=["CPUExecutionProvider"])
             for graph in GRAPHS
         }
-        self.portable = OnnxDecoder(self.sessions["decoder_init"], self.sessions["decoder_step"])
+        self.portable = OnnxDecoder(bundle.manifest, self.sessions["decoder_init"], self.sessions["decoder_step"])
 
     def checks(self) -> Iterator[Check]:
         """Runs one check after another."""
         random = self.random.integers(0, 256, self.pixels.shape, dtype=np.uint8)
         yield self._encode("encoder, random pixels", random, _torch_features(self.encoder, random))
-        features = _torch_features(self.encoder, self.pixels)  # (32, feature_size)
+        features = _torch_features(self.encoder, self.pixels)  # (32, *feature_shape)
         yield self._encode("encoder, photographs", self.pixels, features)
         noise = self.random.random(features.shape, dtype=np.float32)
         yield _check("decoder_init, random features", lambda n: self._init(noise[:n]))
@@ -93,7 +89,6 @@ class _Verification:
         yield _check("decoder_step, random states", self._step)
         yield _check("search_step, one bias", lambda n: self._search(n, bias_rows=1))
         yield _check("search_step, bias per row", lambda n: self._search(n, bias_rows=n))
-        yield _check("greedy_step, bias per row", self._greedy)
         yield _check("sample_step, bias per row", self._sample)
         yield from self._sentences(features)
 
@@ -105,20 +100,24 @@ class _Verification:
         return _check(name, error)
 
     def _init(self, features: np.ndarray) -> float:
-        pairs = zip(self.portable.start(features), self.decoder.start(features), strict=True)
+        pairs = zip(_flat(self.portable.start(features)), _flat(self.decoder.start(features)), strict=True)
         return max(_distance(found, expected) / _scale(expected) for found, expected in pairs)
 
-    def _draw(self, rows: int, state_rows: int) -> tuple[np.ndarray, State]:
-        """Draws token_ids (rows,) and a possible LSTM state (|hidden| < 1) of state_rows rows."""
-        token_ids = self.random.integers(0, self.bundle.manifest.vocabulary_size, rows)
-        shape = (state_rows, self.bundle.manifest.units)
-        hidden = self.random.uniform(-1, 1, shape).astype(np.float32)
-        return token_ids, (hidden, self.random.standard_normal(shape, dtype=np.float32))
+    def _start(self, images: int) -> tuple[Arrays, Arrays]:
+        """Draws features; returns state and context of images, each after two random words."""
+        shape = (images, *self.bundle.manifest.feature_shape)
+        state, context = self.decoder.start(self.random.random(shape, dtype=np.float32))
+        for _ in range(2):
+            _, state = self.decoder.step(self._words(images), state, context)
+        return state, context
+
+    def _words(self, rows: int) -> np.ndarray:
+        return self.random.integers(0, self.bundle.manifest.vocabulary_size, rows)
 
     def _step(self, rows: int) -> float:
-        token_ids, state = self._draw(rows, rows)
-        log_probs, following = self.portable.step(token_ids, state)
-        expected, expected_following = self.decoder.step(token_ids, state)
+        token_ids, (state, context) = self._words(rows), self._start(rows)
+        log_probs, following = self.portable.step(token_ids, state, context)
+        expected, expected_following = self.decoder.step(token_ids, state, context)
         return max(_distance(log_probs, expected), *map(_distance, following, expected_following))
 
     def _search(self, rows: int, bias_rows: int) -> float:
@@ -126,7 +125,7 @@ class _Verification:
         inputs, biased, expected_following = self._expect(rows, bias_rows)
         vocabulary = biased.shape[1]
         k = min(CANDIDATES, vocabulary - 1)
-        outputs = ["ids", "log_probs", "next_hidden", "next_cell"]
+        outputs = ["ids", "log_probs", *self.following]
         ids, log_probs, *following = self.sessions["search_step"].run(outputs, {**inputs, "k": np.array([k])})
         if any(len(set(row)) != k for row in ids.tolist()):
             return np.inf
@@ -137,20 +136,13 @@ class _Verification:
             *map(_distance, following, expected_following),
         )
 
-    def _greedy(self, rows: int) -> float:
-        """Returns how far the chosen word is from the likeliest, or the states are off, whichever is larger."""
-        inputs, biased, expected_following = self._expect(rows, bias_rows=rows)
-        ids, *following = self.sessions["greedy_step"].run(["ids", "next_hidden", "next_cell"], inputs)
-        taken = np.take_along_axis(biased, ids[:, None], axis=1)[:, 0]
-        return max(_distance(taken, biased.max(axis=1)), *map(_distance, following, expected_following))
-
     def _sample(self, rows: int) -> float:
         """Returns how far the drawn word is from its number in the distribution, or scores and states are off."""
         inputs, biased, expected_following = self._expect(rows, bias_rows=rows)
         uniforms = 1 - self.random.random(rows, dtype=np.float32)
         temperature = self.random.uniform(*TEMPERATURES, rows).astype(np.float32)
         inputs |= {"uniforms": uniforms, "temperature": temperature}
-        outputs = ["ids", "log_probs", "next_hidden", "next_cell"]
+        outputs = ["ids", "log_probs", *self.following]
         ids, log_probs, *following = self.sessions["sample_step"].run(outputs, inputs)
         mass = np.exp(biased.astype(np.float64) / temperature[:, None])
         cumulative = (mass / mass.sum(axis=1, keepdims=True)).cumsum(axis=1)  # (rows, vocabulary)
@@ -159,15 +151,23 @@ class _Verification:
         missed = np.maximum(below - uniforms, uniforms - above).max(initial=0.0)
         return max(float(missed), _distance(log_probs, biased[taken]), *map(_distance, following, expected_following))
 
-    def _expect(self, rows: int, bias_rows: int) -> tuple[dict[str, np.ndarray], np.ndarray, State]:
-        """Draws the inputs of a fused step; returns them, the biased log-probabilities after it and the next state."""
-        token_ids, (hidden, cell) = self._draw(rows, state_rows=rows + 3)
-        parents = self.random.integers(0, rows + 3, rows)
-        vocabulary = self.bundle.manifest.vocabulary_size
-        bias = self.random.standard_normal((bias_rows, vocabulary), dtype=np.float32)
-        bias[:, self.random.integers(0, vocabulary)] = -np.inf  # a suppressed word
-        inputs = {"token_ids": token_ids, "parent_rows": parents, "hidden": hidden, "cell": cell, "bias": bias}
-        scores, following = self.decoder.step(token_ids, (hidden[parents], cell[parents]))
+    def _expect(self, rows: int, bias_rows: int) -> tuple[dict[str, np.ndarray], np.ndarray, Arrays]:
+        """Draws the inputs of a search's step; returns them, the biased log-probabilities and the next state.
+
+        The numbers of rows, of states to gather and of images differ, and so do the orders.
+        """
+        manifest, token_ids = self.bundle.manifest, self._words(rows)
+        state, context = self._start(rows + 3)
+        parents, image_rows = self.random.integers(0, rows + 3, (2, rows))
+        bias = self.random.standard_normal((bias_rows, manifest.vocabulary_size), dtype=np.float32)
+        bias[:, self.random.integers(0, manifest.vocabulary_size)] = -np.inf  # a suppressed word
+        inputs = {"token_ids": token_ids, "parent_rows": parents, "bias": bias}
+        inputs |= {each.name: array for each, array in zip(manifest.state, state, strict=True)}
+        if context:
+            inputs |= {part.name: array for part, array in zip(manifest.context, context, strict=True)}
+            inputs["image_rows"] = image_rows
+        gathered = tuple(array[parents] for array in state), tuple(array[image_rows] for array in context)
+        scores, following = self.decoder.step(token_ids, *gathered)
         return inputs, scores + bias, following
 
     def _sentences(self, features: np.ndarray) -> Iterator[Check]:
@@ -188,6 +188,10 @@ def _check(name: str, error: Callable[[int], float]) -> Check:
     return Check(name, max(error(n) for n in BATCH_SIZES), TOLERANCES[name.split(",")[0]], BATCH_SIZES)
 
 
+def _flat(started: tuple[Arrays, Arrays]) -> Arrays:
+    return (*started[0], *started[1])
+
+
 def _distance(found: np.ndarray, expected: np.ndarray) -> float:
     """Returns the largest absolute difference; infinity if shape or type differ or values are not finite."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
@@ -203,7 +207,7 @@ def _scale(values: np.ndarray) -> float:
 
 
 @torch.no_grad()
-def _torch_features(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
+def _torch_features(encoder: nn.Module, pixels: np.ndarray) -> np.ndarray:
     """Returns PyTorch's features, computed a few images at a time to limit memory."""
     parts = [encoder(torch.from_numpy(pixels[i : i + 8])) for i in range(0, len(pixels), 8)]
     features: np.ndarray = torch.cat(parts).numpy()

@@ -61,9 +61,9 @@ def _draw(
         return np.array([min(verify.CANDIDATES, vocabulary - 1)])
     if dtype == "int64":
         return random.integers(0, vocabulary if name == "token_ids" else rows, extents)
-    if name in ("hidden", "cell"):
-        return random.uniform(-1, 1, extents).astype(np.float32)
-    return random.random(extents, dtype=np.float32)
+    if name in {each.name for each in bundle.manifest.state}:
+        return random.uniform(-1, 1, extents).astype(dtype)
+    return random.random(extents, dtype=np.float32).astype(dtype)
 
 
 def _error(found: np.ndarray, expected: np.ndarray) -> float:

@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXECUTED = ("README.md", "docs/command-line.md", "docs/python.md", "docs/scheduling.md")
-PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+DOCS = tuple(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))
+PAGES = ("README.md", "CONTRIBUTING.md", *DOCS)
 BYTES = 7_000  # that a README may have
 
 
@@ -33,19 +34,23 @@ def transcripts(page: str) -> list[tuple[str, str]]:
     return [(command, output) for command, output in found if output.strip()]
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str, errors: int) -> subprocess.CompletedProcess[str]:
+    """errors: where standard error goes, as for subprocess."""
     environment = {**os.environ, "COLUMNS": "100"}
-    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=environment)
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+    )
 
 
 def printed(command: str) -> str:
+    """Returns what a terminal shows: standard output and standard error."""
     program, *arguments = shlex.split(command)
     assert program == "python"
-    return run(*arguments).stdout
+    return run(*arguments, errors=subprocess.STDOUT).stdout
 
 
 def ran(code: str) -> str:
-    done = run("-W", "error", "-c", code)
+    done = run("-W", "error", "-c", code, errors=subprocess.PIPE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -71,6 +76,18 @@ def test_the_readme_shows_both() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len(read("README.md").encode()) <= BYTES
+
+
+def test_the_readme_links_every_page() -> None:
+    assert set(DOCS) <= set(re.findall(r"\]\((docs/[\w-]+\.md)\)", read("README.md").partition("## Documentation")[2]))
+
+
+@pytest.mark.parametrize("page", DOCS)
+def test_a_page_is_one_question(page: str) -> None:
+    title, _, answer = read(page).partition("\n\n")
+    assert title.startswith("# ")
+    assert title.endswith("?")
+    assert answer[0].isalpha() or answer[0] == "`"  # a sentence, and no heading, table or code
 
 
 @pytest.mark.parametrize("page", PAGES)

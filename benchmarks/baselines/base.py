@@ -31,13 +31,13 @@ class Baseline(abc.ABC):
                 f"baselines only squash photographs, but this bundle resizes by {self.image.resize!r}: use another"
             )
         vocabulary = bundle.vocabulary
-        self.never = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]
+        self.never = list(vocabulary.never)
         self.threads = threads
         self.pool = ThreadPoolExecutor(threads or os.cpu_count())
 
     @abc.abstractmethod
     def encode(self, pixels: Any) -> np.ndarray:
-        """Returns features float32 (batch, feature_size) of what `pixels` or `prepare` returned."""
+        """Returns features float32 (batch, *feature_shape) of what `pixels` or `prepare` returned."""
 
     @abc.abstractmethod
     def start(self, features: np.ndarray) -> State:

@@ -68,11 +68,12 @@ class DirectOpenvino(HostDecoder):
 
     def start(self, features: np.ndarray) -> State:
         """See Decoder."""
-        state = self.init.infer({"features": features})
-        return state["hidden"], state["cell"]
+        found = self.init.infer({"features": features})
+        return tuple(found[name] for name in self.names)
 
     def score(self, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """See HostDecoder."""
-        given = {"token_ids": token_ids, "hidden": state[0], "cell": state[1]}
+        given = {"token_ids": token_ids, **dict(zip(self.names, state, strict=True))}
         found = self.decoder_step.infer(given, share_inputs=True)
-        return found["log_probs"], (found["next_hidden"], found["next_cell"])
+        following = tuple(found[name] for name in self.following)
+        return found["log_probs"], (*following, *state[len(following) :])

@@ -55,14 +55,15 @@ class Eager(Baseline):
     @torch.inference_mode()
     def start(self, features: np.ndarray) -> State:
         """See Decoder."""
-        return self.decoder.start(torch.from_numpy(features))
+        state, _ = self.decoder.start(torch.from_numpy(features))
+        return state
 
     @torch.inference_mode()
     def step(self, token_ids: np.ndarray, state: State) -> tuple[Tensor, State]:
         """See Decoder."""
-        log_probs, hidden, cell = self.score(torch.from_numpy(token_ids), *state)
+        log_probs, *state = self.score(torch.from_numpy(token_ids), *state)
         log_probs[:, self.never] = -torch.inf
-        return log_probs, (hidden, cell)
+        return log_probs, tuple(state)
 
     def score(self, token_ids: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns log-probabilities (rows, vocabulary) of all words, and the next state."""

@@ -17,6 +17,12 @@ from engine.bundle.bundle import Bundle
 class HostDecoder(Baseline):
     """A decoder whose log-probabilities come to the host as numpy arrays."""
 
+    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+        super().__init__(bundle, threads)
+        state, context = bundle.manifest.state, bundle.manifest.context
+        self.names = [*(each.name for each in state), *(each.name for each in context)]
+        self.following = [each.next for each in state]
+
     @abc.abstractmethod
     def score(self, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Returns writable log-probabilities (rows, vocabulary) of all words, and the next state."""
@@ -66,11 +72,10 @@ class PlainSession(HostDecoder):
 
     def start(self, features: np.ndarray) -> State:
         """See Decoder."""
-        hidden, cell = self.init.run(["hidden", "cell"], {"features": features})
-        return hidden, cell
+        return tuple(self.init.run(self.names, {"features": features}))
 
     def score(self, token_ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """See HostDecoder."""
-        inputs = {"token_ids": token_ids, "hidden": state[0], "cell": state[1]}
-        log_probs, hidden, cell = self.decoder_step.run(["log_probs", "next_hidden", "next_cell"], inputs)
-        return log_probs, (hidden, cell)
+        inputs = {"token_ids": token_ids, **dict(zip(self.names, state, strict=True))}
+        log_probs, *following = self.decoder_step.run(["log_probs", *self.following], inputs)
+        return log_probs, (*following, *state[len(following) :])

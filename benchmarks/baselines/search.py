@@ -14,8 +14,8 @@ from engine.bundle.bundle import Bundle
 from engine.bundle.vocabulary import Vocabulary
 from engine.options import Decoding
 
-State = tuple[Any, Any]
-"""hidden and cell, (rows, units), in the arrays of the decoder's library"""
+State = tuple[Any, ...]
+"""The decoder's state and then its context, a row for each sentence, in the arrays of the decoder's library."""
 Choose = Callable[[int, Any], np.ndarray]
 """Gets the position and the log-probabilities (rows, vocabulary), -inf for what may not come; returns ids (rows,)."""
 
@@ -41,7 +41,7 @@ class Decoder(Protocol):
     """A model's decoder in some library."""
 
     def start(self, features: np.ndarray) -> State:
-        """Returns the first state of features (rows, feature_size)."""
+        """Returns the first state of features (rows, *feature_shape)."""
 
     def step(self, token_ids: np.ndarray, state: State) -> tuple[Any, State]:
         """Reads a word per row; returns log-probabilities (rows, vocabulary), -inf for what may not come, and state."""
@@ -86,7 +86,7 @@ class Search:
             totals[rows] += np.asarray(log_probs[np.arange(len(rows)), last])
             going = last != end
             if not going.all():
-                rows, last, state = rows[going], last[going], (state[0][going], state[1][going])
+                rows, last, state = rows[going], last[going], tuple(part[going] for part in state)
             if not len(rows):
                 break
         return [self._sentence(Growing(tuple(ids), total)) for ids, total in zip(tokens.tolist(), totals, strict=True)]
@@ -120,7 +120,7 @@ class Search:
             if not following:
                 break
             beams = following
-            state = state[0][parent_rows], state[1][parent_rows]
+            state = tuple(part[parent_rows] for part in state)
         return [self._sentence(max(ended or beams[image], key=self._score)) for image, ended in enumerate(found)]
 
     def _continue(

@@ -34,7 +34,7 @@ class Case:
 
     @cached_property
     def expected(self) -> np.ndarray:
-        """Features float32 (images, feature_size) by plain session.run, of the pixels that the engine reads."""
+        """Features float32 (images, *feature_shape) by plain session.run, of the pixels that the engine reads."""
         pixels = [np.empty(self._shape, np.uint8) for _ in self.files]
         for entry, (file, out) in enumerate(zip(self.files, pixels, strict=True)):
             assert self.captioner.model.pipeline.read(entry, file, out) is None

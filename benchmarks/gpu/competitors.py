@@ -68,9 +68,9 @@ class Torch:
         def encode(pixels: Any) -> Any:
             return network((pixels.permute(0, 3, 1, 2).to(self.dtype) - mean) / std)
 
-        def score(token_ids: Any, hidden: Any, cell: Any) -> Any:
-            logits, hidden, cell = self.decoder.step(token_ids, hidden, cell)
-            return torch.log_softmax(logits.float(), dim=1), hidden, cell
+        def score(token_ids: Any, *state: Any) -> Any:
+            logits, following = self.decoder.step(token_ids, state, ())
+            return torch.log_softmax(logits.float(), dim=1), *following
 
         if compiled:
             torch._dynamo.config.recompile_limit = 16
@@ -92,7 +92,7 @@ class Torch:
         return self.torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     def features(self, pixels: np.ndarray) -> Any:
-        """Returns features (images, feature_size) on the device, perhaps not computed yet."""
+        """Returns features (images, *feature_shape) on the device, perhaps not computed yet."""
         return self.run(self._encode, self.put(pixels))
 
     def encode(self, pixels: np.ndarray) -> Any:
@@ -128,7 +128,7 @@ class TorchSteps(StepModel):
         self.images = len(features)
         self._model = model
         with model.torch.inference_mode():
-            self._state = model.decoder.start(features)
+            self._state, _ = model.decoder.start(features)
         self._bias: tuple[np.ndarray, Any] | None = None
 
     def step(
@@ -142,8 +142,8 @@ class TorchSteps(StepModel):
             self._bias = bias, model.put(bias)
         with model.torch.inference_mode():
             tokens, parents = model.put(given)
-            hidden, cell = (state.index_select(0, parents) for state in self._state)
-            log_probs, *state = model.run(model.score, tokens, hidden, cell)
+            gathered = (state.index_select(0, parents) for state in self._state)
+            log_probs, *state = model.run(model.score, tokens, *gathered)
             self._state = tuple(state)
             best, ids = (log_probs[:rows] + self._bias[1]).topk(k)
             return ids.cpu().numpy(), best.cpu().numpy()

@@ -50,7 +50,7 @@ class Competitor(Protocol):
         """Undoes `prepare`."""
 
     def encode(self, pixels: Any) -> np.ndarray:
-        """Returns features float32 (batch, feature_size) of what `prepare` returned."""
+        """Returns features float32 (batch, *feature_shape) of what `prepare` returned."""
 
     def stepper(self, features: np.ndarray) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
         """Begins a decode whose every step reads START; a step returns the best ids and log-probs, (rows,)."""
@@ -73,7 +73,7 @@ class Engine:
         vocabulary = bundle.vocabulary
         self.start_id = vocabulary.start_id
         self.bias = np.zeros((1, len(vocabulary)), np.float32)
-        self.bias[:, [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]] = -np.inf
+        self.bias[:, list(vocabulary.never)] = -np.inf
 
     def pixels(self, files: Sequence[bytes]) -> Any:
         """See Competitor."""

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.bundle import format3
 from engine.bundle.checks import (
     GRAPHS,
     VOCABULARY_FILE,
@@ -70,7 +71,7 @@ class Bundle:
         manifest, problems = _read_manifest(folder)
         problems += check_graphs(manifest) + check_values(manifest)
         try:
-            vocabulary = Vocabulary.load(folder / VOCABULARY_FILE)
+            vocabulary = Vocabulary.load(folder / VOCABULARY_FILE, manifest.words)
         except (OSError, ValueError) as error:
             raise _bundle_error(folder, [f"vocabulary.json cannot be read ({error})", *problems]) from error
         problems += check_vocabulary(vocabulary, manifest)
@@ -106,8 +107,11 @@ def _read_manifest(folder: Path) -> tuple[Manifest, list[str]]:
     except (OSError, ValueError, RecursionError) as error:
         raise _bundle_error(folder, [f"manifest.json cannot be read ({error})"]) from error
     version = data.get("format_version") if isinstance(data, dict) else None
-    if version != FORMAT_VERSION or isinstance(version, bool):
-        problem = f"its format version is {version!r} and this engine reads {FORMAT_VERSION}; export it again"
+    if version == format3.VERSION and not isinstance(version, float):
+        data = format3.upgraded(data)
+    elif version != FORMAT_VERSION or isinstance(version, float):
+        known = f"{format3.VERSION} and {FORMAT_VERSION}"
+        problem = f"its format version is {version!r} and this engine reads {known}; export it again"
         raise _bundle_error(folder, [problem])
     files = check_files(folder, listed_files(data))
     try:

@@ -1,45 +1,39 @@
 """Checks of a bundle. Each returns its problems as a list of sentences; raises nothing and runs nothing."""
 
+import re
 from collections import Counter
 from itertools import zip_longest
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from engine.bundle.manifest import RESAMPLE_FILTERS, RESIZE_RULES, Defaults, GraphFile, Manifest
-from engine.bundle.vocabulary import SPECIAL_WORDS, Vocabulary, split
+from engine.bundle.manifest import (
+    RESAMPLE_FILTERS,
+    RESIZE_RULES,
+    ContextTensor,
+    Defaults,
+    GraphFile,
+    Manifest,
+    StateTensor,
+)
+from engine.bundle.vocabulary import Vocabulary
 from engine.confidence import check_confidence
 
 VOCABULARY_FILE = "vocabulary.json"
 
-# inputs and outputs of each graph: dtype, then dimensions; names that are not sizes in the manifest are dynamic
-_FEATURES = {"features": ("float32", "batch", "feature_size")}
-_STATE = dict.fromkeys(("hidden", "cell"), ("float32", "rows", "units"))
-_NEXT = dict.fromkeys(("next_hidden", "next_cell"), ("float32", "rows", "units"))
-_FED = {
-    "token_ids": ("int64", "rows"),
-    "parent_rows": ("int64", "rows"),
-    **dict.fromkeys(("hidden", "cell"), ("float32", "state_rows", "units")),
-    "bias": ("float32", "bias_rows", "vocabulary_size"),
-}
-_TENSORS: dict[str, tuple[dict[str, tuple[str | int, ...]], dict[str, tuple[str | int, ...]]]] = {
-    "encoder": ({"pixels": ("uint8", "batch", "image.height", "image.width", 3)}, {**_FEATURES}),
-    "decoder_init": ({**_FEATURES}, {**_STATE}),
-    "decoder_step": (
-        {"token_ids": ("int64", "rows"), **_STATE},
-        {"log_probs": ("float32", "rows", "vocabulary_size"), **_NEXT},
-    ),
-    "search_step": (
-        {**_FED, "k": ("int64", 1)},
-        {"ids": ("int64", "rows", "candidates"), "log_probs": ("float32", "rows", "candidates"), **_NEXT},
-    ),
-    "greedy_step": ({**_FED}, {"ids": ("int64", "rows"), "logits": ("float32", "rows"), **_NEXT}),
-    "sample_step": (
-        {**_FED, "uniforms": ("float32", "rows"), "temperature": ("float32", "rows")},
-        {"ids": ("int64", "rows"), "log_probs": ("float32", "rows"), **_NEXT},
-    ),
-}
-GRAPHS = tuple(_TENSORS)
+GRAPHS = "encoder", "decoder_init", "decoder_step", "search_step", "sample_step"
+DTYPES = "float32", "float16", "int64", "int32"
+"""Types that state and context may have."""
+NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+"""What the name of a state or context tensor looks like."""
+RESERVED = (
+    *("pixels", "features", "token_ids", "parent_rows", "image_rows", "bias", "k", "uniforms", "temperature"),
+    *("ids", "log_probs", "attention"),
+)
+FROM_1 = "sizes from 1"
+
+Shapes = dict[str, tuple[str, tuple[int | str, ...]]]
+"""Tensors by name: dtype and shape; a str names a dynamic dimension."""
 
 
 def sha256(path: Path) -> str:
@@ -91,15 +85,52 @@ def check_files(folder: Path, files: list[tuple[str, str]]) -> list[str]:
 
 def check_vocabulary(vocabulary: Vocabulary, manifest: Manifest) -> list[str]:
     """Checks that vocabulary and manifest agree."""
-    problems = []
-    if len(vocabulary) != manifest.vocabulary_size:
-        problems.append(f"{VOCABULARY_FILE} has {len(vocabulary)} words, the manifest says {manifest.vocabulary_size}")
-    there, stated = vocabulary.ids, manifest.special_ids
-    return problems + [
-        f"{word} has the id {there[word]} in the vocabulary and {stated.get(word)} in the manifest"
-        for word in SPECIAL_WORDS
-        if there[word] != stated.get(word)
-    ]
+    there, stated = len(vocabulary), manifest.vocabulary_size
+    problems = [] if there == stated else [f"{VOCABULARY_FILE} has {there} words, the manifest says {stated}"]
+    endings = manifest.defaults.bad_endings
+    if not all(vocabulary.split(word) == [word] for word in endings):
+        problems.append(f"defaults.bad_endings is {endings!r} and must be words as this vocabulary writes them")
+    return problems
+
+
+def tensors_of(manifest: Manifest) -> dict[str, tuple[Shapes, Shapes]]:
+    """Returns the inputs and the outputs that each graph must have."""
+    image, words = manifest.image, manifest.vocabulary_size
+    features: Shapes = {"features": ("float32", ("batch", *manifest.feature_shape))}
+    first: Shapes = {each.name: (each.dtype, ("batch", *each.shape)) for each in manifest.state}
+    state: Shapes = {each.name: (each.dtype, ("rows", *each.shape)) for each in manifest.state}
+    following: Shapes = {each.next: (each.dtype, ("rows", *each.shape)) for each in manifest.state}
+    context: Shapes = {each.name: (each.dtype, ("batch", *each.shape)) for each in manifest.context}
+    by_row: Shapes = {each.name: (each.dtype, ("rows", *each.shape)) for each in manifest.context}
+    by_image: Shapes = {each.name: (each.dtype, ("images", *each.shape)) for each in manifest.context}
+    rows: tuple[int | str, ...] = ("rows",)
+    fed: Shapes = {
+        "token_ids": ("int64", rows),
+        "parent_rows": ("int64", rows),
+        **{each.name: (each.dtype, ("state_rows", *each.shape)) for each in manifest.state},
+        **({"image_rows": ("int64", rows)} if context else {}),
+        **by_image,
+        "bias": ("float32", ("bias_rows", words)),
+    }
+    attention: Shapes = {"attention": ("float32", ("rows", *manifest.attention))} if manifest.attention else {}
+    ids_of_rows: Shapes = {"ids": ("int64", rows), "log_probs": ("float32", rows)}
+    candidates: tuple[int | str, ...] = ("rows", "candidates")
+    return {
+        "encoder": ({"pixels": ("uint8", ("batch", image.height, image.width, 3))}, features),
+        "decoder_init": (features, first | context),
+        "decoder_step": (
+            {"token_ids": ("int64", rows), **state, **by_row},
+            {"log_probs": ("float32", ("rows", words)), **following, **attention},
+        ),
+        "search_step": (
+            fed | {"k": ("int64", (1,))},
+            {"ids": ("int64", candidates), "log_probs": ("float32", candidates), **following},
+        ),
+        "sample_step": (
+            fed | {"uniforms": ("float32", rows), "temperature": ("float32", rows)},
+            ids_of_rows | following,
+        ),
+    }
 
 
 def check_values(manifest: Manifest) -> list[str]:
@@ -113,7 +144,38 @@ def check_values(manifest: Manifest) -> list[str]:
         (all(isfinite(value) for value in image.mean), "image.mean", image.mean, "finite"),
         (all(0 < value < inf for value in image.std), "image.std", image.std, "above 0"),
     ]
-    return [*_misfits(checks), *check_defaults(manifest.defaults), *check_confidence(manifest.confidence)]
+    return [
+        *_misfits(checks),
+        *_check_tensor_names(manifest),
+        *check_defaults(manifest.defaults),
+        *check_confidence(manifest.confidence),
+    ]
+
+
+def _check_tensor_names(manifest: Manifest) -> list[str]:
+    """Checks state and context: names that graphs can have, each once, known types, sizes from 1."""
+    given: list[StateTensor | ContextTensor] = [*manifest.state, *manifest.context]
+    names = [each.name for each in given] + [each.next for each in manifest.state]
+    taken = Counter([*names, *RESERVED])
+    checks: list[tuple[bool, str, object, str]] = [
+        (bool(manifest.state), "state", [], "at least one tensor"),
+        (
+            _sizes(manifest.feature_shape) and bool(manifest.feature_shape),
+            "feature_shape",
+            manifest.feature_shape,
+            FROM_1,
+        ),
+        (_sizes(manifest.attention), "attention", manifest.attention, FROM_1),
+        *((bool(NAME.fullmatch(name)), "the name of a tensor", name, "a word of letters and digits") for name in names),
+        *((taken[name] == 1, "the name of a tensor", name, "the name of no other") for name in dict.fromkeys(names)),
+        *((each.dtype in DTYPES, f"{each.name}.dtype", each.dtype, f"one of {', '.join(DTYPES)}") for each in given),
+        *((_sizes(each.shape), f"{each.name}.shape", each.shape, FROM_1) for each in given),
+    ]
+    return _misfits(checks)
+
+
+def _sizes(shape: tuple[int, ...], *, least: int = 0) -> bool:
+    return len(shape) >= least and all(size >= 1 for size in shape)
 
 
 def check_defaults(defaults: Defaults) -> list[str]:
@@ -124,7 +186,7 @@ def check_defaults(defaults: Defaults) -> list[str]:
         (defaults.beam_size >= 1, "defaults.beam_size", defaults.beam_size, "from 1"),
         (0 <= defaults.length_penalty <= 10, "defaults.length_penalty", defaults.length_penalty, "from 0 to 10"),
         (repeats >= 0, "defaults.no_repeat_ngram_size", repeats, "from 0"),
-        (all(split(word) == [word] for word in endings), "defaults.bad_endings", endings, "single lower-case words"),
+        (all(word.split() == [word] for word in endings), "defaults.bad_endings", endings, "single words"),
     ]
     return _misfits(checks)
 
@@ -150,34 +212,28 @@ def check_graphs(manifest: Manifest) -> list[str]:
         for name in graph.data
         if name not in manifest.data_sha256
     ]
-    return problems + [problem for graph in manifest.graphs for problem in _check_tensors(graph, manifest)]
+    expected = tensors_of(manifest)
+    return problems + [
+        problem for graph in manifest.graphs for problem in _check_tensors(graph, expected.get(graph.graph))
+    ]
 
 
-def _check_tensors(graph: GraphFile, manifest: Manifest) -> list[str]:
-    if graph.graph not in _TENSORS:
+def _check_tensors(graph: GraphFile, expected: tuple[Shapes, Shapes] | None) -> list[str]:
+    if expected is None:
         return [f"{graph.file} is an unknown kind of graph, {graph.graph!r}"]
-    sizes: dict[str | int, int] = {
-        "feature_size": manifest.feature_size,
-        "units": manifest.units,
-        "vocabulary_size": manifest.vocabulary_size,
-        "image.height": manifest.image.height,
-        "image.width": manifest.image.width,
-    }
     problems = []
-    sides = zip(("inputs", "outputs"), (graph.inputs, graph.outputs), _TENSORS[graph.graph], strict=True)
-    for side, tensors, expected in sides:
+    for side, tensors, known in zip(("inputs", "outputs"), (graph.inputs, graph.outputs), expected, strict=True):
         names = sorted(tensor.name for tensor in tensors)
-        if names != sorted(expected):
-            problems.append(f"{graph.file} has the {side} {names} instead of {sorted(expected)}")
+        if names != sorted(known):
+            problems.append(f"{graph.file} has the {side} {names} instead of {sorted(known)}")
         for tensor in tensors:
-            dtype, *extents = expected.get(tensor.name, (tensor.dtype, *tensor.shape))
-            wanted = [sizes.get(extent, extent) for extent in extents]
+            dtype, wanted = known.get(tensor.name, (tensor.dtype, tensor.shape))
             # a dynamic dimension may have any name
             found = [
                 extent if isinstance(there, str) and isinstance(extent, str) else there
                 for there, extent in zip_longest(tensor.shape, wanted)
             ]
-            if (tensor.dtype, found) != (dtype, wanted):
+            if (tensor.dtype, found) != (dtype, list(wanted)):
                 there = f"{tensor.dtype} {list(tensor.shape)}"
-                problems.append(f"{graph.file}: {tensor.name} is {there} and must be {dtype} {wanted}")
+                problems.append(f"{graph.file}: {tensor.name} is {there} and must be {dtype} {list(wanted)}")
     return problems

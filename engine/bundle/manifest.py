@@ -5,7 +5,7 @@ import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 RESIZE_RULES = ("squash", "crop", "letterbox")
 RESAMPLE_FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 Record = TypeVar("Record")
@@ -56,6 +56,48 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class StateTensor:
+    """A part of the state that a decoder carries from word to word, one row for each sentence.
+
+    The graph decoder_init returns it as `name`; a step takes it as `name` and returns it as `next`. shape: of a row.
+    """
+
+    name: str
+    next: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextTensor:
+    """What a decoder reads of an image at every step, such as an attention grid; the sentences of an image share it.
+
+    The graph decoder_init returns it as `name`, and the steps take it as `name`. shape: of an image's row.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the special words of a vocabulary are, and how text is split into words.
+
+    start, end: begin and end every sentence, and may be the same word. pad, unk: stand for padding and for unknown
+    words; the same as end where a vocabulary has none. pattern: a regular expression that matches one word of a text,
+    which is lower-cased first if lowercase is set.
+    """
+
+    start: str
+    end: str
+    pad: str
+    unk: str
+    pattern: str
+    lowercase: bool
+
+
+@dataclass(frozen=True, slots=True)
 class GraphFile:
     """One ONNX file: which graph it is, in which precision, and the external weight files (`data`) it needs."""
 
@@ -86,17 +128,21 @@ class Variant:
 class Manifest:
     """Everything a bundle says of itself. The dictionaries at the end are records for people, not settings.
 
-    confidence: what a caption's confidence is computed with; empty where nobody calibrated it. quality: scores as
-    training.evaluate writes them, or by the name of the data where they are of several data sets.
+    feature_shape: of an image's features. attention: the shape of the map of the image that decoder_step returns as
+    `attention`; empty if the decoder has none. confidence: what a caption's confidence is computed with; empty where
+    nobody calibrated it. quality: scores as training.evaluate writes them, or by the name of the data where they are of
+    several data sets.
     """
 
     name: str
     encoder: str
-    feature_size: int
-    units: int
+    feature_shape: tuple[int, ...]
+    state: tuple[StateTensor, ...]
+    context: tuple[ContextTensor, ...]
+    attention: tuple[int, ...]
     vocabulary_size: int
+    words: Words
     image: ImageSpec
-    special_ids: dict[str, int]
     defaults: Defaults
     graphs: tuple[GraphFile, ...]
     data_sha256: dict[str, str]

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from engine.bundle.manifest import Defaults
-from engine.bundle.vocabulary import Vocabulary, split
+from engine.bundle.vocabulary import Vocabulary
 from engine.errors import OptionsError
 from engine.options import Constraints
 
@@ -96,7 +96,7 @@ class TokenConstraints:
     def of(cls, constraints: Constraints, vocabulary: Vocabulary, defaults: Defaults) -> "TokenConstraints":
         """Translates options into token ids. Raises OptionsError naming the option that does not fit the model."""
         max_length = constraints.max_length or defaults.max_length
-        words = split(constraints.prefix)
+        words = vocabulary.split(constraints.prefix)
         if unknown := [word for word in words if word not in vocabulary.ids]:
             reason = f"the model does not know {unknown}; choose other words"
             raise OptionsError(reason, name="prefix", value=constraints.prefix)
@@ -109,7 +109,7 @@ class TokenConstraints:
         repeats, endings = constraints.no_repeat_ngram_size, constraints.bad_endings
         repeats = defaults.no_repeat_ngram_size if repeats is None else repeats
         suppressed, bad_endings = (
-            {vocabulary.ids[word] for text in texts for word in split(text) if word in vocabulary.ids}
+            {vocabulary.ids[word] for text in texts for word in vocabulary.split(text) if word in vocabulary.ids}
             for texts in (constraints.suppress, defaults.bad_endings if endings is None else endings)
         )
         return cls(
@@ -119,7 +119,7 @@ class TokenConstraints:
             max_length=max_length,
             min_length=constraints.min_length,
             prefix=tuple(vocabulary.ids[word] for word in words),
-            forbidden=(*sorted(suppressed), vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id),
+            forbidden=(*sorted(suppressed), *vocabulary.never),
             no_repeat_ngram_size=repeats,
             bad_endings=tuple(sorted(bad_endings)),
             joint=vocabulary.ids.get(JOINT, -1),

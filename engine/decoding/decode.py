@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engine.bundle.manifest import Defaults
-from engine.bundle.vocabulary import Vocabulary, split
+from engine.bundle.vocabulary import Vocabulary
 from engine.confidence import UNCALIBRATED, confidence
 from engine.decoding.beam import BeamSearch
 from engine.decoding.constraints import TokenConstraints
@@ -93,7 +93,7 @@ def make_caption(
 ) -> Caption:
     """Turns the hypotheses of an image, best first, into a caption; duplicates are dropped."""
     words, end = vocabulary.words, vocabulary.end_id
-    given = len(split(options.prefix)) if options.prefix else 0
+    given = len(vocabulary.split(options.prefix)) if options.prefix else 0
     alternatives: dict[bytes, Hypothesis] = {}
     for hypothesis in hypotheses:
         key = hypothesis.tokens.tobytes()

@@ -19,7 +19,7 @@ class StepModel(ABC):
     """Number of images the model started with."""
 
     def admit(self, features: Sequence[np.ndarray]) -> np.ndarray:
-        """Admits more images before the next step: features as arrays of float32 (any, feature_size), in order.
+        """Admits more images before the next step: features as arrays of float32 (any, *feature_shape), in order.
 
         Returns the rows with their states, int64 (images,), for parent_rows of the next step; after that step these row
         numbers are no longer valid.

@@ -28,7 +28,7 @@ class Encoded:
     """A batch: for each image its error, or None if it could be read, and the features of those that could."""
 
     errors: tuple[ImageError | None, ...]
-    features: np.ndarray | DeviceFeatures  # (images that could be read, feature_size)
+    features: np.ndarray | DeviceFeatures  # (images that could be read, *feature_shape)
 
 
 class Pipeline:

@@ -22,15 +22,15 @@ class Encoder:
     lanes: number of parallel runs; 0 on a provider that schedules its own work.
     """
 
-    def __init__(self, open_session: Callable[[int], Any], feature_size: int, *, lanes: int) -> None:
+    def __init__(self, open_session: Callable[[int], Any], feature_shape: tuple[int, ...], *, lanes: int) -> None:
         self.lanes = lanes
         self._open_session = open_session
-        self._feature_size = feature_size
+        self._feature_shape = feature_shape
         self._wide = threading.Lock()
         self._free_lanes = threading.Semaphore(max(lanes, 1))
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns float32 (images, feature_size) for uint8 pixels (images, height, width, 3), with all threads.
+        """Returns float32 (images, *feature_shape) for uint8 pixels (images, height, width, 3), with all threads.
 
         While another caller is using them, a second caller computes in its own thread.
         """
@@ -48,7 +48,7 @@ class Encoder:
             return self._run(self._open_session(1), pixels, LANE_IMAGES)
 
     def _run(self, session: Any, pixels: np.ndarray, at_once: int) -> np.ndarray:
-        features = np.empty((len(pixels), self._feature_size), np.float32)
+        features = np.empty((len(pixels), *self._feature_shape), np.float32)
         for i in range(0, len(pixels), at_once):
             part, images = features[i : i + at_once], np.ascontiguousarray(pixels[i : i + at_once])
             binding = session.io_binding()

@@ -32,20 +32,20 @@ class Graphs:
         self.options = options
         self.session = _Sessions(bundle, placement, precision, options)
         sizes, image = bundle.manifest, bundle.manifest.image
-        self._make_buffers = partial(StepBuffers, units=sizes.units)
+        self._make_buffers = partial(StepBuffers, state=sizes.state, context=sizes.context)
         self._pool = Pool(partial(self._make_buffers, self.session))
         device = Device(self.session, placement.name, options.device_id, options.cuda_graphs)
         self.encoder: Encoder | DeviceEncoder
         self._decoder: DeviceDecoder | None = None
         if placement.encoder.device == "cuda":
-            self.encoder = DeviceEncoder(device, (image.height, image.width, 3), sizes.feature_size)
+            self.encoder = DeviceEncoder(device, (image.height, image.width, 3), sizes.feature_shape)
         else:
             lanes = (options.threads or cores()) if placement.encoder.name == "cpu" else 0
-            self.encoder = Encoder(partial(self.session, "encoder"), sizes.feature_size, lanes=lanes)
+            self.encoder = Encoder(partial(self.session, "encoder"), sizes.feature_shape, lanes=lanes)
         if placement.decoder.device == "cuda":
             from engine.runtime.cuda import steps as cuda_steps  # which most machines never need
 
-            self._decoder = cuda_steps.DeviceDecoder(device, sizes.units, sizes.vocabulary_size)
+            self._decoder = cuda_steps.DeviceDecoder(device, sizes.state, sizes.context, sizes.vocabulary_size)
 
     @classmethod
     def open(cls, bundle: Bundle, placement: Placement, precision: str, options: RuntimeOptions) -> "Graphs":
@@ -64,7 +64,7 @@ class Graphs:
         return np.asarray(features) if self._decoder is None else features
 
     def start(self, features: np.ndarray | DeviceFeatures) -> StepModel:
-        """Starts the decode of a batch: features float32 (batch, feature_size)."""
+        """Starts the decode of a batch: features float32 (batch, *feature_shape)."""
         if self._decoder is not None:
             return self._decoder.start(features)
         return Steps(self._pool, np.ascontiguousarray(features, np.float32))
@@ -77,7 +77,7 @@ class Graphs:
         """
         if self._decoder is not None:
             return self._decoder.start_empty(capacity)
-        none = np.empty((0, self.bundle.manifest.feature_size), np.float32)
+        none = np.empty((0, *self.bundle.manifest.feature_shape), np.float32)
         threads = max(1, self.encoder.lanes // 4) if self.encoder.lanes else 0
         make = partial(self._make_buffers, partial(self.session, threads=threads))
         return Steps(Pool(make), none, capacity=capacity)

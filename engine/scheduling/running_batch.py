@@ -52,13 +52,13 @@ class RunningBatch:
         with contextlib.suppress(Exception):  # a request that needs it will get the error
             manifest, row = self._model.bundle.manifest, np.zeros(1, np.int64)
             steps = self._model.start_empty(self._capacity)
-            state = steps.admit([np.zeros((1, manifest.feature_size), np.float32)])
+            state = steps.admit([np.zeros((1, *manifest.feature_shape), np.float32)])
             bias = np.zeros((1, manifest.vocabulary_size), np.float32)
             steps.step(row, state, bias, CANDIDATE_STRIDE)
             steps.draw(row, row, bias, np.ones(1), np.ones(1, np.float32))
 
     def admit(self, arrivals: Sequence[tuple[Request, np.ndarray]]) -> list[Outcome]:
-        """Admits requests to the next step, each with its features (1, feature_size); returns those that failed."""
+        """Admits requests to the next step, each with its features (1, *feature_shape); returns those that failed."""
         failed: list[Outcome] = []
         by_kind: dict[StepKind, list[tuple[Request, np.ndarray, Decoding, Search]]] = {}
         fresh: dict[Decoding, Search] = {}

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from engine.bundle.bundle import Bundle
-from engine.bundle.vocabulary import START
 from engine.decoding.step_model import StepModel
 from engine.images.load import load_for_model
 from engine.runtime.encoder import LANE_IMAGES, WIDE_IMAGES
@@ -98,6 +97,7 @@ def _encoded(graphs: Graphs, pixels: np.ndarray, expected: np.ndarray, batch_siz
         for images in (few, 1, most, few):
             shown = (np.arange(images) + images) % PHOTOGRAPHS  # not always beginning with the first one
             found, right = np.asarray(encode(pixels[shown]), np.float64), expected[shown].astype(np.float64)
+            found, right = found.reshape(images, -1), right.reshape(images, -1)
             off = np.linalg.norm(found - right, axis=1) / np.maximum(np.linalg.norm(right, axis=1), LEAST_NORM)
             yield float(np.max(off))
 
@@ -110,7 +110,7 @@ class _Walk:
         self.worst: dict[str, float] = {}  # by graph
         self._pair = graphs, reference
         self._features = features
-        self._start = manifest.special_ids[START]
+        self._start = graphs.bundle.vocabulary.start_id
         self._open = np.zeros((1, manifest.vocabulary_size), np.float32)
         self._random = np.random.default_rng(0)
         self._models: tuple[StepModel, StepModel]

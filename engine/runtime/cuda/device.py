@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -114,15 +115,13 @@ class GraphIds:
 
 
 class DeviceFeatures:
-    """Features float32 (images, feature_size) in device memory; numpy reads them as an array.
+    """Features float32 (images, *feature_shape) in device memory; numpy reads them as an array.
 
     Slices share the memory, which is released when the last of them is gone.
     """
 
-    ndim = 2
-
     def __init__(self, device: Device, memory: Any, images: int, first: int = 0, owner: Any = None) -> None:
-        """The memory is an OrtValue (at least first + images, feature_size); owner lives as long as the features."""
+        """The memory is an OrtValue (at least first + images, *feature_shape); owner lives as long as the features."""
         self._device = device
         self._memory = memory
         self._images = images
@@ -130,14 +129,14 @@ class DeviceFeatures:
         self.owner = owner
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(images, feature_size)."""
-        return self._images, self._memory.shape()[1]
+    def shape(self) -> tuple[int, ...]:
+        """(images, *feature_shape)."""
+        return self._images, *self._memory.shape()[1:]
 
     @property
     def address(self) -> int:
         """Device address of the first image's features."""
-        return int(self._memory.data_ptr()) + 4 * self._first * self.shape[1]
+        return int(self._memory.data_ptr()) + 4 * self._first * prod(self.shape[1:])
 
     def __len__(self) -> int:
         return self._images

@@ -17,15 +17,15 @@ class DeviceEncoder:
 
     lanes = 0  # the device schedules its own work
 
-    def __init__(self, device: Device, image: tuple[int, int, int], feature_size: int) -> None:
+    def __init__(self, device: Device, image: tuple[int, int, int], feature_shape: tuple[int, ...]) -> None:
         self._device = device
         self._image = image
-        self._feature_size = feature_size
+        self._feature_shape = feature_shape
         self._ids = GraphIds()
         self._pools: dict[int, Pool[_EncoderBuffers]] = {}
 
     def encode(self, pixels: np.ndarray) -> DeviceFeatures:
-        """Returns features (images, feature_size) on the device for uint8 pixels (images, height, width, 3)."""
+        """Returns features (images, *feature_shape) on the device for uint8 pixels (images, height, width, 3)."""
         images = len(pixels)
         size = bucket(max(images, 1))
         with self._device.exclusive():
@@ -39,7 +39,7 @@ class DeviceEncoder:
     encode_in_lane = encode
 
     def _make(self, size: int) -> "_EncoderBuffers":
-        return _EncoderBuffers(self._device, (size, *self._image), self._feature_size, self._ids)
+        return _EncoderBuffers(self._device, (size, *self._image), self._feature_shape, self._ids)
 
 
 class _Owner:
@@ -51,15 +51,16 @@ class _Owner:
 class _EncoderBuffers:
     """Memory for the pixels and features of one bucket, bound once."""
 
-    def __init__(self, device: Device, shape: tuple[int, ...], feature_size: int, ids: GraphIds) -> None:
+    def __init__(self, device: Device, shape: tuple[int, ...], feature_shape: tuple[int, ...], ids: GraphIds) -> None:
         self._session = device.session("encoder")
         self._pixels = device.allocate(shape, np.uint8)  # (size, height, width, 3)
         self._padded: np.ndarray | None = None
-        self.features = device.allocate((shape[0], feature_size), np.float32)
+        whole = shape[0], *feature_shape
+        self.features = device.allocate(whole, np.float32)
         self._binding = self._session.io_binding()
         self._options: Any = ids.options(0) if device.cuda_graphs else None
         device.bind_input(self._binding, "pixels", np.uint8, shape, self._pixels.data_ptr())
-        device.bind_output(self._binding, "features", np.float32, (shape[0], feature_size), self.features.data_ptr())
+        device.bind_output(self._binding, "features", np.float32, whole, self.features.data_ptr())
 
     def run(self, pixels: np.ndarray) -> None:
         size = self._pixels.shape()[0]

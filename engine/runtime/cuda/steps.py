@@ -6,14 +6,16 @@ nothing of how a search chooses.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, lcm, prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from engine.bundle.manifest import ContextTensor, StateTensor
 from engine.decoding.step_model import StepModel
 from engine.runtime.cuda.buckets import bucket
 from engine.runtime.cuda.device import ALIGNMENT, NO_GRAPH, Device, DeviceFeatures, GraphIds, Parcel, joined
+from engine.runtime.image_rows import ImageRows, runs
 from engine.runtime.pool import Pool
 from engine.runtime.steps import TEMPERATURES
 
@@ -31,13 +33,19 @@ class Kind(NamedTuple):
 class DeviceDecoder:
     """Starts decodes on a device; threads may share it."""
 
-    def __init__(self, device: Device, units: int, vocabulary_size: int) -> None:
+    def __init__(
+        self,
+        device: Device,
+        state: Sequence[StateTensor],
+        context: Sequence[ContextTensor],
+        vocabulary_size: int,
+    ) -> None:
         ids = GraphIds()
         self._device = device
-        self._pool = Pool(lambda: _StepBuffers(device, units, vocabulary_size, ids))
+        self._pool = Pool(lambda: _StepBuffers(device, state, context, vocabulary_size, ids))
 
     def start(self, features: np.ndarray | DeviceFeatures) -> "DeviceSteps":
-        """Starts the decode of a batch: features float32 (images, feature_size), on the host or the device."""
+        """Starts the decode of a batch: features float32 (images, *feature_shape), on the host or the device."""
         with self._device.exclusive():
             steps = DeviceSteps(self._device, self._pool, len(features))
             steps.admit([features])
@@ -60,17 +68,23 @@ class DeviceSteps(StepModel):
         self._slot = 0  # the slot with the current state
         self._held = 0  # rows in use in that slot
         self._buffers = pool.borrow(self)
-        self._buffers.reserve(capacity)
+        self._image_rows = ImageRows(self._buffers.context_aligned) if self._buffers.context else None
+        self._buffers.reserve(capacity, images)
 
     def admit(self, features: Sequence[np.ndarray | DeviceFeatures]) -> np.ndarray:
         """Admits more images: see StepModel. Their states are stored after those of the last step's rows."""
         rows = []
         with self._device.exclusive():
             for part in joined(features):  # features on the device stay there: one run for each piece of memory
-                first = -(-self._held // self._buffers.aligned) * self._buffers.aligned
-                self._buffers.admit(part, self._slot, first)
-                self._held = first + len(part)
-                rows.append(np.arange(first, self._held))
+                free = None if self._image_rows is None else self._image_rows.free(len(part))
+                for chosen in [slice(0, len(part))] if free is None else runs(free):
+                    first = -(-self._held // self._buffers.aligned) * self._buffers.aligned
+                    first_image = 0 if free is None else int(free[chosen.start])
+                    self._buffers.admit(part[chosen], self._slot, first, first_image)
+                    self._held = first + chosen.stop - chosen.start
+                    rows.append(np.arange(first, self._held))
+                    if self._image_rows is not None and free is not None:
+                        self._image_rows.assign(first, free[chosen])
         return np.concatenate(rows)
 
     def step(
@@ -98,6 +112,8 @@ class DeviceSteps(StepModel):
         rows = len(inputs["token_ids"])
         with self._device.exclusive():
             run = self._buffers.run(Kind(graph, self._slot, bucket(rows), k, len(bias) == 1))
+            if self._image_rows is not None:
+                inputs["image_rows"] = self._image_rows.follow(inputs["parent_rows"])
             for name, array in inputs.items():
                 place = run.inputs.arrays[name]
                 place[: len(array)] = array
@@ -124,39 +140,62 @@ class _Run:
 
 
 class _StepBuffers:
-    """The device memory of one decode at a time: two state slots, masks, and a _Run for each kind seen so far."""
+    """The device memory of one decode at a time: two state slots, context, masks, and a _Run for each kind so far."""
 
-    def __init__(self, device: Device, units: int, vocabulary_size: int, ids: GraphIds) -> None:
+    def __init__(
+        self,
+        device: Device,
+        state: Sequence[StateTensor],
+        context: Sequence[ContextTensor],
+        vocabulary_size: int,
+        ids: GraphIds,
+    ) -> None:
+        self.context = context
+        # tensors are written from multiples of so many rows
+        self.aligned, self.context_aligned = (lcm(1, *map(_aligned, tensors)) for tensors in (state, context))
         self._device = device
-        self._units = units
-        self.aligned = ALIGNMENT // gcd(ALIGNMENT, 4 * units)  # states are written from a multiple of this many rows
+        self._state = state
         self._vocabulary = vocabulary_size
         self._ids = ids
-        self._slots: list[tuple[Any, Any] | None] = [None, None]  # hidden, cell of each
+        self._slots: list[list[Any]] = [[], []]  # of each: an onnxruntime.OrtValue for each state tensor
+        self._context_memory: list[Any] = []  # an onnxruntime.OrtValue for each context tensor
         self._runs: dict[Kind, _Run] = {}
         self._shared_bias = device.allocate((1, vocabulary_size), np.float32)
         self._row_bias: dict[int, tuple[np.ndarray, Any]] = {}  # by bucket: on the host, on the device
         self._sent: np.ndarray | None = None  # the mask in _shared_bias; held so that `is` stays valid
 
-    def reserve(self, rows: int) -> None:
-        """Makes room in both slots, enough even if the rows are admitted one by one."""
+    def reserve(self, rows: int, images: int) -> None:
+        """Makes room before a decode begins: in both slots for rows admitted one by one, and for context of images."""
+        if self.context_aligned > 1:
+            rows = max(rows, images)  # images are then written one by one
         if rows:
             for slot in (0, 1):
                 self._reserve(slot, (rows + 1) * self.aligned)
+        wanted = max(rows, images) * self.context_aligned
+        if self.context and (not self._context_memory or wanted > self._context_memory[0].shape()[0]):
+            shapes = [((bucket(wanted), *each.shape), np.dtype(each.dtype)) for each in self.context]
+            self._context_memory = [self._device.allocate(*shape) for shape in shapes]
+            self._drop_runs()
 
-    def admit(self, features: np.ndarray | DeviceFeatures, slot: int, first: int) -> None:
-        """Writes the first states of images to rows of a slot from `first` on; unless that is 0, the slot has room."""
-        images, size = features.shape
+    def admit(self, features: np.ndarray | DeviceFeatures, slot: int, first: int, first_image: int) -> None:
+        """Writes the first states of images to rows of a slot from `first` on, and their context from first_image on.
+
+        Unless `first` is 0, the slot has room.
+        """
+        images = len(features)
         if not isinstance(features, DeviceFeatures) or features.address % ALIGNMENT:  # few feature sizes do that
             memory = self._device.upload(np.asarray(features, np.float32))
             features = DeviceFeatures(self._device, memory, images)
         session = self._device.session("decoder_init")
         binding = session.io_binding()
-        self._device.bind_input(binding, "features", np.float32, (images, size), features.address)
+        self._device.bind_input(binding, "features", np.float32, features.shape, features.address)
         if not first:
             self._reserve(slot, images)
-        assert first + images <= self._memory(slot)[0].shape()[0], "the scheduler admits no more than it reserved"
-        self._bind_state(binding, ("hidden", "cell"), slot, images, first)
+        assert first + images <= self._rows(slot), "the scheduler admits no more than it reserved"
+        for each, memory in zip(self._state, self._slots[slot], strict=True):
+            self._bind_output(binding, each.name, each, memory, images, first)
+        for part, memory in zip(self.context, self._context_memory, strict=True):
+            self._bind_output(binding, part.name, part, memory, images, first_image)
         session.run_with_iobinding(binding)
 
     def run(self, kind: Kind) -> _Run:
@@ -180,11 +219,12 @@ class _StepBuffers:
         device, rows, session = self._device, (kind.rows,), self._device.session(kind.graph)
         shape = (kind.rows, kind.k) if kind.graph == "search_step" else rows
         drawn = dict.fromkeys(("uniforms", "temperature") if kind.graph == "sample_step" else (), (np.float32, rows))
+        names = ("token_ids", "parent_rows", "image_rows") if self.context else ("token_ids", "parent_rows")
         run = _Run(
             session=session,
             binding=session.io_binding(),
             options=self._ids.options(len(self._runs)) if device.cuda_graphs else None,
-            inputs=Parcel(device, token_ids=(np.int64, rows), parent_rows=(np.int64, rows), **drawn),
+            inputs=Parcel(device, **dict.fromkeys(names, (np.int64, rows)), **drawn),
             outputs=Parcel(device, ids=(np.int64, shape), log_probs=(np.float32, shape)),
             k=np.array([kind.k], np.int64),
             bias=self._shared_bias if kind.shared else self._bias_of_rows(kind.rows),
@@ -193,10 +233,13 @@ class _StepBuffers:
         run.outputs.bind_outputs(run.binding)
         if kind.graph == "search_step":
             run.binding.bind_cpu_input("k", run.k)
-        for name, memory in zip(("hidden", "cell"), self._memory(kind.slot), strict=True):
-            device.bind_input(run.binding, name, np.float32, tuple(memory.shape()), memory.data_ptr())
+        for part, memory in zip(self.context, self._context_memory, strict=True):
+            self._bind_input(run.binding, part, memory)
+        for each, memory in zip(self._state, self._slots[kind.slot], strict=True):
+            self._bind_input(run.binding, each, memory)
         device.bind_input(run.binding, "bias", np.float32, tuple(run.bias.shape()), run.bias.data_ptr())
-        self._bind_state(run.binding, ("next_hidden", "next_cell"), 1 - kind.slot, kind.rows)
+        for each, memory in zip(self._state, self._slots[1 - kind.slot], strict=True):
+            self._bind_output(run.binding, each.next, each, memory, kind.rows)
         return run
 
     def _bias_of_rows(self, rows: int) -> Any:
@@ -205,26 +248,40 @@ class _StepBuffers:
             self._row_bias[rows] = np.zeros(shape, np.float32), self._device.allocate(shape, np.float32)
         return self._row_bias[rows][1]
 
-    def _bind_state(self, binding: Any, names: tuple[str, str], slot: int, rows: int, first: int = 0) -> None:
-        for name, memory in zip(names, self._memory(slot), strict=True):
-            address = memory.data_ptr() + 4 * first * self._units
-            self._device.bind_output(binding, name, np.float32, (rows, self._units), address)
+    def _bind_input(self, binding: Any, tensor: StateTensor | ContextTensor, memory: Any) -> None:
+        """Binds all rows of a tensor's memory."""
+        dtype = np.dtype(tensor.dtype)
+        self._device.bind_input(binding, tensor.name, dtype, tuple(memory.shape()), memory.data_ptr())
 
-    def _memory(self, slot: int) -> tuple[Any, Any]:
-        memory = self._slots[slot]
-        assert memory is not None, "a slot is reserved before it is bound"
-        return memory
+    def _bind_output(
+        self, binding: Any, name: str, tensor: StateTensor | ContextTensor, memory: Any, rows: int, first: int = 0
+    ) -> None:
+        """Binds rows of a tensor's memory, from `first` on."""
+        address = memory.data_ptr() + _row_bytes(tensor) * first
+        self._device.bind_output(binding, name, np.dtype(tensor.dtype), (rows, *tensor.shape), address)
+
+    def _rows(self, slot: int) -> int:
+        return int(self._slots[slot][0].shape()[0]) if self._slots[slot] else 0
 
     def _reserve(self, slot: int, rows: int) -> None:
         """Makes room for rows in a slot. Runs bound to memory that moves are bound and captured again."""
-        held = self._slots[slot]
-        if held is not None and rows <= held[0].shape()[0]:
-            return
-        shape = (bucket(rows), self._units)
-        self._slots[slot] = self._device.allocate(shape, np.float32), self._device.allocate(shape, np.float32)
+        if rows > self._rows(slot):
+            shapes = [((bucket(rows), *each.shape), np.dtype(each.dtype)) for each in self._state]
+            self._slots[slot] = [self._device.allocate(*shape) for shape in shapes]
+            self._drop_runs()
+
+    def _drop_runs(self) -> None:
         for run in self._runs.values():
             if run.options is not None and hasattr(run.session, "release_captured_graph"):  # from ONNX Runtime 1.31 on
                 number = int(run.options.get_run_config_entry("gpu_graph_id"))
                 if number != NO_GRAPH:
                     run.session.release_captured_graph(number)
         self._runs.clear()
+
+
+def _row_bytes(tensor: StateTensor | ContextTensor) -> int:
+    return np.dtype(tensor.dtype).itemsize * prod(tensor.shape)
+
+
+def _aligned(tensor: StateTensor | ContextTensor) -> int:
+    return ALIGNMENT // gcd(ALIGNMENT, _row_bytes(tensor))

@@ -222,3 +222,12 @@ def test_vnni_is_read_from_the_processors_flags(
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr("platform.machine", lambda: system)
     assert machine.has_vnni() is expected
+
+
+def test_processors_of_arm_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    told = []
+    for part in ("0xd0c", "0xd4f", "0xd4f"):
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nCPU part\t: {part}\n")
+        told.append(machine.instructions())
+    assert told[0] != told[1] == told[2]

@@ -10,6 +10,7 @@ from engine import BundleError, Captioner, OptionsError, ProviderError, RuntimeO
 from engine.autotune.cache_file import Measurements, Timing, save
 from engine.autotune.select import AS_EXACT, Choice, Machine, Request, open_first, refused, select
 from engine.bundle.bundle import Bundle
+from engine.bundle.vocabulary import RULES
 from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest, Variant
 
 GOOD = Machine(("cuda", "cpu"), None, True)
@@ -23,7 +24,7 @@ def bundle(**variants: Variant) -> Bundle:
         for precision in dict.fromkeys(("fp32", *variants))
     )
     spec = ImageSpec(4, 5, (0, 0, 0), (1, 1, 1))
-    manifest = Manifest("tiny", "lite", 8, 6, 9, spec, {}, Defaults(), graphs, {}, variants)
+    manifest = Manifest("tiny", "lite", (8,), (), (), (), 9, RULES, spec, Defaults(), graphs, {}, variants)
     nothing: Any = None
     return Bundle(Path("tiny"), manifest, nothing)
 

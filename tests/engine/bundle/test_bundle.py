@@ -10,48 +10,12 @@ from typing import Any
 import pytest
 
 from engine import BundleError, Captioner, EngineError
-from engine.bundle.bundle import GRAPHS, MANIFEST_FILE, VOCABULARY_FILE, Bundle, sha256
+from engine.bundle.bundle import GRAPHS, MANIFEST_FILE, Bundle
 from engine.bundle.manifest import FORMAT_VERSION, Manifest
+from tests.engine.bundle.broken import Edit, edit, fault, graph, words
 
 WEIGHTS = "decoder.weights"
-FILES = [*(f"{name}.onnx" for name in GRAPHS), WEIGHTS]
 CALIBRATED = {"threshold": 0.6, "intercept": 1.0, "mean": 2.0}
-Edit = Callable[[dict[str, Any]], object]
-
-
-@pytest.fixture
-def folder(tiny_bundle: Path, tmp_path: Path) -> Path:
-    """A bundle of one's own, to break."""
-    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-
-
-def edit(folder: Path, change: Edit) -> None:
-    """Rewrites the manifest after a change to its JSON."""
-    data = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    change(data)
-    (folder / MANIFEST_FILE).write_text(json.dumps(data), encoding="utf-8")
-
-
-def words(folder: Path, change: Callable[[list[str]], object]) -> None:
-    """Rewrites the vocabulary after a change to its list."""
-    data = json.loads((folder / VOCABULARY_FILE).read_text(encoding="utf-8"))
-    change(data)
-    (folder / VOCABULARY_FILE).write_text(json.dumps(data), encoding="utf-8")
-
-
-def fault(folder: Path) -> str:
-    """Returns the message with which a bundle is refused; it names the folder and is one line."""
-    with pytest.raises(BundleError) as caught:
-        Bundle.load(folder)
-    message = str(caught.value)
-    assert str(folder) in message
-    assert "\n" not in message
-    return message
-
-
-def graph(data: dict[str, Any], name: str) -> dict[str, Any]:
-    """Returns the manifest's entry of a graph."""
-    return next(entry for entry in data["graphs"] if entry["graph"] == name)
 
 
 # --- what is there
@@ -63,11 +27,6 @@ def test_an_untouched_bundle_loads_from_a_path_or_its_text(folder: Path) -> None
     assert bundle.path == folder
     assert len(bundle.vocabulary) == bundle.manifest.vocabulary_size
     assert [bundle.graph(name).graph for name in GRAPHS] == list(GRAPHS)
-
-
-def test_other_files_in_the_folder_do_no_harm(folder: Path) -> None:
-    (folder / "README.md").write_text("notes")
-    Bundle.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -119,122 +78,6 @@ def test_a_precision_may_hold_some_graphs_and_takes_the_others_in_fp32(folder: P
     assert bundle.graph("search_step", "int8").precision == "fp32"
 
 
-# --- damaged files
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b'{"format_version": 1,}', b"not json"])
-def test_a_manifest_that_is_no_json_is_named(folder: Path, content: bytes) -> None:
-    (folder / MANIFEST_FILE).write_bytes(content)
-    assert "manifest.json cannot be read" in fault(folder)
-
-
-@pytest.mark.parametrize("version", [None, 0, FORMAT_VERSION - 1, FORMAT_VERSION + 1, "1", [], 1.5])
-def test_another_format_version_is_named_beside_the_one_that_can_be_read(folder: Path, version: object) -> None:
-    edit(folder, lambda data: data.update(format_version=version))
-    message = fault(folder)
-    assert f"format version is {version!r}" in message
-    assert f"reads {FORMAT_VERSION}" in message
-    assert "export it again" in message
-
-
-@pytest.mark.parametrize("content", [[], "text", 7, None, [{"format_version": FORMAT_VERSION}]])
-def test_a_manifest_that_is_no_object_has_no_format_version(folder: Path, content: object) -> None:
-    (folder / MANIFEST_FILE).write_text(json.dumps(content))
-    assert "format version is None" in fault(folder)
-
-
-def flip(content: bytes, place: int) -> bytes:
-    """Changes one bit."""
-    changed = bytearray(content)
-    changed[place] ^= 1
-    return bytes(changed)
-
-
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "first bit": lambda content: flip(content, 0),
-    "a bit in the middle": lambda content: flip(content, len(content) // 2),
-    "last bit": lambda content: flip(content, -1),
-    "cut by a byte": lambda content: content[:-1],
-    "half": lambda content: content[: len(content) // 2],
-    "empty": lambda content: b"",
-    "a byte too many": lambda content: content + b"\0",
-    "something else": lambda content: b"PK\x03\x04",
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"), [*((FILES[0], damage) for damage in DAMAGES), *((name, "half") for name in FILES)]
-)
-def test_a_damaged_file_is_named(folder: Path, name: str, damage: str) -> None:
-    path = folder / name
-    path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    message = fault(folder)
-    assert f"{name} is corrupt" in message
-    assert all(f"{other} is corrupt" not in message for other in FILES if other != name)
-
-
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("in_its_place", ["nothing", "a folder"])
-def test_a_missing_file_is_named(folder: Path, name: str, in_its_place: str) -> None:
-    (folder / name).unlink()
-    if in_its_place == "a folder":
-        (folder / name).mkdir()
-    assert f"{name} is missing" in fault(folder)
-
-
-@pytest.mark.parametrize("name", ["../secret.onnx", "sub/encoder.onnx", "/etc/passwd", "", ".", ".."])
-@pytest.mark.parametrize("where", ["graph", "data"])
-def test_a_name_that_leads_out_of_the_bundle_is_refused_even_if_its_digest_fits(
-    folder: Path, name: str, where: str
-) -> None:
-    (folder / "sub").mkdir()
-    for copy in ("../secret.onnx", "sub/encoder.onnx"):
-        shutil.copy(folder / "encoder.onnx", folder / copy)
-
-    def lead_out(data: dict[str, Any]) -> None:
-        encoder = graph(data, "encoder")
-        if where == "graph":
-            encoder["file"] = name
-        else:
-            data["data_sha256"][name] = encoder["sha256"]
-            encoder["data"] = [name]
-
-    edit(folder, lead_out)
-    message = fault(folder)
-    assert f"{name!r} is not a plain file name" in message or f"{name} is missing" in message
-
-
-# --- the vocabulary
-
-
-@pytest.mark.parametrize("content", [b"", b"[", b"{}", b'"words"', b"[1, 2]", b"\xff"])
-def test_a_vocabulary_that_is_no_list_of_words_is_named(folder: Path, content: bytes) -> None:
-    (folder / VOCABULARY_FILE).write_bytes(content)
-    assert "vocabulary.json cannot be read" in fault(folder)
-
-
-def test_a_vocabulary_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
-    words(folder, lambda found: found.append("zebra"))
-    size = json.loads((folder / MANIFEST_FILE).read_text())["vocabulary_size"]
-    assert f"vocabulary.json has {size + 1} words, the manifest says {size}" in fault(folder)
-
-
-def test_a_vocabulary_with_a_word_twice_or_without_a_special_word_is_named(folder: Path) -> None:
-    words(folder, lambda found: found.append(found[-1]))
-    assert "occur twice" in fault(folder)
-    words(folder, lambda found: found.__setitem__(slice(None), [word for word in set(found) if word != "#UNK#"]))
-    assert "#UNK#" in fault(folder)
-
-
-@pytest.mark.parametrize("word", ["#PAD#", "#UNK#", "#START#", "#END#"])
-def test_a_special_word_with_another_id_is_named(folder: Path, word: str) -> None:
-    edit(folder, lambda data: data["special_ids"].update({word: 11}))
-    message = fault(folder)
-    assert message.count("in the vocabulary and") == 1
-    assert f"{word} has the id" in message
-    assert "11 in the manifest" in message
-
-
 # --- the manifest's fields
 
 
@@ -266,9 +109,29 @@ def test_a_missing_field_is_named(folder: Path, name: str) -> None:
         (lambda data: graph(data, "encoder").update(data="x"), "manifest.graphs[0].data is 'x'"),
         (lambda data: graph(data, "encoder")["inputs"][0].update(shape=[1.5]), "inputs[0].shape[0] is 1.5"),
         (lambda data: data.update(parity=[]), "manifest.parity is []"),
+        (lambda data: data["image"].update(resample="gaussian"), "gaussian"),
+        (
+            lambda data: data["image"].update(resize="pad"),
+            "image.resize is 'pad' and must be one of squash, crop, letterbox",
+        ),
+        (lambda data: data["image"].update(height=96), "must be uint8 ['batch', 96, "),
+        (lambda data: data["image"].update(std=[0, 1, 1]), "std"),
+        (lambda data: data["defaults"].update(max_length=0), "max_length"),
+        (lambda data: data["defaults"].update(beam_size=-1), "beam_size"),
+        (lambda data: data["defaults"].update(length_penalty=-1.0), "length_penalty"),
+        (lambda data: data["defaults"].update(no_repeat_ngram_size=-1), "no_repeat_ngram_size"),
+        (lambda data: data["defaults"].update(bad_endings=["of", "with a"]), "bad_endings"),
+        (lambda data: data["defaults"].update(bad_endings=["The"]), "bad_endings"),
+        (lambda data: data.update(confidence={"mean": 1.0}), "confidence.intercept is missing"),
+        (lambda data: data.update(confidence=CALIBRATED | {"words": 1.0}), "confidence.words is unknown"),
+        (lambda data: data.update(confidence=CALIBRATED | {"mean": float("nan")}), "confidence.mean is nan"),
+        (lambda data: graph(data, "encoder")["inputs"][0].update(dtype="float32"), "float32"),
+        (lambda data: graph(data, "decoder_step")["outputs"][0].update(shape=["rows", 5]), "is float32 ['rows', 5]"),
+        (lambda data: data.update(variants={"int8": {"cider": 0.5, "images_per_second": {}, "record": {}}}), "int8"),
+        (lambda data: data["graphs"].append(graph(data, "encoder")), "twice"),
     ],
 )
-def test_an_unknown_missing_or_mistyped_field_is_named_with_its_place(folder: Path, change: Edit, named: str) -> None:
+def test_a_field_of_another_name_type_or_value_is_named(folder: Path, change: Edit, named: str) -> None:
     edit(folder, change)
     assert named in fault(folder)
 
@@ -336,41 +199,6 @@ def test_a_weight_file_that_the_manifest_does_not_list_is_refused(folder: Path) 
     assert "encoder.onnx needs encoder.weights, which the manifest does not list" in fault(folder)
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (lambda data: data["image"].update(resample="gaussian"), "gaussian"),
-        (
-            lambda data: data["image"].update(resize="pad"),
-            "image.resize is 'pad' and must be one of squash, crop, letterbox",
-        ),
-        (lambda data: data["image"].update(height=96), "must be uint8 ['batch', 96, "),
-        (lambda data: data["image"].update(std=[0, 1, 1]), "std"),
-        (lambda data: data["defaults"].update(max_length=0), "max_length"),
-        (lambda data: data["defaults"].update(beam_size=-1), "beam_size"),
-        (lambda data: data["defaults"].update(length_penalty=-1.0), "length_penalty"),
-        (lambda data: data["defaults"].update(no_repeat_ngram_size=-1), "no_repeat_ngram_size"),
-        (lambda data: data["defaults"].update(bad_endings=["of", "with a"]), "bad_endings"),
-        (lambda data: data["defaults"].update(bad_endings=["The"]), "bad_endings"),
-        (lambda data: data.update(confidence={"mean": 1.0}), "confidence.intercept is missing"),
-        (lambda data: data.update(confidence=CALIBRATED | {"words": 1.0}), "confidence.words is unknown"),
-        (lambda data: data.update(confidence=CALIBRATED | {"mean": float("nan")}), "confidence.mean is nan"),
-        (lambda data: graph(data, "encoder")["inputs"][0].update(dtype="float32"), "float32"),
-        (lambda data: graph(data, "decoder_step")["outputs"][0].update(shape=["rows", 5]), "is float32 ['rows', 5]"),
-        (lambda data: data.update(variants={"int8": {"cider": 0.5, "images_per_second": {}, "record": {}}}), "int8"),
-        (lambda data: data["graphs"].append(graph(data, "encoder")), "twice"),
-    ],
-)
-def test_values_that_the_engine_cannot_run_are_named(folder: Path, change: Edit, named: str) -> None:
-    edit(folder, change)
-    assert named in fault(folder)
-
-
-def test_a_vocabulary_with_two_words_exchanged_is_named(folder: Path) -> None:
-    words(folder, lambda found: found.__setitem__(slice(5, 7), found[6:4:-1]))
-    assert "vocabulary.json is corrupt" in fault(folder)
-
-
 def test_all_faults_stand_in_one_message(folder: Path) -> None:
     (folder / "encoder.onnx").unlink()
     (folder / WEIGHTS).write_bytes(b"")
@@ -397,22 +225,6 @@ def test_all_faults_stand_in_one_message(folder: Path) -> None:
     )
     assert [part for part in named if part not in message] == []
     assert message.count(";") == len(named) - 1
-
-
-def test_an_unreadable_vocabulary_does_not_hide_a_damaged_file(folder: Path) -> None:
-    (folder / VOCABULARY_FILE).unlink()
-    (folder / "encoder.onnx").write_bytes(b"")
-    message = fault(folder)
-    assert "vocabulary.json cannot be read" in message
-    assert "encoder.onnx is corrupt" in message
-
-
-# --- writing and reading
-
-
-def test_the_digest_is_sha_256(tmp_path: Path) -> None:
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_manifest_survives_json(tiny_bundle: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_plug_in_copies_what_is_bound_when_it_is_bound(openvino: Captioner, 
         pytest.skip("OpenVINO is built in here, and reads what is bound where it lies")
     bundle = Bundle.load(tiny_bundle)
     session = open_session(tiny_bundle, bundle.graph("decoder_init"), provider, RuntimeOptions())
-    features = np.zeros((1, bundle.manifest.feature_size), np.float32)
+    features = np.zeros((1, bundle.manifest.feature_shape[0]), np.float32)
     binding = session.io_binding()
     binding.bind_cpu_input("features", features)
     for name in ("hidden", "cell"):

@@ -10,7 +10,7 @@ from engine.runtime.steps import Steps
 
 @pytest.fixture(scope="module")
 def features(tiny_captioner: Captioner) -> np.ndarray:
-    size = tiny_captioner.bundle.manifest.feature_size
+    size = tiny_captioner.bundle.manifest.feature_shape[0]
     return np.random.default_rng(0).standard_normal((9, size), dtype=np.float32)
 
 

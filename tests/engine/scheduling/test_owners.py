@@ -128,7 +128,7 @@ def test_a_step_with_a_bias_for_each_row_keeps_none_of_them(captioner: Captioner
     manifest = captioner.bundle.manifest
     model = captioner.model.start_empty(8)
     assert isinstance(model, Steps)
-    rows = model.admit([np.zeros((2, manifest.feature_size), np.float32)])
+    rows = model.admit([np.zeros((2, manifest.feature_shape[0]), np.float32)])
     bias = np.zeros((2, manifest.vocabulary_size), np.float32)
     model.step(np.ones(2, np.int64), rows, bias, 3)
     kept = weakref.ref(bias)

@@ -1,6 +1,5 @@
 """Nothing is trusted that was not shown to compute what the CPU computes: each kind of wrongness is found and named."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,11 @@ import numpy as np
 import pytest
 
 from engine import Captioner, ProviderError, RuntimeOptions
-from engine.autotune.machine import instructions, runtime_facts
 from engine.bundle.bundle import Bundle
 from engine.cache import forget
 from engine.runtime import graphs as graphs_module
-from engine.runtime import placement
 from engine.runtime.graphs import Graphs
 from engine.runtime.placement import Placement
-from engine.runtime.providers import PROVIDERS
-from engine.runtime.sessions import open_session as open_real_session
 from engine.runtime.steps import Steps
 from engine.selfcheck import compare as comparison
 from engine.selfcheck import verify
@@ -57,23 +52,6 @@ class CopyingBinding:
         return getattr(self.real, name)
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def other(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """OpenVINO is here, and is the CPU under another name."""
-
-    def open_session(folder: Path, graph: Any, provider: Any, options: Any) -> Any:
-        return open_real_session(folder, graph, PROVIDERS["cpu"], options)
-
-    monkeypatch.setattr(graphs_module, "open_session", open_session)
-    monkeypatch.setattr(placement, "find_provider", lambda name: PROVIDERS[name])
-
-
 def opened(bundle: Path, name: str = "openvino", precision: str = "fp32") -> Graphs:
     return Graphs(Bundle.load(bundle), Placement.of(name), precision, RuntimeOptions())
 
@@ -92,9 +70,6 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, str, tuple[A
             return call(*arguments) if is_reference else change(call, verb, arguments)
 
         monkeypatch.setattr(Steps, verb, spoil)
-
-
-# --- what is shown
 
 
 @pytest.mark.usefixtures("other")
@@ -291,67 +266,6 @@ def test_where_a_faster_precision_is_wrong_auto_goes_on_to_fp32_and_says_so(
         Captioner(precision="int8")
 
 
-# --- what is kept
-
-
-def test_the_version_of_a_plug_in_that_is_installed_is_known() -> None:
-    pytest.importorskip("onnxruntime_ep_openvino", reason="no plug-in is installed")
-    facts = runtime_facts([PROVIDERS["openvino"]], 0)
-    assert facts["plug_ins"]["openvino"].count(".") >= 1
-    assert facts["code"]
-
-
-def test_processors_of_arm_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = []
-    for part in ("0xd0c", "0xd4f", "0xd4f"):
-        monkeypatch.setattr("engine.autotune.machine._cpuinfo", lambda part=part: {"CPU part": part, "processor": "0"})
-        told.append(instructions())
-    assert told[0] != told[1] == told[2]
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Notes each comparison."""
-    noted: list[str] = []
-    real = comparison.compare
-
-    def compare(mine: Graphs, its: Graphs, batch_size: int) -> Any:
-        noted.append(mine.placement.name)
-        return real(mine, its, batch_size)
-
-    monkeypatch.setattr(verify, "compare", compare)
-    return noted
-
-
-@pytest.mark.usefixtures("other")
-def test_what_was_shown_is_not_shown_again(tiny_bundle: Path, runs: list[str], cache: Path) -> None:
-    for _ in range(3):
-        require_shown(opened(tiny_bundle))
-    assert runs == ["openvino+cpu"]
-    (file,) = (cache / "checks").iterdir()
-    kept = json.loads(file.read_text())
-    assert {each["graph"] for each in kept["differences"]} >= {"encoder", "search_step"}
-
-
-@pytest.mark.usefixtures("other")
-@pytest.mark.parametrize("changed", ["instructions", "processor"])
-def test_other_hardware_is_shown_anew(
-    tiny_bundle: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch, changed: str
-) -> None:
-    require_shown(opened(tiny_bundle))
-    monkeypatch.setattr(f"engine.autotune.machine.{changed}", lambda: "another")
-    require_shown(opened(tiny_bundle))
-    assert len(runs) == 2
-
-
-@pytest.mark.usefixtures("other")
-def test_options_that_decide_what_is_computed_are_shown_anew_and_others_not(tiny_bundle: Path, runs: list[str]) -> None:
-    bundle, there = Bundle.load(tiny_bundle), Placement.of("openvino")
-    for options in (RuntimeOptions(), RuntimeOptions(threads=1), RuntimeOptions(tf32=True), RuntimeOptions(fp16=True)):
-        require_shown(Graphs(bundle, there, "fp32", options))
-    assert len(runs) == 3
-
-
 @pytest.mark.usefixtures("other")
 def test_what_failed_is_tried_again(tiny_bundle: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -361,30 +275,6 @@ def test_what_failed_is_tried_again(tiny_bundle: Path, runs: list[str], monkeypa
                 require_shown(opened(tiny_bundle))
     require_shown(opened(tiny_bundle))
     assert len(runs) == 3
-
-
-@pytest.mark.usefixtures("other")
-def test_where_nothing_can_be_kept_it_is_shown_each_time(
-    tiny_bundle: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(tmp_path / "file"))
-    for _ in range(2):
-        with pytest.warns(RuntimeWarning, match=r"openvino\+cpu in fp32 cannot be saved: .* CAPTIONING_ENGINE_"):
-            require_shown(opened(tiny_bundle))
-    assert len(runs) == 2
-
-
-@pytest.mark.usefixtures("other")
-def test_forgetting_takes_what_was_shown_of_one_bundle(tiny_bundle: Path, runs: list[str]) -> None:
-    require_shown(opened(tiny_bundle))
-    assert forget(verify.KIND, Bundle.load(None).path) == 0
-    assert forget(verify.KIND, tiny_bundle) == 1
-    require_shown(opened(tiny_bundle))
-    assert len(runs) == 2
-
-
-# --- who asks
 
 
 @pytest.mark.usefixtures("other")
