@@ -94,14 +94,6 @@ def test_two_runs_are_compared_whatever_the_order_of_their_images(
         assert second.captions[name] in printed
 
 
-def test_a_run_compared_with_itself_shows_no_images(
-    write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = str(write("a.json"))
-    assert main([path, path, "--resamples", "50"]) == 0
-    assert "0 images better in B, 0 worse, 12 equal\n" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
