@@ -133,20 +133,6 @@ def test_every_command_is_one_that_its_parser_knows_and_a_smoke_run_has_less_wor
     assert recipe.options(smoke=True).keys() == recipe.stages.keys() - {"confidence"}
 
 
-def test_the_recorded_flickr8k_run_is_of_the_recipe_as_it_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(VALUES, "OUTPUT", str(tmp_path))
-    record = ROOT / "docs" / "recipe" / "flickr8k" / "recipe.json"
-    noted = json.loads(record.read_text(encoding="utf-8"))["ingredients"]
-    for gone in ("finetune_encoder", "encoder_learning_rate", "baseline", "count_end", "temperature", "views"):
-        del noted["self_critical"][gone]  # which made no difference
-    for stage in ("cross-entropy", "fine-tuning", "self-critical"):
-        was, now = noted[stage.replace("-", "_")], asdict(trained(flickr8k.RECIPE, stage))
-        assert was.pop("scheduled_sampling", 0.0) == 0.0
-        assert {name: now[name] for name in was} == was
-
-
 def test_what_ships_was_made_by_the_everyday_recipe_as_it_stands() -> None:
     record = json.loads((ROOT / "docs" / "recipe" / "recipe.json").read_text(encoding="utf-8"))
     assert record["options"] == everyday.RECIPE.options(smoke=False)
