@@ -4,7 +4,9 @@ import base64
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,11 +132,15 @@ def test_no_key_is_shown_where_a_uri_leads_nowhere(place: str) -> None:
     assert not re.search("KEY|SEC|RET", str(caught.value))
 
 
-class Breaks(LocalFileSystem):
-    """A file system whose writer is killed between writing and renaming."""
+class Moves:
+    """The files of this machine, but for what a test makes of a move."""
 
-    def move(self, source: str, target: str) -> None:
-        raise KeyboardInterrupt
+    def __init__(self, move: Callable[[str, str], None]) -> None:
+        self.move = move
+        self._system = LocalFileSystem()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._system, name)
 
 
 def test_an_output_goes_on_only_with_what_it_was_begun_with(tmp_path: Path) -> None:
@@ -153,8 +159,12 @@ def test_an_output_goes_on_only_with_what_it_was_begun_with(tmp_path: Path) -> N
 
 def test_a_file_that_is_there_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Job) -> None:
     part = Part("part-1", files=("00.jpg",))
+
+    def killed(source: str, target: str) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr("serving.ray_output.locate", lambda place: (Breaks(), place))
+        patch.setattr("serving.ray_output.locate", lambda place: (Moves(killed), place))
         with pytest.raises(KeyboardInterrupt):
             finish(job.output, part)
     assert job.output.done() == set()
@@ -190,16 +200,15 @@ def test_a_part_is_written_though_another_run_ends_before_it_is_moved(
 ) -> None:
     output = Output(str(tmp_path / "out"), "jsonl")
     output.begin({"model": "x"})
-    system, ended = LocalFileSystem(), iter([output])
+    endings = iter([output])
 
-    class Ends(Breaks):
-        def move(self, source: str, target: str) -> None:
-            for other in ended:
-                other.end()
-            system.move(source, target)
+    def moved(source: str, target: str) -> None:
+        for other in endings:
+            other.end()
+        LocalFileSystem().move(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("serving.ray_output.locate", lambda place: (Ends(), place))
+        patch.setattr("serving.ray_output.locate", lambda place: (Moves(moved), place))
         finish(output, Part("part-1", files=("00.jpg",)))
     assert output.count("part-1") == (1, 0)
 

@@ -44,7 +44,7 @@ PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "export.to_onnx": to_onnx._parser,
     **{f"training.recipes.{recipe.name}": lambda recipe=recipe: command_line(recipe) for recipe in RECIPES},  # type: ignore[misc]
 }
-VALUES = {"DATA": "data", "OUTPUT": "", "WEIGHTS": "pretrained", "DEVICE": "cpu", "THREADS": "2"}
+VALUES = {"DATA": "data", "WEIGHTS": "pretrained", "DEVICE": "cpu", "THREADS": "2"}
 SMALL = {  # behind a command's own options, of which the last counts
     "training.train": " --encoder test_efficientnet --epochs 1 --batches 2 --batch-size 4 --min-count 1 --jitter 0 "
     "--bottleneck 8 --units 8 --embedding 8 --logit-hidden 8 --photographs 1 --no-bf16",
@@ -97,15 +97,17 @@ def small(recipe: Recipe) -> Recipe:
     return replace(recipe, stages=stages)
 
 
-def parsed(recipe: Recipe, stage: str, *, smoke: bool = False) -> Iterator[tuple[str, argparse.Namespace]]:
+def parsed(
+    recipe: Recipe, stage: str, output: Path, *, smoke: bool = False
+) -> Iterator[tuple[str, argparse.Namespace]]:
     """Yields the modules of a stage with what their parsers make of its lines."""
     for line in recipe.options(smoke=smoke)[stage]:
-        module, *words = words_of(line, VALUES)
+        module, *words = words_of(line, VALUES | {"OUTPUT": str(output)})
         yield module, PARSERS[module]().parse_args(words)
 
 
-def trained(recipe: Recipe, stage: str, *, smoke: bool = False) -> TrainingOptions | ScstOptions:
-    ((module, given),) = parsed(recipe, stage, smoke=smoke)
+def trained(recipe: Recipe, stage: str, output: Path, *, smoke: bool = False) -> TrainingOptions | ScstOptions:
+    ((module, given),) = parsed(recipe, stage, output, smoke=smoke)
     if module == "training.scst":
         return read_options(PARSERS[module](), given, ScstOptions)
     return read_options(PARSERS[module](), given, TrainingOptions)
@@ -116,16 +118,15 @@ def trained(recipe: Recipe, stage: str, *, smoke: bool = False) -> TrainingOptio
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_every_command_is_one_that_its_parser_knows_and_a_smoke_run_has_less_work(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(VALUES, "OUTPUT", str(tmp_path))
     for stage in recipe.stages:
-        for module, given in parsed(recipe, stage):
+        for module, given in parsed(recipe, stage, tmp_path):
             if given.output.name == "bundle" and given.checkpoint:
                 assert given.name == recipe.bundle
                 assert Defaults(**to_onnx._defaults(given)).beam_size == 3
             elif module in ("training.train", "training.scst"):
-                whole, less = trained(recipe, stage), trained(recipe, stage, smoke=True)
+                whole, less = (trained(recipe, stage, tmp_path, smoke=smoke) for smoke in (False, True))
                 assert less.epochs * less.batches <= 40
                 assert less.warmup <= less.epochs * less.batches / 4, "or nothing is learnt at all"
                 changed = {name for name, value in asdict(whole).items() if asdict(less)[name] != value}
@@ -133,13 +134,13 @@ def test_every_command_is_one_that_its_parser_knows_and_a_smoke_run_has_less_wor
     assert recipe.options(smoke=True).keys() == recipe.stages.keys() - {"confidence"}
 
 
-def test_what_ships_was_made_by_the_everyday_recipe_as_it_stands() -> None:
+def test_what_ships_was_made_by_the_everyday_recipe_as_it_stands(tmp_path: Path) -> None:
     record = json.loads((ROOT / "docs" / "recipe" / "recipe.json").read_text(encoding="utf-8"))
     assert record["options"] == everyday.RECIPE.options(smoke=False)
     assert not record["smoke"]
     assert all(stage["finished"] for stage in record["stages"].values())
     assert [*record["stages"]] == [*everyday.STAGES]
-    ((_, given),) = parsed(everyday.RECIPE, "bundle")
+    ((_, given),) = parsed(everyday.RECIPE, "bundle", tmp_path)
     manifest = Bundle.load(None).manifest
     assert manifest.defaults == Defaults(**to_onnx._defaults(given))
     assert manifest.name == given.name == everyday.BUNDLE
