@@ -8,6 +8,7 @@ from typing import Literal, overload
 import numpy as np
 from PIL import Image
 
+from engine.attention import require_attention
 from engine.autotune.select import Request
 from engine.bundle.bundle import Bundle
 from engine.decoding.decode import sentence_log_probs
@@ -65,11 +66,21 @@ class Captioner:
 
     @overload
     def caption(
-        self, batch: Iterable[ImageInput], decoding: Decoding = ..., *, on_error: Literal["raise"] = ...
+        self,
+        batch: Iterable[ImageInput],
+        decoding: Decoding = ...,
+        *,
+        on_error: Literal["raise"] = ...,
+        attention: bool = ...,
     ) -> list[Caption]: ...
     @overload
     def caption(
-        self, batch: Iterable[ImageInput], decoding: Decoding = ..., *, on_error: Literal["return"]
+        self,
+        batch: Iterable[ImageInput],
+        decoding: Decoding = ...,
+        *,
+        on_error: Literal["return"],
+        attention: bool = ...,
     ) -> list[Caption | ImageError]: ...
     def caption(
         self,
@@ -77,27 +88,44 @@ class Captioner:
         decoding: Decoding = DEFAULT_DECODING,
         *,
         on_error: Literal["raise", "return"] = "raise",
+        attention: bool = False,
     ) -> Sequence[Caption | ImageError]:
         """Returns one caption for each image, in order.
 
         An image is a path, bytes, a binary file, a PIL image or a uint8 array (height, width, 3) or
         (height, width). One that cannot be read raises an ImageError that names the entry and the reason;
         on_error="return" puts that error in the entry's position and captions the rest. decoding: the bundle's beam
-        search if left out; Greedy() is the fastest.
+        search if left out; Greedy() is the fastest. attention: captions say where the model looked for each word, if it
+        has attention; otherwise it raises OptionsError.
         """
-        return list(self.iter_captions(batch, decoding, on_error=on_error))
+        return list(self.iter_captions(batch, decoding, on_error=on_error, attention=attention))
 
     @overload
     def iter_captions(
-        self, images: Iterable[ImageInput], decoding: Decoding = ..., *, on_error: Literal["raise"] = ...
+        self,
+        images: Iterable[ImageInput],
+        decoding: Decoding = ...,
+        *,
+        on_error: Literal["raise"] = ...,
+        attention: bool = ...,
     ) -> Iterator[Caption]: ...
     @overload
     def iter_captions(
-        self, images: Iterable[ImageInput], decoding: Decoding = ..., *, on_error: Literal["return"]
+        self,
+        images: Iterable[ImageInput],
+        decoding: Decoding = ...,
+        *,
+        on_error: Literal["return"],
+        attention: bool = ...,
     ) -> Iterator[Caption | ImageError]: ...
     @overload
     def iter_captions(
-        self, images: Iterable[ImageInput], decoding: Decoding = ..., *, on_error: Literal["raise", "return"]
+        self,
+        images: Iterable[ImageInput],
+        decoding: Decoding = ...,
+        *,
+        on_error: Literal["raise", "return"],
+        attention: bool = ...,
     ) -> Iterator[Caption | ImageError]: ...
     def iter_captions(
         self,
@@ -105,6 +133,7 @@ class Captioner:
         decoding: Decoding = DEFAULT_DECODING,
         *,
         on_error: Literal["raise", "return"] = "raise",
+        attention: bool = False,
     ) -> Iterator[Caption | ImageError]:
         """Yields what `caption` returns as images are read, with at most two batches of images in memory."""
         if on_error not in ("raise", "return"):
@@ -112,7 +141,9 @@ class Captioner:
         _require_batch(images)
         require_decoding(decoding)
         self._fork_guard.check()
-        return self.model.captions(images, decoding, fail=on_error == "raise")
+        if attention:
+            require_attention(self.model.graphs)
+        return self.model.captions(images, decoding, fail=on_error == "raise", attention=attention)
 
     def encode(self, batch: Iterable[ImageInput]) -> np.ndarray:
         """Returns the images' features: float32 (images, *feature_shape). Raises ImageError."""
@@ -122,7 +153,11 @@ class Captioner:
         return np.concatenate([np.empty((0, *self.bundle.manifest.feature_shape), np.float32), *parts])
 
     def caption_features(
-        self, features: np.ndarray | DeviceFeatures, decoding: Decoding = DEFAULT_DECODING
+        self,
+        features: np.ndarray | DeviceFeatures,
+        decoding: Decoding = DEFAULT_DECODING,
+        *,
+        attention: bool = False,
     ) -> list[Caption]:
         """Returns one caption for each row of features from `encode`. Raises OptionsError."""
         require_decoding(decoding)
@@ -133,7 +168,7 @@ class Captioner:
         if features.shape[1:] != shape or not features.shape:
             takes = ", ".join(map(str, shape))
             raise OptionsError(f"features have shape {features.shape}; this bundle takes (images, {takes})")
-        return self.model.caption_features(features, decoding)
+        return self.model.caption_features(features, decoding, attention=attention)
 
     def score(self, batch: Iterable[ImageInput], captions: Sequence[str]) -> np.ndarray:
         """Returns the log-probability of each caption, including END, given its image: float64 (images,).

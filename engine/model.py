@@ -4,10 +4,12 @@ Owns how the image pipeline and the graphs work together. Knows nothing of calle
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
 
+from engine.attention import attention_maps
 from engine.autotune.select import Choice, Request, open_first, select
 from engine.bundle.bundle import Bundle
 from engine.decoding.constraints import TokenConstraints
@@ -90,14 +92,14 @@ class Model:
         return self.graphs.start_empty(capacity)
 
     def captions(
-        self, images: Iterable[ImageInput], decoding: Decoding, *, fail: bool = True
+        self, images: Iterable[ImageInput], decoding: Decoding, *, fail: bool = True, attention: bool = False
     ) -> Iterator[Caption | ImageError]:
         """Yields a caption for each image, in order; unless fail, an ImageError for one that cannot be read."""
         for encoded in self.encode_batches(images, fail=fail):
-            captions = iter(self.caption_features(encoded.features, decoding))
+            captions = iter(self.caption_features(encoded.features, decoding, attention=attention))
             yield from (error or next(captions) for error in encoded.errors)
 
-    def caption_features(self, features: Features, decoding: Decoding) -> list[Caption]:
+    def caption_features(self, features: Features, decoding: Decoding, *, attention: bool = False) -> list[Caption]:
         """Returns a caption for each row of features, split into several decodes if memory requires it."""
         manifest, vocabulary = self.bundle.manifest, self.bundle.vocabulary
         defaults = manifest.defaults
@@ -106,10 +108,18 @@ class Model:
         for i in range(0, len(features), images):
             part = features[i : i + images]
             # the step model is freed with each decode, and the next one reuses its memory
-            captions += decode(
+            decoded = decode(
                 self.start(part), decoding, self.constraints(decoding), vocabulary, defaults, manifest.confidence
             )
+            captions += self.with_attention(part, decoded) if attention else decoded
         return captions
+
+    def with_attention(self, features: Features, captions: Sequence[Caption]) -> list[Caption]:
+        """Returns captions of features with their attention. Raises OptionsError."""
+        ids, end = self.bundle.vocabulary.ids, self.bundle.vocabulary.end_id
+        sentences = [[ids[word] for word in caption.tokens if ids[word] != end] for caption in captions]
+        maps = attention_maps(self.graphs, np.asarray(features), sentences)
+        return [replace(caption, attention=each) for caption, each in zip(captions, maps, strict=True)]
 
 
 def _open(bundle: Bundle, batch_size: int, choice: Choice) -> Graphs:

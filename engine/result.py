@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import nan
 
+import numpy as np
+
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
@@ -29,10 +31,12 @@ class Hypothesis:
 class Caption(Hypothesis):
     """The best hypothesis for an image; `alternatives` has all that were asked for, best first, including this one.
 
-    Finished sentences come before unfinished ones.
+    Finished sentences come before unfinished ones. attention: if asked for, where the model looked for each word,
+    float32 (words, height, width); each word's map sums to 1, and its cells divide the image as the model saw it.
     """
 
     alternatives: tuple[Hypothesis, ...]
+    attention: np.ndarray | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     @classmethod
     def best_of(cls, hypotheses: Sequence[Hypothesis]) -> "Caption":

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine import Captioner
+from tests.decoders import AttentionDecoder, CountingDecoder, export
 from tests.drawn import write_drawn_data
 
 
@@ -47,6 +48,18 @@ def tiny_bundle(tiny_run: Path) -> Path:
     folder = tiny_run.parent / "bundle"
     assert main(["--checkpoint", str(tiny_run), "--output", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def attention_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a decoder with attention and a vocabulary of its own, in all precisions."""
+    return export(AttentionDecoder, tmp_path_factory.mktemp("decoders") / "attention", ("fp32", "int8", "fp16"))
+
+
+@pytest.fixture(scope="session")
+def counting_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a decoder whose state has other types and ranks than an LSTM's."""
+    return export(CountingDecoder, tmp_path_factory.mktemp("decoders") / "counting", ("fp32", "int8"))
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,6 @@ class Compiled(Eager):
     @torch.inference_mode()
     def step(self, token_ids: np.ndarray, state: State) -> tuple[Tensor, State]:
         """See Decoder."""
-        log_probs, *state = self.compiled_step(torch.from_numpy(token_ids), *state)
+        log_probs, *following = self.compiled_step(torch.from_numpy(token_ids), *state)
         log_probs[:, self.never] = -torch.inf
-        return log_probs, tuple(state)
+        return log_probs, tuple(following)

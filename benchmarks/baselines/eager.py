@@ -61,9 +61,9 @@ class Eager(Baseline):
     @torch.inference_mode()
     def step(self, token_ids: np.ndarray, state: State) -> tuple[Tensor, State]:
         """See Decoder."""
-        log_probs, *state = self.score(torch.from_numpy(token_ids), *state)
+        log_probs, *following = self.score(torch.from_numpy(token_ids), *state)
         log_probs[:, self.never] = -torch.inf
-        return log_probs, tuple(state)
+        return log_probs, tuple(following)
 
     def score(self, token_ids: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns log-probabilities (rows, vocabulary) of all words, and the next state."""

@@ -1,4 +1,4 @@
-"""Every provider that is here keeps every law, in every precision of the bundle that ships; a broken one is told."""
+"""Every provider that is here keeps every law, in every precision and with every kind of decoder."""
 
 import numpy as np
 import pytest
@@ -12,15 +12,19 @@ from engine.runtime.placement import canonical
 from engine.runtime.providers import PROVIDERS, is_available
 
 PLACEMENTS = dict.fromkeys(map(canonical, (*PROVIDERS, *(f"{name}+cpu" for name in PROVIDERS), "cpu+cuda")))
-WAYS = [(name, precision) for name in PLACEMENTS for precision in Bundle.load(None).precisions]
+KINDS = {"shipped": Bundle.load().precisions, "attention": ("fp32", "int8", "fp16"), "counting": ("fp32", "int8")}
+WAYS = [
+    (name, kind, precision) for kind, precisions in KINDS.items() for precision in precisions for name in PLACEMENTS
+]
 
 
 @pytest.fixture(scope="module", params=WAYS, ids="-".join)
 def case(request: pytest.FixtureRequest) -> Case:
-    provider, precision = request.param
+    provider, kind, precision = request.param
     if missing := [name for name in provider.split("+") if not is_available(PROVIDERS[name])]:
         pytest.skip(f"provider {missing[0]} is not available on this machine")
-    return Case(Captioner(provider=provider, precision=precision, batch_size=BATCH))
+    bundle = None if kind == "shipped" else request.getfixturevalue(f"{kind}_bundle")
+    return Case(Captioner(bundle, provider=provider, precision=precision, batch_size=BATCH))
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())

@@ -15,8 +15,8 @@ from PIL import Image
 
 from engine import Beam, Caption, EngineError, Greedy, Hypothesis, ImageError, ProviderError, RuntimeOptions, Sample
 from engine.autotune.select import Choice
-from engine.bundle.vocabulary import RULES
 from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest
+from engine.bundle.vocabulary import RULES
 from engine.cli import main
 from engine.commands.paths import Scan, expand
 from engine.commands.progress import Progress
@@ -39,7 +39,9 @@ class FakeCaptioner:
         self.choice = Choice("cpu", "fp32", RuntimeOptions(threads=2), "tuned on 2026-11-22")
         graphs = (GraphFile("encoder", "fp32", "encoder.onnx", "", (), (), ()),)
         spec = ImageSpec(4, 5, (0, 0, 0), (1, 1, 1))
-        manifest = Manifest("tiny", "lite", (8,), (), (), (), 9, RULES, spec, Defaults(), graphs, {}, quality={"bleu_4": 0.175})
+        manifest = Manifest(
+            "tiny", "lite", (8,), (), (), (), 9, RULES, spec, Defaults(), graphs, {}, quality={"bleu_4": 0.175}
+        )
         self.bundle = SimpleNamespace(path=Path("models/tiny"), manifest=manifest)
 
     def __call__(self, bundle: str | None, **options: Any) -> Any:

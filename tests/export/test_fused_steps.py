@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.fused_steps import TABLE_BYTES, fused_steps
+from export.decoder import Layout, search_graphs
+from export.fused_steps import TABLE_BYTES
 from training.models.decoder import CaptionDecoder, DecoderConfig
 
 WORDS, UNITS = 150, 12  # words in three blocks of sample_step, the last one not full
@@ -39,7 +40,7 @@ def make_decoder(tied: bool) -> CaptionDecoder:
 def model(request: pytest.FixtureRequest) -> tuple[CaptionDecoder, Sessions]:
     tied, table_bytes = request.param
     decoder = make_decoder(tied)
-    graphs = fused_steps(decoder, table_bytes)
+    graphs = search_graphs(decoder, Layout.of(decoder, (5,)), table_bytes)
     for graph in graphs.values():
         onnx.checker.check_model(graph, full_check=True)
     return decoder, {name: ort.InferenceSession(graph.SerializeToString()) for name, graph in graphs.items()}
@@ -59,10 +60,9 @@ class Step:
         self.feed = {"token_ids": token_ids, "parent_rows": parents, "hidden": hidden, "cell": cell, "bias": bias}
         self.uniforms = 1 - random.random(rows, dtype=np.float32)
         with torch.no_grad():
-            given = torch.from_numpy(token_ids), torch.from_numpy(hidden[parents]), torch.from_numpy(cell[parents])
-            logits, next_hidden, next_cell = decoder.step(*given)
-        self.state = next_hidden.numpy(), next_cell.numpy()
-        self.logits = logits.numpy() + bias  # (rows, words)
+            state = torch.from_numpy(hidden[parents]), torch.from_numpy(cell[parents])
+            logits, following = decoder.step(torch.from_numpy(token_ids), state, ())
+        self.state = tuple(each.numpy() for each in following)
         self.log_probs = logits.log_softmax(dim=1).numpy() + bias
         self.places = np.arange(rows)
 
@@ -85,16 +85,6 @@ def test_search_step_gives_the_best_of_pytorch(model: tuple[CaptionDecoder, Sess
     ids, log_probs = step.run(sessions["search_step"], k=np.array([4]))
     np.testing.assert_allclose(log_probs, -np.sort(-step.log_probs, axis=1)[:, :4], atol=1e-5)
     np.testing.assert_allclose(log_probs, np.take_along_axis(step.log_probs, ids, axis=1), atol=1e-5)
-
-
-@steps
-@settings(deadline=None, max_examples=25)
-def test_greedy_step_gives_the_best_of_pytorch(model: tuple[CaptionDecoder, Sessions], rows: int, seed: int) -> None:
-    decoder, sessions = model
-    step = Step(decoder, rows, seed)
-    ids, logits = step.run(sessions["greedy_step"])
-    np.testing.assert_allclose(logits, step.logits.max(axis=1), atol=1e-5)
-    np.testing.assert_allclose(logits, step.logits[step.places, ids], atol=1e-5)
 
 
 @steps
@@ -127,7 +117,7 @@ def test_sample_step_stays_within_what_is_allowed(model: tuple[CaptionDecoder, S
             np.testing.assert_array_equal(ids, step.log_probs.argmax(axis=1))
 
 
-@pytest.mark.parametrize("name", ["search_step", "greedy_step", "sample_step"])
+@pytest.mark.parametrize("name", ["search_step", "sample_step"])
 @pytest.mark.parametrize(("spoilt", "value"), [("bias", -np.inf), ("hidden", np.nan)])
 def test_where_nothing_is_allowed_or_known_no_word_is_likely_but_nothing_breaks(
     model: tuple[CaptionDecoder, Sessions], name: str, spoilt: str, value: float
@@ -147,7 +137,7 @@ def test_where_nothing_is_allowed_or_known_no_word_is_likely_but_nothing_breaks(
 def test_the_table_is_multiplied_out_when_the_graph_is_opened(tmp_path_factory: pytest.TempPathFactory) -> None:
     counts = []
     for table_bytes in (TABLE_BYTES, 0):
-        graph = fused_steps(make_decoder(True), table_bytes)["search_step"]
+        graph = search_graphs(make_decoder(True), Layout.of(make_decoder(True), (5,)), table_bytes)["search_step"]
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(tmp_path_factory.mktemp("optimized") / "graph.onnx")
         ort.InferenceSession(graph.SerializeToString(), options)

@@ -24,7 +24,7 @@ from export.variants import VariantOptions
 from tests.drawn import write_drawn_data
 from tests.export.test_bundle import contents
 
-STEPS = ("search_step", "greedy_step", "sample_step")
+STEPS = ("search_step", "sample_step")
 FP32 = {f"{name}.onnx" for name in ("encoder", "decoder_init", "decoder_step", *STEPS)} | {"decoder.weights"}
 INT8 = {f"{name}.int8.onnx" for name in ("encoder", *STEPS)} | {"decoder.int8.weights"}
 

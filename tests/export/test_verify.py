@@ -12,6 +12,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from engine.bundle.bundle import Bundle
 from export import bundle as exporting
+from export import modules
 from export.decode import Decoded, EngineGreedy, OnnxDecoder, TorchDecoder, decode_error, greedy
 from export.errors import ExportError, ParityError
 from export.pictures import draw_pictures, find_pictures
@@ -27,7 +28,7 @@ def test_engine_equals_portable_step_equals_pytorch_word_for_word(exported: Bund
     paths = [exported.path / f"{name}.onnx" for name in ("decoder_init", "decoder_step")]
     init, step = (ort.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in paths)
     reference = greedy(TorchDecoder(decoder), features, WORDS, LONGEST)
-    portable = greedy(OnnxDecoder(init, step), features, WORDS, LONGEST)
+    portable = greedy(OnnxDecoder(exported.manifest, init, step), features, WORDS, LONGEST)
     engine = EngineGreedy(exported).from_features(features)
     assert len(np.unique(reference.ids, axis=0)) > 8, "the test needs sentences that differ"
     for decoded in (portable, engine):
@@ -82,10 +83,9 @@ def in_step(
         ("encoder_graph", scaled("mean", 1.01), "encoder, photographs"),
         ("init_graph", scaled("initial.weight", 1.001), "decoder_init, random features"),
         ("step_graph", scaled("output.weight", 1.001), "decoder_step, random states"),
-        ("fused_steps", in_step("search_step", reversed_selection), "search_step, one bias"),
-        ("fused_steps", in_step("greedy_step", reversed_selection), "greedy_step, bias per row"),
-        ("fused_steps", in_step("search_step", reversed_selection), "greedy decode, engine on features"),
-        ("fused_steps", in_step("sample_step", scaled("output.bias", 1.5)), "sample_step, bias per row"),
+        ("search_graphs", in_step("search_step", reversed_selection), "search_step, one bias"),
+        ("search_graphs", in_step("search_step", reversed_selection), "greedy decode, engine on features"),
+        ("search_graphs", in_step("sample_step", scaled("output.bias", 1.5)), "sample_step, bias per row"),
     ],
 )
 def test_a_wrong_graph_fails_by_name_and_leaves_nothing(
@@ -96,8 +96,8 @@ def test_a_wrong_graph_fails_by_name_and_leaves_nothing(
     spoil: Callable[[Any], Any],
     named: str,
 ) -> None:
-    right = getattr(exporting, function)
-    quick.setattr(exporting, function, lambda made: spoil(right(made)))
+    right = getattr(modules, function)
+    quick.setattr(modules, function, lambda *made: spoil(right(*made)))
     with pytest.raises(ParityError, match="nothing was written") as caught:
         exporting.export_bundle(run, tmp_path / "bundle")
     assert named in str(caught.value).splitlines()[0]

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
 Tensors = tuple[Tensor, ...]
 
 

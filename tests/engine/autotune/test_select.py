@@ -10,8 +10,8 @@ from engine import BundleError, Captioner, OptionsError, ProviderError, RuntimeO
 from engine.autotune.cache_file import Measurements, Timing, save
 from engine.autotune.select import AS_EXACT, Choice, Machine, Request, open_first, refused, select
 from engine.bundle.bundle import Bundle
-from engine.bundle.vocabulary import RULES
 from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest, Variant
+from engine.bundle.vocabulary import RULES
 
 GOOD = Machine(("cuda", "cpu"), None, True)
 SEVEN_BITS = {"weight_bits": 7}

@@ -18,7 +18,7 @@ class Doubling(Encoder):
     """An encoder whose one feature is twice the first byte of the image."""
 
     def __init__(self, lanes: int) -> None:
-        super().__init__(lambda threads: None, 1, lanes=lanes)
+        super().__init__(lambda threads: None, (1,), lanes=lanes)
         self.runs: list[tuple[str, int]] = []
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
@@ -193,7 +193,7 @@ def test_a_caller_who_finds_all_threads_taken_makes_do_with_its_own() -> None:
         opened.append(threads)
         return Session(wait if threads == 0 else lambda: None)
 
-    encoder = Encoder(open_session, 1, lanes=2)
+    encoder = Encoder(open_session, (1,), lanes=2)
     pixels = np.zeros((1, 2, 3, 3), np.uint8)
     first = threading.Thread(target=encoder.encode, args=(pixels,))
     first.start()
