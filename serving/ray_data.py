@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: all captioned; 1: some images have an error instead of a caption; 2: the run could not start or failed, and one
     sentence says why; 130: interrupted. After 2 and 130 the same command continues where it stopped.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = command_line().parse_args(argv)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(arguments)
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    job = _job(arguments)
+    job = job_of(arguments)
     found = _found(job)
     begun = job.output.record() or {}
     size = arguments.part_size or begun.get("part size") or usual_size(len(found))
@@ -99,7 +99,7 @@ def _found(job: Job) -> Folder | Tables:
     return folder
 
 
-def _job(arguments: argparse.Namespace) -> Job:
+def job_of(arguments: argparse.Namespace) -> Job:
     """Returns the job that the arguments describe. Raises OptionsError."""
     for name, least in (("batch_size", 1), ("part_size", 1), ("concurrency", 1), ("num_cpus", 1), ("num_gpus", 0)):
         value = getattr(arguments, name)
@@ -194,7 +194,8 @@ def _cause(error: RayTaskError) -> str:
     return one_line(cause)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.ray_data",
         description="Captions the images of a folder or of Parquet files, on this machine or a Ray cluster. The same "

@@ -27,7 +27,7 @@ def locate(place: str) -> tuple[FileSystem, str]:
         return LocalFileSystem(), str(Path(place).absolute())
     try:
         uri = urlsplit(place)
-        system, root = _connected(uri._replace(path="/", fragment="").geturl())
+        system, root = connected(uri._replace(path="/", fragment="").geturl())
     except (pa.ArrowException, OSError, ValueError) as error:
         why = one_line(error)
         if shown(place) != place:
@@ -37,7 +37,7 @@ def locate(place: str) -> tuple[FileSystem, str]:
 
 
 @lru_cache(64)
-def _connected(uri: str) -> tuple[FileSystem, str]:
+def connected(uri: str) -> tuple[FileSystem, str]:
     """Connects once to each bucket: a table may name millions of images in it."""
     system, path = FileSystem.from_uri(uri)
     return system, str(path)

@@ -61,26 +61,25 @@ class Replica:
             runtime=RuntimeOptions(threads=options.num_cpus),
         )
         captioner.warmup(decodings=WARM)
-        most = min(Limits().max_images, options.max_queue)  # a request is accepted whole or not at all
-        self._limits = Limits(max_images=most, timeout=options.timeout)
+        self._limits = Limits(timeout=options.timeout).for_queue(options.max_queue)
         self._tokens = tokens
-        self._scheduler = Scheduler(
+        self.scheduler = Scheduler(
             captioner, max_rows=options.max_rows, max_queue=options.max_queue, max_wait_ms=options.max_wait_ms
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Returns the application that answers requests."""
-        return create_app(self._scheduler, limits=self._limits, tokens=self._tokens, warm=False)
+        return create_app(self.scheduler, limits=self._limits, tokens=self._tokens, warm=False)
 
     async def check_health(self) -> None:
         """Captions a grey image: Serve replaces a replica whose device or scheduler fails, but not a busy one."""
         grey = np.full((8, 8, 3), 128, np.uint8)
         with suppress(OverloadedError, DeadlineError):
-            await self._scheduler.caption(grey, Greedy(max_length=2), timeout=PATIENCE / 2)
+            await self.scheduler.caption(grey, Greedy(max_length=2), timeout=PATIENCE / 2)
 
     def __del__(self) -> None:
         """Finishes the accepted requests; Serve has stopped sending new ones before."""
-        if scheduler := getattr(self, "_scheduler", None):
+        if scheduler := getattr(self, "scheduler", None):
             scheduler.close(timeout=self._limits.timeout)
 
 

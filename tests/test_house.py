@@ -17,7 +17,6 @@ ALLOWED = {
     "training": {"engine.bundle.vocabulary", "engine.images.load", "engine.bundle.manifest", "engine.errors"},
     "training/evaluate.py": {"engine"},  # it measures the engine
     "training/tune_decoding.py": {"engine"},  # so do these
-    "training/compare_resizing.py": {"engine"},
     "training/calibrate.py": {"engine"},
     "training/confidence/scored_captions.py": {"engine"},
     "training/recipes/driver.py": {"engine.autotune.machine"},  # which processor a recipe ran on

@@ -83,7 +83,7 @@ def test_ray_knows_every_option(way: Any, name: str) -> None:
 
     text, value = value_of(name)
     arguments = ["photographs", "captions", "--decoding", way.__name__.lower(), f"--{name.replace('_', '-')}", text]
-    assert ray_data._job(ray_data._parser().parse_args(arguments)).decoding == way(**{name: value})
+    assert ray_data.job_of(ray_data.command_line().parse_args(arguments)).decoding == way(**{name: value})
 
 
 @pytest.mark.parametrize(("way", "name"), CASES)
@@ -94,7 +94,7 @@ def test_triton_knows_every_option(way: Any, name: str, monkeypatch: pytest.Monk
     text, value = value_of(name)
     given = text if OPTIONS[name].kind is tuple else value
     parameters = json.dumps({"decoding": way.__name__.lower(), name: given})
-    assert services.make_decoding(json.loads(parameters), model._value) == way(**{name: value})
+    assert services.make_decoding(json.loads(parameters), model.value_of) == way(**{name: value})
 
 
 def test_the_page_knows_every_option_and_offers_what_the_engine_takes() -> None:

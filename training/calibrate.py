@@ -47,7 +47,7 @@ class Calibration:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a named error, 130 after Ctrl-C."""
-    parser = _parser()
+    parser = command_line()
     given = parser.parse_args(arguments)
     if not 0 < given.quantile < 1:
         parser.error(f"--quantile must be between 0 and 1, but it is {given.quantile:g}")
@@ -180,7 +180,8 @@ def _abstention(title: str, found: Reliability) -> list[str]:
     ]
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m training.calibrate",
         description="Fits the confidence of captions: the probability that a caption is as good as people's.",

@@ -19,7 +19,7 @@ from training.outcome import outcome
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a named error, 130 after Ctrl-C."""
-    parser = _parser()
+    parser = command_line()
     given = parser.parse_args(arguments)
     for option, least in (("resamples", 1), ("show", 0), ("seed", 0)):
         if getattr(given, option) < least:
@@ -91,7 +91,8 @@ def _pair(image: str, scores: tuple[float, float], files: tuple[ScoreFile, Score
     return "\n".join([image, *(f"  {side} {score:6.3f}  {file.captions[image]}" for side, score, file in runs)])
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m training.compare_scores",
         description="Compares two runs image by image: paired bootstrap of every metric, the images that differ most.",

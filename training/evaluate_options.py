@@ -12,7 +12,7 @@ ENGINE = {"provider": "auto", "precision": "auto", "batch_size": 32}  # defaults
 
 def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parses and checks the command line; ends the program with a one-sentence error if it is invalid."""
-    parser = _parser()
+    parser = command_line()
     given = parser.parse_args(arguments)
     for name, least in (("limit", 1), ("resamples", 0), ("show", 1), ("seed", 0)):
         value = getattr(given, name)
@@ -36,7 +36,8 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluate",
         description="Captions a data set with the engine and measures the captions: BLEU, METEOR, ROUGE-L and "

@@ -27,13 +27,14 @@ SHOWN = 3  # photographs whose captions are printed after an epoch
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a named error, 2 for unusable options, 130 after Ctrl-C."""
-    parser = _parser()
+    parser = command_line()
     given = parser.parse_args(arguments)
     options = read_options(parser, given, ScstOptions)
-    return command.execute(given, lambda together: _run(given, options, together))
+    return command.execute(given, lambda together: run_together(given, options, together))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m training.scst",
         description="Self-critical training: trains a decoder for a high expected CIDEr-D of its sampled captions.",
@@ -47,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(given: argparse.Namespace, options: ScstOptions, together: Processes) -> None:
+def run_together(given: argparse.Namespace, options: ScstOptions, together: Processes) -> None:
+    """Does a run in one of the processes that train together. Raises what `execute` names."""
     output: Path = given.output
     if output.resolve() == given.source.resolve():
         raise CheckpointError(f"{output} is the --from run itself: choose another --output")

@@ -30,13 +30,14 @@ REPORT = "report.html"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a named error, 2 for unusable options, 130 after Ctrl-C."""
-    parser = _parser()
+    parser = command_line()
     given = parser.parse_args(arguments)
     options = read_options(parser, given, TrainingOptions)
-    return command.execute(given, lambda together: _run(given, options, together))
+    return command.execute(given, lambda together: run_together(given, options, together))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m training.train",
         description="Trains a caption decoder on the features of an image encoder, and optionally the encoder too.",
@@ -49,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(given: argparse.Namespace, options: TrainingOptions, together: Processes) -> None:
+def run_together(given: argparse.Namespace, options: TrainingOptions, together: Processes) -> None:
+    """Does a run in one of the processes that train together. Raises what `execute` names."""
     output: Path = given.output
     command.check_output(output, resume=given.resume, overwrite=given.overwrite)
     together.wait()  # no process writes before all have checked

@@ -220,7 +220,7 @@ class Competitors:
         """Takes the bundle that ships where none is named; 0 threads are as many as each library takes by itself."""
         self.bundle, self.threads = Bundle.load(bundle), threads
         self.kinds = kinds(self.bundle)
-        self._made: dict[str, Competitor] = {}
+        self.made: dict[str, Competitor] = {}  # so far, by name
         self.expected: dict[Any, Any] = {}  # what the reference gave for a work and batch
         self.files = photographs(most)
         self.reference = self[REFERENCE]
@@ -228,6 +228,6 @@ class Competitors:
         self.features = self.reference.encode(self.reference.prepare(self.pixels))
 
     def __getitem__(self, name: str) -> Competitor:
-        if name not in self._made:
-            self._made[name] = self.kinds[name].make(self.bundle, self.threads)
-        return self._made[name]
+        if name not in self.made:
+            self.made[name] = self.kinds[name].make(self.bundle, self.threads)
+        return self.made[name]

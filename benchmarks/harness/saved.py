@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.harness.interleave import Ratios
+from engine.autotune.machine import processor
 
 PACKAGES = ("torch", "onnxruntime", "openvino", "numpy", "Pillow")
 
@@ -78,7 +78,7 @@ def setting(bundle: str, threads: int = 0) -> Setting:
     return Setting(
         commit=_commit(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        processor=_processor(),
+        processor=processor(),
         cores=os.cpu_count() or 1,
         threads=threads,
         versions={name: version for name in PACKAGES if (version := _version(name))},
@@ -114,9 +114,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    names = information.read_text().splitlines() if information.is_file() else []
-    return next((name.split(":")[1].strip() for name in names if name.startswith("model name")), platform.machine())

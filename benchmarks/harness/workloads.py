@@ -193,11 +193,11 @@ def _drawn(found: Sequence[Captioned], expected: object, place: Place) -> None:
         tokens = [[words[word] for word in caption.tokens] for caption in captions]
         random = np.random.default_rng(seed).random((competitor.search.max_length, 1), dtype=np.float32)
         uniforms = 1 - random[:, 0]  # as Sample(seed=...) draws them
-        choose = _follow(tokens, uniforms, competitors.bundle.vocabulary)
+        choose = follow(tokens, uniforms, competitors.bundle.vocabulary)
         _same_sentences(competitor.search.walk(competitor, place.features, choose), captions, place)
 
 
-def _follow(live: list[list[int]], uniforms: np.ndarray, vocabulary: Vocabulary) -> Choose:
+def follow(live: list[list[int]], uniforms: np.ndarray, vocabulary: Vocabulary) -> Choose:
     """Goes along given tokens, and requires that its random number draws each by the competitor's own odds.
 
     Drawn is the word, in the order of ids, in whose part of the cumulative distribution the number falls, but for

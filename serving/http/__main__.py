@@ -2,14 +2,13 @@
 
 import argparse
 import inspect
-import ipaddress
 import resource
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
@@ -24,6 +23,7 @@ try:
 
     from serving.formats import as_argument, format_names
     from serving.http.app import WARM, create_app
+    from serving.http.hosts import names_for
     from serving.http.limits import MAX_PIXELS, Limits
     from serving.http.logs import log, start
     from serving.http.protocol import protocol
@@ -34,6 +34,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: the HTTP service needs {missing.name}: run python -m pip install '.[serve]' in a checkout")
 
 SCHEDULER = ("max_rows", "max_queue", "max_wait_ms")
+MAX_QUEUE: int = inspect.signature(Scheduler).parameters["max_queue"].default
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,12 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: all accepted requests were finished; 2: the service could not start, and one sentence says why.
     """
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(command_line().parse_args(argv))
     asked: SimpleQueue[bool] = SimpleQueue()
     signal.signal(signal.SIGHUP, lambda *_: asked.put(True))  # an early one waits until there is a model
     try:
         given = {name: arguments[name] for name in SCHEDULER if arguments[name] is not None}
-        limits = _limits(arguments, given)
+        limits = Limits(**{each.name: arguments[each.name] for each in fields(Limits)})
+        limits = limits.for_queue(given.get("max_queue", MAX_QUEUE))
         tokens = read_tokens(arguments["token_file"])
         _take_descriptors()
         with _bind(arguments["host"], arguments["port"]) as listener:
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 **as_argument(format_names(arguments["formats"])),
                 runtime=RuntimeOptions(threads=arguments["threads"]),
             )
-            hosts = _hosts(listener, arguments["allowed_host"])
+            hosts = names_for(listener.getsockname()[0], arguments["allowed_host"])
             with Scheduler(load(), **given) as scheduler:
                 app = create_app(scheduler, limits=limits, tokens=tokens, hosts=hosts)
                 _serve(scheduler, listener, app, limits, load, asked)
@@ -123,19 +125,6 @@ def _swap(asked: "SimpleQueue[bool]", scheduler: Scheduler, load: Callable[[], C
             log.info("the model was replaced", extra={"model": captioner.bundle.manifest.name})
 
 
-def _limits(arguments: dict[str, Any], given: dict[str, Any]) -> Limits:
-    """Returns the limits: a request may not have more images than may wait, or it would never be accepted."""
-    limits = Limits(**{each.name: arguments[each.name] for each in fields(Limits)})
-    most = given.get("max_queue", inspect.signature(Scheduler).parameters["max_queue"].default)
-    return replace(limits, max_images=max(1, min(limits.max_images, most)))
-
-
-def _hosts(listener: socket.socket, allowed: list[str]) -> list[str] | None:
-    """Returns the host names that requests may use; None, for any, if other machines can reach the service."""
-    near = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
-    return allowed if allowed or near else None
-
-
 def _take_descriptors() -> None:
     """Raises the limit of open files and connections as far as allowed: the default is often 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -165,7 +154,8 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m serving.http", description="Captions photographs over HTTP.")
     option = parser.add_argument
     option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")

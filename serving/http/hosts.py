@@ -17,6 +17,15 @@ PORTS = {"http": ":80", "https": ":443"}  # left out in addresses
 OWN = {"same-origin", "none"}  # what a browser sends for the service's own page, and for its user
 
 
+def names_for(address: str, allowed: list[str]) -> list[str] | None:
+    """Returns the names for Hosts of a service that listens on an address: None if other machines can reach it.
+
+    allowed: names that its operator gives; with any of them, only these.
+    """
+    near = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    return allowed if allowed or near else None
+
+
 class Hosts:
     """The names of the service, besides localhost and IP addresses. None, or "*" among them, allows any name."""
 

@@ -1,6 +1,6 @@
 """What one request, and all together, may cost the service. Other modules enforce these limits."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from engine import OptionsError
 
@@ -26,3 +26,7 @@ class Limits:
         if self.max_held_bytes < self.max_bytes:
             told = f"max_held_bytes must be at least max_bytes ({self.max_bytes}), or such a body is never accepted"
             raise OptionsError(f"Limits(max_held_bytes={self.max_held_bytes}): {told}")
+
+    def for_queue(self, most: int) -> "Limits":
+        """Returns the limits with no more images in a request than may wait, or it would never be accepted."""
+        return replace(self, max_images=max(1, min(self.max_images, most)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from engine import OptionsError
+from serving.http.limits import MAX_PIXELS
 
 PROVIDERS = {"cpu": ("auto", "cpu", "openvino"), "gpu": ("auto", "cuda", "tensorrt", "tensorrt-rtx")}
 MOST_THREADS = 4096
@@ -64,7 +65,7 @@ class Settings:
     max_wait_ms: float = _setting(2.0, "longest time that Triton waits for more requests")
     max_rows: int = _setting(256, "most sentences that are decoded at the same time in an instance")
     max_in_flight: int = _setting(128, "most images that an instance works on; others wait in Triton's queue")
-    max_pixels: int = _setting(50_000_000, "most pixels of an image")
+    max_pixels: int = _setting(MAX_PIXELS, "most pixels of an image")
     formats: str = _setting("", "read only these formats, by Pillow's names (JPEG,PNG); empty: those of photographs")
     max_queue: int = _setting(256, "most requests of a priority that wait in Triton's queue")
     timeout: float = _setting(30.0, "seconds for waiting there, then for captioning, unless a request has its own")

@@ -7,7 +7,6 @@ images are running it waits, so that further requests stay in Triton's queue.
 """
 
 import json
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from engine import (
 )
 from serving.decoding_options import Decoding, make_decoding
 from serving.formats import as_argument, format_names
+from serving.sentence import sentence
 
 LOOK = 0.05  # seconds between two checks whether the client of a waiting or running request is still there
 
@@ -82,7 +82,7 @@ class TritonPythonModel:
         self._free, self._freed = most, threading.Condition()
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="request")
         # Triton's batcher has already waited for more images
-        self._scheduler = Scheduler(captioner, max_rows=int(given["max_rows"]), max_queue=most, max_wait_ms=0)
+        self.scheduler = Scheduler(captioner, max_rows=int(given["max_rows"]), max_queue=most, max_wait_ms=0)
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Accepts requests in order, waiting for room; each is answered through its own sender when it is done."""
@@ -114,12 +114,12 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Finishes the accepted requests, and ends every thread."""
         self._threads.shutdown()
-        self._scheduler.close()
+        self.scheduler.close()
 
     def _answer(self, asked: Asked) -> None:
         """Sends the captions of a request, or the error with which it failed."""
         try:
-            response = _response(self._captions(asked, make_decoding(json.loads(asked.parameters), _value)))
+            response = _response(self._captions(asked, make_decoding(json.loads(asked.parameters), value_of)))
         except Exception as error:  # the client must get an answer, whatever it is
             response = _failure(error)
         finally:
@@ -133,7 +133,7 @@ class TritonPythonModel:
         futures: list[CaptionFuture] = []
         try:
             timeout = asked.left()
-            futures.extend(self._scheduler.submit(image, decoding, timeout=timeout) for image in asked.images)
+            futures.extend(self.scheduler.submit(image, decoding, timeout=timeout) for image in asked.images)
             for entry, future in enumerate(futures):
                 while wait([future], LOOK).not_done:
                     if asked.sender.is_cancelled():
@@ -147,7 +147,7 @@ class TritonPythonModel:
                 future.cancel()
 
 
-def _value(option: DecodingOption, given: object) -> object:
+def value_of(option: DecodingOption, given: object) -> object:
     """Returns the value of an option: Triton's parameters have no lists, so words come as one text with spaces."""
     return tuple(given.split()) if option.kind is tuple and isinstance(given, str) else given
 
@@ -171,8 +171,8 @@ def _response(captions: Sequence[Caption]) -> Any:
 
 
 def _plain(hypothesis: Hypothesis) -> dict[str, Any]:
-    confidence = None if math.isnan(hypothesis.confidence) else hypothesis.confidence  # JSON has no NaN
-    return {"caption": hypothesis.text, "confidence": confidence, "log_prob": hypothesis.log_prob}
+    written = sentence(hypothesis)
+    return {name: written[name] for name in ("caption", "confidence", "log_prob")}
 
 
 def _send(sender: Any, response: Any) -> None:
@@ -195,17 +195,17 @@ def _lives(asked: Asked) -> bool:
 
 def _failure(error: Exception) -> Any:
     """Returns the response to a request that failed. The client may read only the engine's own errors."""
-    codes, sentence = triton.TritonError, str(error)
+    codes, told = triton.TritonError, str(error)
     code = codes.INTERNAL
     if isinstance(error, ImageError | OptionsError):
         code = codes.INVALID_ARG
         if isinstance(error, ImageError):  # without advice that only the caller of the engine can follow
-            sentence = str(ImageError(error.reason, source=error.source, entry=error.entry))
+            told = str(ImageError(error.reason, source=error.source, entry=error.entry))
     elif isinstance(error, OverloadedError | DeadlineError | ClosedError):
         code = codes.UNAVAILABLE
     elif isinstance(error, CancelledError):
         code = codes.CANCELLED
     elif not isinstance(error, EngineError):
         triton.Logger.log_error(f"a request failed: {error!r}")
-        sentence = "the model failed on this request; the log of the server says why"
-    return triton.InferenceResponse(error=triton.TritonError(sentence, code))
+        told = "the model failed on this request; the log of the server says why"
+    return triton.InferenceResponse(error=triton.TritonError(told, code))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu.__main__ import Line, main, measure, table
+from benchmarks.gpu.__main__ import main, measure, table
 from benchmarks.gpu.checks import SAME, TOLERANCE, Task, check
 from benchmarks.gpu.competitors import Kind, kinds
 from benchmarks.gpu.processes import Run, in_own_process
-from benchmarks.gpu.timing import WORKLOADS, check_and_time, median
+from benchmarks.gpu.timing import WORKLOADS, check_and_time
 from engine.options import Decoding
 
 TASK = Task(
@@ -90,12 +90,6 @@ def test_a_right_side_is_timed_at_every_batch_and_work() -> None:
     assert all(fact["ms"] > 0 for fact in facts[1:])
 
 
-def test_a_figure_is_the_median_of_at_least_five_calls_after_two() -> None:
-    calls: list[int] = []
-    assert median(lambda: calls.append(1), 0.0) >= 0
-    assert len(calls) == 7
-
-
 # --- budget and isolation
 
 
@@ -143,12 +137,6 @@ def test_a_side_that_fails_keeps_its_figures_and_is_one_line() -> None:
     assert {row.count("|") for row in rows} == {8}
 
 
-def test_without_a_matrix_rate_there_is_no_share() -> None:
-    line = Line("side", "fp16", {(1, "encoder"): 4.0})
-    assert table([line], (1,), 2e9, {})[2:] == ["| side | 1 | 250 |  |  |  |  |"]
-    assert table([line], (1,), 0, {"fp16": 1e12})[2:] == ["| side | 1 | 250 |  |  |  |  |"]
-
-
 def processes() -> Run:
     return in_own_process("cpu", {})
 
@@ -171,15 +159,6 @@ def test_without_a_gpu_the_command_says_so_and_ends(
     monkeypatch.setattr(gpu, "gpu_name", lambda number: None)
     assert main([]) == 2
     assert capsys.readouterr().err.startswith("no NVIDIA GPU was found")
-
-
-def test_every_provider_and_precision_is_a_side_and_pytorch_stands_beside() -> None:
-    competitors = kinds("cuda")
-    assert {kind.provider for kind in competitors.values()} == {"cuda", "tensorrt", "tensorrt-rtx", None}
-    assert {name for name in competitors if name.startswith("torch")} == {
-        f"torch {how} {precision}" for how in ("eager", "compile") for precision in ("fp32", "fp16")
-    }
-    assert competitors["engine tensorrt fp16"].precision == "fp16"
 
 
 def test_on_a_cpu_the_whole_way_runs(tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

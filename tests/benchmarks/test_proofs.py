@@ -11,7 +11,7 @@ from benchmarks.baselines.plain_session import PlainSession
 from benchmarks.baselines.restore import restore_decoder
 from benchmarks.baselines.search import State
 from benchmarks.harness.competitors import BASELINES, DECODER, ENCODER, WHOLE, Competitors, Kind
-from benchmarks.harness.workloads import WORKLOADS, _follow
+from benchmarks.harness.workloads import WORKLOADS, follow
 
 BATCH = 8
 OF_DECODERS = sorted(name for name, work in WORKLOADS.items() if work.part in (DECODER, WHOLE))
@@ -65,7 +65,7 @@ def test_other_features_are_noticed_even_where_they_need_not_be_exact(
 ) -> None:
     kind = Kind("benchmarks.baselines.eager", "Eager", frozenset((ENCODER,)), exact=exact)
     monkeypatch.setitem(competitors.kinds, "similar", kind)
-    monkeypatch.setitem(competitors._made, "similar", similar := Eager(competitors.bundle))
+    monkeypatch.setitem(competitors.made, "similar", similar := Eager(competitors.bundle))
     WORKLOADS["encoder"].task(competitors, "similar", BATCH)
     noise = np.random.default_rng(0).standard_normal(competitors.features[:BATCH].shape).astype(np.float32)
     scale = competitors.features[:BATCH].std() * (1 if not exact else 0.02)
@@ -76,10 +76,10 @@ def test_other_features_are_noticed_even_where_they_need_not_be_exact(
 
 def test_a_word_that_its_number_does_not_draw_is_noticed(competitors: Competitors) -> None:
     log_probs = np.log([[0.5, 0.3, 0.2]])
-    assert _follow([[1]], np.array([0.6]), competitors.bundle.vocabulary)(0, log_probs).tolist() == [1]
+    assert follow([[1]], np.array([0.6]), competitors.bundle.vocabulary)(0, log_probs).tolist() == [1]
     for number in (0.4, 0.9):
         with pytest.raises(AssertionError, match="draws other words"):
-            _follow([[1]], np.array([number]), competitors.bundle.vocabulary)(0, log_probs)
+            follow([[1]], np.array([number]), competitors.bundle.vocabulary)(0, log_probs)
 
 
 def test_another_first_sentence_is_noticed(competitors: Competitors, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,15 @@
 """Asks an ASGI application without a network, from tests that are not asynchronous."""
 
 import asyncio
+import io
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import httpx
 from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
 
 T = TypeVar("T")
 
@@ -61,3 +64,26 @@ def problem(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
     assert body["request_id"] == answer.headers["x-request-id"]
     assert body["detail"]
     return body
+
+
+def logged(text: io.StringIO) -> list[dict[str, Any]]:
+    """Returns what the fixture `lines` holds, once all is written."""
+    (handler,) = logging.getLogger("serving.http").handlers
+    handler.close()
+    return [json.loads(line) for line in text.getvalue().splitlines()]
+
+
+def parsed(text: str) -> dict[str, dict[str, float]]:
+    """Returns name -> labels -> value, as Prometheus' own parser reads them; every sample has its help and type."""
+    values: dict[str, dict[str, float]] = {}
+    names: list[str] = []
+    for family in text_string_to_metric_families(text):
+        names.append(family.name)
+        assert family.documentation
+        assert family.type in ("counter", "gauge", "histogram")
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            assert labels not in values.setdefault(sample.name, {})
+            values[sample.name][labels] = sample.value
+    assert len(names) == len(set(names))
+    return values

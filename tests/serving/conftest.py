@@ -1,13 +1,22 @@
-"""One captioner and one scheduler for all tests of the services."""
+"""What tests of the services share: a captioner, a scheduler, the log, and photographs."""
 
+import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from engine import Captioner, Scheduler
+from engine import Captioner, Greedy, Scheduler
 from serving.http.app import create_app
+from serving.http.logs import JsonLines
+from tests.drawn import draw
+
+if TYPE_CHECKING:
+    from serving.ray_worker import Job
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -35,3 +44,60 @@ def app(scheduler: Scheduler) -> FastAPI:
 def photos() -> list[bytes]:
     """Three photographs as files."""
     return [(SAMPLES / name).read_bytes() for name in ("cat.jpg", "coffee.jpg", "rocket.jpg")]
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What is logged."""
+    text = io.StringIO()
+    handler = JsonLines(text)
+    logger = logging.getLogger("serving.http")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield text
+    logger.removeHandler(handler)
+    handler.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twenty drawn photographs in a folder and its subfolder."""
+    from tests.serving.bulk import NAMES
+
+    generator = np.random.default_rng(7)
+    (tmp_path / "photos" / "deep" / "er").mkdir(parents=True)
+    for name in NAMES:
+        draw("red", "circle", generator).save(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def job(folder: Path, tmp_path: Path) -> "Job":
+    """Greedy captions of those photographs."""
+    from serving.ray_output import Output
+    from serving.ray_worker import Job
+
+    output = Output(str(tmp_path / "out"), "jsonl")
+    output.begin({"model": "x"})
+    return Job(
+        input=str(folder),
+        output=output,
+        column=None,
+        keep=(),
+        decoding=Greedy(),
+        bundle=None,
+        provider="cpu",
+        precision="int8",
+        batch_size=8,
+        threads=1,
+        max_pixels=None,
+    )
+
+
+@pytest.fixture
+def keyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A URI with keys that leads to a folder in this test's own, for format(folder)."""
+    from pyarrow.fs import LocalFileSystem
+
+    monkeypatch.setattr("serving.ray_places.connected", lambda _: (LocalFileSystem(), str(tmp_path)))
+    return "s3://KEY:SECRET@bucket/{}?secret_key=SECRET"

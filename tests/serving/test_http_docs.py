@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from engine import Scheduler
-from serving.http.__main__ import _parser
+from serving.http.__main__ import command_line
 from serving.http.limits import Limits
 from serving.http.problems import TITLES
 from tests.serving.process import ROOT, Service
@@ -94,7 +94,7 @@ def test_the_python_on_the_page_runs(code: str) -> None:
 
 def test_the_limits_on_the_page_are_those_of_the_command_line() -> None:
     shown = dict(re.findall(r"^\| `--([a-z-]+)` \| ([0-9.]+) \|", PAGE, re.MULTILINE))
-    options = vars(_parser().parse_args([]))
+    options = vars(command_line().parse_args([]))
     assert Scheduler.__init__.__kwdefaults__
     defaults = Scheduler.__init__.__kwdefaults__ | {name: value for name, value in options.items() if value is not None}
     assert len(shown) == 8

@@ -35,7 +35,7 @@ def replica() -> Iterator[Replica]:
     """A replica with one token, on its own."""
     replica = Replica(QUICK, (b"secret",))
     yield replica
-    replica._scheduler.close()
+    replica.scheduler.close()
 
 
 def deployment(options: Options) -> Any:
@@ -111,10 +111,10 @@ def test_a_busy_replica_is_well_and_one_whose_device_fails_is_not(
 ) -> None:
     asyncio.run(replica.check_health())
     for busy in (OverloadedError("full"), DeadlineError("late")):
-        monkeypatch.setattr(replica._scheduler, "caption", refuses(busy))
+        monkeypatch.setattr(replica.scheduler, "caption", refuses(busy))
         asyncio.run(replica.check_health())
     for broken in (DeviceError("the device failed"), ClosedError("closed")):
-        monkeypatch.setattr(replica._scheduler, "caption", refuses(broken))
+        monkeypatch.setattr(replica.scheduler, "caption", refuses(broken))
         with pytest.raises(type(broken)):
             asyncio.run(replica.check_health())
 
@@ -123,8 +123,8 @@ def test_a_replica_that_ends_finishes_what_it_accepted(photos: list[bytes], monk
     monkeypatch.setattr(Captioner, "warmup", lambda *_, **__: None)  # seconds, and no matter here
     ends = Replica(QUICK)
     decodings: tuple[Greedy | Beam | Sample, ...] = (Greedy(), Beam(beam_size=5), Sample(seed=1)) * 4
-    accepted = [ends._scheduler.submit(photos[i % 3], decoding) for i, decoding in enumerate(decodings)]
-    scheduler = ends._scheduler
+    accepted = [ends.scheduler.submit(photos[i % 3], decoding) for i, decoding in enumerate(decodings)]
+    scheduler = ends.scheduler
     del ends
     assert all(future.result(timeout=0).text for future in accepted)
     with pytest.raises(ClosedError):

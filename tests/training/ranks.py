@@ -83,10 +83,10 @@ def run(folder: Path, name: str, line: str, together: Processes) -> None:
     command: Any = scst if line.startswith("--from") else train
     line = line.replace("--from ", f"--from {folder}/")
     files = f"--data {folder}/data --features {folder}/features --output {folder}/{together.size}/{name}"
-    parser = command._parser()
+    parser = command.command_line()
     given = parser.parse_args(f"{SMALL} {files} {line}".split())
     kind = ScstOptions if command is scst else TrainingOptions
-    command._run(given, read_options(parser, given, kind), together)
+    command.run_together(given, read_options(parser, given, kind), together)
 
 
 def work(folder: Path, together: Processes) -> None:

@@ -16,7 +16,7 @@ from tests.training.shapes import captions, draw_data
 from training import calibrate
 from training.calibrate import calibrate as fit_and_measure
 from training.calibrate import main
-from training.confidence import reliability, scored_captions
+from training.confidence import reliability
 from training.confidence.scored_captions import ScoredCaptions, ciders, human_ciders
 
 IMAGES = 160
@@ -134,13 +134,6 @@ def test_apart_one_sees_whether_the_confidence_holds_on_each_set(shift: float, l
     assert shift == 0 or (easy.confidence < easy.good and hard.confidence > hard.good)
 
 
-def test_two_sets_of_one_name_are_refused(
-    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command("--data", str(tmp_path / "elsewhere" / "data")) == 1
-    assert capsys.readouterr().err.startswith("error: two data sets have the name data: rename one")
-
-
 def test_a_caption_is_good_from_the_cider_that_the_asked_share_of_people_miss(
     command: Callable[..., int], tmp_path: Path
 ) -> None:
@@ -197,18 +190,3 @@ def test_wrong_usage_is_told_before_any_work(
     with pytest.raises(SystemExit):
         command(*arguments)
     assert sentence in capsys.readouterr().err
-
-
-def test_an_interrupt_writes_nothing(
-    command: Callable[..., int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(scored_captions, "ciders", interrupt)
-    assert command() == 130
-    assert capsys.readouterr().err.endswith("interrupted: nothing was written\n")
-    assert not (tmp_path / "confidence.json").exists()

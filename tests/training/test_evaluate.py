@@ -130,16 +130,6 @@ def test_a_file_that_cannot_be_read_keeps_its_reason(
     assert "broken images: 1 (17.jpg: [Errno 21]" in printed.out
 
 
-def test_an_output_that_cannot_be_written_is_said_before_any_work(
-    command: Callable[..., int], tmp_path: Path, asked: list[Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    for output in (tmp_path / "nowhere" / "scores.json", tmp_path):
-        with pytest.raises(SystemExit):
-            command("--output", str(output))
-        assert "it must be a file in a folder that exists" in capsys.readouterr().err
-    assert asked == []
-
-
 @pytest.mark.usefixtures("asked")
 def test_errors_are_one_sentence(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--bundle", "bad") == 1

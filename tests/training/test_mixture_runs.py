@@ -18,7 +18,6 @@ from training.data.mixture import JoinedFeatures, join, retitled
 from training.data.text_features import text_features
 from training.loops.cross_entropy import Trainer
 from training.loops.self_critical import SelfCritic
-from training.models.checkpoint import load_tensors
 from training.models.decoder import CaptionDecoder
 from training.options import ScstOptions
 
@@ -58,11 +57,11 @@ def critic(validation: CaptionTable, train: CaptionTable | None = None) -> SelfC
 
 @pytest.mark.parametrize("make", [trainer, critic])
 def test_the_scores_of_each_set_are_those_of_the_set_alone(make: Callable[..., Any]) -> None:
-    (epoch,) = [make(mixed_table())._epoch(1, None)]
+    (epoch,) = [make(mixed_table()).run_epoch(1, None)]
     name = "validation_loss" if make is trainer else "validation_cider"
     assert list(epoch.by_source) == list(SETS)
     for title, (count, seed) in SETS.items():
-        alone = make(make_table(count, seed))._epoch(1, None)
+        alone = make(make_table(count, seed)).run_epoch(1, None)
         assert alone.by_source == {}
         assert epoch.by_source[title] == getattr(alone, name)
     assert getattr(epoch, name) == pytest.approx(fmean(epoch.by_source.values()))
@@ -135,10 +134,6 @@ def test_a_run_on_a_mixture_says_what_each_set_came_to_and_is_resumed(
     assert command(*PARTS[:-1], "AT/said.jsonl=3.001", "--resume") == 1
     assert "the data differs" in capsys.readouterr().err
     assert command(*PARTS, "--resume") == 0
-    resumed = load_tensors(run / "last.safetensors")[0]
-    assert command(*PARTS, "--overwrite") == 0
-    whole = load_tensors(run / "last.safetensors")[0]
-    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     begun = ["--from", str(run), "--output", str(tmp_path / "rewarded"), "--features", str(folder / "features")]
     small = ["--device", "cpu", "--batches", "2", "--batch-size", "8", "--epochs", "1"]
     assert scst.main([*begun, *small, *(word.replace("AT", str(folder)) for word in PARTS)]) == 0
@@ -150,10 +145,8 @@ def test_a_run_on_a_mixture_says_what_each_set_came_to_and_is_resumed(
     ("given", "sentence"),
     [
         (("--data", "AT/one", "--data", "AT/one"), "error: two data sets have the name one: rename one"),
-        (("--data", "AT/one", "--sentences", "AT/said.jsonl=0"), "error: one has no weight but others do"),
         (("--data", "AT/one=-1"), "one must be a number from 0, but it is -1"),
         (("--data", "AT/said.jsonl"), "said.jsonl cannot be opened"),
-        (("--data", "AT/one", "--sentences", "AT/nowhere"), "nowhere cannot be read as sentences"),
         (
             ("--data", "AT/one", "--sentences", "AT/said.jsonl", "--finetune-encoder", "1"),
             "error: an encoder cannot be trained on sentences: leave out --sentences or --finetune-encoder",

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.drawn import write_drawn_data
-from training.data.datasets import open_dataset
 from training.data.subset import write_subset
 from training.recipes import command, driver
 from training.recipes.command import start
@@ -271,12 +270,6 @@ def test_other_options_data_or_weights_never_mix_with_those_there(
     assert calls(output) == ["one", "one --seed 4"]
 
 
-def test_options_may_change_until_a_stage_has_made_something(data: Path, output: Path) -> None:
-    assert cook(data, output, ("one", "refuse")) == 1
-    assert cook(data, output, ("one", "do")) == 0
-    assert stages(output)["one"]["begun"] == 1
-
-
 def test_what_cannot_begin_is_refused_before_a_folder_is_begun(
     data: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -309,31 +302,6 @@ def test_a_folder_of_others_is_never_touched(
     assert sentence in capsys.readouterr().err
     assert (output / name if name else output).read_text() == content
     assert not (output / "calls").exists()
-
-
-def test_a_smoke_run_takes_a_few_photographs_and_sentences_and_all_stages_but_confidence(
-    data: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("training.data.subset.IMAGES", {"train": 2, "val": 1})
-    (tmp_path / "all").mkdir()
-    (tmp_path / "all" / "photographs").symlink_to(data)
-    (tmp_path / "all" / "few.jsonl").write_text('{"image": "1.jpg", "captions": ["a dog"]}\n' * 300)
-    tried = Recipe(
-        name="tried",
-        bundle="none",
-        data=("photographs",),
-        sentences=("few.jsonl",),
-        stages={
-            "one": ["step --output OUTPUT/one do DATA/photographs [--again]"],
-            "confidence": ["step --output OUTPUT/confidence do"],
-        },
-    )
-    assert main(tried, ["--data", str(tmp_path / "all"), "--output", str(output), "--smoke"]) == 0
-    assert calls(output) == [f"one {output}/data/photographs"]
-    of, few = open_dataset(data, "train"), open_dataset(output / "data" / "photographs", "train", strict=True)
-    assert [(e.name, e.captions) for e in few.examples] == [(e.name, e.captions) for e in of.examples[:2]]
-    assert all(few.read(e.name) == of.read(e.name) for e in few.examples)
-    assert len((output / "data" / "few.jsonl").read_text().splitlines()) == 200
 
 
 def test_options_of_a_later_stage_may_change_and_those_of_a_finished_one_may_not(data: Path, output: Path) -> None:

@@ -4,173 +4,34 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from tests.training.shapes import (
     VOCABULARY,
     draw_data,
-    make_examples,
     make_options,
     make_store,
     make_table,
     make_trainer,
 )
-from training.data.batches import CaptionTable
-from training.data.examples import DataError
 from training.data.features import FeatureStore
 from training.data.mixture import Part
 from training.loops import run_data
-from training.loops.cross_entropy import Epoch, Trainer
+from training.loops.cross_entropy import Trainer
 from training.loops.distributed import Processes
-from training.loops.loop import TrainingError
-from training.loops.sampler import greedy_captions
 from training.models.checkpoint import load_checkpoint, load_tensors
 from training.models.encoders import Encoder
 from training.reports.training_report import predictions_table
 from training.train import main
 
-
-def run(trainer: Trainer, folder: Path) -> Trainer:
-    folder.mkdir(exist_ok=True)
-    for _ in trainer.train(folder):
-        pass
-    return trainer
-
-
-def numbers(trainer: Trainer) -> list[dict[str, Any]]:
-    return [asdict(epoch) | {"seconds": 0} for epoch in trainer.history]
-
-
-def assert_same_run(one: Trainer, other: Trainer, first: Path, second: Path) -> None:
-    assert numbers(one) == numbers(other)
-    for file in ("best.safetensors", "last.safetensors"):
-        these, those = load_tensors(first / file)[0], load_tensors(second / file)[0]
-        assert these.keys() == those.keys()
-        assert all(torch.equal(these[name], those[name]) for name in these)
-
-
 # The table
 
 
-def test_a_gathered_batch_equals_its_captions_one_by_one() -> None:
-    table, store = make_table(12), make_store(12)
-    pairs = [(example.name, text) for example in make_examples(12) for text in example.captions]
-    chosen = np.array([3, 0, 7, 7, 11])
-    batch = table.gather(chosen)
-    longest = max(len(VOCABULARY.encode(pairs[i][1], 5)) for i in chosen)
-    assert batch.tokens.shape == (5, longest)
-    for i, image, features, tokens in zip(chosen, batch.images, batch.features, batch.tokens, strict=True):
-        name, text = pairs[i]
-        assert table.names[image] == name
-        np.testing.assert_array_equal(features, store.matrix[store.row(name)].astype(np.float32))
-        assert [int(token) for token in tokens if token != VOCABULARY.pad_id] == VOCABULARY.encode(text, 5)
-
-
-def test_validation_batches_show_different_captions_each_once() -> None:
-    table = make_table(9)
-    batches = list(table.sampled(np.random.default_rng(0), batches=100, batch_size=4))
-    assert sum(len(batch.tokens) for batch in batches) == len(table.tokens)
-    assert [len(batch.tokens) for batch in table.sampled(np.random.default_rng(0), 2, 4)] == [4, 4]
-
-
-def test_every_view_of_an_image_is_trained_on() -> None:
-    stores = [make_store(4), make_store(4, seed=5)]
-    table = CaptionTable.build(make_examples(4), stores, VOCABULARY, max_words=5)
-    views = np.array([0, 1, 1, 0])
-    batch = table.gather(table.offsets[:4], views)
-    for image, view in enumerate(views):
-        np.testing.assert_array_equal(batch.features[image], stores[view].matrix[image].astype(np.float32))
-    drawn = np.concatenate([b.features for b in table.drawn(np.random.default_rng(0), 10, 4)])
-    assert len(np.unique(drawn, axis=0)) == 8
-
-
-def test_images_without_features_are_left_out() -> None:
-    table = CaptionTable.build(make_examples(6), [make_store(4)], VOCABULARY, max_words=5)
-    assert table.names == ("00.jpg", "01.jpg", "02.jpg", "03.jpg")
-    with pytest.raises(DataError, match="nothing to train on"):
-        CaptionTable.build((), [make_store(4)], VOCABULARY, max_words=5)
-
-
 # The loop
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"tied": True, "schedule": "cosine", "label_smoothing": 0.1},
-        {"ema": 0.9, "warmup": 9, "bf16": True, "tied": True},
-    ],
-)
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    options = make_options(**changes)
-    one = run(make_trainer(options), whole)
-    part.mkdir()
-    first_half = make_trainer(options).train(part)
-    assert [next(first_half).epoch, next(first_half).epoch] == [1, 2]
-    torch.manual_seed(99)  # nothing hangs on what generators were left at
-    other = make_trainer(options)
-    other.resume(part)
-    assert [epoch.epoch for epoch in other.history] == [1, 2]
-    assert_same_run(one, run(other, part), whole, part)
-
-
-def test_the_decoder_learns_the_shapes(tmp_path: Path) -> None:
-    trainer = run(make_trainer(make_options(epochs=4, batches=150, learning_rate=1e-2, dropout=0.0)), tmp_path)
-    assert trainer.history[-1].validation_loss < 1.0
-    table = trainer.validation_table
-    said = greedy_captions(trainer.decoder, VOCABULARY, table.features_of(np.arange(9)))
-    colours = [truth[0].split()[1] for truth in table.captions]
-    assert [colour for colour, text in zip(colours, said, strict=True) if colour in text.split()] == colours
-
-
-def test_the_best_checkpoint_is_of_the_lowest_validation_loss(tmp_path: Path) -> None:
-    trainer = make_trainer(make_options(epochs=6, learning_rate=0.3))
-    weights = {}
-    for epoch in trainer.train(tmp_path):
-        weights[epoch.epoch] = trainer.decoder.output.weight.detach().clone()
-    lowest = min(trainer.history, key=lambda epoch: epoch.validation_loss).epoch
-    for file, epoch_number in (("best.safetensors", lowest), ("last.safetensors", 6)):
-        assert torch.equal(load_tensors(tmp_path / file)[0]["decoder.output.weight"], weights[epoch_number])
-
-
-def noted(number: int, loss: float) -> Epoch:
-    return Epoch(number, 1.0, 0.5, loss, 0.5, learning_rate=1e-3, seconds=1.0, precision="float32")
-
-
-def test_patience_ends_a_run_that_gets_no_better() -> None:
-    trainer = make_trainer(make_options(epochs=30, patience=2))
-    trainer.history = [noted(number, loss) for number, loss in ((1, 2.0), (2, 3.0))]
-    assert not trainer.finished
-    trainer.history.append(replace(trainer.history[-1], epoch=3))
-    assert trainer.finished
-
-
-def test_the_cosine_schedule_falls_from_the_learning_rate_to_almost_nothing(tmp_path: Path) -> None:
-    trainer = run(make_trainer(make_options(schedule="cosine", batches=25)), tmp_path)
-    rates = [epoch.learning_rate for epoch in trainer.history]
-    assert rates == sorted(rates, reverse=True)
-    assert 0 < rates[-1] < 1e-5
-    assert rates[1] == pytest.approx(0.5e-3, rel=0.1)
-
-
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoints(tmp_path: Path) -> None:
-    trainer = make_trainer(make_options(gradient_clip=0.0))
-    epochs = trainer.train(tmp_path)
-    next(epochs)
-    before = (tmp_path / "last.safetensors").read_bytes()
-    with torch.no_grad():
-        trainer.decoder.output.bias.fill_(torch.nan)
-    with pytest.raises(TrainingError, match="the loss became nan in epoch 2: lower the learning rate"):
-        next(epochs)
-    assert (tmp_path / "last.safetensors").read_bytes() == before
 
 
 def test_predictions_stand_under_the_true_words() -> None:
@@ -328,7 +189,7 @@ def test_ctrl_c_ends_the_command_cleanly_and_it_can_be_resumed(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original, calls = Trainer._step, iter(range(100))
+    original, calls = Trainer.take_step, iter(range(100))
 
     def interrupted(self: Trainer, *arguments: Any) -> tuple[torch.Tensor, float]:
         if next(calls) == 6:
@@ -339,7 +200,7 @@ def test_ctrl_c_ends_the_command_cleanly_and_it_can_be_resumed(
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patched:
-            patched.setattr(Trainer, "_step", interrupted)
+            patched.setattr(Trainer, "take_step", interrupted)
             assert command() == 130
     finally:
         signal.signal(signal.SIGINT, inherited)

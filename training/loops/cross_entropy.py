@@ -57,16 +57,18 @@ class Trainer(Loop[Epoch]):
     def _badness(self, epoch: Epoch) -> float:
         return epoch.validation_loss
 
-    def _groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See Loop; the encoder's tail has its own learning rate."""
         if not isinstance(self.decoder, FineTuned):
-            return super()._groups()
+            return super().parameter_groups()
         tail = list(self.decoder.tail.parameters())
         known = {id(parameter) for parameter in tail}
         rest = [parameter for parameter in self.decoder.parameters() if id(parameter) not in known]
         scale = self.options.encoder_learning_rate / self.options.learning_rate
         return [{"params": rest, "scale": 1.0}, {"params": tail, "scale": scale}]
 
-    def _epoch(self, number: int, watch: Watcher | None) -> Epoch:
+    def run_epoch(self, number: int, watch: Watcher | None) -> Epoch:
+        """See Loop."""
         began = time.perf_counter()
         options, share = self.options, self.processes.share
         generator = self._seed(number)
@@ -84,17 +86,17 @@ class Trainer(Loop[Epoch]):
         losses = {source: loss for source, (loss, _) in validation.items()} if len(validation) > 1 else {}
         return Epoch(number, *measured, learning_rate=rate, seconds=seconds, precision=self.precision, by_source=losses)
 
-    def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
+    def take_step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
         """Takes one optimiser step on the global batch's loss.
 
         The sum over tokens is divided by the average number of tokens in a batch, not by this batch's, so that words in
         a batch of short captions do not weigh more than words in a batch of long ones.
         """
-        counts = self._counts(self.decoder, batch, training=True)
-        rate = self._descend(counts[0] * (1 / self._tokens), step)
+        counts = self.counts(self.decoder, batch, training=True)
+        rate = self.descend(counts[0] * (1 / self._tokens), step)
         return counts.detach(), rate
 
-    def _counts(self, module: nn.Module, batch: Batch, *, training: bool = False) -> Tensor:
+    def counts(self, module: nn.Module, batch: Batch, *, training: bool = False) -> Tensor:
         """Returns the loss summed over tokens, the correctly predicted words, and the tokens, as one tensor (3,).
 
         In training, the loss uses label smoothing and the precision in the options.
@@ -124,5 +126,5 @@ class Trainer(Loop[Epoch]):
         batches = table.sampled(generator, options.validation_batches, options.batch_size, whole=whole, share=share)
         for batch in self._bar(batches, options.validation_batches, "validation"):
             if len(batch.tokens):  # the last batch may be smaller than the number of processes
-                totals += self._counts(self.averaged, batch)
+                totals += self.counts(self.averaged, batch)
         return totals

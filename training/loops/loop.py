@@ -74,10 +74,10 @@ class Loop(ABC, Generic[R]):
         self._loop = options
         self.batches = batches  # per epoch
         self._optimizer = torch.optim.AdamW(
-            self._groups(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+            self.parameter_groups(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
         )
 
-    def _groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
         """Returns the trained parameters in groups, each with a factor ("scale") for the learning rate."""
         return [{"params": list(self.decoder.parameters()), "scale": 1.0}]
 
@@ -91,11 +91,11 @@ class Loop(ABC, Generic[R]):
         """Returns what is lowest for the best epoch."""
 
     @abstractmethod
-    def _epoch(self, number: int, watch: Watcher | None) -> R:
+    def run_epoch(self, number: int, watch: Watcher | None) -> R:
         """Trains one epoch (numbered from 1), and validates."""
 
     @abstractmethod
-    def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
+    def take_step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
         """Takes one optimiser step on this process's share of a batch.
 
         Returns the sums of what is measured, the loss first and the number of examples last, and the learning rate.
@@ -115,7 +115,7 @@ class Loop(ABC, Generic[R]):
         Raises TrainingError if the loss becomes NaN or infinite; the checkpoints stay unchanged.
         """
         while not self.finished:
-            epoch = self._epoch(len(self.history) + 1, watch)
+            epoch = self.run_epoch(len(self.history) + 1, watch)
             self.history.append(epoch)
             if self.processes.first:
                 self._save(folder)
@@ -166,12 +166,12 @@ class Loop(ABC, Generic[R]):
         checkpoint.save_tensors(folder / checkpoint.LAST, tensors, notes)
 
     def _steps(self, number: int, batches: Iterable[Batch], watch: Watcher | None) -> tuple[list[float], float]:
-        """Takes all steps of an epoch; returns the means of what `_step` sums and the last learning rate."""
+        """Takes all steps of an epoch; returns the means of what `take_step` sums and the last learning rate."""
         done, rate, means = (number - 1) * self.batches, self._loop.learning_rate, [math.nan]
         totals = torch.zeros((), dtype=torch.float64, device=self.processes.device)
         with self._bar(batches, self.batches, f"epoch {number}/{self._loop.epochs}") as bar:
             for index, batch in enumerate(bar):
-                sums, rate = self._step(batch, done + index)
+                sums, rate = self.take_step(batch, done + index)
                 totals = totals + sums.double()
                 if index % 20 == 19 or index + 1 == self.batches:  # reading a loss waits for the device
                     # Over all processes, so that none continues alone after a NaN loss.
@@ -208,7 +208,8 @@ class Loop(ABC, Generic[R]):
         enabled = self.precision == BFLOAT16 and training
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=enabled)
 
-    def _learning_rate(self, step: int) -> float:
+    def rate_at(self, step: int) -> float:
+        """Returns the learning rate of a step."""
         rate = self._loop.learning_rate
         if step < self._loop.warmup:
             rate *= (step + 1) / self._loop.warmup
@@ -216,13 +217,13 @@ class Loop(ABC, Generic[R]):
             rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / (self._loop.epochs * self.batches))))
         return rate
 
-    def _descend(self, loss: Tensor, step: int) -> float:
+    def descend(self, loss: Tensor, step: int) -> float:
         """Takes one optimiser step on all processes' gradients, averages the weights, returns the learning rate.
 
         The average is an exponential moving average: average += (1 - d) (weights - average), where
         d = min(ema, (1 + step) / (10 + step)), so that early averages forget the initial weights.
         """
-        rate = self._learning_rate(step)
+        rate = self.rate_at(step)
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.processes.sum_gradients(self.decoder)

@@ -86,13 +86,14 @@ class SelfCritic(Loop[RewardEpoch]):
 
         return {source: score(table, self._validating[source]) for source, table in self._by_source.items()}
 
-    def _epoch(self, number: int, watch: Watcher | None) -> RewardEpoch:
+    def run_epoch(self, number: int, watch: Watcher | None) -> RewardEpoch:
+        """See Loop."""
         began = time.perf_counter()
         table, share = self.train_table, self.processes.share
         batches = table.drawn(self._seed(number), self.batches, self.options.batch_size, share=share)
         (_, mean, words), rate = self._steps(number, batches, watch)
         count = min(int(np.count_nonzero(table.weights)), len(self.validation_table.names))
-        train_reward = self._greedy_score(table, self._reward, count)
+        train_reward = self._greedy_score(table, self.reward_of, count)
         seconds = round(time.perf_counter() - began, 3)
         ciders = self.validation_ciders()
         measured = mean, train_reward, fmean(ciders.values()), words
@@ -101,7 +102,7 @@ class SelfCritic(Loop[RewardEpoch]):
             number, *measured, learning_rate=rate, seconds=seconds, precision=self.precision, by_source=several
         )
 
-    def _step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
+    def take_step(self, batch: Batch, step: int) -> tuple[Tensor, float]:
         """Takes one optimiser step towards higher reward; its sums are loss, rewards, words and sentences."""
         features = torch.from_numpy(batch.features).to(self.processes.device)
         said, rewards, advantages = self.draw(features, batch.images)
@@ -112,7 +113,7 @@ class SelfCritic(Loop[RewardEpoch]):
             weight = self.options.cross_entropy / self.options.batch_size
             loss = loss + self.loss(features, true, torch.full((len(true),), weight, device=true.device), drawn=False)
         # Dividing by the mean caption length lets one learning rate and clip fit both this and cross-entropy.
-        rate = self._descend(loss / float(self.train_table.lengths.mean() - 1), step)
+        rate = self.descend(loss / float(self.train_table.lengths.mean() - 1), step)
         words = (said[:, 1:] != self.decoder.config.pad_id).sum()
         counts = [loss.detach().double(), torch.tensor(rewards.sum()), words.double(), torch.tensor(float(len(said)))]
         return torch.stack([count.to(features.device) for count in counts]), rate
@@ -127,7 +128,7 @@ class SelfCritic(Loop[RewardEpoch]):
         self.decoder.eval()
         with self._autocast():
             said = self._sampler.say(self.decoder, features, samples)
-        rewards = self._reward(images, said).reshape(-1, samples)
+        rewards = self.reward_of(images, said).reshape(-1, samples)
         baseline = (rewards.sum(axis=1, keepdims=True) - rewards) / (samples - 1)
         advantages = torch.from_numpy((rewards - baseline).ravel().astype(np.float32))
         return said, rewards, advantages.to(features.device)
@@ -155,7 +156,7 @@ class SelfCritic(Loop[RewardEpoch]):
                 total = total + (losses * weights[rows].repeat_interleave(lengths[rows])).sum()
         return total
 
-    def _reward(self, images: np.ndarray, said: Tensor) -> np.ndarray:
+    def reward_of(self, images: np.ndarray, said: Tensor) -> np.ndarray:
         """Returns the rewards of sentences, an equal number for each training image: float64 (rows,)."""
         given = self._counted(images, said, end=True)
         rewards = self._rewarding.cider(*given)

@@ -164,16 +164,6 @@ def test_every_control_can_be_reached_in_the_low_window_of_a_laptop(
     assert 0 < again["y"] < again["y"] + again["height"] <= height
 
 
-@pytest.mark.parametrize("way", ["Beam", "Sample"])
-def test_buttons_that_belong_together_stand_in_one_row(page: "Page", way: str) -> None:
-    page.get_by_role("radio", name=way).check()
-    choose(page)
-    expect(card(page)).to_have_attribute("data-state", "done")
-    for pair in (("#pick", "#shoot"), ("#again-all", "#remove-all")):
-        tops = [page.locator(each).evaluate("each => each.getBoundingClientRect().top") for each in pair]
-        assert tops[0] == tops[1]
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_its_ground(
     open_page: Callable[..., "Page"], stand_in: StandIn, watch: "Watch", scheme: str

@@ -115,7 +115,7 @@ def test_a_refused_photograph_is_captioned_once_the_token_is_right(
     expect(page.locator("#model")).to_have_text("stand-in · int8 · cpu")
 
 
-@pytest.mark.parametrize("token", ["two words", "voilà", "ключ", "bad\u200btoken"])
+@pytest.mark.parametrize("token", ["two words", "bad\u200btoken"])
 def test_a_token_that_no_header_can_hold_is_told_so_and_not_sent(
     open_page: Callable[..., "Page"], stand_in: StandIn, watch: Watch, token: str
 ) -> None:

@@ -69,18 +69,6 @@ def test_the_service_takes_every_option_that_the_page_offers(page: "Page", way: 
     expect(page.locator("[data-state=done]")).to_have_count(page.locator(".card").count())
 
 
-def test_a_seed_repeats_its_sentence(page: "Page") -> None:
-    page.get_by_role("radio", name="Sample").check()
-    page.get_by_role("slider", name="Temperature").fill("2")
-    page.get_by_role("spinbutton", name="Seed").fill("5")
-    page.set_input_files("#files", SAMPLES / "rocket.jpg")
-    expect(card(page, "rocket.jpg")).to_have_attribute("data-state", "done")
-    first = card(page, "rocket.jpg").locator(".caption").inner_text()
-    button(page, "Again", "rocket.jpg").click()
-    expect(page.locator("#news p")).to_have_count(2)
-    expect(card(page, "rocket.jpg").locator(".caption")).to_have_text(first)
-
-
 def test_errors_are_the_services_own_words(page: "Page", service: Service, watch: Watch) -> None:
     watch.expected += ("status of 422",)
     broken = (SAMPLES / "cat.jpg").read_bytes()[:500]
@@ -94,10 +82,3 @@ def test_errors_are_the_services_own_words(page: "Page", service: Service, watch
     page.get_by_role("spinbutton", name="Top k").fill("-1")
     button(page, "Again", "broken.jpg").click()
     expect(fault.locator(".detail")).to_contain_text("top_k")
-
-
-def test_more_photographs_than_the_service_holds_are_all_captioned(page: "Page", watch: Watch) -> None:
-    watch.expected += ("status of 429",)
-    paths = sorted(SAMPLES.glob("*.jpg"))
-    page.set_input_files("#files", [*paths, *paths[:3]])
-    expect(page.locator("[data-state=done]")).to_have_count(len(paths) + 3, timeout=LONG)

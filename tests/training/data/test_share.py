@@ -105,10 +105,10 @@ def test_one_process_alone_gets_what_it_always_got(way: str) -> None:
 
 @pytest.mark.parametrize("size", [2, 3, 4])
 @pytest.mark.parametrize("way", WAYS)
-def test_the_shares_of_all_processes_are_the_batch_of_one(way: str, size: int) -> None:
+def test_shares_are_the_batch_of_one_process_and_each_reads_the_rows_of_its_own_only(way: str, size: int) -> None:
     alone = reading(WAYS[way])
     shares = [reading(WAYS[way], Share(rank, size)) for rank in range(size)]
-    for (batch, _), *parts in zip(alone, *shares, strict=True):
+    for (batch, read), *parts in zip(alone, *shares, strict=True):
         held = [part for part, _ in parts]
         np.testing.assert_array_equal(np.concatenate([part.features for part in held]), batch.features)
         assert {part.tokens.shape[1] for part in held} == {batch.tokens.shape[1]}
@@ -116,14 +116,6 @@ def test_the_shares_of_all_processes_are_the_batch_of_one(way: str, size: int) -
             assert [one for part in held for one in captions(part)] == captions(batch)
         else:
             assert Counter(one for part in held for one in captions(part)) == Counter(captions(batch))
-
-
-@pytest.mark.parametrize("size", [2, 3, 4])
-@pytest.mark.parametrize("way", WAYS)
-def test_a_process_reads_the_rows_of_its_share_and_no_other(way: str, size: int) -> None:
-    alone = reading(WAYS[way])
-    shares = [reading(WAYS[way], Share(rank, size)) for rank in range(size)]
-    for (_, read), *parts in zip(alone, *shares, strict=True):
         for part, own in parts:
             assert own.total() == len(part.features)
             assert {row for _, row in own} == set(part.images.tolist())  # rows are in the order of the images

@@ -1,56 +1,23 @@
 """Laws of what every run has in common: averaged weights, rates, buckets of like length."""
 
-from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
 
-from tests.training.shapes import ALONE, VOCABULARY, make_options, make_table, make_trainer
-from training.data.batches import Batch
+from tests.training.shapes import ALONE, VOCABULARY, make_options, make_trainer
 from training.loops import precision
-from training.loops.cross_entropy import Trainer
+from training.loops.cross_entropy import Epoch, Trainer
 from training.loops.distributed import Processes
+from training.loops.loop import Loop, TrainingError
+from training.loops.sampler import greedy_captions
 from training.models.checkpoint import load_tensors
 from training.options import TrainingOptions
 
-
-def drawn(bucket: int, batches: int = 24, batch_size: int = 5, seed: int = 0) -> list[Batch]:
-    return list(make_table(20).drawn(np.random.default_rng(seed), batches, batch_size, bucket))
-
-
-def texts(batches: list[Batch]) -> Counter[tuple[int, str]]:
-    return Counter(
-        (int(image), VOCABULARY.decode(tokens.tolist()))
-        for batch in batches
-        for image, tokens in zip(batch.images, batch.tokens, strict=True)
-    )
-
-
-def padding(batches: list[Batch]) -> int:
-    return sum(int((batch.tokens == VOCABULARY.pad_id).sum()) for batch in batches)
-
-
-# Buckets
-
-
-def test_sorting_by_length_neither_loses_nor_repeats_a_caption() -> None:
-    assert texts(drawn(bucket=8)) == texts(drawn(bucket=1))
-
-
-def test_sorting_by_length_takes_padding_away() -> None:
-    assert padding(drawn(bucket=8)) < 0.5 * padding(drawn(bucket=1))
-    lengths = [batch.tokens.shape[1] for batch in drawn(bucket=8)]
-    assert lengths != sorted(lengths)  # and the lengths come in no order
-
-
-def test_every_epoch_is_shuffled_anew_and_the_same_again() -> None:
-    orders = [[tuple(batch.images) for batch in drawn(bucket=8, seed=seed)] for seed in (0, 1, 0)]
-    assert orders[0] != orders[1]
-    assert orders[0] == orders[2]
+L = TypeVar("L", bound=Loop[Any])
 
 
 # Averaged weights
@@ -61,7 +28,7 @@ def test_the_average_follows_its_formula() -> None:
     batches = trainer.train_table.drawn(np.random.default_rng(0), 20, 8)
     expected = [parameter.detach().double() for parameter in trainer.decoder.parameters()]
     for step, batch in enumerate(batches):
-        trainer._step(batch, step)
+        trainer.take_step(batch, step)
         kept = min(0.8, (1 + step) / (10 + step))
         new = [parameter.detach().double() for parameter in trainer.decoder.parameters()]
         expected = [kept * old + (1 - kept) * now for old, now in zip(expected, new, strict=True)]
@@ -86,10 +53,10 @@ def test_checkpoints_hold_the_average_and_beside_it_what_goes_on(tmp_path: Path)
 
 def test_the_learning_rate_rises_over_the_warm_up_and_then_follows_the_schedule() -> None:
     trainer = make_trainer(make_options(warmup=4, learning_rate=1.0))
-    assert [trainer._learning_rate(step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert [trainer.rate_at(step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
     plain, warm = (make_trainer(make_options(schedule="cosine", warmup=warmup)) for warmup in (0, 4))
-    assert [warm._learning_rate(step) for step in range(4, 24)] == [plain._learning_rate(step) for step in range(4, 24)]
-    assert warm._learning_rate(0) == plain._learning_rate(0) / 4
+    assert [warm.rate_at(step) for step in range(4, 24)] == [plain.rate_at(step) for step in range(4, 24)]
+    assert warm.rate_at(0) == plain.rate_at(0) / 4
 
 
 # One step
@@ -103,11 +70,11 @@ def grounds(trainer: Trainer) -> torch.Tensor:
 def test_a_step_on_level_ground_shrinks_every_weight_by_rate_times_decay() -> None:
     trainer = make_trainer(make_options(weight_decay=0.2, learning_rate=0.5))
     before = [parameter.detach().clone() for parameter in trainer.decoder.parameters()]
-    trainer._descend(grounds(trainer), 0)
+    trainer.descend(grounds(trainer), 0)
     for was, now in zip(before, trainer.decoder.parameters(), strict=True):
         torch.testing.assert_close(now.detach(), was * (1 - 0.5 * 0.2))
     plain = make_trainer(make_options(learning_rate=0.5))
-    plain._descend(grounds(plain), 0)
+    plain.descend(grounds(plain), 0)
     assert all(torch.equal(was, now) for was, now in zip(before, plain.decoder.parameters(), strict=True))
 
 
@@ -115,7 +82,7 @@ def test_a_step_on_level_ground_shrinks_every_weight_by_rate_times_decay() -> No
 def test_the_gradient_is_at_most_as_long_as_the_clip(clip: float) -> None:
     trainer = make_trainer(make_options(gradient_clip=clip))
     batch = trainer.train_table.gather(np.arange(8))
-    trainer._descend(100 * trainer._counts(trainer.decoder, batch)[0], 0)
+    trainer.descend(100 * trainer.counts(trainer.decoder, batch)[0], 0)
     slopes = [parameter.grad for parameter in trainer.decoder.parameters() if parameter.grad is not None]
     length = float(torch.stack([slope.norm() for slope in slopes]).norm())
     assert length == pytest.approx(clip, rel=1e-3) if clip else length > 10
@@ -129,8 +96,8 @@ def test_label_smoothing_spreads_a_share_of_the_loss_over_all_words() -> None:
     kept = tokens[:, 1:] != VOCABULARY.pad_id
     true = -logs.gather(2, tokens[:, 1:, None])[..., 0][kept].sum()
     spread = -logs.mean(dim=-1)[kept].sum()
-    torch.testing.assert_close(trainer._counts(trainer.decoder, batch, training=True)[0], 0.7 * true + 0.3 * spread)
-    torch.testing.assert_close(trainer._counts(trainer.decoder, batch)[0], true)  # what is measured has none
+    torch.testing.assert_close(trainer.counts(trainer.decoder, batch, training=True)[0], 0.7 * true + 0.3 * spread)
+    torch.testing.assert_close(trainer.counts(trainer.decoder, batch)[0], true)  # what is measured has none
 
 
 # Precision and options
@@ -140,7 +107,7 @@ def test_bfloat16_learns_the_same_with_weights_in_float32() -> None:
     history = []
     for bf16 in (False, True):
         trainer = make_trainer(make_options(bf16=bf16, epochs=1, batches=60, learning_rate=1e-2, dropout=0.0))
-        history.append(trainer._epoch(1, None))
+        history.append(trainer.run_epoch(1, None))
         assert {parameter.dtype for parameter in trainer.decoder.parameters()} == {torch.float32}
     assert history[0].precision == "float32"
     assert history[1].precision == ("bfloat16" if precision.has_bfloat16(torch.device("cpu")) else "float32")
@@ -152,7 +119,7 @@ def test_where_there_is_no_bfloat16_a_run_is_one_in_float32_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
-    one, other = (make_trainer(make_options(bf16=bf16))._epoch(1, None) for bf16 in (True, False))
+    one, other = (make_trainer(make_options(bf16=bf16)).run_epoch(1, None) for bf16 in (True, False))
     assert replace(one, seconds=0) == replace(other, seconds=0)
     assert one.precision == "float32"
     said = capsys.readouterr().out
@@ -195,3 +162,95 @@ def test_an_option_that_an_earlier_run_did_not_know_had_its_default() -> None:
 )
 def test_a_run_that_stretches_over_its_epochs_cannot_be_made_longer(changes: dict[str, Any], free: set[str]) -> None:
     assert make_options(**changes).free == free
+
+
+def run(loop: L, folder: Path) -> L:
+    """Trains to the end."""
+    folder.mkdir(exist_ok=True)
+    for _ in loop.train(folder):
+        pass
+    return loop
+
+
+def numbers(trainer: Loop[Any]) -> list[dict[str, Any]]:
+    return [asdict(epoch) | {"seconds": 0} for epoch in trainer.history]
+
+
+def assert_same_run(one: Loop[Any], other: Loop[Any], first: Path, second: Path) -> None:
+    assert numbers(one) == numbers(other)
+    for file in ("best.safetensors", "last.safetensors"):
+        these, those = load_tensors(first / file)[0], load_tensors(second / file)[0]
+        assert these.keys() == those.keys()
+        assert all(torch.equal(these[name], those[name]) for name in these)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "cosine", "label_smoothing": 0.1},
+        {"ema": 0.9, "warmup": 9, "bf16": True, "tied": True},
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    options = make_options(**changes)
+    one = run(make_trainer(options), whole)
+    part.mkdir()
+    first_half = make_trainer(options).train(part)
+    assert [next(first_half).epoch, next(first_half).epoch] == [1, 2]
+    torch.manual_seed(99)  # nothing hangs on what generators were left at
+    other = make_trainer(options)
+    other.resume(part)
+    assert [epoch.epoch for epoch in other.history] == [1, 2]
+    assert_same_run(one, run(other, part), whole, part)
+
+
+def test_the_decoder_learns_the_shapes(tmp_path: Path) -> None:
+    trainer = run(make_trainer(make_options(epochs=4, batches=150, learning_rate=1e-2, dropout=0.0)), tmp_path)
+    assert trainer.history[-1].validation_loss < 1.0
+    table = trainer.validation_table
+    said = greedy_captions(trainer.decoder, VOCABULARY, table.features_of(np.arange(9)))
+    colours = [truth[0].split()[1] for truth in table.captions]
+    assert [colour for colour, text in zip(colours, said, strict=True) if colour in text.split()] == colours
+
+
+def test_the_best_checkpoint_is_of_the_lowest_validation_loss(tmp_path: Path) -> None:
+    trainer = make_trainer(make_options(epochs=6, learning_rate=0.3))
+    weights = {}
+    for epoch in trainer.train(tmp_path):
+        weights[epoch.epoch] = trainer.decoder.output.weight.detach().clone()
+    lowest = min(trainer.history, key=lambda epoch: epoch.validation_loss).epoch
+    for file, epoch_number in (("best.safetensors", lowest), ("last.safetensors", 6)):
+        assert torch.equal(load_tensors(tmp_path / file)[0]["decoder.output.weight"], weights[epoch_number])
+
+
+def noted(number: int, loss: float) -> Epoch:
+    return Epoch(number, 1.0, 0.5, loss, 0.5, learning_rate=1e-3, seconds=1.0, precision="float32")
+
+
+def test_patience_ends_a_run_that_gets_no_better() -> None:
+    trainer = make_trainer(make_options(epochs=30, patience=2))
+    trainer.history = [noted(number, loss) for number, loss in ((1, 2.0), (2, 3.0))]
+    assert not trainer.finished
+    trainer.history.append(replace(trainer.history[-1], epoch=3))
+    assert trainer.finished
+
+
+def test_the_cosine_schedule_falls_from_the_learning_rate_to_almost_nothing(tmp_path: Path) -> None:
+    trainer = run(make_trainer(make_options(schedule="cosine", batches=25)), tmp_path)
+    rates = [epoch.learning_rate for epoch in trainer.history]
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 1e-5
+    assert rates[1] == pytest.approx(0.5e-3, rel=0.1)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoints(tmp_path: Path) -> None:
+    trainer = make_trainer(make_options(gradient_clip=0.0))
+    epochs = trainer.train(tmp_path)
+    next(epochs)
+    before = (tmp_path / "last.safetensors").read_bytes()
+    with torch.no_grad():
+        trainer.decoder.output.bias.fill_(torch.nan)
+    with pytest.raises(TrainingError, match="the loss became nan in epoch 2: lower the learning rate"):
+        next(epochs)
+    assert (tmp_path / "last.safetensors").read_bytes() == before

@@ -7,7 +7,6 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 from engine.bundle.vocabulary import Vocabulary, pad_matrix, split
@@ -124,20 +123,6 @@ def test_bleu_is_that_of_lin_and_och() -> None:
     assert max(expected) == 1
     assert len(set(expected)) > 50
     np.testing.assert_allclose(scores, expected, atol=1e-12, rtol=0)
-
-
-def test_bleu_of_single_words_is_pycocoevalcaps() -> None:
-    # of one word only the clipped precision and the brevity are left, which no smoothing touches
-    lexicon = Lexicon(VOCABULARY)
-    references = [["a b"], ["a", "a b c"], ["b c"]]
-    said = ["a", "a", "a"]
-    scorer = Scorer([lexicon.encode(texts, end=False) for texts in references])
-    scores = scorer.bleu(np.arange(3), *padded(lexicon, said))
-    scorer = BleuScorer(n=1)
-    for text, texts in zip(said, references, strict=True):
-        scorer += (text, texts)
-    expected = np.array(scorer.compute_score(option="closest")[1][0])
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
 def test_a_sentence_cut_before_its_end_is_worth_less_when_the_end_counts() -> None:

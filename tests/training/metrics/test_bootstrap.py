@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.training.scored import make_captions
-from training.metrics.bootstrap import Interval, compare, confidence_intervals
+from training.metrics.bootstrap import compare, confidence_intervals
 from training.metrics.counts import ImageCounts
 from training.metrics.java import MetricsError
 from training.metrics.scores import score_captions
@@ -92,12 +92,6 @@ def test_many_images_are_resampled_in_blocks(monkeypatch: pytest.MonkeyPatch) ->
         assert (interval.low, interval.high) == pytest.approx((whole[metric].low, whole[metric].high), abs=width / 20)
 
 
-def test_a_run_does_not_differ_from_itself() -> None:
-    counts = make_counts(20)
-    for difference in compare(counts, counts, resamples=200).values():
-        assert (difference.change, difference.interval, difference.p) == (0, Interval(0, 0), 1)
-
-
 def test_what_is_better_on_every_image_by_the_same_is_surely_better() -> None:
     values = np.random.default_rng(0).random(50)
     found = compare(counts_of(values), counts_of(values + 0.125), resamples=999)["CIDEr"]
@@ -125,15 +119,6 @@ def test_a_comparison_turned_round_has_the_other_sign_and_the_same_p() -> None:
         turned = (-found.interval.high, -found.interval.low)
         assert (back[metric].interval.low, back[metric].interval.high) == pytest.approx(turned, abs=1e-9)
         assert back[metric].p == pytest.approx(found.p, abs=1e-3)  # ties may fall either way by rounding
-
-
-def test_pairing_tells_apart_what_intervals_cannot() -> None:
-    generator = np.random.default_rng(0)
-    values = generator.random(300)
-    first, second = counts_of(values), counts_of(values + generator.normal(0.02, 0.02, 300))
-    apart = [confidence_intervals(run)["CIDEr"] for run in (first, second)]
-    assert apart[0].high > apart[1].low  # they overlap
-    assert compare(first, second)["CIDEr"].p < 0.001
 
 
 def test_only_what_both_have_is_compared() -> None:

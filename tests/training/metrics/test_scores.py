@@ -1,6 +1,5 @@
 """Scores against values worked out by hand and against pycocoevalcap's own, with and without Java."""
 
-import math
 import shutil
 import sys
 from pathlib import Path
@@ -57,46 +56,10 @@ def test_a_java_that_does_not_run_is_as_good_as_none(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("no_java")
-def test_identical_sentences_score_one() -> None:
-    scores = score_captions(REFERENCES, IDENTICAL)
-    assert [scores.values[f"BLEU-{n}"] for n in (1, 2, 3, 4)] == pytest.approx([1, 1, 1, 1])
-    assert scores.values["ROUGE-L"] == pytest.approx(1)
-
-
-@pytest.mark.usefixtures("no_java")
 def test_case_and_punctuation_do_not_count() -> None:
     assert score_captions(REFERENCES, {name: f"{text.upper()}!" for name, text in IDENTICAL.items()}) == score_captions(
         REFERENCES, IDENTICAL
     )
-
-
-@pytest.mark.usefixtures("no_java")
-def test_bleu_equals_the_value_worked_out_by_hand() -> None:
-    # Words: the (clipped to 1), cat, sat = 3 of 4. Pairs: "the cat" of "the cat", "cat the", "the sat" = 1 of 3.
-    # 4 words against a reference of 6: brevity penalty exp(1 - 6 / 4).
-    scores = score_captions({"x": ["the cat sat on a mat"]}, {"x": "the cat the sat"})
-    penalty = math.exp(1 - 6 / 4)
-    assert scores.values["BLEU-1"] == pytest.approx(penalty * 3 / 4, rel=1e-6)
-    assert scores.values["BLEU-2"] == pytest.approx(penalty * math.sqrt(3 / 4 * 1 / 3), rel=1e-6)
-
-
-@pytest.mark.usefixtures("no_java")
-def test_rouge_l_equals_the_value_worked_out_by_hand() -> None:
-    # Longest common subsequence: the cat sat = 3; precision 3 / 4, recall 3 / 6, beta 1.2.
-    precision, recall = 3 / 4, 3 / 6
-    by_hand = (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
-    scores = score_captions({"x": ["the cat sat on a mat"]}, {"x": "the cat the sat"})
-    assert scores.values["ROUGE-L"] == pytest.approx(by_hand)
-
-
-@pytest.mark.usefixtures("no_java")
-def test_cider_prefers_the_right_image() -> None:
-    one = {name: [texts[0]] for name, texts in REFERENCES.items()}
-    names = list(IDENTICAL)
-    shuffled = {name: IDENTICAL[names[i - 1]] for i, name in enumerate(names)}
-    identical = score_captions(one, IDENTICAL).cider
-    assert identical == pytest.approx(10)  # ten times a cosine of one, over all lengths of n-grams
-    assert score_captions(one, shuffled).cider < 1 < identical
 
 
 def test_what_cannot_be_scored_is_named() -> None:
@@ -145,15 +108,6 @@ def test_figures_of_the_corpus_and_of_each_image_are_pycocoevalcaps(images: int)
     assert list(found) == list(captions)
     for metric, values in each.items():
         assert [found[name][metric] for name in captions] == pytest.approx(list(values), rel=0, abs=1e-12)
-
-
-@pytest.mark.usefixtures("no_java")
-def test_the_score_of_a_mean_is_the_mean_of_the_images() -> None:
-    references, captions = make_captions(30)
-    scores = score_captions(references, captions)
-    found = scores.per_image().values()
-    for metric in ("ROUGE-L", "CIDEr"):
-        assert scores.values[metric] == pytest.approx(np.mean([values[metric] for values in found]), abs=1e-12)
 
 
 @pytest.mark.skipif(not HAS_JAVA, reason="needs Java")

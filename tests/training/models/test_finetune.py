@@ -200,7 +200,7 @@ def test_the_encoder_has_its_own_learning_rate(encoder: Encoder, monkeypatch: py
 
     options = make_options(finetune_encoder="1", encoder_learning_rate=1e-5, learning_rate=1e-3)
     trainer = Trainer(made(encoder, "1"), options, make_table(4), make_table(4), ALONE)
-    decoder, tail = trainer._groups()
+    decoder, tail = trainer.parameter_groups()
     assert (decoder["scale"], tail["scale"]) == (1.0, pytest.approx(0.01))
     together = [id(parameter) for group in (decoder, tail) for parameter in group["params"]]
     assert sorted(together) == sorted(map(id, trainer.decoder.parameters()))
