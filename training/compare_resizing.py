@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from engine import Beam, Captioner, EngineError, Greedy, ImageError
 from engine.bundle.manifest import RESIZE_RULES, ImageSpec
+from engine.commands.parser import Parser, whole
 from engine.images.fit import Size, crop
 from engine.images.load import RESAMPLES, load_for_model, load_pixels
 from engine.options import Decoding
@@ -42,8 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a named error, 130 after Ctrl-C."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    if given.limit is not None and given.limit < 1:
-        parser.error(f"--limit must be at least 1, but it is {given.limit}")
     check_outputs(parser, given, "--output")
     return outcome(lambda: _run(given), EngineError, DataError, MetricsError)
 
@@ -153,13 +152,13 @@ def table(found: Mapping[tuple[str, str], Difference]) -> str:
     return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.compare_resizing", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m training.compare_resizing", description=__doc__)
     option = parser.add_argument
     option("--bundle", type=Path, help="bundle to measure (default: the one that ships)")
     option("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder of squashed photographs")
     option("--split", choices=("train", "val"), default="val", help="which images (default: val)")
-    option("--limit", type=int, metavar="N", help="use only the first N photographs")
+    option("--limit", type=whole(1), metavar="N", help="use only the first N photographs")
     option("--greedy", action="store_true", help="greedy search (default: the bundle's own beam search)")
     option("--provider", default="cpu", help="the engine's provider (default: cpu)")
     option("--precision", default="fp32", help="the bundle's precision (default: fp32)")
