@@ -57,7 +57,7 @@ def report(comparison: Comparison) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 when a ratio worsened or nothing could be compared."""
     parser = Parser(prog="python -m benchmarks.compare", description=(__doc__ or "").splitlines()[0])
-    saved = existing_file("saved by benchmarks.ratio --json")
+    saved = existing_file("a file of benchmarks.ratio --json")
     parser.add_argument("reference", type=saved, help="a run saved by `python -m benchmarks.ratio --json`")
     parser.add_argument("new", type=saved, help="a newer run")
     options = parser.parse_args(arguments)

@@ -35,7 +35,7 @@ def _parser() -> Parser:
     parser.add_argument("--output", type=Path, required=True, help="the bundle's folder")
     parser.add_argument(
         "--checkpoint",
-        type=existing_folder("that of a training.train run"),
+        type=existing_folder("the folder of a training.train run"),
         help="the folder of a training.train run; without it, an existing bundle is changed",
     )
     parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint of the run (best)")
@@ -62,18 +62,18 @@ def _parser() -> Parser:
         "(default: the existing bundle's rule, or squash)",
     )
     parser.add_argument(
-        "--provenance", type=existing_file("JSON"), help="JSON file: more on weights, data and licences"
+        "--provenance", type=existing_file("a JSON file"), help="JSON file: more on weights, data and licences"
     )
     parser.add_argument(
         "--quality",
-        type=existing_file("JSON of training.evaluate"),
+        type=existing_file("a JSON file of training.evaluate"),
         action="append",
         default=[],
         help="JSON file of scores from training.evaluate; several are stored under the names of their data sets",
     )
-    calibrated = existing_file("JSON of training.calibrate")
+    calibrated = existing_file("a JSON file of training.calibrate")
     parser.add_argument("--confidence", type=calibrated, help="JSON file of training.calibrate: the confidence model")
-    photographs = existing_folder("with photographs")
+    photographs = existing_folder("a folder of photographs")
     parser.add_argument("--verify-images", type=photographs, help="photographs to verify with (default: samples/)")
     variants = parser.add_argument_group("precisions")
     variants.add_argument("--precision", help=f"which to write, such as {','.join(PRECISIONS)} (default: fp32)")
@@ -85,12 +85,11 @@ def _parser() -> Parser:
         help="for int8: a data set, of which the train list is used, or a folder of photographs; can be repeated",
     )
     variants.add_argument(
-        "--calibration-images", type=whole(1), default=IMAGES, help=f"number of photographs to calibrate on ({IMAGES})"
+        "--calibration-images", type=int, default=IMAGES, help=f"number of photographs to calibrate on ({IMAGES})"
     )
     variants.add_argument(
         "--weight-bits",
         type=int,
-        choices=(7, 8),
         default=7,
         help="for int8: 7 is correct on every processor, 8 needs VNNI on x86 (7)",
     )

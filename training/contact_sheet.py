@@ -115,7 +115,7 @@ def _parser() -> Parser:
     parser.add_argument("captions", type=captions, help=f"captions: {kinds}")
     parser.add_argument("new", type=captions, nargs="?", help="captions of another bundle, to be drawn below them")
     parser.add_argument(
-        "--images", type=existing_folder("that of the photographs"), required=True, help="folder of the photographs"
+        "--images", type=existing_folder("a folder of photographs"), required=True, help="folder of the photographs"
     )
     parser.add_argument("--output", type=Path, required=True, help="picture to write: .png, otherwise JPEG")
     columns = "photographs side by side (default: 3)"

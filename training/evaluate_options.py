@@ -43,7 +43,7 @@ def _parser() -> Parser:
     parser.add_argument("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
     parser.add_argument(
         "--sentences",
-        type=existing_file("captions as JSON lines"),
+        type=existing_file("a file of captions as JSON lines"),
         default=[],
         action="append",
         metavar="FILE",
@@ -51,7 +51,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--split", choices=("train", "val"), default="val", help="which images (default: val)")
     results = 'JSON list of {"image_id", "caption"}'
-    parser.add_argument("--results", type=existing_file(results), help=f"score these captions instead: {results}")
+    parser.add_argument(
+        "--results", type=existing_file(f"a {results}"), help=f"score these captions instead: {results}"
+    )
     decoding = parser.add_mutually_exclusive_group()
     decoding.add_argument("--beam", type=whole(1), help="beam size (default: the bundle's)")
     decoding.add_argument("--greedy", action="store_true", help="greedy search instead of a beam")

@@ -42,7 +42,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--from",
-        type=existing_folder("that of a run"),
+        type=existing_folder("the folder of a run"),
         required=True,
         dest="source",
         help="run whose best checkpoint to start from",

@@ -46,7 +46,7 @@ def _parser() -> Parser:
     command.add_run_arguments(parser)
     parser.add_argument(
         "--from",
-        type=existing_folder("that of a run"),
+        type=existing_folder("the folder of a run"),
         dest="begins",
         help="run whose best decoder and vocabulary to start from",
     )

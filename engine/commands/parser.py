@@ -71,12 +71,12 @@ def number(least: float | None = None, most: float | None = None, *, above: bool
 
 def existing_file(what: str) -> Callable[[str], Path]:
     """Returns a type of argument: the path of a file that exists. what: what it has to be, for the error."""
-    return partial(_existing, f"a file, {what}", Path.is_dir)
+    return partial(_existing, what, "file", lambda path: path.exists() and not path.is_dir())  # it may be a pipe
 
 
 def existing_folder(what: str) -> Callable[[str], Path]:
     """Returns a type of argument: the path of a folder that exists. what: what it has to be, for the error."""
-    return partial(_existing, f"a folder, {what}", lambda path: not path.is_dir())
+    return partial(_existing, what, "folder", Path.is_dir)
 
 
 def os_reason(error: OSError) -> str:
@@ -124,9 +124,9 @@ def _number(
     return kind(text)
 
 
-def _existing(what: str, wrong: Callable[[Path], bool], text: str) -> Path:
+def _existing(what: str, kind: str, is_one: Callable[[Path], bool], text: str) -> Path:
     path = Path(text)
-    if not path.exists() or wrong(path):
-        there = f"{text} is a {'folder' if path.is_dir() else 'file'}" if path.exists() else f"there is no {text!r}"
+    if not is_one(path):
+        there = f"{text} is no {kind}" if path.exists() else f"there is no {kind} {text}"
         raise argparse.ArgumentTypeError(f"must be {what}, but {there}")
     return path

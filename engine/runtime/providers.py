@@ -256,7 +256,9 @@ def _why_missing(provider: Provider) -> str:
     elif provider.plug_in is not None and importlib.util.find_spec(provider.plug_in):
         why = f"its plug-in {provider.plug_in} is installed but offers no device on this machine"
     else:
-        first = "python -m pip uninstall onnxruntime and then " if provider.extra == "gpu" else ""  # both are one module
+        first = (
+            "python -m pip uninstall onnxruntime and then " if provider.extra == "gpu" else ""
+        )  # both are one module
         why = f"run {first}python -m pip install '.[{provider.extra}]' in a checkout"
     return f"provider {provider.name!r} is not available here (available: {there}): {why}"
 
