@@ -48,10 +48,10 @@ def explained(error: EngineError | OSError) -> str:
     """Returns what an error says, with the flags in place of the names that options have in Python."""
     if not isinstance(error, OptionsError) or not error.name:
         return str(error)
-    name, must, rest = error.reason.partition(" must ")
-    if name == error.name:
-        head, advises, advice = rest.partition("; ")
-        said = f"{name}{must}{head}, but it is {error.value!r}{advises}{advice}"
-    else:
-        said = f"{error.name}: {error.reason}"
-    return re.sub(r"^[a-z_]+|\b[a-z]+(_[a-z]+)+\b", lambda word: f"--{word[0].replace('_', '-')}", said)
+    flag = f"--{error.name.replace('_', '-')}"
+    reason = re.sub(r"\b[a-z]+(_[a-z]+)+\b", lambda word: f"--{word[0].replace('_', '-')}", error.reason)
+    name, must, rest = reason.partition(" must ")
+    if name not in (flag, error.name):
+        return f"{flag}: {reason}"
+    rest, advises, advice = rest.partition("; ")
+    return f"{flag}{must}{rest}, but it is {error.value!r}{advises}{advice}"

@@ -82,7 +82,9 @@ def read_options(parser: argparse.ArgumentParser, given: argparse.Namespace, kin
     try:
         return kind(**{option.name: getattr(given, option.name) for option in fields(kind)})
     except ValueError as error:
-        parser.error(re.sub(r"^\w+|\w+_\w+", lambda name: f"--{name[0].replace('_', '-')}", str(error)))
+        rule, but, given_value = str(error).partition(", but ")
+        flags = re.sub(r"^\w+|\w+_\w+", lambda name: f"--{name[0].replace('_', '-')}", rule)
+        parser.error(f"{flags}{but}{given_value}")
 
 
 def execute(given: argparse.Namespace, work: Callable[[Processes], None]) -> int:

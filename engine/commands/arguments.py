@@ -56,13 +56,10 @@ def in_flags(text: str) -> str:
 
 def explained(error: EngineError) -> str:
     """Returns what an error says, in the words of the command line."""
-    if not isinstance(error, OptionsError):
+    if not (isinstance(error, OptionsError) and error.name):
         return str(error)
-    said = in_flags(error.reason)
-    if not error.name:
-        return said
     name, must, rest = error.reason.partition(" must ")
     if name != error.name:
-        return f"{flag_of(error.name)}: {said}"
+        return f"{flag_of(error.name)}: {in_flags(error.reason)}"
     rest, advises, advice = in_flags(rest).partition("; ")
     return f"{flag_of(name)}{must}{rest}, but it is {error.value!r}{advises}{advice}"

@@ -56,7 +56,9 @@ def _explained(error: argparse.ArgumentError) -> str:
     said = error.message
     for pattern, plain in REWORDED.items():
         said = re.sub(pattern, plain, said)
-    return f"{error.argument_name} {said}" if error.argument_name else said
+    if not error.argument_name:
+        return said
+    return f"{error.argument_name}{'' if said.startswith(('must ', 'cannot ', 'needs ')) else ':'} {said}"
 
 
 def whole(least: int | None = None, most: int | None = None) -> Callable[[str], int]:

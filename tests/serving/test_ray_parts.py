@@ -544,8 +544,8 @@ def test_trying_out_tells_what_is_wrong(job: Job) -> None:
         ("{photos} {photos}", "is inside INPUT"),
         ("{photos} {out} --batch-size 0", "--batch-size must be a number from 1"),
         ("{photos} {out} --temperature 2", "temperature needs decoding=sample"),
-        ("{photos} {out} --beam-size 0", "beam_size must be"),
-        ("{photos} {out} --beam-size x", "beam_size must be a whole number"),
+        ("{photos} {out} --beam-size 0", "--beam-size must be a whole number from 1 to 10,000, but it is 0"),
+        ("{photos} {out} --beam-size x", "--beam-size must be a whole number of at most 18 digits, but it is .x."),
     ],
 )
 def test_a_fault_is_one_sentence_before_ray_starts(
