@@ -13,17 +13,28 @@ from engine.errors import EngineError
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("command", ["training.train", "export.to_onnx", "benchmarks.ratio"])
-def test_a_missing_package_is_one_sentence_that_says_what_to_install(command: str, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")  # cannot be imported then
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+@pytest.mark.parametrize(
+    ("command", "package", "extras"),
+    [
+        ("training.train", "torch", "cpu,train"),
+        ("export.to_onnx", "torch", "cpu,train"),
+        ("benchmarks.soak", "matplotlib", "cpu,train,dev"),
+    ],
+)
+def test_a_missing_package_is_one_sentence_that_says_what_to_install(
+    command: str, package: str, extras: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")  # refuses its import
     done = subprocess.run(
-        [sys.executable, "-m", command, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", command, "--help"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    extras = "cpu,train,dev" if command.startswith("benchmarks") else "cpu,train"
     how = f"run python -m pip install '.[{extras}]' in a checkout"
-    assert done.stderr == f"error: the package torch is not installed: {how}\n"
+    assert done.stderr == f"error: the package {package} is not installed: {how}\n"
 
 
 def test_only_what_was_foreseen_is_a_sentence(
