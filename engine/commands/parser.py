@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
@@ -94,11 +94,10 @@ def explain_missing(extras: str) -> None:
     """
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if (
-            isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name
-        ):  # else only a part is missing
+        package = (error.name or ".") if isinstance(error, ModuleNotFoundError) else "."
+        if "." not in package:  # a missing part of a package is a bug
             how = f"run python -m pip install '.[{extras}]' in a checkout"
-            print(f"error: the package {error.name} is not installed: {how}", file=sys.stderr)
+            print(f"error: the package {package} is not installed: {how}", file=sys.stderr)
         elif isinstance(error, EngineError):
             print(f"error: {error}", file=sys.stderr)
         else:
@@ -111,10 +110,11 @@ def _number(
     kind: Callable[[str], Number], what: str, least: Number | None, most: Number | None, above: bool, text: str
 ) -> Number:
     try:
-        value: float = kind(text)
-    except ValueError:
-        value = nan
-    if not isfinite(value):
+        value = kind(text)
+        finite = isfinite(value)
+    except (ValueError, OverflowError):
+        finite = False
+    if not finite:
         raise argparse.ArgumentTypeError(f"must be {what}, but it is {text!r}")
     low = least is None or (value > least if above else value >= least)
     if not (low and (most is None or value <= most)):
@@ -123,12 +123,15 @@ def _number(
         else:
             bounds = f"above {least} and at most {most:,}" if above else f"from {least} to {most:,}"
         raise argparse.ArgumentTypeError(f"must be {bounds}, but it is {text}")
-    return kind(text)
+    return value
 
 
 def _existing(what: str, kind: str, is_one: Callable[[Path], bool], text: str) -> Path:
     path = Path(text)
-    if not is_one(path):
+    try:
+        if is_one(path):
+            return path
         there = f"{text} is no {kind}" if path.exists() else f"there is no {kind} {text}"
-        raise argparse.ArgumentTypeError(f"must be {what}, but {there}")
-    return path
+    except OSError as error:  # a folder on the way may not be looked into
+        there = os_reason(error)
+    raise argparse.ArgumentTypeError(f"must be {what}, but {there}")
