@@ -4,13 +4,12 @@ It compares ratios, not times: the competitors of a ratio ran interleaved on one
 changes them little.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.harness.saved import Run, unlike
+from engine.commands.parser import Parser, existing_file, os_reason
 
 MOST_WORSE = 0.15
 
@@ -57,14 +56,15 @@ def report(comparison: Comparison) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 when a ratio worsened or nothing could be compared."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("reference", type=Path, help="a run saved by `python -m benchmarks.ratio --json`")
-    parser.add_argument("new", type=Path, help="a newer run")
+    parser = Parser(prog="python -m benchmarks.compare", description=(__doc__ or "").splitlines()[0])
+    saved = existing_file("a file of benchmarks.ratio --json")
+    parser.add_argument("reference", type=saved, help="a run saved by `python -m benchmarks.ratio --json`")
+    parser.add_argument("new", type=saved, help="a newer run")
     options = parser.parse_args(arguments)
     try:
         comparison = compare(Run.load(options.reference), Run.load(options.new))
     except (OSError, ValueError) as error:
-        print(f"benchmarks.compare: {error}", file=sys.stderr)
+        print(f"error: {os_reason(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 2
     print(report(comparison))
     return 0 if comparison.passed else 1

@@ -4,7 +4,6 @@ Starts each server, lets locust call it with increasing numbers of callers, and 
 The servers alternate, so that a slowdown of the machine affects both. The callers run on the same cores as the servers.
 """
 
-import argparse
 import json
 import socket
 import subprocess
@@ -16,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from engine.commands.parser import Parser, whole
+
 ROOT = Path(__file__).parents[1]
 SERVERS = {
     "serving.http": ["-m", "serving.http", "--provider", "cpu", "--port"],
@@ -26,10 +27,12 @@ CALLERS = (1, 4, 16, 64)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns 1 if any request failed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.http_load", description=__doc__)
-    parser.add_argument("--callers", type=int, nargs="+", default=CALLERS, metavar="N")
-    parser.add_argument("--seconds", type=int, default=20, help="length of each measurement")
-    parser.add_argument("--turns", type=int, default=3, help="measurements of each point; the median rate is shown")
+    parser = Parser(prog="python -m benchmarks.http_load", description=__doc__)
+    parser.add_argument("--callers", type=whole(1), nargs="+", default=CALLERS, metavar="N")
+    parser.add_argument("--seconds", type=whole(1), default=20, help="length of each measurement")
+    parser.add_argument(
+        "--turns", type=whole(1), default=3, help="measurements of each point; the median rate is shown"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for all measurements")
     arguments = parser.parse_args(argv)
     points = []

@@ -4,7 +4,6 @@ By itself it compares the engine in each precision with PyTorch. --grid measures
 and marks where the engine is slower than the best of them.
 """
 
-import argparse
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from benchmarks.harness.competitors import BATCHES, ENGINE, Competitors, Engine,
 from benchmarks.harness.interleave import interleave, ratios
 from benchmarks.harness.saved import Row, Run, describe, setting
 from benchmarks.harness.workloads import WORKLOADS, competitors_for
+from engine.commands.parser import Parser, number, whole
 
 USUAL = ("eager", "careful")
 AUTO = f"{ENGINE}auto"
@@ -93,14 +93,18 @@ def auto_is_another(competitors: Competitors) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ratio", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.ratio", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--grid", action="store_true", help="measure everything, and show where a baseline is faster")
     parser.add_argument("--bundle", type=Path, help="the bundle to measure (default: the one that ships)")
     parser.add_argument("--work", nargs="+", choices=WORKLOADS, metavar="WORK", help="; ".join(WORKLOADS))
     parser.add_argument("--batch", nargs="+", type=int, choices=BATCHES, metavar="N")
     parser.add_argument("--side", nargs="+", metavar="SIDE", help="engine and baselines, by name")
-    parser.add_argument("--seconds", type=float, default=3, help="seconds for each competitor in a row (default: 3)")
-    parser.add_argument("--threads", type=int, default=0, help="threads of every competitor (default: its own choice)")
+    parser.add_argument(
+        "--seconds", type=number(0, above=True), default=3, help="seconds for each competitor in a row (default: 3)"
+    )
+    parser.add_argument(
+        "--threads", type=whole(0), default=0, help="threads of every competitor (default: its own choice)"
+    )
     parser.add_argument("--json", type=Path, help="also write the numbers to this file, for benchmarks.compare")
     options = parser.parse_args(arguments)
     batches = options.batch or (BATCHES if options.grid else BATCHES[:-1])

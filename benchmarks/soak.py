@@ -6,7 +6,6 @@ captions equal the Captioner's, that each request is answered once (by callers, 
 flat. Prints a table, writes soak.json and soak.png, and returns 1 if a check failed.
 """
 
-import argparse
 import asyncio
 import json
 import random
@@ -24,6 +23,7 @@ from benchmarks.load.callers import Callers
 from benchmarks.load.service import Service
 from benchmarks.load.traffic import OPTIONS, Requests
 from engine import Captioner
+from engine.commands.parser import Parser, number, whole
 from serving.decoding_options import read_decoding
 
 matplotlib.use("Agg")
@@ -36,9 +36,9 @@ FLAT = 0.03  # most that memory may rise from then to the end, of what it was
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs everything; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description="A soak test of the HTTP service.")
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = Parser(prog="python -m benchmarks.soak", description="A soak test of the HTTP service.")
+    parser.add_argument("--minutes", type=number(0, above=True), default=30.0)
+    parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="for soak.json and soak.png")
     arguments = parser.parse_args(argv)
     requests = Requests.drawn()

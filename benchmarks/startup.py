@@ -4,7 +4,6 @@ Every run is a new process with warm disk caches. In each round one process does
 import: the engine, and what it requires, as a lower limit. `python -X importtime -c "import engine"` shows the modules.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -15,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.photographs import photographs
+from engine.commands.parser import Parser, whole
 
 FLOOR = "import numpy, PIL.Image"
 IMPORT = "import engine"
@@ -79,12 +79,10 @@ def over_budget(times: Mapping[str, float]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 1 when a limit is exceeded."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.startup", description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, help="the bundle to run (default: the one that ships)")
-    parser.add_argument("--rounds", type=int, default=11, help="processes of each kind (default: 11)")
+    parser.add_argument("--rounds", type=whole(1), default=11, help="processes of each kind (default: 11)")
     options = parser.parse_args(arguments)
-    if options.rounds < 1:
-        parser.error("--rounds must be at least 1")
     times = measure(options.rounds, options.bundle)
     faults = over_budget(times)
     print(table(times), *faults, sep="\n")

@@ -1,6 +1,5 @@
 """The command line: `python -m engine COMMAND`. Owns the list of commands and their exit codes."""
 
-import argparse
 import io
 import os
 import sys
@@ -9,6 +8,8 @@ from contextlib import suppress
 
 from engine.captioner import Captioner
 from engine.commands import caption, info, tune, warmup
+from engine.commands.arguments import explained
+from engine.commands.parser import Parser, os_reason
 from engine.errors import EngineError
 
 COMMANDS = (caption.add, info.add, tune.add, warmup.add)
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None, captioner_factory: Callable[..., Cap
         code: int = arguments.command(arguments, captioner_factory)
         print(end="", flush=True)
     except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {explained(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"interrupted: {arguments.interrupted}", file=sys.stderr)
@@ -37,13 +38,13 @@ def main(argv: Sequence[str] | None = None, captioner_factory: Callable[..., Cap
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return CLOSED_PIPE
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {os_reason(error)}", file=sys.stderr)
         return 2
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m engine",
         description="Photographs in, English sentences out.",
         epilog="`python -m engine COMMAND --help` lists a command's options.",

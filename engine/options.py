@@ -14,6 +14,7 @@ from engine.errors import OptionsError
 from engine.validation import is_int, is_number, plain, require
 
 LONGEST = 1000  # tokens: room for a sentence is taken before it is written
+MOST_ROWS = 10_000  # sentences of one image: a step holds a number for each word of the vocabulary and each of them
 BUNDLE = "the bundle's default"
 
 
@@ -123,11 +124,19 @@ class Beam(Constraints):
     """Beam search: beam_size sentences grow side by side, the num_hypotheses best are returned.
 
     A sentence's score is its log-probability / length ** length_penalty: 0 favours short sentences, 1 compares
-    the mean log-probability of a token. More hypotheses than the bundle's default beam_size widen the beam.
+    the mean log-probability of a token. Without a beam_size it is the bundle's, or num_hypotheses if that is more.
     """
 
-    beam_size: int | None = _option("sentences that grow side by side", least=1, counts_rows=True, left_out=BUNDLE)
-    num_hypotheses: int = _option("sentences that are returned, at most beam_size", 1, least=1, counts_rows=True)
+    beam_size: int | None = _option(
+        "sentences that grow side by side", least=1, most=MOST_ROWS, counts_rows=True, left_out=BUNDLE
+    )
+    num_hypotheses: int = _option(
+        "sentences that are returned: at most the beam size if that is given, else the beam grows with them",
+        1,
+        least=1,
+        most=MOST_ROWS,
+        counts_rows=True,
+    )
     length_penalty: float | None = _option(
         "score = log-probability / length ** length_penalty: 0 favours short sentences",
         least=0,
@@ -138,7 +147,8 @@ class Beam(Constraints):
     def __post_init__(self) -> None:
         super(Beam, self).__post_init__()  # the bare super() does not survive slots=True
         fits = self.beam_size is None or self.num_hypotheses <= self.beam_size
-        require(fits, "Beam", "num_hypotheses", self.num_hypotheses, f"at most beam_size ({self.beam_size})")
+        what = f"at most beam_size ({self.beam_size}); leave beam_size out to let the beam grow"
+        require(fits, "Beam", "num_hypotheses", self.num_hypotheses, what)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +168,7 @@ class Sample(Constraints):
         "draw from the fewest words that hold this probability", 1.0, least=0, most=1, above_least=True
     )
     seed: int | None = _option("the same seed draws the same words", least=0, left_out="by chance")
-    num_samples: int = _option("sentences that are drawn", 1, least=1, counts_rows=True)
+    num_samples: int = _option("sentences that are drawn", 1, least=1, most=MOST_ROWS, counts_rows=True)
 
 
 Decoding = Greedy | Beam | Sample

@@ -1,6 +1,9 @@
 """Exports a trained run to a bundle: ONNX graphs, shared weights and a manifest, verified against PyTorch."""
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+from engine.commands.parser import explain_missing
 
 if TYPE_CHECKING:
     from export.modules import ExportOptions, export_modules
@@ -15,3 +18,7 @@ def __getattr__(name: str) -> Any:
     from export import modules
 
     return getattr(modules, name)
+
+
+if sys.argv[:1] == ["-m"]:  # Python is about to run a command of this package
+    explain_missing("cpu,train")

@@ -10,37 +10,32 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-try:
-    from engine.bundle.bundle import Bundle
-    from engine.bundle.manifest import RESIZE_RULES, Defaults
-    from engine.errors import EngineError
-    from export.additions import add_variants, amend
-    from export.bundle import ExportOptions, export_bundle
-    from export.calibration import IMAGES
-    from export.errors import ExportError
-    from export.variants import PRECISIONS, VariantOptions
-    from export.verify import Check, table
-    from training.files import read_json
-    from training.models.checkpoint import CheckpointError
-    from training.models.encoders import EncoderError
-    from training.outcome import outcome
-except ModuleNotFoundError as missing:
-    if __name__ != "__main__" or not missing.name or missing.name.split(".")[0] in ("engine", "export", "training"):
-        raise
-    needs = "python -m pip install 'captioning-engine[cpu,train]'"
-    sys.exit(f"export.to_onnx: the package {missing.name} is not installed; install it with {needs}")
+from engine.bundle.bundle import Bundle
+from engine.bundle.manifest import RESIZE_RULES, Defaults
+from engine.commands.parser import Parser, existing_file, existing_folder, number, whole
+from engine.errors import EngineError
+from export.additions import add_variants, amend
+from export.bundle import ExportOptions, export_bundle
+from export.calibration import IMAGES
+from export.errors import ExportError
+from export.variants import PRECISIONS, VariantOptions
+from export.verify import Check, table
+from training.files import read_json
+from training.models.checkpoint import CheckpointError
+from training.models.encoders import EncoderError
+from training.outcome import outcome
 
 __all__ = ["ExportOptions", "VariantOptions", "add_variants", "amend", "export_bundle", "main"]
 
 OF_SINGLE_IMAGES = ("captions", "refused", "per_image", "counts", "confidences")  # half a megabyte of scores.json
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export.to_onnx", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m export.to_onnx", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="the bundle's folder")
     parser.add_argument(
         "--checkpoint",
-        type=Path,
+        type=existing_folder("the folder of a training.train run"),
         help="the folder of a training.train run; without it, an existing bundle is changed",
     )
     parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint of the run (best)")
@@ -48,11 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     parser.add_argument("--name", help="the bundle's name (default: encoder and LSTM units)")
     usual = Defaults()
-    parser.add_argument("--beam-size", type=int, help=f"default beam size ({usual.beam_size})")
-    parser.add_argument("--max-length", type=int, help=f"default most tokens, END included ({usual.max_length})")
-    parser.add_argument("--length-penalty", type=float, help=f"default length penalty ({usual.length_penalty})")
+    parser.add_argument("--beam-size", type=whole(1), help=f"default beam size ({usual.beam_size})")
+    parser.add_argument("--max-length", type=whole(1), help=f"default most tokens, END included ({usual.max_length})")
+    parser.add_argument("--length-penalty", type=number(0, 10), help=f"default length penalty ({usual.length_penalty})")
     parser.add_argument(
-        "--no-repeat-ngram-size", type=int, metavar="N", help="no N words in a row are repeated (0: allowed)"
+        "--no-repeat-ngram-size", type=whole(0), metavar="N", help="no N words in a row are repeated (0: allowed)"
     )
     parser.add_argument(
         "--bad-endings",
@@ -66,16 +61,20 @@ def _parser() -> argparse.ArgumentParser:
         help="how photographs of other shapes fit the encoder: stretched, only their middle, or whole with bars "
         "(default: the existing bundle's rule, or squash)",
     )
-    parser.add_argument("--provenance", type=Path, help="JSON file: more on weights, data and licences")
+    parser.add_argument(
+        "--provenance", type=existing_file("a JSON file"), help="JSON file: more on weights, data and licences"
+    )
     parser.add_argument(
         "--quality",
-        type=Path,
+        type=existing_file("a JSON file of training.evaluate"),
         action="append",
         default=[],
         help="JSON file of scores from training.evaluate; several are stored under the names of their data sets",
     )
-    parser.add_argument("--confidence", type=Path, help="JSON file with the confidence model from training.calibrate")
-    parser.add_argument("--verify-images", type=Path, help="folder of photographs to verify with (default: samples/)")
+    calibrated = existing_file("a JSON file of training.calibrate")
+    parser.add_argument("--confidence", type=calibrated, help="JSON file of training.calibrate: the confidence model")
+    photographs = existing_folder("a folder of photographs")
+    parser.add_argument("--verify-images", type=photographs, help="photographs to verify with (default: samples/)")
     variants = parser.add_argument_group("precisions")
     variants.add_argument("--precision", help=f"which to write, such as {','.join(PRECISIONS)} (default: fp32)")
     variants.add_argument(
@@ -89,7 +88,10 @@ def _parser() -> argparse.ArgumentParser:
         "--calibration-images", type=int, default=IMAGES, help=f"number of photographs to calibrate on ({IMAGES})"
     )
     variants.add_argument(
-        "--weight-bits", type=int, default=7, help="for int8: 7 is correct on every processor, 8 needs VNNI on x86 (7)"
+        "--weight-bits",
+        type=int,
+        default=7,
+        help="for int8: 7 is correct on every processor, 8 needs VNNI on x86 (7)",
     )
     variants.add_argument(
         "--measure",

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from engine import EngineError, OptionsError
+from serving.parser import Parser, explained
 
 try:
     import pyarrow as pa
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {explained(error)}", file=sys.stderr)
     except RayTaskError as error:
         print(f"error: {_cause(error)}; the same command continues from here", file=sys.stderr)
     except (RayError, ConnectionError, pa.ArrowException, OSError) as error:
@@ -194,9 +195,9 @@ def _cause(error: RayTaskError) -> str:
     return one_line(cause)
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> Parser:
     """Returns the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m serving.ray_data",
         description="Captions the images of a folder or of Parquet files, on this machine or a Ray cluster. The same "
         "command continues a run that was stopped.",

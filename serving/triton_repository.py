@@ -20,6 +20,7 @@ from PIL import Image
 
 from engine import Captioner, EngineError, OptionsError, ProviderError
 from serving.formats import as_argument, format_names
+from serving.parser import Parser, explained
 from serving.triton.config import WARMUP, Settings
 
 MODEL = Path(__file__).parent / "triton" / "model.py"
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(write(arguments["output"], settings, source, overwrite=arguments["overwrite"]))
     except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {explained(error)}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: {arguments['output']} cannot be written: {error}", file=sys.stderr)
@@ -164,8 +165,8 @@ def _bundle(copied: str | None, named: str | None, settings: Settings) -> Path |
     return named if named is not None else captioner.bundle.path
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m serving.triton_repository",
         description="Writes a model repository for NVIDIA Triton, with a model that captions photographs.",
         allow_abbrev=False,

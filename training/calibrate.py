@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import Captioner, EngineError
+from engine.commands.parser import Parser
 from engine.confidence import FEATURES
 from training.confidence.logistic import PENALTY, coefficients, fit, fit_folds, folds_of, held_out
 from training.confidence.reliability import Reliability, measure
@@ -180,9 +181,9 @@ def _abstention(title: str, found: Reliability) -> list[str]:
     ]
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> Parser:
     """Returns the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.calibrate",
         description="Fits the confidence of captions: the probability that a caption is as good as people's.",
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
@@ -12,6 +13,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from engine.bundle.vocabulary import Vocabulary
+from engine.commands.parser import whole
 from training.data.batches import CaptionTable
 from training.data.datasets import DataError
 from training.data.mixture import JoinedFeatures, Part
@@ -59,7 +61,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     earlier.add_argument("--overwrite", action="store_true", help="delete the run in OUTPUT before training begins")
     parser.add_argument("--strict", action="store_true", help="treat any problem in the data as an error")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's)")
+    parser.add_argument("--threads", type=whole(0), default=0, help="CPU threads (default: PyTorch's)")
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[LoopOptions]) -> None:
@@ -77,13 +79,12 @@ def add_options(parser: argparse.ArgumentParser, kind: type[LoopOptions]) -> Non
 
 def read_options(parser: argparse.ArgumentParser, given: argparse.Namespace, kind: type[Kind]) -> Kind:
     """Returns the options; ends the program with a one-sentence error if any is invalid."""
-    for name in ("threads", "photographs"):
-        if getattr(given, name, 0) < 0:
-            parser.error(f"--{name} must be at least 0, but it is {getattr(given, name)}")
     try:
         return kind(**{option.name: getattr(given, option.name) for option in fields(kind)})
     except ValueError as error:
-        parser.error(str(error))
+        rule, but, given_value = str(error).partition(", but ")
+        flags = re.sub(r"^\w+|\w+_\w+", lambda name: f"--{name[0].replace('_', '-')}", rule)
+        parser.error(f"{flags}{but}{given_value}")
 
 
 def execute(given: argparse.Namespace, work: Callable[[Processes], None]) -> int:

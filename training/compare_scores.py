@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.commands.parser import Parser, existing_file, whole
 from training.files import check_outputs, write_json
 from training.metrics.bootstrap import LEVEL, RESAMPLES, Difference, compare
 from training.metrics.counts import METRICS
@@ -21,9 +22,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a named error, 130 after Ctrl-C."""
     parser = command_line()
     given = parser.parse_args(arguments)
-    for option, least in (("resamples", 1), ("show", 0), ("seed", 0)):
-        if getattr(given, option) < least:
-            parser.error(f"--{option} must be at least {least}, but it is {getattr(given, option)}")
     check_outputs(parser, given, "--output")
     return outcome(lambda: _run(given), MetricsError)
 
@@ -91,20 +89,21 @@ def _pair(image: str, scores: tuple[float, float], files: tuple[ScoreFile, Score
     return "\n".join([image, *(f"  {side} {score:6.3f}  {file.captions[image]}" for side, score, file in runs)])
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> Parser:
     """Returns the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.compare_scores",
         description="Compares two runs image by image: paired bootstrap of every metric, the images that differ most.",
     )
-    parser.add_argument("before", type=Path, help="scores.json of run A, from training.evaluate")
-    parser.add_argument("after", type=Path, help="scores.json of run B, on the same images")
+    scores = existing_file("scores.json of training.evaluate")
+    parser.add_argument("before", type=scores, help="scores.json of run A, from training.evaluate")
+    parser.add_argument("after", type=scores, help="scores.json of run B, on the same images")
     parser.add_argument(
-        "--resamples", type=int, default=RESAMPLES, help=f"number of bootstrap resamples (default: {RESAMPLES:,})"
+        "--resamples", type=whole(1), default=RESAMPLES, help=f"number of bootstrap resamples (default: {RESAMPLES:,})"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: 0)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="seed of the resamples (default: 0)")
     parser.add_argument("--by", choices=METRICS, default="CIDEr", help="metric that ranks images (default: CIDEr)")
-    parser.add_argument("--show", type=int, default=10, help="how many images to show (default: 10)")
+    parser.add_argument("--show", type=whole(0), default=10, help="how many images to show (default: 10)")
     parser.add_argument("--output", type=Path, help="JSON file for the comparison")
     return parser
 

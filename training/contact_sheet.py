@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from engine.commands.parser import Parser, existing_file, existing_folder, whole
 from engine.errors import ImageError
 from training.files import check_outputs, write_atomically
 from training.metrics.java import MetricsError
@@ -104,18 +105,21 @@ def lines(said: Said, newest: bool) -> list[tuple[str, Colour]]:
     return [*((line, colour) for line in found), *known]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m training.contact_sheet",
         description="Draws photographs with their captions, or with those of two bundles, the second below the first.",
     )
     kinds = "lines of `engine caption --json`, or a file of `training.evaluate --results-out`"
-    parser.add_argument("captions", type=Path, help=f"captions: {kinds}")
-    parser.add_argument("new", type=Path, nargs="?", help="captions of another bundle, to be drawn below them")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the photographs")
+    captions = existing_file(kinds)
+    parser.add_argument("captions", type=captions, help=f"captions: {kinds}")
+    parser.add_argument("new", type=captions, nargs="?", help="captions of another bundle, to be drawn below them")
+    parser.add_argument(
+        "--images", type=existing_folder("a folder of photographs"), required=True, help="folder of the photographs"
+    )
     parser.add_argument("--output", type=Path, required=True, help="picture to write: .png, otherwise JPEG")
     columns = "photographs side by side (default: 3)"
-    parser.add_argument("--columns", type=int, default=3, choices=range(1, 11), metavar="N", help=columns)
+    parser.add_argument("--columns", type=whole(1, 10), default=3, metavar="N", help=columns)
     return parser
 
 

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable
 
+from engine.commands.parser import os_reason
+
 
 def outcome(
     work: Callable[[], None], *named: type[Exception], interrupted: Callable[[], str] = lambda: "nothing was written"
@@ -15,7 +17,7 @@ def outcome(
     try:
         work()
     except faults as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {os_reason(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\ninterrupted: {interrupted()}", file=sys.stderr)

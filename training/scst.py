@@ -10,6 +10,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from statistics import fmean
 
+from engine.commands.parser import Parser, existing_folder
 from training import command
 from training.command import CURVE, each_source, make_tables, read_options
 from training.loops.distributed import Processes
@@ -33,15 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command.execute(given, lambda together: run_together(given, options, together))
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> Parser:
     """Returns the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.scst",
         description="Self-critical training: trains a decoder for a high expected CIDEr-D of its sampled captions.",
         epilog="Several processes: torchrun --nproc-per-node=N -m training.scst with the same options.",
     )
     parser.add_argument(
-        "--from", type=Path, required=True, dest="source", help="run whose best checkpoint to start from"
+        "--from",
+        type=existing_folder("the folder of a run"),
+        required=True,
+        dest="source",
+        help="run whose best checkpoint to start from",
     )
     command.add_run_arguments(parser)
     command.add_options(parser, ScstOptions)

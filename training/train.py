@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from engine.bundle.vocabulary import Vocabulary
+from engine.commands.parser import Parser, existing_folder, whole
 from training import command
 from training.command import build_vocabulary, each_source, make_tables, read_options
 from training.data.mixture import Mixture
@@ -36,16 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command.execute(given, lambda together: run_together(given, options, together))
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> Parser:
     """Returns the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m training.train",
         description="Trains a caption decoder on the features of an image encoder, and optionally the encoder too.",
         epilog="Several processes: torchrun --nproc-per-node=N -m training.train with the same options.",
     )
     command.add_run_arguments(parser)
-    parser.add_argument("--from", type=Path, dest="begins", help="run whose best decoder and vocabulary to start from")
-    parser.add_argument("--photographs", type=int, default=24, help="photographs in the report (default: 24)")
+    parser.add_argument(
+        "--from",
+        type=existing_folder("the folder of a run"),
+        dest="begins",
+        help="run whose best decoder and vocabulary to start from",
+    )
+    parser.add_argument("--photographs", type=whole(0), default=24, help="photographs in the report (default: 24)")
     command.add_options(parser, TrainingOptions)
     return parser
 

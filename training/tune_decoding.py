@@ -8,7 +8,7 @@ import argparse
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from engine import Beam, Captioner, EngineError, ImageError, OptionsError
+from engine import Beam, Captioner, EngineError, ImageError
 from engine.bundle.vocabulary import split
+from engine.commands.parser import Parser, number, whole
 from training.data.datasets import SPLITS, DataError, Dataset, open_dataset
 from training.files import check_outputs, write_json
 from training.metrics.caption_statistics import repeats
@@ -63,11 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     check_outputs(parser, given, "--output")
     given.grid = settings(given.beams, given.penalties, given.repeats)
-    try:
-        for one in given.grid:
-            one.decoding()
-    except OptionsError as error:
-        parser.error(str(error))
     return outcome(lambda: _run(given), EngineError, DataError, MetricsError)
 
 
@@ -197,14 +193,10 @@ def table(tuned: Sequence[Setting], chosen: Setting) -> str:
     return "\n".join(["beam  penalty  repeats  endings   CIDEr  BLEU-4  words   open  repeating", *lines])
 
 
-def _listed(text: str, kind: type[int] | type[float]) -> tuple[float, ...]:
-    try:
-        values = tuple(kind(part) for part in _words(text))
-    except ValueError:
-        values = ()
+def _listed(text: str, read: Callable[[str], float]) -> tuple[float, ...]:
+    values = tuple(read(part) for part in _words(text))
     if not values:
-        what = "whole numbers" if kind is int else "numbers"
-        raise argparse.ArgumentTypeError(f"it must be {what} separated by commas, but it is {text!r}")
+        raise argparse.ArgumentTypeError("must be numbers with commas between them, but there is none")
     return values
 
 
@@ -212,8 +204,8 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(",") if part)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m training.tune_decoding",
         description=__doc__,
         epilog="The default grid takes about ten minutes for 1,000 photographs on one core, after they are encoded.",
@@ -222,13 +214,14 @@ def _parser() -> argparse.ArgumentParser:
     option("--bundle", type=Path, help="bundle to tune (default: the one that ships)")
     option("--data", type=Path, required=True, help="COCO 2014 or Flickr8k folder")
     option("--split", choices=("train", "val"), default="val", help="train or validation list (val)")
-    for name, kind, usual, what in (
-        ("--beams", int, "1,3,5", "beam sizes"),
-        ("--penalties", float, "0,0.7,1,1.5,2,3", "length penalties"),
-        ("--repeats", int, "0,2,3", "no_repeat_ngram_size"),
-    ):
+    kinds: tuple[tuple[str, Callable[[str], float], str, str], ...] = (
+        ("--beams", whole(1), "1,3,5", "beam sizes"),
+        ("--penalties", number(0, 10), "0,0.7,1,1.5,2,3", "length penalties"),
+        ("--repeats", whole(0), "0,2,3", "no_repeat_ngram_size"),
+    )
+    for name, read, usual, what in kinds:
         option(
-            name, type=partial(_listed, kind=kind), default=usual, metavar="X[,X]", help=f"{what} (default: {usual})"
+            name, type=partial(_listed, read=read), default=usual, metavar="X[,X]", help=f"{what} (default: {usual})"
         )
     option(
         "--bad-endings",

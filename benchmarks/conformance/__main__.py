@@ -4,7 +4,6 @@ The reference is plain session.run of ONNX Runtime on the CPU, with the portable
 Python: none of the engine's bindings, fused steps or buffers. Times nothing.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,12 @@ from pathlib import Path
 from benchmarks.conformance.case import BATCH
 from benchmarks.conformance.laws import check_laws
 from engine import Captioner, EngineError, RuntimeOptions
+from engine.commands.parser import Parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line. 0: all laws are satisfied; 1: some are not; 2: the provider does not start."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.conformance", description=(__doc__ or "").split(":")[0])
+    parser = Parser(prog="python -m benchmarks.conformance", description=(__doc__ or "").split(":")[0])
     parser.add_argument("--bundle", type=Path, help="the bundle (default: the one that ships)")
     parser.add_argument("--provider", default="cpu", help="provider, named as for Captioner (default: cpu)")
     parser.add_argument("--precision", nargs="+", default=["fp32"], help="one or more (default: fp32)")

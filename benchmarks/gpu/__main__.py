@@ -26,6 +26,7 @@ from benchmarks.gpu.processes import WORKER, Facts, Run, in_own_process
 from benchmarks.gpu.timing import WORKLOADS, check_and_time, matrix_rate
 from benchmarks.photographs import photographs
 from engine.bundle.bundle import Bundle
+from engine.commands.parser import Parser, number
 from engine.images.load import load_for_model
 from engine.runtime.cuda.nvidia import driver_version, gpu_name, load_tensorrt
 
@@ -138,9 +139,9 @@ def _machine(device: str) -> Facts:
 
 def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
     """Runs the command line. 0: all that ran is right; 1: a competitor is wrong; 2: there is no GPU, or wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bundle", type=Path, help="the bundle to measure (default: the one that ships)")
-    parser.add_argument("--minutes", type=float, default=25, help="most minutes to take (default: 25)")
+    parser.add_argument("--minutes", type=number(0, above=True), default=25, help="most minutes to take (default: 25)")
     parser.add_argument("--output", type=Path, default=Path(), metavar="FOLDER", help="folder for the JSON file")
     parser.add_argument(
         "--side", nargs="+", metavar="NAME", help="measure only competitors with these parts in their names"
@@ -149,6 +150,7 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="batches of 1 and 2, and short")
     parser.add_argument(
         "--path",
+        type=_part,
         action="append",
         default=[],
         metavar="PART=FOLDER",
@@ -166,12 +168,13 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    paths = dict(given.split("=", 1) for given in options.path)
     competitors = {
         name: kind
         for name, kind in kinds(options.device).items()
         if not options.side or any(part in name for part in options.side)
     }
+    if not competitors:
+        parser.error(f"--side {' '.join(options.side)} is in no name: choose from {', '.join(kinds(options.device))}")
     bundle, batches = Bundle.load(options.bundle), (1, 2) if options.quick else BATCHES
     task = _task(bundle, batches, 0.01 if options.quick else 0.5)
     machine, rates, operations = _machine(options.device), _rates(options.device), _operations(bundle)
@@ -180,7 +183,7 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
     print(f"a large matrix product: {peaks}")
     lines = []
     for line in measure(
-        competitors, task, run or in_own_process(options.device, paths), options.minutes, time.monotonic
+        competitors, task, run or in_own_process(options.device, dict(options.path)), options.minutes, time.monotonic
     ):
         lines.append(line)
         print(f"{line.competitor}: {line.fault or 'done'}", file=sys.stderr, flush=True)
@@ -199,6 +202,13 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}", file=sys.stderr)
     return int(any((line.fault or "").startswith("wrong") for line in lines))
+
+
+def _part(text: str) -> tuple[str, str]:
+    part, equals, folder = text.partition("=")
+    if not (part and equals and folder):
+        raise argparse.ArgumentTypeError(f"must be PART=FOLDER, but it is {text!r}")
+    return part, folder
 
 
 def _record(line: Line) -> Facts:

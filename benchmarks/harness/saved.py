@@ -70,7 +70,7 @@ class Run:
             rows = (Row(**row | {"ratios": tuple(row["ratios"])}) for row in data["rows"])
             return cls(Setting(**data["setting"]), tuple(rows))
         except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(f"{path} is not a run saved by `python -m benchmarks.ratio --json`: {error}") from error
+            raise ValueError(f"{path} is not a run saved by `python -m benchmarks.ratio --json`") from error
 
 
 def setting(bundle: str, threads: int = 0) -> Setting:

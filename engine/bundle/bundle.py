@@ -91,7 +91,7 @@ class Bundle:
         Raises BundleError, listing the available precisions, for an unknown one.
         """
         if precision not in self.precisions:
-            raise BundleError(f"{self.path} has no precision {precision!r}: choose {', '.join(self.precisions)}")
+            raise BundleError(f"{self.path} has no precision {precision!r}: choose auto, {', '.join(self.precisions)}")
         found = {graph.precision: graph for graph in self.manifest.graphs if graph.graph == name}
         return found[precision if precision in found else "fp32"]
 

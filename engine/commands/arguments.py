@@ -1,8 +1,21 @@
-"""Arguments that several commands have: the bundle, where and in which precision it runs, and output as JSON."""
+"""Arguments that several commands have, and what errors of the engine are called in flags."""
 
 import argparse
+import re
 from collections.abc import Iterable
 from typing import Any
+
+from engine.errors import EngineError, OptionsError
+from engine.options import decoding_options
+
+OTHER_NAMES = {
+    "beam_size": "--beam",
+    "num_hypotheses": "--alternatives",
+    "num_samples": "--alternatives",
+    "no_repeat_ngram_size": "--no-repeat-ngram",
+    "engine_cache": "--save",
+}
+"""Flags that are not named like their option."""
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -27,3 +40,26 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def given(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     """Returns those of the named options that were given; the Captioner has the defaults of the others."""
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def flag_of(name: str) -> str:
+    """Returns the flag for an option of the engine."""
+    return OTHER_NAMES.get(name, f"--{name.replace('_', '-')}")
+
+
+def in_flags(text: str) -> str:
+    """Returns a text with the flags in place of the names that options have in Python."""
+    names = {option.name for option in decoding_options() if "_" in option.name}  # others may be plain words
+    known = "|".join(sorted(names | {"batch_size", "max_pixels", "engine_cache", "formats"}, key=len, reverse=True))
+    return re.sub(rf"\b({known})\b", lambda name: flag_of(name[0]), text)
+
+
+def explained(error: EngineError) -> str:
+    """Returns what an error says, in the words of the command line."""
+    if not (isinstance(error, OptionsError) and error.name):
+        return str(error)
+    name, must, rest = error.reason.partition(" must ")
+    if name != error.name:
+        return f"{flag_of(error.name)}: {in_flags(error.reason)}"
+    rest, advises, advice = in_flags(rest).partition("; ")
+    return f"{flag_of(name)}{must}{rest}, but it is {error.value!r}{advises}{advice}"

@@ -7,20 +7,23 @@ import sys
 from collections.abc import Callable, Sequence
 from math import isnan
 
+from engine.bundle.vocabulary import split
 from engine.captioner import Captioner
-from engine.commands.arguments import add_model, given
+from engine.commands.arguments import add_model, flag_of, given, in_flags
 from engine.commands.decoding import add_decoding, decoding_of
+from engine.commands.parser import Parser, number
 from engine.commands.paths import Scan, expand
 from engine.commands.progress import Progress
 from engine.errors import ImageError, OptionsError
 from engine.images.formats import FORMATS, check_formats, image_suffixes
+from engine.options import Decoding
 from engine.result import Caption, Hypothesis
 from engine.runtime.options import RuntimeOptions
 
 INTERRUPTED = 130  # 128 + the signal, as shells have it
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Adds the command to the command line."""
     epilog = "Exit code: 0 all captioned, 1 some images failed, 2 wrong usage or nothing to do, 130 interrupted."
     parser = commands.add_parser("caption", help="caption images", epilog=epilog, allow_abbrev=False)
@@ -35,7 +38,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     option("--json", action="store_true", help="print one JSON object per line, also for images that fail")
     option(
         "--min-confidence",
-        type=float,
+        type=number(0, 1),
         metavar="X",
         help='drop captions with a confidence below X (0 to 1): their image gets no line, or "text": null with --json',
     )
@@ -56,8 +59,8 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     """Prints a line for each image once it is captioned, then on standard error what failed and what was left out."""
     decoding = decoding_of(arguments)
     least: float | None = arguments.min_confidence
-    if least is not None and not 0 <= least <= 1:
-        raise OptionsError(f"--min-confidence is {least:g} and must be a number from 0 to 1")
+    if "" in arguments.paths:
+        raise OptionsError("a PATH is empty: name a file or a folder (. is the current one)")
     if "-" in arguments.paths and sys.stdin is None:
         raise OptionsError("- reads paths from standard input, which is closed: pipe a list into it")
     listed = sys.stdin.buffer if "-" in arguments.paths else ()
@@ -65,7 +68,8 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     paths = [path for argument in arguments.paths for path in expand(argument, listed, scan)]
     said = _one_line(str(scan))
     if not paths:
-        nothing = f"no image was found in {', '.join(map(_one_line, arguments.paths))}"
+        where = ", ".join(map(_one_line, arguments.paths))
+        nothing = f"no image was found in {where}: name image files, or folders with files such as x.jpg or x.png"
         raise OptionsError(f"{nothing}; {said}" if said else nothing)
     captioner = captioner_factory(
         arguments.bundle,
@@ -77,6 +81,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     if least is not None and not captioner.bundle.manifest.confidence:
         name = captioner.bundle.manifest.name
         raise OptionsError(f"--min-confidence needs a calibrated bundle, and {name} is not: see `training.calibrate`")
+    _warn_of_unknown_words(decoding, captioner)
     done, doubted, failed = 0, 0, []
     interrupted = False
     progress = Progress(len(paths), sys.stderr, "{done:,} of {total:,} images, {rate:.1f} a second")
@@ -86,7 +91,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
             progress.clear()
             kept = [] if isinstance(result, ImageError) else _trusted(result, least)
             if isinstance(result, ImageError):
-                failed.append(f"  {_one_line(path)}: {result.explanation}")
+                failed.append(f"  {_one_line(path)}: {_explanation(result)}")
             elif not kept:
                 doubted += 1
             if arguments.json:
@@ -111,6 +116,19 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     return 1 if failed else 0
 
 
+def _warn_of_unknown_words(decoding: Decoding, captioner: Captioner) -> None:
+    """Prints which words of --suppress and --bad-endings mean nothing: probably they are misspelt."""
+    for name in ("suppress", "bad_endings"):
+        words = [word for text in getattr(decoding, name) or () for word in split(text)]
+        if unknown := [word for word in words if word not in captioner.bundle.vocabulary.ids]:
+            said = f"the bundle never writes {', '.join(unknown)}, so {flag_of(name)} changes nothing there"
+            print(f"note: {_one_line(said)}", file=sys.stderr)
+
+
+def _explanation(error: ImageError) -> str:
+    return "; ".join(filter(None, (error.reason, in_flags(error.advice))))
+
+
 def _one_line(path: str) -> str:
     """Returns a path with control characters, line breaks and undecodable bytes escaped."""
     signs = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
@@ -130,7 +148,7 @@ def _text_lines(path: str, kept: Sequence[Hypothesis], *, with_alternatives: boo
 
 def _json_line(path: str, result: Caption | ImageError, kept: Sequence[Hypothesis]) -> str:
     if isinstance(result, ImageError):
-        return json.dumps({"image": path, "error": result.explanation})
+        return json.dumps({"image": path, "error": _explanation(result)})
     best = {"image": path, **_scores(result)} | ({} if kept else {"text": None})
     return json.dumps(best | {"alternatives": [_scores(one) for one in kept]})
 

@@ -3,16 +3,10 @@
 import argparse
 from typing import Any
 
+from engine.commands.arguments import flag_of
 from engine.errors import OptionsError
 from engine.options import Beam, Decoding, DecodingOption, Greedy, Sample, decoding_options
 
-OTHER_NAMES = {
-    "beam_size": "--beam",
-    "num_hypotheses": "--alternatives",
-    "num_samples": "--alternatives",
-    "no_repeat_ngram_size": "--no-repeat-ngram",
-}
-"""Flags that are not named like their option."""
 NEEDED: dict[type, str] = {Greedy: "--greedy", Beam: "beam search", Sample: "--sample"}
 READERS: dict[type, dict[str, Any]] = {
     int: {"type": int, "metavar": "N"},
@@ -43,7 +37,6 @@ def decoding_of(arguments: argparse.Namespace) -> Decoding:
     """Returns the decoding that the arguments ask for. Raises OptionsError."""
     way: type[Decoding] = Sample if arguments.sample else Greedy if arguments.greedy else Beam
     given: dict[str, Any] = {}
-    names: dict[str, str] = {}
     for flag, options in decoding_flags().items():
         if (value := getattr(arguments, _destination(flag))) is None:
             continue
@@ -53,19 +46,14 @@ def decoding_of(arguments: argparse.Namespace) -> Decoding:
             leave = f": leave out {NEEDED[way]}" if Beam in needed else ""
             raise OptionsError(f"{flag} needs {' or '.join(NEEDED[each] for each in needed)}{leave}")
         given[fitting[0].name] = value
-        names[fitting[0].name] = flag
-    try:
-        return way(**given)
-    except OptionsError as error:
-        raise OptionsError(error.reason, name=names.get(error.name, error.name), value=error.value) from error
+    return way(**given)
 
 
 def decoding_flags() -> dict[str, list[DecodingOption]]:
     """Returns each flag with its options, in their order: --alternatives is one option of Beam and one of Sample."""
     flags: dict[str, list[DecodingOption]] = {}
     for option in decoding_options():
-        flag = OTHER_NAMES.get(option.name, f"--{option.name.replace('_', '-')}")
-        flags.setdefault(flag, []).append(option)
+        flags.setdefault(flag_of(option.name), []).append(option)
     return flags
 
 

@@ -9,12 +9,13 @@ from typing import Any
 from engine.autotune.machine import versions
 from engine.captioner import Captioner
 from engine.commands.arguments import add_json, add_model
+from engine.commands.parser import Parser
 from engine.runtime.providers import available_providers
 
 SHOWN = "CIDEr", "BLEU-4"  # of a data set's scores; --json has all
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Adds the command to the command line."""
     parser = commands.add_parser("info", help="show bundle, provider and versions", allow_abbrev=False)
     parser.set_defaults(command=run, interrupted="nothing shown")

@@ -13,18 +13,18 @@ from engine.bundle.bundle import Bundle
 from engine.cache import forget
 from engine.captioner import Captioner
 from engine.commands.arguments import add_json
+from engine.commands.parser import Parser, number
 from engine.commands.progress import Progress
-from engine.errors import EngineError, OptionsError
+from engine.errors import EngineError
 from engine.runtime.options import RuntimeOptions
 from engine.runtime.placement import Placement
 from engine.runtime.providers import available_providers
 from engine.selfcheck import verify
-from engine.validation import is_number
 
 HEAD = ("provider", "precision", "threads", "one image", "speed-up", "a batch of {}", "speed-up", "")
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Adds the command to the command line."""
     parser = commands.add_parser(
         "tune",
@@ -42,15 +42,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         metavar="NAME[,NAME]",
         help=f"providers to try; default: all available ones but {' and '.join(BUILDERS)}, which take minutes to start",
     )
-    parser.add_argument("--seconds", type=float, default=50, metavar="S", help="time limit in seconds; default: 50")
+    seconds = number(0, above=True)
+    parser.add_argument("--seconds", type=seconds, default=50, metavar="S", help="time limit in seconds; default: 50")
     parser.add_argument("--clear", action="store_true", help="delete the saved results and measure nothing")
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
     """Prints what was measured, with the fastest marked, and where it is saved."""
-    if not (is_number(arguments.seconds) and arguments.seconds > 0):
-        raise OptionsError(f"--seconds must be a number above 0, not {arguments.seconds}")
     bundle = Bundle.load(arguments.bundle)
     if arguments.clear:
         count = sum(forget(kind, bundle.path) for kind in (cache_file.KIND, verify.KIND))

@@ -7,13 +7,14 @@ from typing import Any
 
 from engine.captioner import Captioner
 from engine.commands.arguments import add_json, add_model, given
+from engine.commands.parser import Parser
 from engine.runtime.options import RuntimeOptions
 from engine.warmup import Warmed, save_engines, warm_up
 
 HEAD = ("batch", "decoding", "first call", "second call")
 
 
-def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Adds the command to the command line."""
     parser = commands.add_parser(
         "warmup",

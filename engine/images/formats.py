@@ -43,7 +43,7 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
     except TypeError:  # no names at all
         names, are_usual = (), False
     if not names:
-        raise OptionsError(f"formats={formats!r} must be one or more names of formats, such as 'JPEG'")
+        raise OptionsError("formats must be one or more names, such as 'JPEG'", name="formats", value=formats)
     if are_usual:
         return names
     Image.init()
@@ -53,7 +53,8 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
             why = (
                 "is never read, since it may contain a program" if name in RUN else "is not a format that Pillow reads"
             )
-            raise OptionsError(f"formats={names!r}: {name!r} {why}; choose from {', '.join(sorted(known))}")
+            reason = f"{name!r} {why}; choose from {', '.join(sorted(known))}"
+            raise OptionsError(reason, name="formats", value=names)
     return names
 
 
@@ -100,7 +101,8 @@ def open_image(file: IO[bytes], formats: Collection[str], most_bytes: int) -> Op
     for name in Image.ID:
         if name not in tried and _begins_like(name, prefix):
             _check_named(name, formats)
-    raise RefusalError("is not an image of a known format, or its header is broken")
+    advice = "if other programs show it, save it as JPEG with one of them"
+    raise RefusalError("is not an image of a known format, or its header is broken", advice)
 
 
 def length_if_read_whole(file: IO[bytes]) -> int:
@@ -125,7 +127,7 @@ def _opened(name: str, file: IO[bytes], most_bytes: int) -> Opened:
     if importlib.util.find_spec(OURS[name]) is None:
         shown = "HEIC/HEIF" if name == "HEIF" else "JPEG XL"
         reason = f"is a {shown} file, which needs the extra photos"
-        raise RefusalError(reason, "install it with pip install 'captioning-engine[photos]'")
+        raise RefusalError(reason, "run python -m pip install '.[photos]' in a checkout")
     _check_length(file, most_bytes)
     file.seek(0)
     try:

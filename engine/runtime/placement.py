@@ -40,6 +40,8 @@ def canonical(name: str) -> str:
     Raises ProviderError for an unknown provider, and for a decoder provider that can only run encoders.
     """
     encoder, plus, decoder = name.partition("+") if isinstance(name, str) else (name, "", "")
+    if "+" in decoder:
+        raise ProviderError(f"provider {name!r} has too many parts: give one, or two as encoder+decoder (cuda+cpu)")
     for part in (encoder, decoder) if plus else (encoder,):
         if part not in PROVIDERS:
             raise ProviderError(

@@ -7,10 +7,12 @@ import functools
 import importlib
 import importlib.util
 import json
+import platform
 import threading
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.bundle.manifest import GraphFile
@@ -159,8 +161,8 @@ def onnxruntime() -> types.ModuleType:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
         raise ProviderError(
-            f"ONNX Runtime cannot be imported ({error}): pip install 'captioning-engine[cpu]' "
-            "(or [gpu] instead on a machine with an NVIDIA GPU)"
+            f"ONNX Runtime cannot be imported ({error}): run python -m pip install '.[cpu]' in a checkout "
+            "('.[gpu]' instead on a machine with an NVIDIA GPU)"
         ) from error
 
 
@@ -245,14 +247,25 @@ def plug_in_version(provider: Provider) -> str | None:
 
 def _why_missing(provider: Provider) -> str:
     there = ", ".join(available_providers())
-    if provider.plug_in is not None and importlib.util.find_spec(provider.plug_in):
+    if provider.name == "openvino" and not _on_intel():
+        why = (
+            "its plug-in runs on Intel processors only; for other x86 processors there is onnxruntime-openvino, "
+            "which takes the place of onnxruntime: run python -m pip uninstall onnxruntime and then "
+            "python -m pip install '.[openvino-x86]' in a checkout"
+        )
+    elif provider.plug_in is not None and importlib.util.find_spec(provider.plug_in):
         why = f"its plug-in {provider.plug_in} is installed but offers no device on this machine"
-        if provider.name == "openvino":
-            why += (
-                " (it supports Intel processors only; onnxruntime-openvino, installed instead of onnxruntime, all x86)"
-            )
     else:
-        why = f"install it with pip install 'captioning-engine[{provider.extra}]'"
-        if provider.extra == "gpu":
-            why += " instead of [cpu]"
+        first = (
+            "python -m pip uninstall onnxruntime and then " if provider.extra == "gpu" else ""
+        )  # both are one module
+        why = f"run {first}python -m pip install '.[{provider.extra}]' in a checkout"
     return f"provider {provider.name!r} is not available here (available: {there}): {why}"
+
+
+def _on_intel() -> bool:
+    try:
+        said = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        said = platform.processor()
+    return "GenuineIntel" in said

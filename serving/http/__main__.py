@@ -1,6 +1,5 @@
 """`python -m serving.http`: the command line of the service. Owns its options, its start and its end."""
 
-import argparse
 import inspect
 import resource
 import signal
@@ -15,6 +14,7 @@ from threading import Thread
 from typing import Any
 
 from engine import Captioner, EngineError, OptionsError, RuntimeOptions, Scheduler
+from serving.parser import Parser, explained
 
 try:
     import uvicorn
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 app = create_app(scheduler, limits=limits, tokens=tokens, hosts=hosts)
                 _serve(scheduler, listener, app, limits, load, asked)
     except (EngineError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {explained(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -136,7 +136,7 @@ def _take_descriptors() -> None:
 def _bind(host: str, port: int) -> socket.socket:
     """Takes the port before the model is loaded, so that a conflict shows at once. Raises OSError, OptionsError."""
     if not 0 <= port <= 65535:  # others would be taken modulo 65536
-        raise OptionsError(f"--port {port}: must be from 0 to 65535")
+        raise OptionsError("port must be from 0 to 65535", name="port", value=port)
     try:
         family, kind, protocol_number, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -154,9 +154,9 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> Parser:
     """Returns the parser of the command."""
-    parser = argparse.ArgumentParser(prog="python -m serving.http", description="Captions photographs over HTTP.")
+    parser = Parser(prog="python -m serving.http", description="Captions photographs over HTTP.")
     option = parser.add_argument
     option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     option("--port", type=int, default=8000, help="port; 0 is any free one (default: %(default)s)")

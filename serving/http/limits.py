@@ -22,10 +22,11 @@ class Limits:
         for each in fields(self):
             value = getattr(self, each.name)
             if not 0 < value < float("inf"):
-                raise OptionsError(f"Limits({each.name}={value!r}): {each.name} must be a number above 0")
+                told = f"{each.name} must be a number above 0"
+                raise OptionsError(told, name=each.name, value=value, owner="Limits")
         if self.max_held_bytes < self.max_bytes:
-            told = f"max_held_bytes must be at least max_bytes ({self.max_bytes}), or such a body is never accepted"
-            raise OptionsError(f"Limits(max_held_bytes={self.max_held_bytes}): {told}")
+            told = f"max_held_bytes must be at least max_bytes ({self.max_bytes}); else such a body is never accepted"
+            raise OptionsError(told, name="max_held_bytes", value=self.max_held_bytes, owner="Limits")
 
     def for_queue(self, most: int) -> "Limits":
         """Returns the limits with no more images in a request than may wait, or it would never be accepted."""

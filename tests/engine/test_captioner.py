@@ -25,7 +25,7 @@ def test_decodes_too_wide_for_the_whole_batch_are_split_unseen(tiny_captioner: C
 
 
 def test_nothing_in_gives_nothing_out(tiny_captioner: Captioner) -> None:
-    size = tiny_captioner.bundle.manifest.feature_size
+    size = tiny_captioner.bundle.manifest.feature_shape[0]
     for decoding in BEST:
         assert tiny_captioner.caption([], decoding) == []
         assert tiny_captioner.caption_features(np.empty((0, size), np.float32), decoding) == []
@@ -90,7 +90,7 @@ def test_wrong_arguments_are_refused(tiny_captioner: Captioner, images: list[Pat
         anything.iter_captions(images, on_error="skip")
     with pytest.raises(OptionsError, match="1 images and 2 captions"):
         tiny_captioner.score(images[:1], ["a", "b"])
-    size = tiny_captioner.bundle.manifest.feature_size
+    size = tiny_captioner.bundle.manifest.feature_shape[0]
     for shape in ((size,), (2, size + 1), (1, 2, size)):
         with pytest.raises(OptionsError, match="features have shape"):
             tiny_captioner.caption_features(np.zeros(shape, np.float32))
@@ -134,7 +134,7 @@ def test_the_captions_of_features_are_the_captions_of_their_images(
     tiny_captioner: Captioner, images: list[Path]
 ) -> None:
     features = tiny_captioner.encode(images)
-    assert features.shape == (len(images), tiny_captioner.bundle.manifest.feature_size)
+    assert features.shape == (len(images), *tiny_captioner.bundle.manifest.feature_shape)
     assert features.dtype == np.float32
     for decoding in BEST:
         expected = tiny_captioner.caption(images, decoding)

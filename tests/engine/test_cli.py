@@ -16,7 +16,7 @@ from PIL import Image
 from engine import Beam, Caption, EngineError, Greedy, Hypothesis, ImageError, ProviderError, RuntimeOptions, Sample
 from engine.autotune.select import Choice
 from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest
-from engine.bundle.vocabulary import RULES
+from engine.bundle.vocabulary import RULES, Vocabulary
 from engine.cli import main
 from engine.commands.paths import Scan, expand
 from engine.commands.progress import Progress
@@ -24,7 +24,14 @@ from engine.images.formats import image_suffixes
 from engine.images.load import load_pixels
 
 SENTENCES = ("a dog runs", "a dog is running", "the dog")
+WORDS = ("#END#", "#PAD#", "#START#", "#UNK#", "a", "dog", "is", "man", "of", "running", "runs", "the")
 DEFAULTS = {"provider": "auto", "precision": "auto", "runtime": RuntimeOptions()}
+
+
+BROKEN = (
+    "is not an image of a known format, or its header is broken; if other programs show it, save it as JPEG with one "
+    "of them"
+)
 
 
 class FakeCaptioner:
@@ -42,7 +49,7 @@ class FakeCaptioner:
         manifest = Manifest(
             "tiny", "lite", (8,), (), (), (), 9, RULES, spec, Defaults(), graphs, {}, quality={"bleu_4": 0.175}
         )
-        self.bundle = SimpleNamespace(path=Path("models/tiny"), manifest=manifest)
+        self.bundle = SimpleNamespace(path=Path("models/tiny"), manifest=manifest, vocabulary=Vocabulary(WORDS))
 
     def __call__(self, bundle: str | None, **options: Any) -> Any:
         self.made.append((bundle, options))
@@ -191,7 +198,7 @@ def test_failed_images_are_reported_at_the_end_and_all_others_captioned(
     assert err.splitlines() == [
         "2 of 3 images could not be captioned:",
         "  missing.jpg: there is no such file",
-        "  broken.gif: is not an image of a known format, or its header is broken",
+        f"  broken.gif: {BROKEN}",
     ]
 
 
@@ -205,7 +212,7 @@ def test_json_has_one_line_for_every_named_file(
     assert lines == [
         {"image": "missing.jpg", "error": "there is no such file"},
         {"image": "b.jpg", **best, "alternatives": [best]},
-        {"image": "broken.gif", "error": "is not an image of a known format, or its header is broken"},
+        {"image": "broken.gif", "error": BROKEN},
     ]
     assert err.startswith("2 of 3 images could not be captioned:\n")
 
@@ -405,7 +412,7 @@ def test_a_full_disk_is_one_sentence(
 
     monkeypatch.setattr(sys, "stdout", Full())
     assert run(fake, "caption", "b.jpg") == 2
-    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().err == "error: No space left on device\n"
 
 
 @pytest.mark.parametrize(
@@ -417,13 +424,16 @@ def test_a_full_disk_is_one_sentence(
         (["--top-p", "0.5"], "--top-p needs --sample"),
         (["--sample", "--length-penalty", "1"], "--length-penalty needs beam search: leave out --sample"),
         (["--greedy", "--alternatives", "2"], "--alternatives needs beam search or --sample: leave out --greedy"),
-        (["--beam", "0"], "--beam=0: beam_size must be a whole number from 1"),
-        (["--beam", "2", "--alternatives", "3"], "--alternatives=3: num_hypotheses must be at most beam_size (2)"),
-        (["--sample", "--top-p", "nan"], "--top-p=nan: top_p must be a number above 0"),
-        (["--min-confidence", "1.5"], "--min-confidence is 1.5 and must be a number from 0 to 1"),
-        (["--min-confidence", "nan"], "--min-confidence is nan and must be a number from 0 to 1"),
-        (["--formats", "JPEG,RAW"], "'RAW' is not a format that Pillow reads; choose from AVIF, "),
-        (["--threads", "-1"], "threads must be a whole number from 0"),
+        (["--beam", "0"], "--beam must be a whole number from 1 to 10,000, but it is 0"),
+        (
+            ["--beam", "2", "--alternatives", "3"],
+            "--alternatives must be at most --beam (2), but it is 3; leave --beam",
+        ),
+        (["--sample", "--top-p", "0"], "--top-p must be a number above 0 and up to 1, but it is 0.0"),
+        (["--formats", "JPEG,RAW"], "--formats: 'RAW' is not a format that Pillow reads; choose from AVIF, "),
+        (["--threads", "-1"], "--threads must be a whole number from 0, but it is -1"),
+        (["--no-repeat-ngram", "-1"], "--no-repeat-ngram must be a whole number from 0, but it is -1"),
+        ([""], "a PATH is empty: name a file or a folder"),
     ],
 )
 def test_options_that_make_no_sense_are_one_sentence(
@@ -439,30 +449,85 @@ def test_options_that_make_no_sense_are_one_sentence(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "sentence"),
     [
-        [],
-        ["draw", "b.jpg"],
-        ["caption", "b.jpg", "--greedy", "--sample"],
-        ["caption", "b.jpg", "--beam", "3", "--greedy"],
-        ["caption", "b.jpg", "--temp", "1"],
-        ["caption", "b.jpg", "--suppress"],
-        ["info", "b.jpg"],
+        ([], "the following arguments are required: COMMAND; see `python -m engine --help`"),
+        (["draw", "b.jpg"], "COMMAND must be one of 'caption', 'info', 'tune', 'warmup', but it is 'draw'"),
+        (["caption", "b.jpg", "--greedy", "--sample"], "--sample cannot be used with --greedy"),
+        (["caption", "b.jpg", "--beam", "3", "--greedy"], "--greedy cannot be used with --beam"),
+        (["caption", "b.jpg", "--beam", "x"], "--beam must be a whole number, but it is 'x'"),
+        (["caption", "b.jpg", "--temp", "1"], "there is no flag --temp (did you mean --temperature?)"),
+        (["caption", "b.jpg", "--zzz=1"], "there is no flag --zzz; see `python -m engine caption --help`"),
+        (["caption", "b.jpg", "--suppress"], "--suppress needs a value"),
+        (["caption", "b.jpg", "--style", "poem"], "--style must be one of 'plain', 'sentence', but it is 'poem'"),
+        (["caption", "b.jpg", "--min-confidence", "1.5"], "--min-confidence must be from 0 to 1, but it is 1.5"),
+        (["caption", "b.jpg", "--min-confidence", "nan"], "--min-confidence must be a number, but it is 'nan'"),
+        (["tune", "--seconds", "0"], "--seconds must be above 0, but it is 0; see `python -m engine tune --help`"),
+        (["warmup", "--batchsize", "1"], "there is no flag --batchsize (did you mean --batch-size?)"),
+        (["info", "b.jpg"], "'b.jpg' was not expected; see `python -m engine info --help`"),
     ],
 )
-def test_wrong_usage_is_told_with_the_usage(
-    arguments: list[str], fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+def test_wrong_usage_is_one_sentence_that_says_where_to_look(
+    arguments: list[str], sentence: str, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         run(fake, *arguments)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: python -m engine")
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"error: {sentence}")
+    assert err.endswith(" --help`\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["caption", "b.jpg", "--batch-size", "0"], "--batch-size must be a whole number from 1, but it is 0"),
+        (["caption", "b.jpg", "--max-pixels", "0"], "--max-pixels must be a whole number from 1, but it is 0"),
+        (["warmup", "--batch-size", "-3"], "--batch-size must be a whole number from 1, but it is -3"),
+        (["caption", "b.jpg", "--prefix", "x"], "--prefix: the model does not know ['x']; choose other words"),
+        (["caption", "b.jpg", "--min-length", "9", "--max-length", "3"], "--min-length must be below --max-length=3"),
+        (["info", "--precision", "fp64"], "has no precision 'fp64': choose auto, fp32"),
+        (["info", "--provider", "cpu+cpu+cpu"], "provider 'cpu+cpu+cpu' has too many parts: give one, or two"),
+    ],
+)
+def test_what_only_the_engine_can_check_is_said_in_flags(
+    arguments: list[str], sentence: str, photos: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--bundle", str(tiny_bundle)]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_advice_on_an_image_names_the_flag(photos: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = ["--bundle", str(tiny_bundle)]
+    for more, advice in (
+        (["--max-pixels", "4"], "; raise --max-pixels if you trust it\n"),
+        (["--formats", "PNG"], "; add it to --formats if you trust it\n"),
+    ):
+        assert main(["caption", "b.jpg", *more, *told]) == 1
+        assert capsys.readouterr().err.endswith(advice)
+        assert main(["caption", "b.jpg", "--json", *more, *told]) == 1
+        assert json.loads(capsys.readouterr().out)["error"].endswith(advice.strip())
+
+
+def test_words_that_the_bundle_never_writes_are_noted(
+    photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(fake, "caption", "b.jpg", "--suppress", "dog,dgo,the cat", "--bad-endings", "of,off") == 0
+    assert capsys.readouterr() == (
+        "b.jpg\ta dog runs\n",
+        "note: the bundle never writes dgo, cat, so --suppress changes nothing there\n"
+        "note: the bundle never writes off, so --bad-endings changes nothing there\n",
+    )
+    assert run(fake, "caption", "b.jpg", "--suppress", "dog") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_to_caption_is_an_error(photos: Path, fake: FakeCaptioner, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "empty").mkdir()
     assert run(fake, "caption", "empty") == 2
-    assert capsys.readouterr() == ("", "error: no image was found in empty\n")
+    said = "name image files, or folders with files such as x.jpg or x.png"
+    assert capsys.readouterr() == ("", f"error: no image was found in empty: {said}\n")
 
 
 @pytest.mark.parametrize("command", [["caption", "b.jpg"], ["info"]])

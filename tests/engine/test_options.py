@@ -78,7 +78,7 @@ def test_suppress_takes_any_sequence_of_words() -> None:
 def test_more_hypotheses_than_beams_are_refused_with_both_numbers() -> None:
     Beam(beam_size=3, num_hypotheses=3)
     Beam(num_hypotheses=50)  # widens the beam
-    with pytest.raises(OptionsError, match=r"num_hypotheses=4.*beam_size \(3\)"):
+    with pytest.raises(OptionsError, match=r"num_hypotheses=4.*beam_size \(3\); leave beam_size out"):
         Beam(beam_size=3, num_hypotheses=4)
 
 

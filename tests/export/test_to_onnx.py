@@ -1,8 +1,6 @@
 """The command: its messages and exit codes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,14 +8,7 @@ import pytest
 from engine.bundle.bundle import Bundle
 from export.to_onnx import main
 
-ROOT = Path(__file__).parents[2]
 CALIBRATED = {"threshold": 0.65, "intercept": 3.0, "mean": 1.5}
-WITHOUT = """
-import runpy, sys
-sys.modules["torch"] = None
-sys.argv = ["export.to_onnx", "--output", "x", "--checkpoint", "y"]
-runpy.run_module("export.to_onnx", run_name="__main__")
-"""
 
 
 def test_the_command_prints_the_checks_and_writes_the_bundle(
@@ -78,13 +69,11 @@ def test_every_refusal_is_one_sentence_and_exit_code_1(
         ("--checkpoint", run, "--output", new, "--confidence", tmp_path / "text.json"): "confidence.mean is '1' and",
         ("--checkpoint", run, "--output", new, "--confidence", tmp_path / "none.json"): "contains no coefficients",
         ("--checkpoint", run, "--output", existing): "already exists",
-        ("--checkpoint", tmp_path / "none", "--output", new): "is not a run's folder",
+        ("--checkpoint", existing, "--output", new): "is not a run's folder",
         ("--checkpoint", run, "--output", new, "--which", "last"): "last.safetensors",
-        ("--checkpoint", run, "--output", new, "--max-length", 0): "max_length",
         ("--checkpoint", run, "--output", new, "--bad-endings", "of,With"): "bad_endings",
         ("--checkpoint", run, "--output", new, "--encoder-weights", "no.pth"): "are not a file",
         ("--checkpoint", run, "--output", new, "--provenance", tmp_path / "list.json"): "must contain a JSON object",
-        ("--output", new, "--quality", tmp_path / "no.json"): "cannot be read",
     }
     for arguments, sentence in refusals.items():
         assert main([str(argument) for argument in arguments]) == 1
@@ -95,9 +84,22 @@ def test_every_refusal_is_one_sentence_and_exit_code_1(
     assert not new.exists()
 
 
-def test_a_missing_package_is_one_sentence_that_names_the_extra() -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "the package torch" in done.stderr
-    assert "[cpu,train]" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--max-length", "0"], "--max-length must be at least 1, but it is 0"),
+        (["--quality", "no.json"], "--quality must be a JSON file of training.evaluate, but there is no file no.json"),
+        (["--checkpoint", "no"], "--checkpoint must be the folder of a training.train run, but there is no folder no"),
+        (["--presicion", "int8"], "there is no flag --presicion (did you mean --precision?)"),
+        ([], "give --checkpoint to export a run, or --precision, --measure"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--output", "new", *arguments])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1

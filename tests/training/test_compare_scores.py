@@ -128,7 +128,10 @@ def test_runs_on_other_images_and_files_that_are_none_are_refused(
     (tmp_path / "c.json").write_text("{")
     assert main([str(tmp_path / "c.json"), str(tmp_path / "c.json")]) == 1
     assert "is not valid JSON" in capsys.readouterr().err
-    assert main([str(tmp_path / "none.json"), str(tmp_path / "c.json")]) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / "c.json"), "none.json"])
+    assert stop.value.code == 2
+    told = "error: after must be scores.json of training.evaluate, but there is no file none.json"
+    assert capsys.readouterr().err.startswith(told)
     assert main([str(write("a.json")), str(write("b.json")), "--by", "METEOR"]) == 1
     assert "--by METEOR is not in both files" in capsys.readouterr().err

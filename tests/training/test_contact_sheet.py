@@ -90,3 +90,18 @@ def test_a_file_of_another_kind_is_one_sentence(content: str, images: Path, caps
     assert run(path, "--images", images, "--output", images.parent / "sheet.jpg") == 1
     assert capsys.readouterr().err.startswith("error: ")
     assert not (images.parent / "sheet.jpg").exists()
+
+
+def test_what_is_not_there_is_named_with_what_it_has_to_be(
+    images: Path, spoken: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, sentence in (
+        (("none.json", "--images", images), "captions must be lines of `engine caption --json`, or a file of"),
+        ((spoken, "--images", "none"), "--images must be a folder of photographs, but there is no folder none"),
+        ((spoken, "--images", spoken), f"--images must be a folder of photographs, but {spoken} is no folder"),
+        ((spoken, "--images", images, "--columns", 11), "--columns must be from 1 to 10, but it is 11"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run(*arguments, "--output", images.parent / "sheet.jpg")
+        assert stop.value.code == 2
+        assert capsys.readouterr().err.startswith(f"error: {sentence}")

@@ -131,7 +131,10 @@ def test_a_file_that_cannot_be_read_keeps_its_reason(
 
 
 @pytest.mark.usefixtures("asked")
-def test_errors_are_one_sentence(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_sentence(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results := tmp_path / "r.json").write_text("[]")
     assert command("--bundle", "bad") == 1
     assert capsys.readouterr().err == "error: this bundle is bad\n"
     for more, sentence in (
@@ -139,11 +142,15 @@ def test_errors_are_one_sentence(command: Callable[..., int], capsys: pytest.Cap
         (("--resamples", "-1"), "--resamples must be"),
         (("--show", "0"), "--show must be"),
         (("--greedy", "--length-penalty", "1"), "--greedy"),
+        (("--batch-size", "0"), "--batch-size must be at least 1, but it is 0"),
+        (("--beam", "0"), "--beam must be at least 1, but it is 0"),
+        (("--results", "none.json"), '--results must be a JSON list of {"image_id", "caption"}, but there is no file'),
+        (("--sentences", str(tmp_path)), f"JSON lines, but {tmp_path} is no file"),
         *(
-            (("--results", "r.json", option, value), f"--results scores existing captions, so {option} ")
+            (("--results", str(results), option, value), f"--results scores existing captions, so {option} ")
             for option, value in (
                 *(("--beam", "3"), ("--length-penalty", "0"), ("--no-repeat-ngram-size", "0"), ("--bundle", "b")),
-                *(("--provider", "nonsense"), ("--precision", "int8"), ("--batch-size", "0")),
+                *(("--provider", "nonsense"), ("--precision", "int8"), ("--batch-size", "1")),
             )
         ),
     ):

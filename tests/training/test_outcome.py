@@ -12,7 +12,8 @@ def test_an_error_that_was_foreseen_is_a_sentence_and_any_other_a_trace(capsys: 
     assert outcome(lambda: None) == 0
     assert outcome(lambda: fail(KeyError("word")), KeyError) == 1
     assert outcome(lambda: fail(PermissionError("no entry"))) == 1
-    assert capsys.readouterr().err == "error: 'word'\nerror: no entry\n"
+    assert outcome(lambda: fail(FileNotFoundError(2, "No such file or directory", "x"))) == 1
+    assert capsys.readouterr().err == "error: 'word'\nerror: no entry\nerror: x: No such file or directory\n"
     with pytest.raises(ValueError, match="unforeseen"):
         outcome(lambda: fail(ValueError("unforeseen")), KeyError)
 

@@ -277,8 +277,9 @@ def test_what_cannot_begin_is_refused_before_a_folder_is_begun(
         cook(data, output, ("one", "do"), more=["--threads", "-1"])
     assert stop.value.code == 2
     assert "--threads must be at least 0" in capsys.readouterr().err
-    assert cook(data, output, ("one", "do"), more=["--encoder-weights", "/nope.pth"]) == 1
-    assert "No such file or directory: '/nope.pth'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cook(data, output, ("one", "do"), more=["--encoder-weights", "/nope.pth"])
+    assert "--encoder-weights must be one of pretrained, random or a file, but there is no" in capsys.readouterr().err
     assert cook(data / "nowhere", output, ("one", "do")) == 1
     assert "nowhere cannot be opened" in capsys.readouterr().err
     assert not output.exists()

@@ -73,8 +73,8 @@ def test_the_command_continues_only_the_same_run_in_a_folder_of_its_own(
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("--samples", "1"), "samples must be at least 2, but it is 1"),
-        (("--sigma", "0"), "sigma must be above 0"),
+        (("--samples", "1"), "--samples must be at least 2, but it is 1"),
+        (("--sigma", "0"), "--sigma must be above 0"),
     ],
 )
 def test_options_that_make_no_sense_are_named(

@@ -125,7 +125,7 @@ def test_overwrite_keeps_the_old_run_until_another_can_begin(
     }
     with pytest.raises(SystemExit):
         command("--overwrite", "--resume")
-    assert "not allowed with" in capsys.readouterr().err
+    assert "--resume cannot be used with --overwrite" in capsys.readouterr().err
 
 
 def test_a_gpu_that_is_not_there_is_one_sentence(
@@ -212,13 +212,16 @@ def test_ctrl_c_ends_the_command_cleanly_and_it_can_be_resumed(
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("--epochs", "0"), "epochs must be at least 1"),
-        (("--schedule", "linear"), "schedule must be"),
-        (("--learning-rate", "0"), "learning_rate must be above 0"),
+        (("--epochs", "0"), "--epochs must be at least 1, but it is 0"),
+        (("--schedule", "linear"), "--schedule must be"),
+        (("--learning-rate", "0"), "--learning-rate must be above 0"),
         (("--threads", "-2"), "--threads must be at least 0, but it is -2"),
         (("--photographs", "-1"), "--photographs must be at least 0, but it is -1"),
-        (("--device", "gpu"), "invalid choice: 'gpu'"),
-        (("--tied",), "tied embeddings need logit_hidden equal to embedding"),
+        (("--device", "gpu"), "--device must be one of 'auto', 'cpu', 'cuda', but it is 'gpu'"),
+        (("--epochs", "x"), "--epochs must be a whole number, but it is 'x'"),
+        (("--epoch-count", "2"), "there is no flag --epoch-count (did you mean --epochs?)"),
+        (("--from", "nowhere"), "--from must be the folder of a run, but there is no folder nowhere"),
+        (("--tied",), "--tied embeddings need --logit-hidden equal to embedding"),
     ],
 )
 def test_options_that_make_no_sense_are_named(

@@ -62,13 +62,16 @@ def test_the_command_scores_what_the_engine_says(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--penalties", "", "--beams", "3"], "--penalties: it must be numbers separated by commas, but it is ''"),
-        (["--beams", "x"], "--beams: it must be whole numbers separated by commas, but it is 'x'"),
-        (["--repeats", "2.5"], "--repeats: it must be whole numbers separated by commas, but it is '2.5'"),
-        (["--beams", "3,0"], "beam_size=0"),
-        (["--penalties", "-1"], "length_penalty=-1"),
-        (["--penalties", "nan", "--beams", "3"], "length_penalty=nan"),
-        (["--repeats", "-2"], "no_repeat_ngram_size=-2"),
+        (
+            ["--penalties", "", "--beams", "3"],
+            "--penalties must be numbers with commas between them, but there is none",
+        ),
+        (["--beams", "x"], "--beams must be a whole number, but it is 'x'"),
+        (["--repeats", "2.5"], "--repeats must be a whole number, but it is '2.5'"),
+        (["--beams", "3,0"], "--beams must be at least 1, but it is 0"),
+        (["--penalties", "-1"], "--penalties must be from 0 to 10, but it is -1"),
+        (["--penalties", "nan", "--beams", "3"], "--penalties must be a number, but it is 'nan'"),
+        (["--repeats", "-2"], "--repeats must be at least 0, but it is -2"),
         (["--output", "nowhere/tuned.json"], "--output nowhere/tuned.json cannot be written"),
     ],
 )

@@ -45,8 +45,7 @@ def read_scores(path: Path) -> ScoreFile:
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise MetricsError(
-            f"{path} does not contain the scores of each image ({type(error).__name__}: {error}): "
-            "write it again with python -m training.evaluate"
+            f"{path} does not contain the scores of each image: write it again with python -m training.evaluate"
         ) from error
 
 

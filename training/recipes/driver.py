@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from engine.autotune.machine import processor
+from engine.commands.parser import Parser, whole
 from training.data.datasets import SPLITS, DataError, open_dataset
 from training.data.subset import write_subsets
 from training.files import write_json
 from training.outcome import outcome
 from training.recipes.command import start, words_of
 
+WEIGHTS = ("pretrained", "random")
 RECORD, LOG, LOCK, PROVENANCE = "recipe.json", "log.txt", ".lock", "provenance.json"
 PATIENCE = 10.0  # seconds to wait for another process to release the folder
 PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pycocoevalcap", "timm", "torch", "torchvision")
@@ -78,15 +80,18 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     parser = command_line(recipe)
     words = sys.argv[1:] if arguments is None else arguments
     given = parser.parse_args(words)
-    if given.threads < 0:
-        parser.error(f"--threads must be at least 0 (PyTorch's default), but it is {given.threads}")
+    if given.encoder_weights not in WEIGHTS and not Path(given.encoder_weights).is_file():
+        names = ", ".join(WEIGHTS)
+        parser.error(
+            f"--encoder-weights must be one of {names} or a file, but there is no file {given.encoder_weights}"
+        )
     again = f"{parser.prog} {shlex.join(words)}"
     return outcome(lambda: _run(recipe, given), DataError, RecipeError, interrupted=lambda: f"continue with {again}")
 
 
-def command_line(recipe: Recipe) -> argparse.ArgumentParser:
+def command_line(recipe: Recipe) -> Parser:
     """Returns the parser of a recipe's command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"python -m training.recipes.{recipe.name}",
         description=f"Makes the bundle {recipe.bundle}: trains, exports, measures. After Ctrl-C or a kill, the same "
         "command continues where it stopped.",
@@ -102,7 +107,7 @@ def command_line(recipe: Recipe) -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, help="folder for this recipe and its bundle")
     add("--encoder-weights", default="pretrained", help=weights)
     add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="device for training (default: cpu)")
-    add("--threads", type=int, default=2, help="CPU threads; other numbers change the last digits (default: 2)")
+    add("--threads", type=whole(0), default=2, help="CPU threads; other numbers change the last digits (default: 2)")
     add("--smoke", action="store_true", help=smoke)
     return parser
 
@@ -110,7 +115,7 @@ def command_line(recipe: Recipe) -> argparse.ArgumentParser:
 def _run(recipe: Recipe, given: argparse.Namespace) -> None:
     data, output, weights = given.data.resolve(), given.output.resolve(), given.encoder_weights
     wanted: dict[str, Any] = {"recipe": recipe.name, "smoke": given.smoke, "encoder_weights": weights}
-    if weights not in ("pretrained", "random"):
+    if weights not in WEIGHTS:
         wanted["encoder_weights"] = {"name": Path(weights).name, "sha256": _sha256(Path(weights).read_bytes())}
         weights = str(Path(weights).resolve())
     wanted |= {"options": recipe.options(smoke=given.smoke), "data": dict(_described(data, recipe))}

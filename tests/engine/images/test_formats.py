@@ -76,7 +76,7 @@ def test_a_format_that_nobody_reads_is_an_options_error(formats: Any) -> None:
 
 @pytest.mark.parametrize("formats", [None, (), [], 7, [["JPEG"]]])
 def test_formats_have_to_name_one(formats: Any) -> None:
-    said = f"formats={formats!r} must be one or more names of formats, such as 'JPEG'"
+    said = f"formats={formats!r}: formats must be one or more names, such as 'JPEG'"
     with pytest.raises(OptionsError) as caught:
         load_pixels(photograph(), height=8, width=8, formats=formats)
     assert str(caught.value) == said
@@ -126,7 +126,7 @@ def test_without_the_extra_the_format_and_the_extra_are_named(
     data: bytes, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    how = "install it with pip install 'captioning-engine[photos]'"
+    how = "run python -m pip install '.[photos]' in a checkout"
     said = f"is a {shown} file, which needs the extra photos; {how}"
     assert reason(data) == said
 

@@ -105,15 +105,25 @@ def test_an_unknown_provider_is_refused_with_those_there_are(tiny_bundle: Path, 
     [("cuda", "gpu"), ("tensorrt", "gpu"), ("openvino", "openvino"), ("tensorrt-rtx", "tensorrt-rtx")],
 )
 def test_an_absent_provider_is_refused_with_what_is_there_and_how_to_get_it(
-    install: Install, name: str, extra: str
+    install: Install, monkeypatch: pytest.MonkeyPatch, name: str, extra: str
 ) -> None:
     install(FakeRuntime())
+    monkeypatch.setattr("engine.runtime.providers._on_intel", lambda: True)
     with pytest.raises(ProviderError) as caught:
         find_provider(name)
     message = str(caught.value)
     assert f"provider {name!r} is not available here (available: cpu)" in message
-    assert f"pip install 'captioning-engine[{extra}]'" in message
-    assert ("instead of [cpu]" in message) == (extra == "gpu")
+    assert message.endswith(f"python -m pip install '.[{extra}]' in a checkout")
+    assert ("pip uninstall onnxruntime " in message) == (extra == "gpu")
+
+
+def test_the_plug_in_of_openvino_is_advised_on_intel_only(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(FakeRuntime())
+    monkeypatch.setattr("engine.runtime.providers._on_intel", lambda: False)
+    with pytest.raises(ProviderError, match="runs on Intel processors only") as caught:
+        find_provider("openvino")
+    assert "'.[openvino]'" not in str(caught.value)
+    assert "'.[openvino-x86]'" in str(caught.value)
 
 
 def test_auto_tries_cuda_first_and_takes_the_cpu_where_cuda_does_not_start(
