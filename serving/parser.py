@@ -34,7 +34,9 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{error.argument_name} {said}" if error.argument_name else said)
         if unknown:
             flag = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
-            near = difflib.get_close_matches(flag or "", self._option_string_actions, n=1)
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            near = [name for name in known if flag and name.startswith(flag)]
+            near = near or difflib.get_close_matches(flag or "", known, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             self.error(f"there is no flag {flag}{hint}" if flag else f"{unknown[0]!r} was not expected")
         return given, unknown

@@ -48,7 +48,8 @@ class Parser(argparse.ArgumentParser):
         flag = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
         if flag is None:
             return f"{words[0]!r} was not expected"
-        near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        near = [name for name in known if name.startswith(flag)] or difflib.get_close_matches(flag, known, n=1)
         return f"there is no flag {flag}" + (f" (did you mean {near[0]}?)" if near else "")
 
 

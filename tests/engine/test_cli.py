@@ -352,7 +352,8 @@ def test_what_a_folder_leaves_out_is_told_at_the_end(
     os.mkfifo(photos / "only" / "y\n.jpg")
     assert run(fake, "caption", "only") == 2
     assert capsys.readouterr().err == (
-        "error: no image was found in only; 1 file was left out: only/y\\n.jpg is no regular file\n"
+        "error: no image was found in only: name image files, or folders with files such as x.jpg or x.png; "
+        "1 file was left out: only/y\\n.jpg is no regular file\n"
     )
 
 
