@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from engine.bundle.manifest import Manifest
 from engine.errors import OptionsError
 from engine.runtime.graphs import Graphs
 
 
-def require_attention(graphs: Graphs) -> None:
+def require_attention(manifest: Manifest) -> None:
     """Raises OptionsError for a bundle whose decoder has no attention."""
-    manifest = graphs.bundle.manifest
     if not manifest.attention:
         raise OptionsError(
             f"the model {manifest.name} has no attention: it sees an image as a whole; use a bundle with attention"
@@ -26,8 +26,8 @@ def attention_maps(graphs: Graphs, features: np.ndarray, sentences: Sequence[Seq
     features: float32 (images, *feature_shape). A result is float32 (words, height, width); each word's map sums to 1.
     Raises OptionsError for a bundle whose decoder has no attention.
     """
-    require_attention(graphs)
     manifest = graphs.bundle.manifest
+    require_attention(manifest)
     maps = [np.zeros((len(sentence), *manifest.attention), np.float32) for sentence in sentences]
     order = sorted(range(len(sentences)), key=lambda i: -len(sentences[i]))  # longest first: rows leave from the end
     given, step = graphs.session("decoder_init"), graphs.session("decoder_step")

@@ -142,7 +142,7 @@ class Captioner:
         require_decoding(decoding)
         self._fork_guard.check()
         if attention:
-            require_attention(self.model.graphs)
+            require_attention(self.bundle.manifest)
         return self.model.captions(images, decoding, fail=on_error == "raise", attention=attention)
 
     def encode(self, batch: Iterable[ImageInput]) -> np.ndarray:

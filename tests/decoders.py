@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from engine.bundle.manifest import ImageSpec, Words
 from engine.bundle.vocabulary import Vocabulary
 
-NAMES = tuple("a man dog and the on cat red blue big small runs sits sees near two white black green old".split())  # noqa: SIM905 - shorter
+NAMES = "there", "is", "a", "man", "dog", "and", "the", "on", "cat", "red", "blue", "big", "runs", "sits", "near", "two"
 WORDS = Vocabulary(
-    ("<pad>", "<start>", "<end>", "<unk>", *NAMES, *(f"word{i}" for i in range(36))),
+    ("<pad>", "<start>", "<end>", "<unk>", *NAMES, *(f"word{i}" for i in range(40))),
     Words(start="<start>", end="<end>", pad="<pad>", unk="<unk>", pattern=r"\S+", lowercase=True),
 )
 IMAGE = ImageSpec(48, 64, (120.0, 121.0, 119.0), (60.0, 61.0, 62.0), resample="bilinear")

@@ -35,18 +35,25 @@ __all__ = [
     "digest",
     "sha256",
     "shipped_bundle",
+    "shipped_bundles",
 ]
 
 MANIFEST_FILE = "manifest.json"
 SHIPPED = Path(__file__).parents[1] / "models"
 
 
-def shipped_bundle() -> Path:
-    """Returns the folder of the bundle that comes with the engine."""
+def shipped_bundles() -> dict[str, Path]:
+    """Returns the folders of the bundles that come with the engine, by name; the default is first."""
     bundles = sorted(path.parent for path in SHIPPED.glob(f"*/{MANIFEST_FILE}"))
+    return {path.name: path for path in bundles}
+
+
+def shipped_bundle() -> Path:
+    """Returns the folder of the default bundle that comes with the engine."""
+    bundles = shipped_bundles()
     if not bundles:
         raise BundleError(f"there is no bundle in {SHIPPED}: pass the path of one, or install the engine's wheel")
-    return bundles[0]
+    return next(iter(bundles.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +66,19 @@ class Bundle:
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> "Bundle":
-        """Reads and validates a bundle; None means the one that ships with the engine.
+        """Reads and validates a bundle, given as its folder or as the name of one that ships with the engine.
 
-        Raises BundleError listing every problem found, so that nothing fails later. A bundle of another format version
-        is not checked further.
+        None means the default. A folder goes before a name. Raises BundleError listing every problem found, so that
+        nothing fails later. A bundle of another format version is not checked further.
         """
         folder = shipped_bundle() if path is None else Path(path)
+        if not folder.exists() and (named := shipped_bundles().get(str(path))):
+            folder = named
         if not (folder / MANIFEST_FILE).is_file():
             what = "it has no manifest.json" if folder.is_dir() else "it is not an existing folder"
-            raise BundleError(f"{folder} is not a bundle: {what}; `python -m export.to_onnx` writes bundles")
+            names = ", ".join(shipped_bundles()) or "none"
+            advice = f"`python -m export.to_onnx` writes bundles, and these ship with the engine: {names}"
+            raise BundleError(f"{folder} is not a bundle: {what}; {advice}")
         manifest, problems = _read_manifest(folder)
         problems += check_graphs(manifest) + check_values(manifest)
         try:

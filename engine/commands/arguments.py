@@ -20,7 +20,9 @@ OTHER_NAMES = {
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds --bundle, --provider and --precision."""
-    parser.add_argument("--bundle", metavar="FOLDER", help="bundle to use; default: the one that ships")
+    parser.add_argument(
+        "--bundle", metavar="FOLDER", help="bundle to use, or the name of one that ships (see `info --bundles`)"
+    )
     parser.add_argument(
         "--provider",
         default="auto",

@@ -6,10 +6,12 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from math import isnan
+from pathlib import Path
 
-from engine.bundle.vocabulary import split
+from engine.attention import require_attention
 from engine.captioner import Captioner
 from engine.commands.arguments import add_model, flag_of, given, in_flags
+from engine.commands.attention_page import AttentionPage
 from engine.commands.decoding import add_decoding, decoding_of
 from engine.commands.parser import Parser, number
 from engine.commands.paths import Scan, expand
@@ -41,6 +43,9 @@ def add(commands: "argparse._SubParsersAction[Parser]") -> None:
         type=number(0, 1),
         metavar="X",
         help='drop captions with a confidence below X (0 to 1): their image gets no line, or "text": null with --json',
+    )
+    option(
+        "--attention", type=Path, metavar="FILE", help="write a page that shows where the model looked for each word"
     )
     option("--batch-size", type=int, metavar="N", help="largest number of images that run at once")
     option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
@@ -82,18 +87,22 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         name = captioner.bundle.manifest.name
         raise OptionsError(f"--min-confidence needs a calibrated bundle, and {name} is not: see `training.calibrate`")
     _warn_of_unknown_words(decoding, captioner)
+    page = _page(arguments.attention, captioner)
     done, doubted, failed = 0, 0, []
     interrupted = False
     progress = Progress(len(paths), sys.stderr, "{done:,} of {total:,} images, {rate:.1f} a second")
     try:
         progress.show(0)
-        for path, result in zip(paths, captioner.iter_captions(paths, decoding, on_error="return"), strict=True):
+        results = captioner.iter_captions(paths, decoding, on_error="return", attention=page is not None)
+        for path, result in zip(paths, results, strict=True):
             progress.clear()
             kept = [] if isinstance(result, ImageError) else _trusted(result, least)
             if isinstance(result, ImageError):
                 failed.append(f"  {_one_line(path)}: {_explanation(result)}")
             elif not kept:
                 doubted += 1
+            elif page:
+                page.add(path, result)
             if arguments.json:
                 print(_json_line(path, result, kept), flush=True)
             elif kept:
@@ -104,6 +113,8 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         interrupted = True
     finally:
         progress.clear()
+        if page:
+            page.close()
     if doubted:
         print(f"{doubted} of {done - len(failed)} captions were left out: confidence below {least:g}", file=sys.stderr)
     if failed:
@@ -116,10 +127,21 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     return 1 if failed else 0
 
 
+def _page(path: Path | None, captioner: Captioner) -> AttentionPage | None:
+    """Opens the page of --attention. Raises OptionsError if the model has none or the file cannot be written."""
+    if path is None:
+        return None
+    manifest = captioner.bundle.manifest
+    require_attention(captioner.bundle.manifest)
+    if path.is_dir() or not path.parent.is_dir():
+        raise OptionsError(f"--attention must be a file in a folder that exists, but it is {path}")
+    return AttentionPage(path, manifest.image, f"Where {manifest.name} looked")
+
+
 def _warn_of_unknown_words(decoding: Decoding, captioner: Captioner) -> None:
     """Prints which words of --suppress and --bad-endings mean nothing: probably they are misspelt."""
     for name in ("suppress", "bad_endings"):
-        words = [word for text in getattr(decoding, name) or () for word in split(text)]
+        words = [word for text in getattr(decoding, name) or () for word in captioner.bundle.vocabulary.split(text)]
         if unknown := [word for word in words if word not in captioner.bundle.vocabulary.ids]:
             said = f"the bundle never writes {', '.join(unknown)}, so {flag_of(name)} changes nothing there"
             print(f"note: {_one_line(said)}", file=sys.stderr)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from engine.autotune.machine import versions
+from engine.bundle.bundle import Bundle, shipped_bundles
 from engine.captioner import Captioner
 from engine.commands.arguments import add_json, add_model
 from engine.commands.parser import Parser
@@ -20,11 +21,14 @@ def add(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser("info", help="show bundle, provider and versions", allow_abbrev=False)
     parser.set_defaults(command=run, interrupted="nothing shown")
     add_json(parser)
+    parser.add_argument("--bundles", action="store_true", help="list the bundles that ship, by name, instead")
     add_model(parser)
 
 
 def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
-    """Prints what would run: bundle, provider, precision, sizes, versions, measured quality."""
+    """Prints what would run: bundle, provider, precision, sizes, versions, measured quality; or the bundles."""
+    if arguments.bundles:
+        return _list_bundles(as_json=arguments.json)
     captioner = captioner_factory(arguments.bundle, provider=arguments.provider, precision=arguments.precision)
     manifest = captioner.bundle.manifest
     facts: dict[str, Any] = {
@@ -52,6 +56,21 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     else:
         facts["quality"] = _plain_quality(manifest.quality)
         print("\n".join(f"{name:<16} {_plain(value) or 'not stated'}" for name, value in facts.items()))
+    return 0
+
+
+def _list_bundles(*, as_json: bool) -> int:
+    bundles = {name: Bundle.load(path).manifest for name, path in shipped_bundles().items()}
+    facts = {
+        name: {"bundle": manifest.name, "attention": bool(manifest.attention), "default": place == 0}
+        for place, (name, manifest) in enumerate(bundles.items())
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return 0
+    for name, said in facts.items():
+        notes = [note for note, holds in (("the default", said["default"]), ("attention", said["attention"])) if holds]
+        print(f"{name:<16} {said['bundle']}{''.join(f', {note}' for note in notes)}")
     return 0
 
 

@@ -166,7 +166,7 @@ def test_no_key_comes_into_a_fault(
         ("{photos} {photos}", "is inside INPUT"),
         ("{photos} {out} --batch-size 0", "--batch-size must be a number from 1"),
         ("{photos} {out} --temperature 2", "temperature needs decoding=sample"),
-        ("{photos} {out} --beam-size 0", "beam_size must be"),
+        ("{photos} {out} --beam-size 0", "--beam-size must be a whole number from 1 to 10,000, but it is 0"),
     ],
 )
 def test_a_fault_is_one_sentence_before_ray_starts(
