@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 from engine.errors import DeadlineError
 from engine.images.load import ImageInput
@@ -25,6 +26,8 @@ class Request:
     rows: int
     future: CaptionFuture
     words: Words | None = None
+    attention: bool = False
+    features: Any = None  # (1, *feature_shape) while it is decoded, if attention is wanted
     deadline: float = inf
     arrived: float = field(default_factory=time.monotonic)
     taken: float = 0.0  # by the encoder
