@@ -73,7 +73,8 @@ class Scheduler:
         timeout: seconds from now after which the request fails with a DeadlineError. An image that cannot be read fails
         only its own request, with an ImageError; a failed run gives a DeviceError. Do not use files and PIL images
         elsewhere until the future is done; after a cancel or timeout a file may be read for a moment longer.
-        attention: the caption says where the model looked, as in Captioner.caption. Raises OptionsError, OverloadedError, ClosedError.
+        attention: the caption says where the model looked, as in Captioner.caption.
+        Raises OptionsError, OverloadedError, ClosedError.
         """
         return self._submit(image, decoding, timeout, attention=attention)
 

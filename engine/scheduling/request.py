@@ -26,12 +26,12 @@ class Request:
     rows: int
     future: CaptionFuture
     words: Words | None = None
-    attention: bool = False
-    features: Any = None  # (1, *feature_shape) while it is decoded, if attention is wanted
     deadline: float = inf
     arrived: float = field(default_factory=time.monotonic)
     taken: float = 0.0  # by the encoder
     encoded: float = 0.0
+    attention: bool = False
+    features: Any = None  # (1, *feature_shape) while it is decoded, if attention is wanted
     settled: bool = False  # answered or cancelled; guarded by the ledger's lock
 
 
