@@ -6,6 +6,8 @@ from engine import Caption, Timings
 from serving.http.problems import ProblemBody
 from serving.sentence import sentence
 
+DIGITS = 4  # of a number of a map
+
 
 class Sentence(BaseModel):
     """A sentence. confidence is null if the model is not calibrated; score ranks the sentences of one image."""
@@ -24,11 +26,22 @@ class TimingsMs(BaseModel):
     decoding: float = Field(examples=[9.7])
 
 
+class Looked(BaseModel):
+    """Where the model looked for a word: a grid over the image as the model saw it, in rows, which sums to 1."""
+
+    word: str = Field(examples=["dog"])
+    map: list[list[float]] = Field(examples=[[[0.1, 0.2], [0.3, 0.4]]])
+
+
 class Captioned(Sentence):
-    """The caption of an image. finished: false if max_length cut it off. alternatives: best first, caption included."""
+    """The caption of an image. finished: false if max_length cut it off. alternatives: best first, caption included.
+
+    attention: of the caption's words, if asked for.
+    """
 
     finished: bool
     alternatives: list[Sentence]
+    attention: list[Looked] | None
     timings_ms: TimingsMs | None
 
 
@@ -55,6 +68,8 @@ class Model(BaseModel):
     precision: str
     vocabulary_size: int
     image_size: list[int] = Field(description="height and width to which images are resized")
+    image_resize: str = Field(description="how: squash, crop or letterbox")
+    attention: bool = Field(description="whether requests may ask where the model looked")
     calibrated: bool = Field(description="whether captions have a confidence")
     defaults: dict[str, object] = Field(description="values of options that are left out")
     limits: dict[str, int | float] = Field(description="bytes and images of a request, seconds, pixels of an image")
@@ -72,8 +87,17 @@ def captioned(caption: Caption, timings: Timings | None) -> Captioned:
         **sentence(caption),
         finished=caption.finished,
         alternatives=[Sentence(**sentence(one)) for one in caption.alternatives],
+        attention=_looked(caption),
         timings_ms=_milliseconds(timings) if timings else None,
     )
+
+
+def _looked(caption: Caption) -> list[Looked] | None:
+    if caption.attention is None:
+        return None
+    maps = caption.attention.astype(float).round(DIGITS).tolist()
+    # the tokens of a finished sentence end in one that is no word and has no map
+    return [Looked(word=word, map=rows) for word, rows in zip(caption.tokens, maps, strict=False)]
 
 
 def _milliseconds(timings: Timings) -> TimingsMs:

@@ -12,6 +12,7 @@ from engine import Beam, Greedy, Sample, Scheduler
 from serving.decoding_options import read_decoding
 from serving.http import description, metrics, page_options
 from serving.http.answers import Answer, Model, State
+from serving.http.attention import split_attention
 from serving.http.bodies import Bodies
 from serving.http.clients import EventStream, while_connected
 from serving.http.gate import Gate
@@ -82,8 +83,9 @@ def create_app(
     async def captions(request: Request) -> Response:
         """Caption one or more images."""
         async with bodies.read(request) as upload:
-            decoding = read_decoding(upload.options)
-            answer = await while_connected(request, work.caption(upload.images, decoding, _report(request)))
+            attention, options = split_attention(upload.options)
+            captioning = work.caption(upload.images, read_decoding(options), _report(request), attention=attention)
+            answer = await while_connected(request, captioning)
         return Response(answer.model_dump_json(), media_type="application/json")
 
     @app.post("/v1/captions/stream", **routes.captions(many=False))
@@ -92,7 +94,8 @@ def create_app(
         async with bodies.read(request) as upload:
             if len(upload.images) != 1:
                 raise Problem("body", f"{len(upload.images)} images were sent, but only one can be streamed")
-            words = work.words(upload.images[0], read_decoding(upload.options))
+            attention, options = split_attention(upload.options)
+            words = work.words(upload.images[0], read_decoding(options), attention=attention)
             try:
                 first = await while_connected(request, anext(words))  # an error until here can set the status
             except BaseException:
@@ -171,6 +174,8 @@ def _model(scheduler: Scheduler, limits: Limits) -> Model:
         precision=captioner.precision,
         vocabulary_size=manifest.vocabulary_size,
         image_size=[manifest.image.height, manifest.image.width],
+        image_resize=manifest.image.resize,
+        attention=bool(manifest.attention),
         calibrated=bool(manifest.confidence),
         defaults={name: getattr(defaults, name) for name in defaults.__slots__},
         limits={name: getattr(limits, name) for name in limits.__slots__} | {"max_pixels": captioner.max_pixels},

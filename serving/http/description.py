@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from serving import decoding_options
+from serving.http import attention
 from serving.http.bodies import IMAGES
 from serving.http.limits import Limits
 from serving.http.problems import MEDIA_TYPE, TITLES, ProblemBody
@@ -21,8 +22,8 @@ data: {"word": "dog"}
 
 event: caption
 data: {"caption": "a dog", "confidence": 0.71, "score": -2.1, "log_prob": -2.1, "finished": true, "alternatives": \
-[{"caption": "a dog", "confidence": 0.71, "score": -2.1, "log_prob": -2.1}], "timings_ms": {"queued": 1.9, \
-"encoding": 22.4, "decoding": 9.7}}
+[{"caption": "a dog", "confidence": 0.71, "score": -2.1, "log_prob": -2.1}], "attention": null, \
+"timings_ms": {"queued": 1.9, "encoding": 22.4, "decoding": 9.7}}
 
 """
 EVENT = {
@@ -67,7 +68,7 @@ class Routes:
 
     def captions(self, *, many: bool) -> dict[str, Any]:
         """Describes a route that captions: many images as JSON, or one image as events."""
-        schemas = decoding_options.schemas(self.max_rows)
+        schemas = decoding_options.schemas(self.max_rows) | {attention.NAME: attention.SCHEMA}
         image = {"type": "string", "format": "binary"}
         raw = {"schema": image | {"description": f"One image file, up to {self.limits.max_bytes:,} bytes."}}
         several = {"type": "array", "items": image, "minItems": 1, "maxItems": self.limits.max_images if many else 1}

@@ -29,6 +29,7 @@ TITLES = {
     "image": (422, "The image cannot be captioned"),
     "options": (422, "An option is unknown or has a value that makes no sense"),
     "body": (400, "The body cannot be read"),
+    "attention": (400, "The value of attention is wrong, or the model has no attention"),
     "too-large": (413, "The request is too large"),
     "media-type": (415, "The body has a type that the service does not accept"),
     "slow": (408, "The body did not arrive in time"),

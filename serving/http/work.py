@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from engine import Caption, CaptionFuture, CaptionStream, DeviceError, ImageError, Scheduler
+from engine import Caption, CaptionFuture, CaptionStream, DeviceError, ImageError, OptionsError, Scheduler
 from serving.decoding_options import Decoding
 from serving.http.answers import Answer, Captioned, Failed, captioned
-from serving.http.problems import problem_of
+from serving.http.attention import NAME as ATTENTION
+from serving.http.problems import Problem, problem_of
 from serving.http.reports import Report
 
 GRACE = 2.0  # seconds after the deadline until the service stops waiting for the scheduler
@@ -20,19 +21,20 @@ class Work:
         self.scheduler = scheduler
         self.timeout = timeout
 
-    async def caption(self, images: list[bytes], decoding: Decoding, report: Report) -> Answer:
-        """Returns the captions of all images; cancelling this cancels them.
+    async def caption(self, images: list[bytes], decoding: Decoding, report: Report, *, attention: bool) -> Answer:
+        """Returns the captions of all images; cancelling this cancels them. attention: with where the model looked.
 
         If one of several images fails, its error is in its place. Raises Problem for all other errors.
         """
         futures: list[CaptionFuture] = []
         try:
             for image in images:  # if one is refused, `finally` cancels the others
-                futures.append(self.scheduler.submit(image, decoding, timeout=self.timeout))  # noqa: PERF401
+                future = self.scheduler.submit(image, decoding, timeout=self.timeout, attention=attention)
+                futures.append(future)
             async with asyncio.timeout(self.timeout + GRACE):
                 results = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         except Exception as error:
-            raise problem_of(error) from error
+            raise self._problem(error, attention) from error
         finally:
             for future in futures:
                 future.cancel()  # has no effect on one that is done
@@ -41,7 +43,9 @@ class Work:
         entries = [self._entry(result, future, kept, report) for result, future in pairs]
         return Answer(model=futures[0].model, request_id=report.request_id, captions=entries)
 
-    async def words(self, image: bytes, decoding: Decoding) -> AsyncGenerator[str | Captioned, None]:
+    async def words(
+        self, image: bytes, decoding: Decoding, *, attention: bool
+    ) -> AsyncGenerator[str | Captioned, None]:
         """Yields the words of an image's caption as they are decoded, then the caption. Raises Problem.
 
         Closing the generator cancels the work. The image is released as soon as the scheduler has it.
@@ -49,7 +53,7 @@ class Work:
         stream: CaptionStream | None = None
         deadline = asyncio.get_running_loop().time() + self.timeout + GRACE
         try:
-            stream = self.scheduler.stream(image, decoding, timeout=self.timeout)
+            stream = self.scheduler.stream(image, decoding, timeout=self.timeout, attention=attention)
             del image  # otherwise this frame would keep it until the last word
             while True:
                 async with asyncio.timeout_at(deadline):
@@ -61,10 +65,17 @@ class Work:
                 caption = await stream.caption()
             yield captioned(caption, stream.timings)
         except Exception as error:
-            raise problem_of(error) from error
+            raise self._problem(error, attention) from error
         finally:
             if stream:
                 await stream.aclose()
+
+    def _problem(self, error: Exception, attention: bool) -> Problem:
+        """Returns what a client may know about an error; the scheduler refuses attention that the model has not."""
+        lacks = attention and not self.scheduler.captioner.bundle.manifest.attention
+        if lacks and isinstance(error, OptionsError) and not error.name:  # a name: another option is wrong as well
+            return Problem(ATTENTION, error.reason)
+        return problem_of(error)
 
     def _entry(
         self, result: Caption | BaseException, future: CaptionFuture, kept: tuple[type[Exception], ...], report: Report

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from engine import Beam, Captioner, Greedy, Sample
 from serving.decoding_options import schemas
+from serving.http import attention
 from tests.serving.calls import ask, events, problem
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -96,7 +97,9 @@ def test_bounds_and_defaults_in_the_description_are_the_engines(app: FastAPI) ->
     assert "left out: the bundle's default;" in described["bad_endings"]["description"]
     assert "only with decoding=sample" in described["seed"]["description"]
     route = ask(app, "GET", "/openapi.json").json()["paths"]["/v1/captions"]["post"]
-    assert {each["name"]: each["schema"] for each in route["parameters"]} == described
+    assert {each["name"]: each["schema"] for each in route["parameters"]} == described | {
+        attention.NAME: attention.SCHEMA
+    }
 
 
 def test_a_bad_image_among_others_stands_in_its_place(app: FastAPI, captioner: Captioner, photos: list[bytes]) -> None:
