@@ -33,6 +33,7 @@ PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/attention.js": ("attention.js", "text/javascript; charset=utf-8"),
 }
 
 

@@ -17,7 +17,8 @@ from serving.http.problems import Problem
 from serving.http.reports import Report
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-OPEN = {"/", "/page.js", "/page.css", "/healthz", "/readyz", "/openapi.json"}  # to callers without a token
+PAGE = {"/", "/page.js", "/attention.js", "/page.css"}
+OPEN = PAGE | {"/healthz", "/readyz", "/openapi.json"}  # to callers without a token
 GONE = 499  # nginx's status for a client that did not wait
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 

@@ -176,7 +176,7 @@ def test_a_request_id_is_kept_where_it_can_do_no_harm(app: FastAPI) -> None:
 
 
 def test_the_page_may_talk_to_nobody_else(app: FastAPI) -> None:
-    for path in ("/", "/page.js", "/page.css"):
+    for path in ("/", "/page.js", "/attention.js", "/page.css"):
         answer = ask(app, "GET", path)
         assert answer.status_code == 200
         policy = answer.headers["content-security-policy"]

@@ -39,7 +39,7 @@ def test_any_of_the_tokens_opens(guarded: FastAPI, given: str) -> None:
 
 
 def test_probes_and_the_page_need_no_token(guarded: FastAPI) -> None:
-    for path in ("/", "/page.js", "/page.css", "/healthz", "/openapi.json"):
+    for path in ("/", "/page.js", "/attention.js", "/page.css", "/healthz", "/openapi.json"):
         assert ask(guarded, "GET", path).status_code == 200
 
 

@@ -1,6 +1,8 @@
 // The page of the captioning service: takes photographs, asks POST v1/captions/stream about each and writes the words as
 // they come. Knows the service's answers and nothing about models. Its addresses are relative, so any prefix will do.
 
+import { offerAttention } from "./attention.js";
+
 const PARALLEL = 4; // photographs under way at once: browsers open six connections to a host
 const ATTEMPTS = 8; // tries before the refusal of a busy service is shown as an error
 const WHAT = {
@@ -13,13 +15,16 @@ const find = (selector, root = document) => root.querySelector(selector);
 const options = find("#options");
 const cards = new Set();
 let token = "";
+let view = null; // how the model sees photographs, if it tells where it looked
+let known = null; // a promise: the service was asked for its model
 
 // ---- the service
 
 class Problem extends Error {
   constructor(told, retryAfter = null) {
     super(told.detail || told.title);
-    Object.assign(this, { title: told.title, detail: told.detail, status: told.status, id: told.request_id, retryAfter });
+    const { type, title, detail, status, request_id: id } = told;
+    Object.assign(this, { type, title, detail, status, id, retryAfter });
   }
 }
 
@@ -167,7 +172,7 @@ class Card {
     this.article.setAttribute("aria-label", this.name);
     const image = this.at("img");
     image.alt = `Photograph ${this.name}`;
-    image.src = URL.createObjectURL(photo);
+    image.src = this.address = URL.createObjectURL(photo);
     image.addEventListener("error", () => image.replaceWith("No preview"));
     const deeds = { cancel: () => this.cancel(), again: () => this.run(), copy: () => this.copy(), remove: () => this.remove() };
     for (const [name, deed] of Object.entries(deeds)) {
@@ -200,13 +205,19 @@ class Card {
 
   async answer(query, signal) {
     for (let attempt = 1; ; attempt += 1) {
+      await known;
+      const asked = new URLSearchParams(view ? [...query, ["attention", "true"]] : query);
       try {
         return await inTurn(() => {
           signal.throwIfAborted();
           this.show("running", "Looking at the photograph");
-          return ask(this.photo, query, signal, (word) => this.job.signal === signal && this.write(word));
+          return ask(this.photo, asked, signal, (word) => this.job.signal === signal && this.write(word));
         });
       } catch (problem) {
+        if (problem.type === "urn:captioning:attention" && attempt < ATTEMPTS) {
+          known = showModel(); // another one since
+          continue;
+        }
         const wait = problem.retryAfter ?? (problem.status === 429 ? 2 ** attempt : 0);
         if (attempt === ATTEMPTS || !wait) throw problem;
         for (let left = wait; left > 0; left -= 1) {
@@ -226,7 +237,7 @@ class Card {
     this.at(".caption").replaceChildren();
     this.at(".caption").classList.toggle("writing", state === "running");
     this.at(".status").textContent = status;
-    for (const part of [".sure", ".fault", ".others"]) this.at(part).hidden = true;
+    for (const part of [".sure", ".fault", ".others", ".looked"]) this.at(part).hidden = true;
     const held = document.activeElement;
     this.at(".cancel").hidden = !running;
     this.at(".again").hidden = running;
@@ -256,6 +267,7 @@ class Card {
     this.at(".others").hidden = others.length === 0;
     this.at(".others summary").textContent = others.length === 1 ? "1 alternative" : `${others.length} alternatives`;
     this.at(".others ol").replaceChildren(...others.map(alternativeItem));
+    offerAttention(this.at(".looked"), this.address, told.attention, view);
     const sure = told.confidence === null ? "" : ` Confidence ${percent(told.confidence)}.`;
     announce(`${this.name}: ${told.caption}${sure}`);
   }
@@ -286,7 +298,7 @@ class Card {
   remove() {
     this.job?.abort();
     this.job = null;
-    URL.revokeObjectURL(this.at("img")?.src);
+    URL.revokeObjectURL(this.address);
     const neighbour = this.item.nextElementSibling ?? this.item.previousElementSibling;
     const held = this.item.contains(document.activeElement);
     this.item.remove();
@@ -443,7 +455,7 @@ find("#token-form").addEventListener("submit", (event) => {
   token = find("#token").value.trim();
   find("#pick").focus();
   find("#token-form").hidden = true;
-  showModel();
+  known = showModel();
   for (const card of cards) if (card.refused) card.run();
 });
 
@@ -453,6 +465,7 @@ async function showModel() {
     find("#model").textContent = [model.name, model.precision, model.provider].join(" · ");
     find("#model").hidden = false;
     find("#calibrated").hidden = !model.calibrated;
+    view = model.attention ? { resize: model.image_resize, size: model.image_size } : null;
     for (const [name, value] of Object.entries(model.defaults)) {
       const input = find(`#${name}`);
       if (input?.type === "range") input.defaultValue = value; // keeps what was set by hand
@@ -463,4 +476,4 @@ async function showModel() {
     if (problem.status === 401) askForToken(problem);
   }
 }
-showModel();
+known = showModel();

@@ -67,11 +67,16 @@ def words(text: str) -> bytes:
     return b"".join(event("word", {"word": word}) for word in text.split())
 
 
-def caption(text: str, confidence: float | None = 0.62, others: tuple[tuple[str, float | None], ...] = ()) -> bytes:
+def caption(
+    text: str,
+    confidence: float | None = 0.62,
+    others: tuple[tuple[str, float | None], ...] = (),
+    attention: list[dict[str, Any]] | None = None,
+) -> bytes:
     """Returns the event that ends an answer."""
     sentences = [{"caption": one, "confidence": sure, "log_prob": -7.5} for one, sure in ((text, confidence), *others)]
     times = {"queued": 1.0, "encoding": 20.0, "decoding": 9.0}
-    return event("caption", {**sentences[0], "alternatives": sentences, "timings_ms": times})
+    return event("caption", {**sentences[0], "alternatives": sentences, "attention": attention, "timings_ms": times})
 
 
 def problem(status: int, title: str, detail: str, **headers: str) -> Reply:
@@ -88,6 +93,7 @@ class StandIn:
         self.replies: deque[Reply] = deque()
         self.asked: list[Asked] = []
         self.token = ""
+        self.model: dict[str, Any] = MODEL
 
     def reply(self, asked: Asked) -> Reply:
         """Returns the answer to a request."""
@@ -118,7 +124,7 @@ def serving() -> Iterator[StandIn]:
             elif path == "/v1/model" and stand_in.refuses(self.lower_headers()):
                 self.answer(problem(401, "The token is missing", "Give the bearer token of this service."))
             elif path == "/v1/model":
-                self.answer(Reply((json.dumps(MODEL).encode(),), 200, {"Content-Type": "application/json"}))
+                self.answer(Reply((json.dumps(stand_in.model).encode(),), 200, {"Content-Type": "application/json"}))
             else:
                 self.answer(problem(404, "Not Found", "Nothing is here."))
 
