@@ -1,7 +1,11 @@
 """Exports training runs as bundles. Knows nothing of commands."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from export import record
 from export.errors import ExportError
@@ -31,13 +35,26 @@ def export_bundle(
     checkpoint = load_checkpoint(folder, options.checkpoint)
     encoder = load_encoder(checkpoint.encoder_name, encoder_weights or checkpoint.encoder_weights)
     _require_fit(checkpoint, encoder)
+    _shift(checkpoint, options.shifts)
     provenance = {
         "encoder": record.encoder_provenance(encoder),
         "decoder": record.decoder_provenance(checkpoint, options.checkpoint),
     }
+    if options.shifts:
+        provenance["decoder"]["shifts"] = dict(options.shifts)
     name = options.name or f"{encoder.name}-lstm{checkpoint.decoder.config.units}"
     options = replace(options, name=name)
     return write_bundle(encoder, checkpoint.decoder, checkpoint.vocabulary, output, options, provenance)
+
+
+@torch.no_grad()
+def _shift(checkpoint: Checkpoint, shifts: Mapping[str, float]) -> None:
+    """Adds to the logits of words. Raises ExportError for unknown words and numbers that are not finite."""
+    ids, bias = checkpoint.vocabulary.ids, checkpoint.decoder.output.bias
+    for word, shift in shifts.items():
+        if word not in ids or not math.isfinite(shift):
+            raise ExportError(f"the shift of {word!r} is {shift}: it must be a number, for a word of the vocabulary")
+        bias[ids[word]] += shift
 
 
 def _require_fit(checkpoint: Checkpoint, encoder: Encoder) -> None:
