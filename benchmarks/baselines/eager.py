@@ -55,7 +55,8 @@ class Eager(Baseline):
     @torch.inference_mode()
     def start(self, features: np.ndarray) -> State:
         """See Decoder."""
-        return self.decoder.start(torch.from_numpy(features))
+        state: State = self.decoder.start(torch.from_numpy(features))[0]
+        return state
 
     @torch.inference_mode()
     def step(self, token_ids: np.ndarray, state: State) -> tuple[Tensor, State]:

@@ -69,8 +69,8 @@ class Torch:
             return network((pixels.permute(0, 3, 1, 2).to(self.dtype) - mean) / std)
 
         def score(token_ids: Any, hidden: Any, cell: Any) -> Any:
-            logits, hidden, cell = self.decoder.step(token_ids, hidden, cell)
-            return torch.log_softmax(logits.float(), dim=1), hidden, cell
+            logits, state = self.decoder.step(token_ids, (hidden, cell), ())
+            return torch.log_softmax(logits.float(), dim=1), *state
 
         if compiled:
             torch._dynamo.config.recompile_limit = 16
@@ -128,7 +128,7 @@ class TorchSteps(StepModel):
         self.images = len(features)
         self._model = model
         with model.torch.inference_mode():
-            self._state = model.decoder.start(features)
+            self._state, _ = model.decoder.start(features)
         self._bias: tuple[np.ndarray, Any] | None = None
 
     def step(

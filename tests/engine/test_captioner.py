@@ -369,10 +369,10 @@ def test_the_graphs_are_pytorch(tiny_captioner: Captioner, tiny_run: Path, image
     never = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.start_id]
     for feature, caption in zip(features, tiny_captioner.caption(images, Greedy()), strict=True):
         with torch.no_grad():
-            hidden, cell = decoder.start(torch.from_numpy(feature[None]))
+            state, context = decoder.start(torch.from_numpy(feature[None]))
             token, words, total = vocabulary.start_id, list[str](), 0.0
             while token != vocabulary.end_id and len(words) < tiny_captioner.bundle.manifest.defaults.max_length:
-                logits, hidden, cell = decoder.step(torch.tensor([token]), hidden, cell)
+                logits, state = decoder.step(torch.tensor([token]), state, context)
                 log_probs = torch.log_softmax(logits[0].double(), dim=-1)
                 log_probs[never] = -torch.inf
                 token = int(log_probs.argmax())

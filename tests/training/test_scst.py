@@ -51,10 +51,10 @@ def sentences(longest: int) -> list[list[int]]:
 
 def log_probability(decoder: CaptionDecoder, features: Tensor, row: list[int]) -> Tensor:
     """By steps one by one, over the words that can be said."""
-    hidden, cell = decoder.start(features[None])
+    state, context = decoder.start(features[None])
     total, word = torch.zeros(()), SHORT.start_id
     for following in row:
-        logits, hidden, cell = decoder.step(torch.tensor([word]), hidden, cell)
+        logits, state = decoder.step(torch.tensor([word]), state, context)
         allowed = logits[0].clone()
         allowed[NEVER] = -torch.inf
         total = total + allowed.log_softmax(dim=0)[following]
@@ -95,12 +95,12 @@ def test_greedy_says_the_likeliest_word_each_time() -> None:
     decoder, features = tiny(), torch.randn(5, 4)
     said = Sampler(SHORT, max_words=4, greedy=True).say(decoder, features)
     for start, row in zip(features, said.tolist(), strict=True):
-        word, (hidden, cell) = SHORT.start_id, decoder.start(start[None])
+        word, (state, context) = SHORT.start_id, decoder.start(start[None])
         for following in row[1:]:
             if word == SHORT.end_id:
                 assert following == SHORT.pad_id
                 continue
-            logits, hidden, cell = decoder.step(torch.tensor([word]), hidden, cell)
+            logits, state = decoder.step(torch.tensor([word]), state, context)
             logits[:, NEVER] = -torch.inf
             word = int(logits.argmax())
             assert following == word

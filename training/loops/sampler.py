@@ -37,7 +37,7 @@ class Sampler:
 
     @torch.no_grad()
     def say(self, decoder: CaptionDecoder, features: Tensor, samples: int = 1) -> Tensor:
-        """Samples `samples` sentences for each image; features are float32 (images, feature_size).
+        """Samples `samples` sentences for each image; features are float32 (images, ...).
 
         Returns int64 (images * samples, longest): START, words, END (unless cut) and padding; an image's sentences are
         adjacent. Ended sentences cost nothing. Dropout depends on the decoder's mode.
@@ -47,17 +47,21 @@ class Sampler:
         rows = torch.arange(len(features) * samples, device=features.device)
         said = torch.full((len(rows), self.max_words + 1), words.pad_id, device=features.device)
         said[:, 0] = words.start_id
-        hidden, cell = decoder.start(features)  # (images, units)
-        logits, hidden, cell = decoder.step(said[::samples, 0], hidden, cell)  # the same for all samples
-        logits, hidden, cell = (state.float().repeat_interleave(samples, 0) for state in (logits, hidden, cell))
+        state, context = decoder.start(features)  # (images, ...)
+        logits, state = decoder.step(said[::samples, 0], state, context)  # the same for all samples
+        logits = logits.float().repeat_interleave(samples, 0)
+        state = tuple(each.float().repeat_interleave(samples, 0) for each in state)
+        context = tuple(each.repeat_interleave(samples, 0) for each in context)
         for position in range(1, self.max_words + 1):
             chosen = draw(logits, never, greedy=self.greedy)
             said[rows, position] = chosen
             going = chosen != words.end_id
-            rows, chosen, hidden, cell = rows[going], chosen[going], hidden[going], cell[going]
+            rows, chosen = rows[going], chosen[going]
             if position == self.max_words or not len(rows):
                 return said[:, : position + 1]
-            logits, hidden, cell = decoder.step(chosen, hidden, cell)
+            if not going.all():
+                state, context = (tuple(each[going] for each in part) for part in (state, context))
+            logits, state = decoder.step(chosen, state, context)
             logits = logits.float()
         raise AssertionError("max_words is at least 1")
 
@@ -65,7 +69,7 @@ class Sampler:
 def greedy_captions(
     decoder: CaptionDecoder, vocabulary: Vocabulary, features: np.ndarray, max_words: int = 20
 ) -> list[str]:
-    """Captions features, float32 (images, feature_size), greedily and without dropout."""
+    """Captions features, float32 (images, ...), greedily and without dropout."""
     decoder.eval()
     device = decoder.output.weight.device
     said = Sampler(vocabulary, max_words, greedy=True).say(decoder, torch.from_numpy(features).to(device))

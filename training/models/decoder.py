@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+Tensors = tuple[Tensor, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
@@ -55,11 +57,14 @@ class CaptionDecoder(nn.Module):
             nn.init.normal_(self.embedding.weight, std=config.embedding**-0.5)
             self.output.weight = self.embedding.weight
 
-    def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Turns features (batch, feature_size) into the first hidden and cell state, each (batch, units)."""
+    def start(self, features: Tensor) -> tuple[Tensors, Tensors]:
+        """Turns features (batch, feature_size) into the first state: hidden and cell, each (batch, units).
+
+        The second tuple is the context, which steps read and do not change; this decoder has none.
+        """
         squeezed = functional.elu(self.bottleneck(self.dropout(features)))  # (batch, bottleneck)
         state = functional.elu(self.initial(squeezed))  # (batch, units)
-        return state, state
+        return (state, state), ()
 
     def forward(self, features: Tensor, token_ids: Tensor, keep: Tensor | None = None) -> Tensor:
         """Teacher forcing: scores the next word at every position of the sequence at once.
@@ -67,30 +72,37 @@ class CaptionDecoder(nn.Module):
         Takes features (batch, feature_size) and token_ids int64 (batch, length). Returns logits (batch, length,
         vocabulary); with `keep`, bool (batch, length), only the logits of the kept positions, (kept, vocabulary).
         """
-        return self.read(*self.start(features), token_ids, keep)
+        return self.read(token_ids, *self.start(features), keep)
 
-    def read(self, hidden: Tensor, cell: Tensor, token_ids: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Like `forward`, from a first hidden and cell state, each (batch, units)."""
+    def read(self, token_ids: Tensor, state: Tensors, context: Tensors, keep: Tensor | None = None) -> Tensor:
+        """Like `forward`, from what `start` returned."""
+        hidden, cell = state
         words = self.dropout(self.embedding(token_ids))  # (batch, length, embedding)
         outputs, _ = self.lstm(words, (hidden[None], cell[None]))  # (batch, length, units)
         return self._logits(outputs if keep is None else outputs[keep])
 
-    def step(self, token_ids: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Reads one word per row: token_ids int64 (rows,), hidden and cell (rows, units).
+    def step(self, token_ids: Tensor, state: Tensors, context: Tensors) -> tuple[Tensor, Tensors]:
+        """Reads one word per row: token_ids int64 (rows,); state and context as from `start`, one row for each.
 
-        Returns logits (rows, vocabulary) and the next hidden and cell. The same arithmetic as `forward`, written
-        out so that it exports as plain matrix products.
+        Returns logits (rows, vocabulary) and the next state. The same arithmetic as `forward`, written out so that it
+        exports as plain matrix products.
         """
+        hidden, cell = state
         words = self.dropout(self.embedding(token_ids))  # (rows, embedding)
         input_weight, hidden_weight, input_bias, hidden_bias = self.lstm.all_weights[0]
         gates = functional.linear(words, input_weight, input_bias + hidden_bias)
         gates = gates + functional.linear(hidden, hidden_weight)  # (rows, 4 * units)
-        admit, forget, candidate, emit = gates.chunk(4, dim=1)
-        cell = torch.sigmoid(forget) * cell + torch.sigmoid(admit) * torch.tanh(candidate)
-        hidden = torch.sigmoid(emit) * torch.tanh(cell)
-        return self._logits(hidden), hidden, cell
+        hidden, cell = turn(gates, cell)
+        return self._logits(hidden), (hidden, cell)
 
     def _logits(self, outputs: Tensor) -> Tensor:
         """Maps LSTM outputs (..., units) to logits (..., vocabulary)."""
         logits: Tensor = self.output(functional.elu(self.logit_hidden(self.dropout(outputs))))
         return logits
+
+
+def turn(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns an LSTM's next hidden and cell state, (rows, units), for the sums at its gates, (rows, 4 * units)."""
+    admit, forget, candidate, emit = gates.chunk(4, dim=1)
+    cell = torch.sigmoid(forget) * cell + torch.sigmoid(admit) * torch.tanh(candidate)
+    return torch.sigmoid(emit) * torch.tanh(cell), cell

@@ -13,7 +13,7 @@ from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
 from training.models import checkpoint
-from training.models.decoder import CaptionDecoder, DecoderConfig
+from training.models.decoder import CaptionDecoder, DecoderConfig, Tensors
 from training.models.encoders import Encoder, EncoderError, fingerprint
 
 ALL = "all"
@@ -87,8 +87,8 @@ class FineTuned(CaptionDecoder):
         self.tail = tail
         self.network = dict(network)
 
-    def start(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Turns the tail's inputs into the first hidden and cell state, each (batch, units)."""
+    def start(self, images: Tensor) -> tuple[Tensors, Tensors]:
+        """Turns the tail's inputs into the first state; see CaptionDecoder."""
         return super().start(self.tail(images))
 
     def forward(
@@ -106,8 +106,8 @@ class FineTuned(CaptionDecoder):
         for part in torch.arange(len(owners), device=owners.device).tensor_split(min(PARTS, len(owners))):
             kept = keep[part]
             length = int(kept.any(dim=0).nonzero().max()) + 1 if kept.any() else 1
-            state = super().start(features[part])
-            logits.append(self.read(*state, token_ids[part, :length], kept[:, :length]))
+            started = super().start(features[part])
+            logits.append(self.read(token_ids[part, :length], *started, kept[:, :length]))
         return torch.cat(logits)
 
     def encoder_state(self) -> dict[str, Tensor]:

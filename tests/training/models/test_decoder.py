@@ -21,9 +21,9 @@ def test_forward_over_a_sequence_equals_steps_one_by_one(tied: bool) -> None:
     features, ids = torch.randn(4, 9), torch.randint(0, 23, (4, 11))
     with torch.no_grad():
         whole = decoder(features, ids)  # (4, 11, 23)
-        hidden, cell = decoder.start(features)
+        state, context = decoder.start(features)
         for position in range(ids.shape[1]):
-            logits, hidden, cell = decoder.step(ids[:, position], hidden, cell)
+            logits, state = decoder.step(ids[:, position], state, context)
             torch.testing.assert_close(logits, whole[:, position], atol=1e-5, rtol=1e-5)
 
 
@@ -35,7 +35,8 @@ def test_kept_positions_are_those_of_the_whole_sequence() -> None:
 
 
 def test_hidden_and_cell_start_equal() -> None:
-    hidden, cell = make(SMALL).start(torch.randn(2, 9))
+    (hidden, cell), context = make(SMALL).start(torch.randn(2, 9))
+    assert context == ()
     assert hidden.shape == (2, 12)
     assert torch.equal(hidden, cell)
 
