@@ -12,6 +12,7 @@ from torch.nn import functional
 from training.data.batches import Batch, CaptionTable
 from training.loops.distributed import Processes
 from training.loops.loop import Loop, Record, Watcher, check_shared
+from training.models.attention import AttentionDecoder
 from training.models.decoder import CaptionDecoder
 from training.models.finetune import FineTuned
 from training.options import TrainingOptions
@@ -58,13 +59,18 @@ class Trainer(Loop[Epoch]):
         return epoch.validation_loss
 
     def _groups(self) -> list[dict[str, Any]]:
-        if not isinstance(self.decoder, FineTuned):
+        options, decoder = self.options, self.decoder
+        module: nn.Module
+        if isinstance(decoder, FineTuned):
+            module, rate = decoder.tail, options.encoder_learning_rate
+        elif isinstance(decoder, AttentionDecoder) and options.attention_learning_rate:
+            module, rate = decoder.attention, options.attention_learning_rate
+        else:
             return super()._groups()
-        tail = list(self.decoder.tail.parameters())
-        known = {id(parameter) for parameter in tail}
-        rest = [parameter for parameter in self.decoder.parameters() if id(parameter) not in known]
-        scale = self.options.encoder_learning_rate / self.options.learning_rate
-        return [{"params": rest, "scale": 1.0}, {"params": tail, "scale": scale}]
+        apart = list(module.parameters())
+        known = {id(parameter) for parameter in apart}
+        rest = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
+        return [{"params": rest, "scale": 1.0}, {"params": apart, "scale": rate / options.learning_rate}]
 
     def _epoch(self, number: int, watch: Watcher | None) -> Epoch:
         began = time.perf_counter()

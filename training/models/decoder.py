@@ -1,6 +1,7 @@
 """The caption decoder: image features in, word logits out. Knows nothing of images, words, training or files."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ Tensors = tuple[Tensor, ...]
 class DecoderConfig:
     """All sizes of the decoder. Raises ValueError naming the field with an invalid value."""
 
+    kind: ClassVar[str] = "lstm"
     feature_size: int
     vocabulary_size: int
     pad_id: int
@@ -22,6 +24,11 @@ class DecoderConfig:
     logit_hidden: int = 120
     dropout: float = 0.0
     tied: bool = False
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of the features that the decoder takes for an image."""
+        return (self.feature_size,)
 
     def __post_init__(self) -> None:
         for name in ("feature_size", "vocabulary_size", "bottleneck", "units", "embedding", "logit_hidden"):
