@@ -11,6 +11,7 @@ from export import record
 from export.errors import ExportError
 from export.modules import ExportOptions, require_writable, write_bundle
 from export.verify import Check
+from training.models.attention import AttentionDecoder
 from training.models.checkpoint import Checkpoint, load_checkpoint
 from training.models.encoders import Encoder, load_encoder
 
@@ -33,16 +34,18 @@ def export_bundle(
     """
     require_writable(output, options, overwrite=overwrite)
     checkpoint = load_checkpoint(folder, options.checkpoint)
-    encoder = load_encoder(checkpoint.encoder_name, encoder_weights or checkpoint.encoder_weights)
+    grid = isinstance(checkpoint.decoder, AttentionDecoder)
+    encoder = load_encoder(checkpoint.encoder_name, encoder_weights or checkpoint.encoder_weights, grid=grid)
     _require_fit(checkpoint, encoder)
     _shift(checkpoint, options.shifts)
     provenance = {
-        "encoder": record.encoder_provenance(encoder),
+        "encoder": record.encoder_provenance(checkpoint.encoder_name, encoder),
         "decoder": record.decoder_provenance(checkpoint, options.checkpoint),
     }
     if options.shifts:
         provenance["decoder"]["shifts"] = dict(options.shifts)
-    name = options.name or f"{encoder.name}-lstm{checkpoint.decoder.config.units}"
+    kind, units = checkpoint.decoder.config.kind, checkpoint.decoder.config.units
+    name = options.name or f"{checkpoint.encoder_name}-{kind}{units}"
     options = replace(options, name=name)
     return write_bundle(encoder, checkpoint.decoder, checkpoint.vocabulary, output, options, provenance)
 
