@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from engine.commands.parser import explain_missing
 
 if TYPE_CHECKING:
-    from export.modules import ExportOptions, export_modules
+    from export.modules import ExportOptions, ImageSpec, Vocabulary, Words, export_modules
 
-__all__ = ["ExportOptions", "export_modules"]
+__all__ = ["ExportOptions", "ImageSpec", "Vocabulary", "Words", "export_modules"]
 
 
 def __getattr__(name: str) -> Any:

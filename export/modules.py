@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE
-from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest, Variant
+from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest, Variant, Words
 from engine.bundle.vocabulary import Vocabulary
 from export import record
 from export.additions import calibrated, changed, complete, require_passed, resized, save_manifest
@@ -21,6 +21,8 @@ from export.variants import VariantOptions
 from export.verify import Check, verify
 from export.weights import share_weights
 from training.models.encoders import Encoder
+
+__all__ = ["ExportOptions", "ImageSpec", "Vocabulary", "Words", "export_modules", "write_bundle"]
 
 DECODER_WEIGHTS = "decoder.weights"
 ENCODER_WEIGHTS = "encoder.weights"
