@@ -10,6 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
+from engine.attention import require_attention
 from engine.captioner import Captioner
 from engine.decoding.decode import rows_per_image
 from engine.errors import ClosedError, OptionsError
@@ -60,32 +61,49 @@ class Scheduler:
         return self._captioner
 
     def submit(
-        self, image: ImageInput, decoding: Decoding = DEFAULT_DECODING, *, timeout: float | None = None
+        self,
+        image: ImageInput,
+        decoding: Decoding = DEFAULT_DECODING,
+        *,
+        timeout: float | None = None,
+        attention: bool = False,
     ) -> CaptionFuture:
         """Queues an image and returns the future of its caption.
 
         timeout: seconds from now after which the request fails with a DeadlineError. An image that cannot be read fails
         only its own request, with an ImageError; a failed run gives a DeviceError. Do not use files and PIL images
         elsewhere until the future is done; after a cancel or timeout a file may be read for a moment longer.
+        attention: the caption says where the model looked, as in Captioner.caption.
         Raises OptionsError, OverloadedError, ClosedError.
         """
-        return self._submit(image, decoding, timeout, None)
+        return self._submit(image, decoding, timeout, attention=attention)
 
     async def caption(
-        self, image: ImageInput, decoding: Decoding = DEFAULT_DECODING, *, timeout: float | None = None
+        self,
+        image: ImageInput,
+        decoding: Decoding = DEFAULT_DECODING,
+        *,
+        timeout: float | None = None,
+        attention: bool = False,
     ) -> Caption:
         """Returns the caption of an image; cancelling the task cancels the request. Raises as `submit` does."""
-        return await asyncio.wrap_future(self.submit(image, decoding, timeout=timeout))
+        return await asyncio.wrap_future(self.submit(image, decoding, timeout=timeout, attention=attention))
 
     def stream(
-        self, image: ImageInput, decoding: Decoding = DEFAULT_DECODING, *, timeout: float | None = None
+        self,
+        image: ImageInput,
+        decoding: Decoding = DEFAULT_DECODING,
+        *,
+        timeout: float | None = None,
+        attention: bool = False,
     ) -> CaptionStream:
         """Returns the words of an image's caption as they are decoded; with a beam, once they can no longer change.
 
         Raises as `submit` does.
         """
         words = Words()
-        return CaptionStream(self._submit(image, decoding, timeout, words), words, self._ledger.dropped)
+        future = self._submit(image, decoding, timeout, words, attention=attention)
+        return CaptionStream(future, words, self._ledger.dropped)
 
     def stats(self) -> SchedulerStats:
         """Returns the scheduler's state and its totals since the start."""
@@ -169,7 +187,13 @@ class Scheduler:
         await asyncio.to_thread(self.close, cancel=error is not None)
 
     def _submit(
-        self, image: ImageInput, decoding: Decoding, timeout: float | None, words: Words | None
+        self,
+        image: ImageInput,
+        decoding: Decoding,
+        timeout: float | None,
+        words: Words | None = None,
+        *,
+        attention: bool,
     ) -> CaptionFuture:
         require_decoding(decoding)
         self._fork_guard.check()
@@ -178,6 +202,9 @@ class Scheduler:
         while True:
             workers = self._workers
             request = self._request(workers, image, decoding, timeout, words)
+            if attention:
+                require_attention(workers.model.bundle.manifest)
+                request.attention = True
             try:
                 workers.submit(request)
             except ClosedError:

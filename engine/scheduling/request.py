@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 from engine.errors import DeadlineError
 from engine.images.load import ImageInput
@@ -29,6 +30,8 @@ class Request:
     arrived: float = field(default_factory=time.monotonic)
     taken: float = 0.0  # by the encoder
     encoded: float = 0.0
+    attention: bool = False
+    features: Any = None  # (1, *feature_shape) while it is decoded, if attention is wanted
     settled: bool = False  # answered or cancelled; guarded by the ledger's lock
 
 

@@ -63,6 +63,7 @@ class RunningBatch:
         by_kind: dict[StepKind, list[tuple[Request, np.ndarray, Decoding, Search]]] = {}
         fresh: dict[Decoding, Search] = {}
         for request, features in arrivals:
+            request.features = features if request.attention else None
             key = shared_options(request.decoding)
             held = (group.searches[key] for group in self._groups.values() if key in group.searches)
             search = fresh.get(key) or next(held, None) or self._search(key)
@@ -161,11 +162,17 @@ class RunningBatch:
 
     def _forget(self, request: Request) -> None:
         del self._where[request]
+        request.features = None
         self._streaming -= request.words is not None
 
-    def _caption(self, request: Request, sentences: Sequence[TokenHypothesis]) -> Caption:
+    def _caption(self, request: Request, sentences: Sequence[TokenHypothesis]) -> Caption | Exception:
         bundle = self._model.bundle
         made = make_caption(sentences, bundle.vocabulary, request.decoding, bundle.manifest.confidence)
+        if request.attention:
+            try:
+                (made,) = self._model.with_attention(request.features, [made])
+            except Exception as error:  # fails this request only
+                return as_engine_error(error, self._model)
         if request.words is not None:
             end = bundle.vocabulary.words[bundle.vocabulary.end_id]
             request.words.put([word for word in made.tokens if word != end][request.words.sent :])

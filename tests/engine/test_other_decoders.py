@@ -126,6 +126,27 @@ def test_attention_is_pytorchs_for_each_word(attention_bundle: Path) -> None:
             token = vocabulary.ids[word]
 
 
+def test_the_scheduler_gives_attention_to_who_asks(attention_bundle: Path) -> None:
+    captioner = Captioner(attention_bundle, provider="cpu", precision="fp32", batch_size=4)
+    files = photographs(IMAGES)
+    expected = captioner.caption(files, Beam(), attention=True)
+    with Scheduler(captioner) as scheduler:
+        asked = [scheduler.submit(file, Beam(), attention=True) for file in files]
+        others = [scheduler.submit(file, Beam()) for file in files]
+        for future, other, caption in zip(asked, others, expected, strict=True):
+            found = future.result(60).attention
+            assert found is not None
+            assert caption.attention is not None
+            np.testing.assert_allclose(found, caption.attention, atol=1e-4)
+            assert other.result(60).attention is None
+
+
+def test_a_scheduler_of_a_model_without_attention_refuses_at_once(counting_bundle: Path) -> None:
+    captioner = Captioner(counting_bundle, provider="cpu", precision="fp32")
+    with Scheduler(captioner) as scheduler, pytest.raises(OptionsError, match="has no attention"):
+        scheduler.submit(photographs(1)[0], attention=True)
+
+
 def test_without_being_asked_there_is_no_attention(attention_bundle: Path) -> None:
     caption = Captioner(attention_bundle, provider="cpu", precision="int8").caption(photographs(1))[0]
     assert caption.attention is None
