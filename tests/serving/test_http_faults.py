@@ -132,7 +132,9 @@ def test_what_is_no_request_is_one_line_of_the_log(service: Service) -> None:
     httpx.get(f"{service.url}/healthz")
     lines: list[dict[str, Any]] = []
     while not lines or lines[-1].get("path") != "/healthz":  # those of earlier tests may come late
-        lines.append(service.lines.get(timeout=30))
+        line = service.lines.get(timeout=30)
+        assert isinstance(line, dict)
+        lines.append(line)
     first, second = lines[-2:]
     assert [first["event"], second["event"]] == ["no request", "request"]
     assert first["client"] == second["client"] == "127.0.0.1"
