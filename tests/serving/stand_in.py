@@ -37,7 +37,7 @@ class StandIn(Scheduler):
     def captioner(self) -> Captioner:
         return self._own
 
-    def submit(self, image: Any, decoding: Any = None, *, timeout: float | None = None) -> CaptionFuture:
+    def submit(self, image: Any, decoding: Any = None, *, timeout: float | None = None, **more: Any) -> CaptionFuture:
         if len(self.futures) >= self.room:
             assert self.refusal
             raise self.refusal
@@ -46,7 +46,7 @@ class StandIn(Scheduler):
         self.timeouts.append(timeout)
         return future
 
-    def stream(self, image: Any, decoding: Any = None, *, timeout: float | None = None) -> CaptionStream:
+    def stream(self, image: Any, decoding: Any = None, *, timeout: float | None = None, **more: Any) -> CaptionStream:
         self.words.append(Words())
         return CaptionStream(self.submit(image, decoding, timeout=timeout), self.words[-1], SimpleQueue())
 
