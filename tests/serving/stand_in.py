@@ -37,7 +37,9 @@ class StandIn(Scheduler):
     def captioner(self) -> Captioner:
         return self._own
 
-    def submit(self, image: Any, decoding: Any = None, *, timeout: float | None = None, **more: Any) -> CaptionFuture:
+    def submit(
+        self, image: Any, decoding: Any = None, *, timeout: float | None = None, attention: bool = False
+    ) -> CaptionFuture:
         if len(self.futures) >= self.room:
             assert self.refusal
             raise self.refusal
@@ -46,7 +48,9 @@ class StandIn(Scheduler):
         self.timeouts.append(timeout)
         return future
 
-    def stream(self, image: Any, decoding: Any = None, *, timeout: float | None = None, **more: Any) -> CaptionStream:
+    def stream(
+        self, image: Any, decoding: Any = None, *, timeout: float | None = None, attention: bool = False
+    ) -> CaptionStream:
         self.words.append(Words())
         return CaptionStream(self.submit(image, decoding, timeout=timeout), self.words[-1], SimpleQueue())
 
