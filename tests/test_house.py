@@ -40,6 +40,7 @@ ALLOWED = {
         "engine.images.formats",
         "engine.errors",
     },
+    "export/bundle.py": {"training.models.attention"},  # which decoder a run trained
     "export/decode.py": {"engine"},  # it proves the engine equal to PyTorch
     "export/calibration.py": {"training.data.datasets"},  # the photographs that INT8 is calibrated on
     "export/measure.py": {
