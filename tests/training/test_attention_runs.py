@@ -79,6 +79,6 @@ def test_what_does_not_fit_together_is_one_sentence(
     assert "pass --decoder attention" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         call("both", "--decoder", "attention", "--finetune-encoder", "1")
-    assert "finetune_encoder is possible with decoder lstm only" in capsys.readouterr().err
+    assert "--finetune-encoder is possible with decoder lstm only" in capsys.readouterr().err
     assert call("vit", "--decoder", "attention", "--encoder", "test_vit") == 1
     assert "test_vit gives no grid of features" in capsys.readouterr().err
