@@ -15,8 +15,7 @@ from onnx import ModelProto, TensorProto, helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.bundle.checks import DTYPES
-from engine.bundle.manifest import ContextTensor, StateTensor
+from engine.bundle.manifest import DTYPES, ContextTensor, StateTensor
 from export.errors import ExportError
 from export.fused_steps import TABLE_BYTES, fused_step
 from export.graph_builder import GraphBuilder

@@ -45,10 +45,10 @@ def quantise_step(model: ModelProto) -> ModelProto:
 
 
 def _product(gemm: NodeProto, matrix: np.ndarray, weights: dict[str, TensorProto]) -> list[NodeProto]:
-    """Returns the nodes for x @ matrix.T + c, and adds what they need to the weights."""
+    """Returns the nodes for x @ matrix.T, plus c if there is one, and adds what they need to the weights."""
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in gemm.attribute}
     assert attributes.get("transB") == 1, "weights are stored as in PyTorch, (outputs, inputs)"
-    x, name, c = gemm.input
+    x, name, *c = gemm.input
     scale = np.maximum(np.abs(matrix).max(axis=1), np.finfo(np.float32).tiny) / WEIGHT_LEVELS  # (outputs,)
     constants = {
         f"{name}_scale": scale.astype(np.float32),
@@ -83,6 +83,6 @@ def _product(gemm: NodeProto, matrix: np.ndarray, weights: dict[str, TensorProto
             part["product"],
             domain=CONTRIB,
         ),
-        node("Mul", [part["product"], part["scale"]], part["sum"]),
-        node("Add", [part["sum"], c], gemm.output[0]),
+        node("Mul", [part["product"], part["scale"]], part["sum"] if c else gemm.output[0]),
+        *([node("Add", [part["sum"], *c], gemm.output[0])] if c else []),
     ]

@@ -35,14 +35,16 @@ class ExportOptions:
     """What to export from a run, and what to record in the bundle.
 
     checkpoint: "best" or "last". name, resize (the image's) and defaults (fields of the manifest's Defaults): if
-    absent, they take the usual values. provenance is merged over what is known about encoder and decoder; quality is
-    stored unchanged. confidence: coefficients from training.calibrate. verify_images: a folder of images to verify
+    absent, they take the usual values. shifts: what is added to the logits of words, in nats, for the decoder of a run:
+    less for a word that it says too often. provenance is merged over what is known about encoder and decoder; quality
+    is stored unchanged. confidence: coefficients from training.calibrate. verify_images: a folder of images to verify
     with; None takes the repository's samples, or drawn images if there are none. variants: the precisions besides fp32.
     """
 
     checkpoint: str = "best"
     name: str | None = None
     resize: str | None = None
+    shifts: Mapping[str, float] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)

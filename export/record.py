@@ -63,9 +63,9 @@ def versions() -> dict[str, Any]:
     return {"opset": OPSET, "python": platform.python_version(), **packages, "onnxruntime": onnxruntime.__version__}
 
 
-def encoder_provenance(encoder: Encoder) -> dict[str, Any]:
-    """Describes the encoder's weights, with source and licence as far as known."""
-    terms, lite = UNKNOWN_TERMS, encoder.name in LITE_SIZES
+def encoder_provenance(name: str, encoder: Encoder) -> dict[str, Any]:
+    """Describes the weights of an encoder of this name, with source and licence as far as known."""
+    terms, lite = UNKNOWN_TERMS, name in LITE_SIZES
     if encoder.weights == "random":
         terms = {"source": "random numbers: not trained", "licence": "none needed"}
     elif encoder.weights == ENCODER:
@@ -74,14 +74,14 @@ def encoder_provenance(encoder: Encoder) -> dict[str, Any]:
             terms = {name: f"{text} ({LITE_TERMS[name]})" for name, text in terms.items()}
     elif encoder.weights == "pretrained" and lite:
         terms = LITE_TERMS
-    elif encoder.weights == "pretrained" and encoder.name == "inception_v3":
+    elif encoder.weights == "pretrained" and name == "inception_v3":
         terms = INCEPTION_TERMS
     elif encoder.weights == "pretrained":
         terms = {
-            "source": f"the weights that timm downloads for {encoder.name}",
-            "licence": f"as the model card of {encoder.name} says",
+            "source": f"the weights that timm downloads for {name}",
+            "licence": f"as the model card of {name} says",
         }
-    return {"name": encoder.name, "weights": encoder.weights, "fingerprint": encoder.fingerprint} | terms
+    return {"name": name, "weights": encoder.weights, "fingerprint": encoder.fingerprint} | terms
 
 
 def decoder_provenance(checkpoint: Checkpoint, which: str) -> dict[str, Any]:

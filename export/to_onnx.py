@@ -56,6 +56,14 @@ def _parser() -> Parser:
         help='words that captions must not end in, such as a,the,of ("": none)',
     )
     parser.add_argument(
+        "--shift",
+        type=_shift,
+        action="append",
+        default=[],
+        metavar="WORD=NATS",
+        help="add to a word's logits, such as man=-0.9 for a word that is said too often; can be repeated",
+    )
+    parser.add_argument(
         "--resize",
         choices=RESIZE_RULES,
         help="how photographs of other shapes fit the encoder: stretched, only their middle, or whole with bars "
@@ -108,6 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
 
+    if given.shift and given.checkpoint is None:
+        parser.error("--shift changes the weights that are exported, so it needs --checkpoint")
+
     def work() -> None:
         if given.checkpoint is not None:
             _export(given)
@@ -140,6 +151,13 @@ def _change(given: argparse.Namespace) -> bool:
     return measured or amended
 
 
+def _shift(text: str) -> tuple[str, float]:
+    word, equals, shift = text.partition("=")
+    if not (word and equals):
+        raise argparse.ArgumentTypeError(f"must be a word and a number, such as man=-0.9, but it is {text!r}")
+    return word, number()(shift)
+
+
 def _defaults(given: argparse.Namespace) -> dict[str, Any]:
     return {f.name: value for f in fields(Defaults) if (value := getattr(given, f.name)) is not None}
 
@@ -150,6 +168,7 @@ def _export(given: argparse.Namespace) -> None:
         name=given.name,
         defaults=_defaults(given),
         resize=given.resize,
+        shifts=dict(given.shift),
         provenance=_read_object(given.provenance),
         quality=_read_quality(given.quality),
         confidence=_read_confidence(given.confidence) if given.confidence else {},

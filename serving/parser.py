@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+from os.path import commonprefix
 from typing import Any, NoReturn
 
 from engine import EngineError, OptionsError
@@ -36,8 +37,10 @@ class Parser(argparse.ArgumentParser):
             flag = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
             known = [name for name in self._option_string_actions if name.startswith("--")]
             near = [name for name in known if flag and name.startswith(flag)]
-            near = near or difflib.get_close_matches(flag or "", known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            near = near or difflib.get_close_matches(flag or "", known)
+            # of those that are near, the one that begins alike for longest: ends are what people forget
+            begins = {name: len(commonprefix((name, flag or ""))) for name in near}  # noqa: RUF071 - by character
+            hint = f" (did you mean {max(begins, key=begins.__getitem__)}?)" if begins else ""
             self.error(f"there is no flag {flag}{hint}" if flag else f"{unknown[0]!r} was not expected")
         return given, unknown
 

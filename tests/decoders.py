@@ -41,7 +41,7 @@ class AttentionDecoder(nn.Module):
         self.embedding = nn.Embedding(len(WORDS), 16)
         self.first, self.first_cell = nn.Linear(CHANNELS, units), nn.Linear(CHANNELS, units)
         self.keys, self.values = nn.Linear(CHANNELS, 10), nn.Linear(CHANNELS, 14)
-        self.query, self.energy = nn.Linear(units, 10), nn.Linear(10, 1)
+        self.query, self.energy = nn.Linear(units, 10, bias=False), nn.Linear(10, 1)
         self.lstm = nn.LSTMCell(16 + 14, units)
         self.output = nn.Linear(units, len(WORDS))
 

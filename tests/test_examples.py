@@ -1,4 +1,4 @@
-"""The examples run as they stand, say what the engine says, and are what the guide shows."""
+"""The examples run as they stand, say what the engine says, and are what the pages show."""
 
 import os
 import re
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from engine import Beam, Captioner
+from engine import Beam, Captioner, Greedy
 from tests.bundles import write_changed_bundle
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-GUIDE = (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8")
+GUIDE, OWN = ((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("embedding.md", "bring-your-own.md"))
 PHOTOS = [str(ROOT / "samples" / name) for name in ("cat.jpg", "rocket.jpg")]
 PATIENCE = 300.0  # seconds until a test gives up
 
@@ -185,13 +185,21 @@ def test_memory_is_measured_of_workers_that_open_a_captioner_after_the_fork() ->
     assert together == pytest.approx(2 * share, abs=2)
 
 
+def test_a_captioner_of_ones_own_is_exported_and_captions(tmp_path: Path) -> None:
+    said = run("bring_your_own", str(tmp_path / "own"), *PHOTOS)
+    captions = Captioner(tmp_path / "own").caption(PHOTOS, Greedy(max_length=6))
+    expected = [f"{path}\t{caption.text}" for path, caption in zip(PHOTOS, captions, strict=True)]
+    assert said.splitlines()[-2:] == expected
+
+
 def shown() -> list[tuple[str, str]]:
-    """Returns (file, code) of each Python block of the guide; the line before it names the file."""
-    return re.findall(r"\[examples/(\w+\.py)\]\(\.\./examples/\1\)[^\n]*\n+```python\n(.*?)```", GUIDE, re.DOTALL)
+    """Returns (file, code) of each Python block of the pages; the line before it names the file."""
+    block = r"\[examples/(\w+\.py)\]\(\.\./examples/\1\)[^\n]*\n+```python\n(.*?)```"
+    return re.findall(block, GUIDE + OWN, re.DOTALL)
 
 
-def test_the_guide_shows_every_example_as_it_is() -> None:
-    assert GUIDE.count("```python\n") == len(shown())
+def test_pages_show_every_example_as_it_is() -> None:
+    assert (GUIDE + OWN).count("```python\n") == len(shown())
     for name, code in shown():
-        assert code in (EXAMPLES / name).read_text(encoding="utf-8"), f"{name} is not what the guide shows"
+        assert code in (EXAMPLES / name).read_text(encoding="utf-8"), f"{name} is not what its page shows"
     assert {name for name, _ in shown()} | {"memory_per_process.py"} == {path.name for path in EXAMPLES.glob("*.py")}

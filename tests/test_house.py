@@ -40,6 +40,7 @@ ALLOWED = {
         "engine.images.formats",
         "engine.errors",
     },
+    "export/bundle.py": {"training.models.attention"},  # which decoder a run trained
     "export/decode.py": {"engine"},  # it proves the engine equal to PyTorch
     "export/calibration.py": {"training.data.datasets"},  # the photographs that INT8 is calibrated on
     "export/measure.py": {
@@ -50,6 +51,7 @@ ALLOWED = {
     },  # what a precision is worth
     "serving": {"engine"},
     "examples": {"engine"},
+    "examples/bring_your_own.py": {"export"},
 }
 # third-party modules that a package must never import
 FORBIDDEN = {"engine": {"torch", "onnx", "torchvision", "timm", "tqdm", "matplotlib", "fastapi", "ray"}}

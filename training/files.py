@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from engine.commands.parser import os_reason
-
 
 def check_outputs(parser: argparse.ArgumentParser, given: argparse.Namespace, *options: str) -> None:
     """Ends the program with a one-sentence error if one of these options names a file that cannot be written.
@@ -43,6 +41,6 @@ def read_json(path: Path, kind: type[Exception]) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise kind(f"a file cannot be read: {os_reason(error)}") from error
+        raise kind(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise kind(f"{path} is not valid JSON: {error}") from error

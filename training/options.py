@@ -1,9 +1,13 @@
 """The options of training runs: names, defaults and limits. Knows nothing of how they are used."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from training.models.attention import AttentionConfig
 from training.models.decoder import DecoderConfig
+
+KINDS = DecoderConfig.kind, AttentionConfig.kind
 
 
 def _option(default: Any, text: str) -> Any:
@@ -90,6 +94,12 @@ class TrainingOptions(LoopOptions):
     min_count: int = _option(5, "words that occur less often are unknown")
     sentence_min_count: int = _option(40, "words that occur this often in --sentences are known too")
     label_smoothing: float = _option(0.0, "share of probability spread over all words in training")
+    decoder: str = _option("lstm", 'kind of decoder: "lstm" or "attention", which looks at parts of the image')
+    attention_size: int = _option(256, "numbers that attention compares a part of the image by")
+    value_size: int = _option(256, "numbers that attention takes from a part of the image")
+    attention_learning_rate: float = _option(
+        0.0, "Adam's learning rate for attention, if a decoder with it starts from one without; 0: learning_rate"
+    )
     bottleneck: int = _option(120, "units between features and LSTM")
     units: int = _option(300, "LSTM units")
     embedding: int = _option(100, "numbers in a word's embedding")
@@ -101,28 +111,46 @@ class TrainingOptions(LoopOptions):
         LoopOptions.__post_init__(self)  # super() does not work in a dataclass with slots
         self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words")
         self.check_least(1, "min_count", "sentence_min_count")
-        self.check_least(0, "jitter")
+        self.check_least(0, "jitter", "attention_learning_rate")
         if not (self.finetune_encoder in ("", "all") or self.finetune_encoder.isdecimal()):
             raise ValueError(f'finetune_encoder must be a number or "all", but it is "{self.finetune_encoder}"')
         if not self.encoder_learning_rate > 0:
             raise ValueError(f"encoder_learning_rate must be above 0, but it is {self.encoder_learning_rate}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be at least 0 and below 1, but it is {self.label_smoothing}")
-        self.sizes(feature_size=1, vocabulary_size=1, pad_id=0)
+        if self.decoder not in KINDS:
+            raise ValueError(f'decoder must be "lstm" or "attention", but it is "{self.decoder}"')
+        if self.attends and self.finetune_encoder:
+            raise ValueError(
+                "finetune_encoder is possible with decoder lstm only: fine-tune the encoder so, then train a decoder "
+                "with attention --from that run, on its encoder"
+            )
+        self.sizes(shape=(1, 1, 1) if self.attends else (1,), vocabulary_size=1, pad_id=0)
 
-    def sizes(self, *, feature_size: int, vocabulary_size: int, pad_id: int) -> DecoderConfig:
-        """Returns the decoder's sizes for an encoder's features and a vocabulary."""
-        return DecoderConfig(
-            feature_size=feature_size,
-            vocabulary_size=vocabulary_size,
-            pad_id=pad_id,
-            bottleneck=self.bottleneck,
-            units=self.units,
-            embedding=self.embedding,
-            logit_hidden=self.logit_hidden,
-            dropout=self.dropout,
-            tied=self.tied,
-        )
+    @property
+    def attends(self) -> bool:
+        """Whether the decoder needs grids of features."""
+        return self.decoder == AttentionConfig.kind
+
+    def sizes(self, *, shape: Sequence[int], vocabulary_size: int, pad_id: int) -> DecoderConfig:
+        """Returns the decoder's sizes for the shape of an image's features and a vocabulary."""
+        *grid, feature_size = shape
+        given: dict[str, Any] = {
+            "feature_size": feature_size,
+            "vocabulary_size": vocabulary_size,
+            "pad_id": pad_id,
+            "bottleneck": self.bottleneck,
+            "units": self.units,
+            "embedding": self.embedding,
+            "logit_hidden": self.logit_hidden,
+            "dropout": self.dropout,
+            "tied": self.tied,
+        }
+        if not self.attends:
+            return DecoderConfig(**given)
+        height, width = grid
+        given |= {"attention_size": self.attention_size, "value_size": self.value_size}
+        return AttentionConfig(height=height, width=width, **given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

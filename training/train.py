@@ -22,11 +22,13 @@ from training.loops.distributed import Processes
 from training.loops.run_data import prepare
 from training.loops.sampler import greedy_captions
 from training.models import checkpoint
+from training.models.attention import AttentionDecoder
 from training.options import TrainingOptions
 from training.reports.charts import draw_curves
 from training.reports.training_report import predictions_table, spread, write_report
 
 REPORT = "report.html"
+BEGUN_WITH = 300  # images from which attention begins, if the decoder starts from one without
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,14 +68,15 @@ def run_together(given: argparse.Namespace, options: TrainingOptions, together: 
     # a decoder keeps its vocabulary, whatever the new data
     vocabulary = build_vocabulary(run_data, options) if before is None else before.vocabulary
     train, validation, data = make_tables(run_data, vocabulary, options.max_words, options.seed)
-    sizes = options.sizes(
-        feature_size=run_data.encoder["feature_size"], vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id
-    )
+    sizes = options.sizes(shape=run_data.shape, vocabulary_size=len(vocabulary), pad_id=vocabulary.pad_id)
     config = checkpoint.describe_run(sizes, run_data.encoder, asdict(options)) | {"data": data}
     torch.manual_seed(options.seed)
     decoder = run_data.decoder(sizes)
     if before is not None:
         config["from"] = checkpoint.begin_with(decoder, before, run_data.encoder["fingerprint"], given.begins)
+        if isinstance(decoder, AttentionDecoder) and not isinstance(before.decoder, AttentionDecoder):
+            some = torch.from_numpy(train.features_of(spread(data["images"]["train"], BEGUN_WITH)))
+            decoder.attention.begin(decoder.bottleneck.weight, some.flatten(0, 2))
     learned = before is not None and run_data.tail is None and (given.begins / checkpoint.ENCODER).is_file()
     if learned:  # in the earlier run; now saved with this run
         config["encoder"] = run_data.encoder | {"weights": checkpoint.ENCODER}

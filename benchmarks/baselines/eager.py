@@ -55,7 +55,7 @@ class Eager(Baseline):
     @torch.inference_mode()
     def start(self, features: np.ndarray) -> State:
         """See Decoder."""
-        state, _ = self.decoder.start(torch.from_numpy(features))
+        state: State = self.decoder.start(torch.from_numpy(features))[0]
         return state
 
     @torch.inference_mode()

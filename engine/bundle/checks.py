@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.bundle.manifest import (
+    DTYPES,
     RESAMPLE_FILTERS,
     RESIZE_RULES,
     ContextTensor,
@@ -22,8 +23,6 @@ from engine.confidence import check_confidence
 VOCABULARY_FILE = "vocabulary.json"
 
 GRAPHS = "encoder", "decoder_init", "decoder_step", "search_step", "sample_step"
-DTYPES = "float32", "float16", "int64", "int32"
-"""Types that state and context may have."""
 NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 """What the name of a state or context tensor looks like."""
 RESERVED = (

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 FORMAT_VERSION = 4
 RESIZE_RULES = ("squash", "crop", "letterbox")
 RESAMPLE_FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+DTYPES = ("float32", "float16", "int64", "int32")
+"""Types that state and context may have."""
 Record = TypeVar("Record")
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from math import isfinite
+from os.path import commonprefix
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
@@ -49,8 +50,10 @@ class Parser(argparse.ArgumentParser):
         if flag is None:
             return f"{words[0]!r} was not expected"
         known = [name for name in self._option_string_actions if name.startswith("--")]
-        near = [name for name in known if name.startswith(flag)] or difflib.get_close_matches(flag, known, n=1)
-        return f"there is no flag {flag}" + (f" (did you mean {near[0]}?)" if near else "")
+        near = [name for name in known if name.startswith(flag)] or difflib.get_close_matches(flag, known)
+        # of those that are near, the one that begins alike for longest: ends are what people forget
+        best = max(near, key=lambda name: len(commonprefix((name, flag))), default=None)  # noqa: RUF071 - by character
+        return f"there is no flag {flag}" + (f" (did you mean {best}?)" if best else "")
 
 
 def _explained(error: argparse.ArgumentError) -> str:

@@ -14,17 +14,20 @@ class ImageRows:
     """The rows of context that the rows of the last step read; -1 for rows that hold no sentence."""
 
     def __init__(self, step: int = 1) -> None:
-        """step: only its multiples are used, for memory that can be written from some addresses only."""
+        """step: images that join are written to its multiples, for memory that can be written from some only."""
         self._step = step
         self._read = np.empty(0, np.int64)
 
     def free(self, images: int) -> np.ndarray:
-        """Returns a free row for each of some images, int64 (images,), lowest first."""
-        held = self._read[self._read >= 0] // self._step
-        taken = np.zeros(int(held.max(initial=-1)) + 1 + images, bool)
-        taken[held] = True
-        rows: np.ndarray = np.nonzero(~taken)[0][:images] * self._step
-        return rows
+        """Returns a free row for each of some images, int64 (images,), lowest first.
+
+        The images that a decode starts with are next to each other, so that one run can write all of them.
+        """
+        held = np.unique(self._read[self._read >= 0])
+        if not len(held):
+            return np.arange(images)
+        rows = np.setdiff1d(np.arange(len(held) + images) * self._step, held)  # sorted
+        return rows[:images]
 
     def assign(self, first: int, rows: np.ndarray) -> None:
         """Notes that the rows of state from `first` on read these rows, int64 (images,)."""

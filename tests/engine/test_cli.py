@@ -55,8 +55,11 @@ class FakeCaptioner:
         self.made.append((bundle, options))
         return self
 
-    def iter_captions(self, images: Iterable[Any], decoding: Any, *, on_error: str) -> Iterator[Caption | ImageError]:
+    def iter_captions(
+        self, images: Iterable[Any], decoding: Any, *, on_error: str, attention: bool
+    ) -> Iterator[Caption | ImageError]:
         assert on_error == "return"
+        assert not attention
         self.decoding = decoding
         count = max(getattr(decoding, "num_hypotheses", 1), getattr(decoding, "num_samples", 1))
         for entry, image in enumerate(images):

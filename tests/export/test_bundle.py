@@ -6,16 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 
+from benchmarks.baselines.plain_session import PlainSession
 from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Variant
 from export import modules
 from export.additions import amend, save_manifest
 from export.bundle import ExportOptions, export_bundle
 from export.errors import ExportError
-from tests.export.runs import ENCODER, OPTIONS, SCORES, small_decoder, write_run
+from tests.export.runs import ENCODER, OPTIONS, SCORES, WORDS, small_decoder, write_run
 from training.models.encoders import load_encoder
 
 CALIBRATED = {"threshold": 0.65, "intercept": 3.0, "mean": 1.5}
@@ -79,6 +81,29 @@ def test_options_reach_the_manifest(quick: pytest.MonkeyPatch, run: Path, tmp_pa
     assert manifest.confidence == CALIBRATED
     assert (manifest.provenance["decoder"]["licence"], manifest.provenance["decoder"]["checkpoint"]) == ("CC0", "best")
     assert (manifest.defaults.beam_size, manifest.defaults.max_length, manifest.defaults.length_penalty) == (5, 20, 0.7)
+
+
+def test_a_shift_changes_the_odds_of_a_word_by_so_much(
+    quick: pytest.MonkeyPatch, run: Path, exported: Bundle, tmp_path: Path
+) -> None:
+    export_bundle(run, tmp_path / "bundle", ExportOptions(shifts={"word7": -0.9, "word8": 0.5}))
+    shifted = Bundle.load(tmp_path / "bundle")
+    features = np.random.default_rng(0).standard_normal((3, 96), dtype=np.float32)
+    before, after = (
+        PlainSession(bundle).score(np.full(3, WORDS.start_id), PlainSession(bundle).start(features))[0]
+        for bundle in (exported, shifted)
+    )
+    change = (after - before) - (after - before)[:, [WORDS.ids["word9"]]]
+    np.testing.assert_allclose(change[:, WORDS.ids["word7"]], -0.9, atol=1e-4)
+    np.testing.assert_allclose(change[:, WORDS.ids["word8"]], 0.5, atol=1e-4)
+    np.testing.assert_allclose(change[:, WORDS.ids["word10"]], 0, atol=1e-4)
+    assert shifted.manifest.provenance["decoder"]["shifts"] == {"word7": -0.9, "word8": 0.5}
+
+
+@pytest.mark.parametrize("shifts", [{"zebra": 1.0}, {"word7": float("inf")}])
+def test_a_shift_of_no_word_or_of_no_number_is_refused(run: Path, tmp_path: Path, shifts: dict[str, float]) -> None:
+    with pytest.raises(ExportError, match="it must be a number, for a word of the vocabulary"):
+        export_bundle(run, tmp_path / "bundle", ExportOptions(shifts=shifts))
 
 
 def test_a_default_that_no_search_could_use_is_refused(run: Path, tmp_path: Path) -> None:

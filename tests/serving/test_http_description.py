@@ -22,13 +22,13 @@ from tests.serving.stand_in import StandIn
 class Willing(StandIn):
     """Captions everything at once."""
 
-    def submit(self, image: Any, decoding: Any = None, **settings: Any) -> CaptionFuture:
-        future = super().submit(image, decoding, **settings)
+    def submit(self, image: Any, decoding: Any = None, *, timeout: float | None = None, **more: Any) -> CaptionFuture:
+        future = super().submit(image, decoding, timeout=timeout, **more)
         self.answer()
         return future
 
-    def stream(self, image: Any, decoding: Any = None, **settings: Any) -> CaptionStream:
-        stream = super().stream(image, decoding, **settings)
+    def stream(self, image: Any, decoding: Any = None, *, timeout: float | None = None, **more: Any) -> CaptionStream:
+        stream = super().stream(image, decoding, timeout=timeout, **more)
         self.words[-1].put(["a", "dog"])
         return stream
 

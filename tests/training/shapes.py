@@ -1,5 +1,6 @@
 """A tiny data set of drawn shapes and a caption table of made-up features, for tests that train."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from training.data.examples import Example
 from training.data.features import FeatureStore
 from training.loops.cross_entropy import Trainer
 from training.loops.distributed import Processes
-from training.models.decoder import CaptionDecoder
+from training.models.checkpoint import make_decoder
 from training.options import TrainingOptions
 
 COLOURS = ("red", "green", "blue", "yellow")
 SHAPES = ("circle", "square")
+GRID = 2, 3
 ALONE = Processes(0, 1, torch.device("cpu"))
 VOCABULARY = Vocabulary.build([f"a {colour} {shape} is here" for colour in COLOURS for shape in SHAPES], min_count=1)
 
@@ -53,15 +55,16 @@ def make_examples(count: int) -> tuple[Example, ...]:
     )
 
 
-def make_store(count: int, seed: int = 0) -> FeatureStore:
-    """Features that tell colour and shape apart: float16 (count, 6)."""
+def make_store(count: int, seed: int = 0, grid: Sequence[int] = ()) -> FeatureStore:
+    """Features that tell colour and shape apart: float16 (count, *grid, 6)."""
     known = np.concatenate([np.eye(4)[np.arange(count) % 4], np.eye(2)[np.arange(count) // 4 % 2]], axis=1)
-    noise = np.random.default_rng(seed).normal(scale=0.1, size=known.shape)
+    known = known.reshape(count, *(1 for _ in grid), 6)
+    noise = np.random.default_rng(seed).normal(scale=0.1, size=(count, *grid, 6))
     return FeatureStore(tuple(f"{index:02}.jpg" for index in range(count)), (known + noise).astype(np.float16))
 
 
-def make_table(count: int, seed: int = 0) -> CaptionTable:
-    return CaptionTable.build(make_examples(count), [make_store(count, seed)], VOCABULARY, max_words=5)
+def make_table(count: int, seed: int = 0, grid: Sequence[int] = ()) -> CaptionTable:
+    return CaptionTable.build(make_examples(count), [make_store(count, seed, grid)], VOCABULARY, max_words=5)
 
 
 def make_options(**changes: object) -> TrainingOptions:
@@ -72,5 +75,7 @@ def make_options(**changes: object) -> TrainingOptions:
 
 def make_trainer(options: TrainingOptions, processes: Processes = ALONE) -> Trainer:
     torch.manual_seed(options.seed)
-    config = options.sizes(feature_size=6, vocabulary_size=len(VOCABULARY), pad_id=VOCABULARY.pad_id)
-    return Trainer(CaptionDecoder(config), options, make_table(20), make_table(9, seed=1), processes)
+    grid = GRID if options.attends else ()
+    sizes = options.sizes(shape=(*grid, 6), vocabulary_size=len(VOCABULARY), pad_id=VOCABULARY.pad_id)
+    tables = make_table(20, grid=grid), make_table(9, seed=1, grid=grid)
+    return Trainer(make_decoder(sizes), options, *tables, processes)

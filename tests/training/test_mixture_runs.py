@@ -42,7 +42,7 @@ def spoken_table(weight: float = 1.0) -> CaptionTable:
 
 def decoder() -> CaptionDecoder:
     torch.manual_seed(0)
-    sizes = make_options().sizes(feature_size=6, vocabulary_size=len(VOCABULARY), pad_id=VOCABULARY.pad_id)
+    sizes = make_options().sizes(shape=(6,), vocabulary_size=len(VOCABULARY), pad_id=VOCABULARY.pad_id)
     return CaptionDecoder(sizes)
 
 

@@ -100,10 +100,19 @@ def small(recipe: Recipe) -> Recipe:
 def parsed(
     recipe: Recipe, stage: str, output: Path, *, smoke: bool = False
 ) -> Iterator[tuple[str, argparse.Namespace]]:
-    """Yields the modules of a stage with what their parsers make of its lines."""
+    """Yields the modules of a stage with what their parsers make of its lines, and leaves empty files as they would."""
+    (output / "provenance.json").touch()  # the driver writes it
     for line in recipe.options(smoke=smoke)[stage]:
         module, *words = words_of(line, VALUES | {"OUTPUT": str(output)})
-        yield module, PARSERS[module]().parse_args(words)
+        given = PARSERS[module]().parse_args(words)
+        leave(given.output)
+        yield module, given
+
+
+def leave(output: Path | None) -> None:
+    """Makes an empty file or folder, as the command would that writes there: the next command looks for it."""
+    if output is not None:
+        output.touch() if output.suffix else output.mkdir(parents=True, exist_ok=True)
 
 
 def trained(recipe: Recipe, stage: str, output: Path, *, smoke: bool = False) -> TrainingOptions | ScstOptions:
@@ -140,20 +149,23 @@ def test_what_ships_was_made_by_the_everyday_recipe_as_it_stands(tmp_path: Path)
     assert not record["smoke"]
     assert all(stage["finished"] for stage in record["stages"].values())
     assert [*record["stages"]] == [*everyday.STAGES]
-    ((_, given),) = parsed(everyday.RECIPE, "bundle", tmp_path)
+    given_to = {stage: [*parsed(everyday.RECIPE, stage, tmp_path)] for stage in everyday.STAGES}
+    ((_, given),) = given_to["bundle"]
     manifest = Bundle.load(None).manifest
     assert manifest.defaults == Defaults(**to_onnx._defaults(given))
     assert manifest.name == given.name == everyday.BUNDLE
 
 
-def test_a_page_on_training_names_only_commands_that_there_are() -> None:
+def test_a_page_on_training_names_only_commands_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("theirs.json").touch()  # the reader's
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     blocks = "".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
     lines = [shlex.split(line) for line in blocks.splitlines()]
     assert len(lines) >= 6
     for python, m, module, *arguments in lines:
         assert (python, m) == ("python", "-m")
-        PARSERS[module]().parse_args(arguments)  # ends the test where it is not one
+        leave(PARSERS[module]().parse_args(arguments).output)  # ends the test where it is not one
 
 
 # What comes out

@@ -41,7 +41,7 @@ class Batch:
     """Images with one caption each."""
 
     images: np.ndarray  # int64 (examples,): positions in the table's names
-    features: np.ndarray  # float32 (examples, feature_size), or (images, ...) with owners
+    features: np.ndarray  # float32 (examples, ...), or (images, ...) with owners
     tokens: np.ndarray  # int64 (examples, longest): START, words, END, padding
     owners: np.ndarray | None = None  # int64 (examples,): each one's row in features, where images share them
 
@@ -163,7 +163,7 @@ class CaptionTable:
         return np.searchsorted(self.offsets, captions, side="right") - 1
 
     def features_of(self, images: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
-        """Returns the features of images by position: float32 (images, feature_size).
+        """Returns the features of images by position: float32 (images, ...).
 
         `views`, int64 (images,), says which view of each to take; without it the first.
         """

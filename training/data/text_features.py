@@ -3,7 +3,8 @@
 Ridge regression predicts a photograph's features from the words of its captions; the residual is borrowed from a
 photograph with a similar caption. So a sentence gets features as noisy as an encoder's would be. The idea of training
 a captioner on text with noise in place of the image is CapDec's (Nukrai et al. 2022, arXiv:2211.00575); the regression
-replaces an encoder that understands text. Knows no decoder and no files.
+replaces an encoder that understands text. Where photographs have grids, a sentence gets the grid of the photograph that
+lends its residual, changed so that its mean is the vector that the sentence would have. Knows no decoder and no files.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ RIDGE = 10.0
 """Penalty on the regression's weights: predicts held-out photographs better than 3 does (docs/quality.md)."""
 NEAREST = 40
 """Number of similar photographs, of which one lends its residual: better than any photograph (docs/quality.md)."""
-AT_ONCE = 4096
+AT_ONCE, POOLED_AT_ONCE = 4096, 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,33 @@ class TextFeatures(Features):
         return clipped
 
 
+@dataclass(frozen=True, eq=False)
+class TextGrids(TextFeatures):
+    """One view of grids made from sentences, batch by batch: all of them would not fit into memory."""
+
+    lent: Features  # float (photographs, height, width, feature_size)
+    places: np.ndarray  # int64 (photographs,): their rows there
+    pooled: np.ndarray  # float32 (photographs, feature_size): their means
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Returns grids of rows, int64 (count,): float32 (count, height, width, feature_size)."""
+        lenders = self.drawn[rows]
+        return with_mean(self.lent[self.places[lenders]], self.pooled[lenders], super().__getitem__(rows))
+
+
+def with_mean(grids: np.ndarray, means: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Returns grids (count, height, width, feature_size) changed so that their means become the wanted ones.
+
+    Both means are (count, feature_size). A feature that should become weaker is scaled, so that it stays where it is
+    and no cell changes its sign; one that should become stronger is raised by the same amount in all cells.
+    """
+    weaker = (means > 0) & (wanted >= 0) & (wanted < means)
+    scale = np.divide(wanted, means, out=np.ones_like(means), where=weaker)
+    changed: np.ndarray = np.multiply(grids, scale[:, None, None], dtype=np.float32)
+    changed += (wanted - means * scale)[:, None, None]
+    return changed
+
+
 def text_features(
     sentences: Sequence[Example],
     described: Sequence[Example],
@@ -49,14 +77,15 @@ def text_features(
 ) -> tuple[TextFeatures, ...]:
     """Returns features for sentences, one view for each of the `views` of the photographs `described`.
 
-    The same seed gives the same features. Views must hold vectors, float (photographs, feature_size). Raises DataError
-    if no photograph has features.
+    The same seed gives the same features. Views hold vectors, (photographs, feature_size), or grids, (photographs,
+    height, width, feature_size). Raises DataError if no photograph has features.
     """
     known = set.intersection(*(set(view.names) for view in views))
     kept = [example for example in described if example.name in known]
     if not kept:
         raise DataError("no photograph has features, so none can be made for sentences")
-    seen = [np.asarray(view[np.array([view.row(each.name) for each in kept])], np.float32) for view in views]
+    places = [np.array([view.row(each.name) for each in kept]) for view in views]
+    seen = [_pooled(view, rows) for view, rows in zip(views, places, strict=True)]
     average = np.mean(seen, axis=0)  # (photographs, feature_size)
     centre = average.mean(axis=0)
     weights = _regress(kept, vocabulary, average - centre)
@@ -66,16 +95,20 @@ def text_features(
     limits = float(min(each.min() for each in seen)), float(max(each.max() for each in seen))
     names = tuple(example.name for example in sentences)
     generator = np.random.default_rng(seed)
-    return tuple(
-        TextFeatures(
-            names=names,
-            means=means,
-            residuals=(each - centre - explained).astype(np.float16),
-            drawn=np.take_along_axis(nearest, generator.integers(0, nearest.shape[1], (len(names), 1)), axis=1)[:, 0],
-            limits=limits,
-        )
-        for each in seen
-    )
+    made = []
+    for view, rows, each in zip(views, places, seen, strict=True):
+        lenders = generator.integers(0, nearest.shape[1], (len(names), 1))
+        drawn = np.take_along_axis(nearest, lenders, axis=1)[:, 0]
+        common = names, means, (each - centre - explained).astype(np.float16), drawn, limits
+        flat = view[rows[:1]].ndim == 2
+        made.append(TextFeatures(*common) if flat else TextGrids(*common, view, rows, each))
+    return tuple(made)
+
+
+def _pooled(view: Features, rows: np.ndarray) -> np.ndarray:
+    """Returns photographs' features, of grids the means: float32 (photographs, feature_size)."""
+    parts = (np.asarray(view[some], np.float32) for some in np.array_split(rows, -(-len(rows) // POOLED_AT_ONCE)))
+    return np.concatenate([part.mean(axis=(1, 2)) if part.ndim == 4 else part for part in parts])
 
 
 def _regress(examples: Sequence[Example], vocabulary: Vocabulary, features: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from training.data.batches import Batch, CaptionTable
 from training.loops.distributed import Processes
 from training.loops.loop import Loop, Record, Watcher, check_shared
+from training.models.attention import AttentionDecoder
 from training.models.decoder import CaptionDecoder
 from training.models.finetune import FineTuned
 from training.options import TrainingOptions
@@ -58,14 +59,19 @@ class Trainer(Loop[Epoch]):
         return epoch.validation_loss
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See Loop; the encoder's tail has its own learning rate."""
-        if not isinstance(self.decoder, FineTuned):
+        """See Loop; the encoder's tail and attention can have learning rates of their own."""
+        options, decoder = self.options, self.decoder
+        module: nn.Module
+        if isinstance(decoder, FineTuned):
+            module, rate = decoder.tail, options.encoder_learning_rate
+        elif isinstance(decoder, AttentionDecoder) and options.attention_learning_rate:
+            module, rate = decoder.attention, options.attention_learning_rate
+        else:
             return super().parameter_groups()
-        tail = list(self.decoder.tail.parameters())
-        known = {id(parameter) for parameter in tail}
-        rest = [parameter for parameter in self.decoder.parameters() if id(parameter) not in known]
-        scale = self.options.encoder_learning_rate / self.options.learning_rate
-        return [{"params": rest, "scale": 1.0}, {"params": tail, "scale": scale}]
+        apart = list(module.parameters())
+        known = {id(parameter) for parameter in apart}
+        rest = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
+        return [{"params": rest, "scale": 1.0}, {"params": apart, "scale": rate / options.learning_rate}]
 
     def run_epoch(self, number: int, watch: Watcher | None) -> Epoch:
         """See Loop."""

@@ -49,10 +49,11 @@ class RunData:
     encoder: dict[str, Any]  # as in config.json
     tail: Tail | None
     network: Mapping[str, Tensor]  # state dict of the whole encoder's network
+    shape: tuple[int, ...]  # of an image's features
 
     def decoder(self, sizes: DecoderConfig) -> CaptionDecoder:
         """Returns a new decoder, after the tail if there is one."""
-        return CaptionDecoder(sizes) if self.tail is None else FineTuned(sizes, self.tail, self.network)
+        return checkpoint.make_decoder(sizes) if self.tail is None else FineTuned(sizes, self.tail, self.network)
 
 
 def prepare(source: Source, options: TrainingOptions, together: Processes) -> RunData:
@@ -69,7 +70,7 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
         for name in SPLITS
     }
     read = {titles[part]: read_sentences(part.path, strict=source.strict) for part in source.sentences}
-    encoder = load_encoder(options.encoder, options.encoder_weights)
+    encoder = load_encoder(options.encoder, options.encoder_weights, grid=options.attends)
     wanted = training_views(flip=options.flip, jitter=options.jitter)
     frozen, tail = split(encoder, options.finetune_encoder) if options.finetune_encoder else (encoder, None)
     encoder.to(together.device)
@@ -100,6 +101,7 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
         "name": options.encoder,
         "weights": options.encoder_weights if tail is None else checkpoint.ENCODER,
         "feature_size": encoder.feature_size,
+        **({"grid": list(encoder.output_shape[:-1])} if encoder.grid else {}),
         "fingerprint": encoder.fingerprint,
     }
     network = {} if tail is None else {name: tensor.cpu() for name, tensor in encoder.network.state_dict().items()}
@@ -113,6 +115,7 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
         encoder=described,
         tail=tail,
         network=network,
+        shape=encoder.output_shape,
     )
 
 

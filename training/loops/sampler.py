@@ -37,7 +37,7 @@ class Sampler:
 
     @torch.no_grad()
     def say(self, decoder: CaptionDecoder, features: Tensor, samples: int = 1) -> Tensor:
-        """Samples `samples` sentences for each image; features are float32 (images, feature_size).
+        """Samples `samples` sentences for each image; features are float32 (images, ...).
 
         Returns int64 (images * samples, longest): START, words, END (unless cut) and padding; an image's sentences are
         adjacent. Ended sentences cost nothing. Dropout depends on the decoder's mode.
@@ -69,7 +69,7 @@ class Sampler:
 def greedy_captions(
     decoder: CaptionDecoder, vocabulary: Vocabulary, features: np.ndarray, max_words: int = 20
 ) -> list[str]:
-    """Captions features, float32 (images, feature_size), greedily and without dropout."""
+    """Captions features, float32 (images, ...), greedily and without dropout."""
     decoder.eval()
     device = decoder.output.weight.device
     said = Sampler(vocabulary, max_words, greedy=True).say(decoder, torch.from_numpy(features).to(device))

@@ -137,7 +137,7 @@ class SelfCritic(Loop[RewardEpoch]):
         """Returns the sum of the sentences' negative log-probabilities, weighted by weights (rows,).
 
         said is int64 (rows, longest), from the sampler, an equal number of rows for each image of features (images,
-        feature_size). For `drawn` sentences the probabilities are those of sampling: without the words that are never
+        ...). For `drawn` sentences the probabilities are those of sampling: without the words that are never
         sampled.
         """
         words = self.train_table.vocabulary
@@ -145,11 +145,18 @@ class SelfCritic(Loop[RewardEpoch]):
         images = torch.arange(len(said), device=said.device) // (len(said) // len(features))
         lengths = (said[:, 1:] != words.pad_id).sum(dim=1)
         total = torch.zeros((), device=said.device)
+        grids = features.ndim > 2  # costly to start from: once per image, not once per sentence
         with self._autocast():
+            started = self.decoder.start(features) if grids else None
             for rows in torch.split(lengths.argsort(stable=True), ROWS_AT_ONCE):
                 tokens = said[rows, : int(lengths[rows].max()) + 1]
                 keep = tokens[:, 1:] != words.pad_id
-                logits = self.decoder(features[images[rows]], tokens[:, :-1], keep).float()  # (kept, vocabulary)
+                if started is None:
+                    logits = self.decoder(features[images[rows]], tokens[:, :-1], keep)
+                else:
+                    state, context = (tuple(each[images[rows]] for each in part) for part in started)
+                    logits = self.decoder.read(tokens[:, :-1], state, context, keep)
+                logits = logits.float()  # (kept, vocabulary)
                 if drawn:
                     logits[:, [words.pad_id, words.unk_id, words.start_id]] = -torch.inf
                 losses = functional.cross_entropy(logits, tokens[:, 1:][keep], reduction="none")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from engine.bundle.vocabulary import Vocabulary
 from training.files import write_atomically
+from training.models.attention import AttentionConfig, AttentionDecoder
 from training.models.decoder import CaptionDecoder, DecoderConfig
 
 CONFIG, VOCABULARY, BEST, LAST = "config.json", "vocabulary.json", "best.safetensors", "last.safetensors"
@@ -53,7 +54,26 @@ def describe_run(
     decoder: DecoderConfig, encoder: Mapping[str, object], training: Mapping[str, object]
 ) -> dict[str, Any]:
     """Returns the content of config.json; `encoder` has at least the keys name and weights."""
-    return {"format": FORMAT, "decoder": asdict(decoder), "encoder": dict(encoder), "training": dict(training)}
+    sizes = {"kind": decoder.kind} | asdict(decoder)
+    return {"format": FORMAT, "decoder": sizes, "encoder": dict(encoder), "training": dict(training)}
+
+
+def make_decoder(sizes: DecoderConfig) -> CaptionDecoder:
+    """Returns a new decoder of the kind that the sizes are for."""
+    return AttentionDecoder(sizes) if isinstance(sizes, AttentionConfig) else CaptionDecoder(sizes)
+
+
+def _sizes(described: Mapping[str, Any]) -> DecoderConfig:
+    """Returns the sizes in config.json; without a kind, which earlier versions left out, they are the plain decoder's.
+
+    Raises CheckpointError for a kind that this version does not know, TypeError and ValueError for other faults.
+    """
+    kinds: dict[str, type[DecoderConfig]] = {config.kind: config for config in (DecoderConfig, AttentionConfig)}
+    sizes = dict(described)
+    kind = sizes.pop("kind", DecoderConfig.kind)
+    if kind not in kinds:
+        raise CheckpointError(f'the decoder is of the kind "{kind}", but this version knows only {", ".join(kinds)}')
+    return kinds[kind](**sizes)
 
 
 def decoder_tensors(decoder: CaptionDecoder) -> dict[str, Tensor]:
@@ -115,7 +135,7 @@ def load_checkpoint(folder: str | os.PathLike[str], which: str = "best") -> Chec
         if config["format"] != FORMAT:
             raise CheckpointError(f"{folder / CONFIG} has format {config['format']}, but this version reads {FORMAT}")
         vocabulary = Vocabulary.load(folder / VOCABULARY)
-        decoder = CaptionDecoder(DecoderConfig(**config["decoder"]))
+        decoder = make_decoder(_sizes(config["decoder"]))
         encoder_name, encoder_weights = config["encoder"]["name"], config["encoder"]["weights"]
         runs = _runs(folder, config)
     except CheckpointError:
@@ -165,6 +185,13 @@ def begin_with(decoder: CaptionDecoder, before: Checkpoint, encoder: str, folder
         )
     if decoder.config.tied and not before.decoder.config.tied:
         raise CheckpointError(f"the output weights in {folder} are not its embeddings: leave out --tied")
-    tail = {name: tensor for name, tensor in decoder_tensors(decoder).items() if name.startswith(TAIL)}
-    restore_decoder(decoder, tail | decoder_tensors(before.decoder))
+    if before.decoder.config.kind not in (decoder.config.kind, DecoderConfig.kind):
+        raise CheckpointError(
+            f"the decoder in {folder} is of the kind {before.decoder.config.kind}, from which a plain one cannot "
+            f"start: pass --decoder {before.decoder.config.kind}"
+        )
+    own, earlier = decoder_tensors(decoder), decoder_tensors(before.decoder)
+    added = decoder.config.kind != before.decoder.config.kind
+    kept = {name: tensor for name, tensor in own.items() if name.startswith(TAIL) or (added and name not in earlier)}
+    restore_decoder(decoder, kept | earlier)
     return begun_with(folder, before)

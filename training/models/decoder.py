@@ -25,6 +25,11 @@ class DecoderConfig:
     dropout: float = 0.0
     tied: bool = False
 
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Shape of the features that the decoder takes for an image."""
+        return (self.feature_size,)
+
     def __post_init__(self) -> None:
         for name in ("feature_size", "vocabulary_size", "bottleneck", "units", "embedding", "logit_hidden"):
             if getattr(self, name) < 1:

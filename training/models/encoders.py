@@ -35,12 +35,16 @@ class Encoder(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, name: str, weights: str, image: ImageSpec, network: nn.Module) -> None:
-        """network: float32 (batch, 3, height, width) to float32 (batch, *output_shape); it is frozen."""
+    def __init__(self, name: str, weights: str, image: ImageSpec, network: nn.Module, *, grid: bool = False) -> None:
+        """network: float32 (batch, 3, height, width) to float32 (batch, ...); it is frozen.
+
+        grid: it gives planes (batch, channels, height, width), which become (batch, height, width, channels).
+        """
         super().__init__()
         self.name = name
         self.weights = weights
         self.image = image
+        self.grid = grid
         self.register_buffer("mean", torch.tensor(image.mean).reshape(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(image.std).reshape(3, 1, 1), persistent=False)
         self.network = network.to(memory_format=torch.channels_last)
@@ -52,36 +56,57 @@ class Encoder(nn.Module):
 
     @property
     def feature_size(self) -> int:
-        """Length of an image's feature vector."""
-        return self.output_shape[0]
+        """Length of an image's feature vector, or of each cell's in a grid."""
+        return self.output_shape[-1]
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Returns float32 (batch, *output_shape) for uint8 pixels (batch, height, width, 3)."""
         planes = pixels.permute(0, 3, 1, 2).to(torch.float32)  # (batch, 3, height, width), channels last in memory
         features: torch.Tensor = self.network((planes - self.mean) / self.std)
-        return features
+        return features.movedim(1, -1) if self.grid else features
 
 
-def load_encoder(name: str, weights: str = "pretrained") -> Encoder:
+def load_encoder(name: str, weights: str = "pretrained", *, grid: bool = False) -> Encoder:
     """Makes an encoder, frozen and in eval mode.
 
     weights: "pretrained" (a package's, or the download of torchvision or timm), "random" (the same ones every
-    time), or the path of a .pth or .safetensors state dict. Raises EncoderError for an unknown name and for weights
-    that are missing, cannot be downloaded or do not fit.
+    time), or the path of a .pth or .safetensors state dict. grid: its features are the last grid before the mean over
+    the image, (height, width, feature_size), as attention needs; its name then ends in "-grid". Raises EncoderError
+    for an unknown name, for weights that are missing, cannot be downloaded or do not fit, and for an encoder without
+    such features.
     """
     with torch.random.fork_rng(devices=[]):
         made = _make(name, weights)
     if weights not in ("pretrained", "random"):
         load_into(made.network, read_weights(Path(weights)), made.head, weights)
         weights = Path(weights).name
+    if grid:
+        _unpool(name, made.network)
     try:
-        encoder = Encoder(name, weights, made.image, made.network)
+        encoder = Encoder(f"{name}-grid" if grid else name, weights, made.image, made.network, grid=grid)
     except (AssertionError, RuntimeError) as error:  # how timm refuses an image size
         size = f"{made.image.height} x {made.image.width}"
         raise EncoderError(f"{name} does not support images of {size} pixels ({reason(error)})") from error
-    if len(encoder.output_shape) != 1:
+    if len(encoder.output_shape) != 1 and not grid:
         raise EncoderError(f"{name} gives features of shape {encoder.output_shape}, not one vector per image")
+    if grid and len(encoder.output_shape) != 3:
+        raise _no_grid(name)
     return encoder
+
+
+def _unpool(name: str, network: Any) -> None:
+    """Makes a network return its last grid, as channels by height by width. Raises EncoderError if it cannot."""
+    try:
+        network.reset_classifier(0, "")  # timm's way to say so
+    except (AttributeError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise _no_grid(name) from error
+
+
+def _no_grid(name: str) -> EncoderError:
+    return EncoderError(
+        f"{name} gives no grid of features for attention to look at: choose a convolutional network of timm, such as "
+        f"{next(iter(LITE_SIZES))}, or --decoder lstm"
+    )
 
 
 def fingerprint(state: Mapping[str, torch.Tensor]) -> str:

@@ -166,8 +166,6 @@ class _StepBuffers:
 
     def reserve(self, rows: int, images: int) -> None:
         """Makes room before a decode begins: in both slots for rows admitted one by one, and for context of images."""
-        if self.context_aligned > 1:
-            rows = max(rows, images)  # images are then written one by one
         if rows:
             for slot in (0, 1):
                 self._reserve(slot, (rows + 1) * self.aligned)

@@ -181,7 +181,7 @@ def test_the_other_runtime_options_stay() -> None:
 
 @pytest.mark.parametrize("provider", ["auto", "cpu", "abacus"])
 def test_an_unknown_precision_is_refused_with_those_there_are(provider: str) -> None:
-    with pytest.raises(BundleError, match="no precision 'int4': choose fp32, int8"):
+    with pytest.raises(BundleError, match="no precision 'int4': choose auto, fp32, int8"):
         select(TWO, Request(provider=provider, precision="int4"), GOOD)
 
 
@@ -246,7 +246,7 @@ def test_a_captioner_that_is_told_everything_asks_no_measurement(tuned: Path, ca
 
 def test_a_captioner_of_a_machine_never_measured_follows_the_order(tiny_bundle: Path) -> None:
     assert Captioner(tiny_bundle).choice.why == "default order"
-    with pytest.raises(BundleError, match="no precision 'int4': choose fp32"):
+    with pytest.raises(BundleError, match="no precision 'int4': choose auto, fp32"):
         Captioner(tiny_bundle, precision="int4")
     with pytest.raises(OptionsError, match="batch_size"):
         Captioner(tiny_bundle, batch_size=0)

@@ -122,8 +122,6 @@ def test_a_folder_that_cannot_be_written_is_told_after_the_table(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--seconds", "0"], "--seconds must be a number above 0, not 0.0"),
-        (["--seconds", "nan"], "--seconds must be a number above 0, not nan"),
         (["--provider", "cpu,abacus"], "provider 'abacus' is unknown"),
         (["--bundle", "nowhere"], "nowhere is not a bundle"),
     ],

@@ -64,7 +64,7 @@ def test_no_path_means_the_bundle_that_ships(folder: Path, tmp_path: Path, monke
 
 
 def test_a_precision_that_is_not_there_is_named_with_those_that_are(folder: Path) -> None:
-    with pytest.raises(BundleError, match=r"no precision 'int8': choose fp32$"):
+    with pytest.raises(BundleError, match=r"no precision 'int8': choose auto, fp32$"):
         Bundle.load(folder).graph("encoder", "int8")
     with pytest.raises(BundleError, match="'int8'"):
         Captioner(folder, precision="int8")

@@ -7,7 +7,7 @@ from engine.bundle.vocabulary import Vocabulary, split
 from training.data import text_features as module
 from training.data.examples import DataError, Example
 from training.data.features import FeatureStore
-from training.data.text_features import RIDGE, TextFeatures, text_features
+from training.data.text_features import RIDGE, TextFeatures, text_features, with_mean
 
 WORDS = ("dog", "cat", "man", "runs", "sits", "red", "big", "here")
 SIZE, PHOTOGRAPHS, SENTENCES = 6, 30, 11
@@ -32,6 +32,12 @@ def make_views(count: int = 2) -> list[FeatureStore]:
     names = tuple(example.name for example in reversed(DESCRIBED))  # in another order than the captions
     generator = np.random.default_rng(2)
     return [FeatureStore(names, generator.normal(size=(PHOTOGRAPHS, SIZE)).astype(np.float16)) for _ in range(count)]
+
+
+def make_grids() -> list[FeatureStore]:
+    generator = np.random.default_rng(4)
+    shape = PHOTOGRAPHS, 2, 3, SIZE
+    return [FeatureStore(view.names, generator.uniform(0, 2, shape).astype(np.float16)) for view in make_views()]
 
 
 def make(seed: int = 0, said: list[Example] = SAID) -> tuple[TextFeatures, ...]:
@@ -83,6 +89,30 @@ def test_each_sentence_has_a_photographs_residual_another_one_in_each_view() -> 
         wanted = view.means.astype(np.float32) + view.residuals[view.drawn]
         np.testing.assert_array_equal(found, np.clip(wanted, *view.limits))
     assert (views[0].drawn != views[1].drawn).any()
+
+
+def test_a_sentences_grid_has_the_mean_that_is_its_vector_and_lies_where_the_photographs_does() -> None:
+    views = make_grids()
+    vectors = [FeatureStore(view.names, view.matrix.astype(np.float32).mean(axis=(1, 2))) for view in views]
+    flat = text_features(SAID, DESCRIBED, vectors, VOCABULARY, seed=3)
+    every = np.arange(len(SAID))
+    for made, plain, view in zip(text_features(SAID, DESCRIBED, views, VOCABULARY, seed=3), flat, views, strict=True):
+        grids = made[every]
+        assert grids.dtype == np.float32
+        np.testing.assert_allclose(grids.mean(axis=(1, 2)), plain[every], atol=1e-3)
+        assert grids.min() >= 0  # no feature of these photographs is below
+        lent = view.matrix[[view.row(DESCRIBED[which].name) for which in made.drawn]]
+        weaker = plain[every] < lent.astype(np.float32).mean(axis=(1, 2)) - 1e-3
+        assert weaker.any()
+        assert (~weaker).any()
+        order, same = (np.argsort(each.reshape(len(SAID), -1, SIZE), axis=1, kind="stable") for each in (lent, grids))
+        np.testing.assert_array_equal(order, same)
+
+
+def test_a_mean_that_has_to_change_its_sign_is_reached_too() -> None:
+    grids, wanted = np.random.default_rng(5).normal(size=(4, 2, 3, 7)), np.random.default_rng(6).normal(size=(4, 7))
+    made = with_mean(grids, grids.mean(axis=(1, 2)), wanted)
+    np.testing.assert_allclose(made.mean(axis=(1, 2)), wanted, atol=1e-6)
 
 
 def test_the_same_seed_makes_the_same_features() -> None:

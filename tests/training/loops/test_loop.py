@@ -189,6 +189,7 @@ def assert_same_run(one: Loop[Any], other: Loop[Any], first: Path, second: Path)
     [
         {"schedule": "cosine", "label_smoothing": 0.1},
         {"ema": 0.9, "warmup": 9, "bf16": True, "tied": True},
+        {"decoder": "attention", "attention_learning_rate": 0.02, "bf16": True},
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -205,8 +206,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, c
     assert_same_run(one, run(other, part), whole, part)
 
 
-def test_the_decoder_learns_the_shapes(tmp_path: Path) -> None:
-    trainer = run(make_trainer(make_options(epochs=4, batches=150, learning_rate=1e-2, dropout=0.0)), tmp_path)
+@pytest.mark.parametrize("decoder", ["lstm", "attention"])
+def test_the_decoder_learns_the_shapes(tmp_path: Path, decoder: str) -> None:
+    options = make_options(epochs=4, batches=150, learning_rate=1e-2, dropout=0.0, decoder=decoder)
+    trainer = run(make_trainer(options), tmp_path)
     assert trainer.history[-1].validation_loss < 1.0
     table = trainer.validation_table
     said = greedy_captions(trainer.decoder, VOCABULARY, table.features_of(np.arange(9)))

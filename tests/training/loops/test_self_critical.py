@@ -2,6 +2,8 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,12 +15,14 @@ from torch import Tensor
 
 from engine.bundle.vocabulary import Vocabulary
 from tests.training.loops.test_loop import assert_same_run, run
-from tests.training.shapes import ALONE, VOCABULARY, make_store, make_table
+from tests.training.shapes import ALONE, GRID, VOCABULARY, make_store, make_table
 from training.data.batches import CaptionTable
 from training.data.examples import Example
 from training.data.features import FeatureStore
 from training.loops.sampler import Sampler, draw
 from training.loops.self_critical import RewardEpoch, SelfCritic
+from training.models.attention import AttentionConfig
+from training.models.checkpoint import make_decoder
 from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.options import ScstOptions
 
@@ -190,13 +194,18 @@ def test_a_step_weighs_the_cross_entropy_of_true_captions_beside_the_reward(weig
 
 # The run
 
+PLAIN = DecoderConfig(6, len(VOCABULARY), VOCABULARY.pad_id, bottleneck=8, units=16, embedding=8, logit_hidden=8)
+LOOKING = {"sizes": AttentionConfig(**asdict(PLAIN), height=GRID[0], width=GRID[1], value_size=8), "grid": GRID}
 
-def make_critic(validation: CaptionTable | None = None, **changes: Any) -> SelfCritic:
+
+def make_critic(
+    validation: CaptionTable | None = None, sizes: DecoderConfig = PLAIN, grid: Sequence[int] = (), **changes: Any
+) -> SelfCritic:
     options = {"epochs": 3, "batches": 5, "batch_size": 8, "max_words": 5, "learning_rate": 1e-2}
     torch.manual_seed(0)
-    config = DecoderConfig(6, len(VOCABULARY), VOCABULARY.pad_id, bottleneck=8, units=16, embedding=8, logit_hidden=8)
     made = ScstOptions(**(options | changes))
-    return SelfCritic(CaptionDecoder(config), made, make_table(20), validation or make_table(9, seed=1), ALONE)
+    tables = make_table(20, grid=grid), validation or make_table(9, seed=1, grid=grid)
+    return SelfCritic(make_decoder(sizes), made, *tables, ALONE)
 
 
 def test_logits_are_lowered_by_the_logarithm_of_the_frequency_before_training() -> None:
@@ -213,8 +222,9 @@ def test_logits_are_lowered_by_the_logarithm_of_the_frequency_before_training() 
         assert not lowered[[SHORT.end_id, SHORT.pad_id, SHORT.unk_id, SHORT.start_id]].any()
 
 
-def test_the_expected_reward_rises(tmp_path: Path) -> None:
-    critic = make_critic(epochs=3, batches=30, learning_rate=2e-2)
+@pytest.mark.parametrize("kind", [{}, LOOKING], ids=["lstm", "attention"])
+def test_the_expected_reward_rises(tmp_path: Path, kind: dict[str, Any]) -> None:
+    critic = make_critic(epochs=3, batches=30, learning_rate=2e-2, **kind)
     before = fmean(critic.validation_ciders().values())
     run(critic, tmp_path)
     rewards = [epoch.sample_reward for epoch in critic.history]
@@ -239,6 +249,7 @@ def test_nothing_learnt_hangs_on_what_people_say_of_validation_images(tmp_path: 
     [
         {"ema": 0.9, "schedule": "cosine", "dropout": 0.2, "cross_entropy": 0.1},
         {"warmup": 4, "bf16": True},
+        {"cross_entropy": 0.1, "dropout": 0.2, **LOOKING},
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:

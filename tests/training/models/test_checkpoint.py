@@ -10,7 +10,7 @@ import torch
 from engine.bundle.vocabulary import Vocabulary
 from training.files import write_json
 from training.models import checkpoint
-from training.models.checkpoint import CheckpointError, begin_with, load_checkpoint
+from training.models.checkpoint import CheckpointError, begin_with, load_checkpoint, make_decoder
 from training.models.decoder import CaptionDecoder, DecoderConfig
 
 WORDS = Vocabulary.build(["a red circle", "a blue square"], min_count=1)
@@ -19,7 +19,7 @@ SIZES = DecoderConfig(6, len(WORDS), WORDS.pad_id, bottleneck=3, units=4, embedd
 
 def write_run(folder: Path, config: DecoderConfig = SIZES) -> CaptionDecoder:
     torch.manual_seed(0)
-    decoder = CaptionDecoder(config)
+    decoder = make_decoder(config)
     folder.mkdir(exist_ok=True)
     encoder = {"name": "test_vit", "weights": "random"}
     write_json(folder / checkpoint.CONFIG, checkpoint.describe_run(config, encoder, {"seed": 1}))

@@ -35,7 +35,8 @@ def test_kept_positions_are_those_of_the_whole_sequence() -> None:
 
 
 def test_hidden_and_cell_start_equal() -> None:
-    (hidden, cell), _ = make(SMALL).start(torch.randn(2, 9))
+    (hidden, cell), context = make(SMALL).start(torch.randn(2, 9))
+    assert context == ()
     assert hidden.shape == (2, 12)
     assert torch.equal(hidden, cell)
 

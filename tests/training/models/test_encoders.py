@@ -98,6 +98,24 @@ def test_a_timm_encoder_is_timms_network_behind_its_own_normalisation(small: enc
     assert small.image.resample == config["interpolation"]
 
 
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet"])
+def test_a_grids_mean_is_the_vector_of_the_same_encoder(name: str) -> None:
+    plain, grid = load_encoder(name, "random"), load_encoder(name, "random", grid=True)
+    pixels = noise(2, plain.image.height)
+    with torch.inference_mode():
+        vectors, cells = plain(pixels), grid(pixels)
+    assert cells.shape == (2, *grid.output_shape)
+    assert (len(grid.output_shape), grid.feature_size) == (3, plain.feature_size)
+    torch.testing.assert_close(cells.mean(dim=(1, 2)), vectors)
+    assert (grid.fingerprint, grid.name) == (plain.fingerprint, f"{name}-grid")  # stored beside, not instead
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "test_vit"])
+def test_an_encoder_without_a_grid_is_one_sentence(name: str) -> None:
+    with pytest.raises(EncoderError, match=f"^{name} gives no grid of features for attention to look at: choose "):
+        load_encoder(name, "random", grid=True)
+
+
 def test_a_batch_equals_its_images_one_by_one(small: encoders.Encoder) -> None:
     pixels = noise(3, small.image.height)
     with torch.inference_mode():

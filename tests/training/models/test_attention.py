@@ -1,0 +1,150 @@
+"""Laws of the decoder with attention: it begins as the plain one, and looks at each image's own cells."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.models.test_checkpoint import SIZES, WORDS, write_run
+from training.models import checkpoint
+from training.models.attention import AttentionConfig, AttentionDecoder
+from training.models.checkpoint import CheckpointError, begin_with, load_checkpoint, make_decoder
+from training.models.decoder import CaptionDecoder
+from training.options import TrainingOptions
+
+SMALL = AttentionConfig(9, 23, 2, 5, 12, 7, 7, height=2, width=3, attention_size=4, value_size=6)
+
+
+def make(config: AttentionConfig = SMALL) -> AttentionDecoder:
+    """A decoder whose attention matters."""
+    torch.manual_seed(0)
+    decoder = AttentionDecoder(config)
+    for layer in (decoder.attention.to_gates, decoder.attention.to_logits):
+        torch.nn.init.normal_(layer.weight)
+    return decoder
+
+
+def grids(count: int) -> Tensor:
+    return torch.randn(count, *SMALL.feature_shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_forward_over_a_sequence_equals_steps_one_by_one(tied: bool) -> None:
+    decoder, ids = make(replace(SMALL, tied=tied, dropout=0.5)).eval(), torch.randint(0, 23, (4, 11))
+    keep = torch.rand(4, 11) < 0.5
+    with torch.no_grad():
+        whole = decoder(grids(4), ids)  # (4, 11, 23)
+        torch.testing.assert_close(decoder(grids(4), ids, keep), whole[keep])
+        state, context = decoder.start(grids(4))
+        for position in range(ids.shape[1]):
+            logits, state = decoder.step(ids[:, position], state, context)
+            torch.testing.assert_close(logits, whole[:, position], atol=1e-5, rtol=1e-5)
+
+
+def test_a_step_tells_how_much_each_cell_weighs() -> None:
+    decoder, ids = make(), torch.tensor([3, 4, 5])
+    state, context = decoder.start(grids(3))
+    logits, following, weights = decoder.step_with_attention(ids, state, context)
+    assert weights.shape == (3, 2, 3)
+    assert (weights > 0).all()
+    torch.testing.assert_close(weights.sum(dim=(1, 2)), torch.ones(3))
+    again, same = decoder.step(ids, state, context)
+    assert torch.equal(logits, again)
+    assert all(map(torch.equal, following, same))
+    moved = decoder.start(grids(3).flip(2))  # left and right exchanged: it looks at the same things in the other place
+    torch.testing.assert_close(decoder.step_with_attention(ids, *moved)[2], weights.flip(2))
+
+
+def test_a_batch_equals_its_images_one_by_one() -> None:
+    decoder, ids = make().eval(), torch.randint(0, 23, (3, 5))
+    alone = torch.cat([decoder(grids(3)[i : i + 1], ids[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(decoder(grids(3), ids), alone)
+
+
+def test_every_parameter_learns() -> None:
+    decoder = make()
+    decoder(grids(4), torch.randint(3, 23, (4, 6))).logsumexp(-1).sum().backward()
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("size", ["height", "width", "attention_size", "value_size", "units"])
+def test_a_size_that_makes_no_sense_is_named(size: str) -> None:
+    with pytest.raises(ValueError, match=f"{size} must be at least 1, but it is 0"):
+        replace(SMALL, **cast(Any, {size: 0}))
+
+
+def test_keys_and_values_begin_with_what_the_bottleneck_attends_to() -> None:
+    decoder = make()
+    with torch.no_grad():
+        decoder.bottleneck.weight[:, 4:] = 0  # it never looks at the last five features
+    cells = torch.rand(50, 9) * torch.arange(1, 10) + 3
+    decoder.attention.begin(decoder.bottleneck.weight, cells)
+    for layer in (decoder.attention.keys, decoder.attention.values):
+        assert layer.weight[:, :4].abs().max() > 100 * layer.weight[:, 4:].abs().max()
+        made = layer(cells)
+        assert made.mean(dim=0).abs().max() < 1e-4
+        assert float(made.detach().std()) == pytest.approx(1, rel=0.05)
+
+
+# Runs
+
+LOOKING = AttentionConfig(**asdict(SIZES), height=2, width=2, attention_size=4, value_size=3)
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
+    saved = write_run(tmp_path, LOOKING)
+    loaded = load_checkpoint(tmp_path).decoder
+    assert type(loaded) is AttentionDecoder
+    assert loaded.config == LOOKING
+    assert all(map(torch.equal, saved.state_dict().values(), loaded.state_dict().values()))
+
+
+def test_a_run_of_an_earlier_version_names_no_kind(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    config = json.loads((tmp_path / checkpoint.CONFIG).read_text())
+    assert config["decoder"].pop("kind") == "lstm"
+    (tmp_path / checkpoint.CONFIG).write_text(json.dumps(config))
+    assert type(load_checkpoint(tmp_path).decoder) is CaptionDecoder
+    config["decoder"]["kind"] = "telepathy"
+    (tmp_path / checkpoint.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match='kind "telepathy", but this version knows only lstm, attention'):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_started_from_a_plain_decoder_it_is_that_decoder(tmp_path: Path, tied: bool) -> None:
+    plain = write_run(tmp_path, replace(SIZES, tied=tied))
+    decoder = make_decoder(replace(LOOKING, tied=tied))
+    begin_with(decoder, load_checkpoint(tmp_path), "fingerprint", tmp_path)
+    images, ids = torch.randn(3, 2, 2, 6), torch.randint(0, len(WORDS), (3, 5))
+    means = images.flatten(1, 2).mean(dim=1)
+    torch.testing.assert_close(decoder(images, ids), plain(means, ids))
+    (state, context), (expected, nothing) = decoder.start(images), plain.start(means)
+    for position in range(5):
+        logits, state = decoder.step(ids[:, position], state, context)
+        same, expected = plain.step(ids[:, position], expected, nothing)
+        assert torch.equal(logits, same)
+        assert all(map(torch.equal, state, expected))
+
+
+def test_a_plain_decoder_cannot_start_from_one_with_attention(tmp_path: Path) -> None:
+    write_run(tmp_path, LOOKING)
+    with pytest.raises(CheckpointError, match=r"cannot start: pass --decoder attention$"):
+        begin_with(make_decoder(SIZES), load_checkpoint(tmp_path), "fingerprint", tmp_path)
+    with pytest.raises(CheckpointError, match=r"do not fit .*attention\.gate\.bias"):
+        begin_with(make_decoder(replace(LOOKING, value_size=5)), load_checkpoint(tmp_path), "fingerprint", tmp_path)
+
+
+def test_options_that_make_no_sense_are_one_sentence() -> None:
+    with pytest.raises(ValueError, match='decoder must be "lstm" or "attention", but it is "gru"'):
+        TrainingOptions(decoder="gru")
+    with pytest.raises(ValueError, match="finetune_encoder is possible with decoder lstm only"):
+        TrainingOptions(decoder="attention", finetune_encoder="2")
+    with pytest.raises(ValueError, match="value_size must be at least 1"):
+        TrainingOptions(decoder="attention", value_size=0)
