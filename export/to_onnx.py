@@ -56,12 +56,9 @@ def _parser() -> Parser:
         help='words that captions must not end in, such as a,the,of ("": none)',
     )
     parser.add_argument(
-        "--shift",
-        type=_shift,
-        action="append",
-        default=[],
-        metavar="WORD=NATS",
-        help="add to a word's logits, such as man=-0.9 for a word that is said too often; can be repeated",
+        "--shifts",
+        type=existing_file("a JSON file of training.balance"),
+        help="JSON file of training.balance: what is added to the logits of words that are said too often or seldom",
     )
     parser.add_argument(
         "--resize",
@@ -116,8 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
 
-    if given.shift and given.checkpoint is None:
-        parser.error("--shift changes the weights that are exported, so it needs --checkpoint")
+    if given.shifts and given.checkpoint is None:
+        parser.error("--shifts changes the weights that are exported, so it needs --checkpoint")
 
     def work() -> None:
         if given.checkpoint is not None:
@@ -151,13 +148,6 @@ def _change(given: argparse.Namespace) -> bool:
     return measured or amended
 
 
-def _shift(text: str) -> tuple[str, float]:
-    word, equals, shift = text.partition("=")
-    if not (word and equals):
-        raise argparse.ArgumentTypeError(f"must be a word and a number, such as man=-0.9, but it is {text!r}")
-    return word, number()(shift)
-
-
 def _defaults(given: argparse.Namespace) -> dict[str, Any]:
     return {f.name: value for f in fields(Defaults) if (value := getattr(given, f.name)) is not None}
 
@@ -168,7 +158,7 @@ def _export(given: argparse.Namespace) -> None:
         name=given.name,
         defaults=_defaults(given),
         resize=given.resize,
-        shifts=dict(given.shift),
+        shifts=_read_shifts(given.shifts) if given.shifts else {},
         provenance=_read_object(given.provenance),
         quality=_read_quality(given.quality),
         confidence=_read_confidence(given.confidence) if given.confidence else {},
@@ -216,6 +206,14 @@ def _read_quality(paths: Sequence[Path]) -> dict[str, Any]:
     if len(by_data) < len(read):
         raise ExportError("with several --quality files, each must name a different data set as its data")
     return by_data
+
+
+def _read_shifts(path: Path) -> dict[str, float]:
+    """Reads only the shifts."""
+    shifts = _read_object(path).get("shifts")
+    if not isinstance(shifts, dict) or not all(isinstance(shift, int | float) for shift in shifts.values()):
+        raise ExportError(f"{path} contains no shifts: pass a file that training.balance wrote")
+    return shifts
 
 
 def _read_confidence(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ ALLOWED = {
     },
     "training/evaluate.py": {"engine"},  # it measures the engine
     "training/tune_decoding.py": {"engine"},  # so do these
+    "training/balance.py": {"engine", "engine.decoding.decode", "engine.decoding.step_model"},
     "training/calibrate.py": {"engine"},
     "training/confidence/scored_captions.py": {"engine"},
     "training/recipes/driver.py": {"engine.autotune.machine"},  # which processor a recipe ran on
