@@ -90,7 +90,7 @@ def ruotianluo(folder: Path, kind: str = "fc", norms: int = 0) -> Case:
     torch.save(network.state_dict(), folder / "resnet101.pth")
     torch.save(model, folder / "model-best.pth")
     words = [*NAMES, "sky", "UNK"]
-    options = {"caption_model": kind, "rnn_size": 5, "input_att_dir": "data/cocotalk_att", "use_box": 0}
+    options = {"caption_model": kind, "rnn_size": 8, "input_att_dir": "data/cocotalk_att", "use_box": 0}
     infos = {
         "opt": Namespace(**options),
         "vocab": {str(i): word for i, word in enumerate(words, 1)},

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -21,15 +22,12 @@ def module_named(name: str, **classes: type) -> Iterator[types.ModuleType]:
     for title, kind in classes.items():
         kind.__module__, kind.__qualname__, kind.__name__ = name, title, title
         setattr(module, title, kind)
-    before = sys.modules.get(name)
-    sys.modules[name] = module
-    try:
+    packages = name.split(".")[:-1]  # pickle imports these too
+    named = {".".join(packages[: i + 1]): types.ModuleType(package) for i, package in enumerate(packages)}
+    with pytest.MonkeyPatch.context() as patch:
+        for full, made in {**named, name: module}.items():
+            patch.setitem(sys.modules, full, made)
         yield module
-    finally:
-        if before is None:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = before
 
 
 def write_pickled_object(path: Path, module: str, name: str, fields: Mapping[str, Any], protocol: int = 3) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-SIZES = {"words": 12, "embedding": 6, "units": 5, "attention": 7}
+SIZES = {"words": 12, "embedding": 6, "units": 8, "attention": 7}
 CHANNELS = 2048
 
 
@@ -18,7 +18,7 @@ def drawn(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]
 
 
 def _scale(shape: tuple[int, ...]) -> float:
-    return 2 / shape[-1] ** 0.5 if len(shape) > 1 else 0.5
+    return 2 / shape[-1] ** 0.5 if len(shape) > 1 else 0.2
 
 
 def lstm_layer(prefix: str, suffix: str, inputs: int, units: int) -> dict[str, tuple[int, ...]]:
@@ -93,14 +93,14 @@ def keras_model(features: int) -> dict[str, np.ndarray]:
         "lstm/kernel": (embedding, 4 * units),
         "lstm/recurrent_kernel": (units, 4 * units),
         "lstm/bias": (4 * units,),
-        "dense_1/kernel": (units, 8),
-        "dense_1/bias": (8,),
-        "dense_2/kernel": (8, words),
+        "dense_1/kernel": (units, 9),
+        "dense_1/bias": (9,),
+        "dense_2/kernel": (9, words),
         "dense_2/bias": (words,),
     }
     generator = np.random.default_rng(5)
     return {
-        name: generator.normal(0, 2 / shape[0] ** 0.5 if len(shape) > 1 else 0.5, shape).astype(np.float32)
+        name: generator.normal(0, 2 / shape[0] ** 0.5 if len(shape) > 1 else 0.2, shape).astype(np.float32)
         for name, shape in shapes.items()
     }
 

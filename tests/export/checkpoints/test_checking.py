@@ -56,7 +56,7 @@ def test_faults_of_both_parts_and_of_the_words_are_in_the_same_error(tmp_path: P
         "encoder.resnet.1.weight is missing",
         "decoder.fc.bias is missing",
         "decoder.surprise.weight is unknown",
-        "decoder.f_beta.weight has the shape (2048, 10), not (2048, 5)",
+        "decoder.f_beta.weight has the shape (2048, 16), not (2048, 8)",
         "no words have the ids 0, 3",
         "the words '<start>' and '<end>' both have the id 2",
         "the word map has no <pad>",

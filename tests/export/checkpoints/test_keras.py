@@ -103,8 +103,8 @@ def test_layers_and_shapes_that_do_not_fit_are_all_listed(source: Source) -> Non
         read(source)
     for fault in (
         "the layer norm is unknown",
-        "lstm's bias has the shape (7,), not (20,)",
-        "dense_1's kernel has the shape (8, 5), not (5, 5)",
+        "lstm's bias has the shape (7,), not (32,)",
+        "dense_1's kernel has the shape (9, 8), not (8, 8)",
     ):
         assert fault in str(caught.value)
 
