@@ -5,7 +5,6 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -17,16 +16,16 @@ IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 Tensors = tuple[Tensor, ...]
 
 
-class StepDecoder(Protocol):
+class StepDecoder(nn.Module):
     """A decoder that reads one word at a time; every tensor's first dimension is the batch or the rows."""
 
     def start(self, features: Tensor) -> tuple[Tensors, Tensors]:
         """Turns features (batch, ...) into the first state and the context, which stays the same for all steps."""
-        ...
+        raise NotImplementedError
 
     def step(self, token_ids: Tensor, state: Tensors, context: Tensors) -> tuple[Tensor, Tensors]:
         """Reads a word per row, int64 (rows,); returns logits (rows, words) and the next state."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +68,12 @@ class Imported:
     """A captioner of another project.
 
     encoder: normalised float32 pixels (batch, 3, height, width) to features of any rank, channels last; a module in
-    eval mode. decoder: a module in eval mode that is a StepDecoder. image: how a photograph becomes pixels.
+    eval mode. decoder: in eval mode too. image: how a photograph becomes pixels.
     origin: one line that says which project and which networks, for the record.
     """
 
     encoder: nn.Module
-    decoder: nn.Module
+    decoder: StepDecoder
     words: Words
     image: ImageSpec
     origin: str

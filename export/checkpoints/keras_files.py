@@ -31,10 +31,15 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class KerasFile:
-    """The layers of a model in the model's order, and the Keras that wrote it ("" where the file does not say)."""
+    """The layers of a model in the model's order.
+
+    version: of the Keras that wrote it, "" where the file does not say. named: whether layers have their own names, and
+    not their class with a number.
+    """
 
     layers: tuple[Layer, ...]
     version: str
+    named: bool
 
     @property
     def weighted(self) -> list[Layer]:
@@ -65,13 +70,14 @@ def read_keras(path: Path) -> KerasFile:
                 entries = config["config"]["layers"]
                 own = dict(zip(_file_names(entries), (entry["config"]["name"] for entry in entries), strict=True))
                 arrays = {own.get(name, name): found for name, found in _numbered(file).items()}
-                return KerasFile(_configured(config, arrays), version)
+                return KerasFile(_configured(config, arrays), version, named=True)
         with h5py.File(path, "r") as file:
             model = file.get("model_weights", file)
-            arrays = _named(model) if "layer_names" in model.attrs or "layer_names0" in model.attrs else _numbered(file)
+            named = "layer_names" in model.attrs or "layer_names0" in model.attrs
+            arrays = _named(model) if named else _numbered(file)
             config = json.loads(_text(file.attrs["model_config"])) if "model_config" in file.attrs else None
             version = _text(file.attrs.get("keras_version", model.attrs.get("keras_version", "")))
-            return KerasFile(_configured(config, arrays), version)
+            return KerasFile(_configured(config, arrays), version, named)
     except OSError as error:
         raise ExportError(f"{path} cannot be read as a file of Keras: {error}") from error
     except (KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from export.checkpoints.arithmetic import hard_sigmoid, lstm
-from export.checkpoints.imported import Imported, Source, Splitting, Tensors, Words, by_id
+from export.checkpoints.imported import Imported, Source, Splitting, StepDecoder, Tensors, Words, by_id
 from export.checkpoints.keras_files import read_keras
 from export.checkpoints.keras_layers import ACTIVATIONS, DENSE, parts_of, settings_of, weights_of
 from export.checkpoints.keras_networks import Network, network
@@ -30,13 +30,14 @@ USUAL = {4096: "vgg16"}  # the network by the length of its vectors, where only 
 START, END = "startseq", "endseq"
 
 
-class Decoder(nn.Module):
+class Decoder(StepDecoder):
     """The state is the LSTM's hidden state and cell, (rows, units) each; the context is the image, (batch, units)."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], image: str, hidden: str, gate: str) -> None:
         """weights: by Keras's names with the part before them. image, hidden, gate: names of activations."""
         super().__init__()
-        self.embedding = nn.Embedding.from_pretrained(_torch(weights["embedding.embeddings"]))
+        self.embedding = nn.Embedding(*weights["embedding.embeddings"].shape)
+        self.embedding.load_state_dict({"weight": _torch(weights["embedding.embeddings"])})
         self.lstm = nn.LSTMCell(self.embedding.embedding_dim, len(weights["lstm.recurrent_kernel"]))
         self.lstm.load_state_dict(
             {
@@ -103,7 +104,9 @@ def _words(path: Path, embeddings: np.ndarray | None) -> tuple[Words, list[str]]
         faults.append(f"the tokenizer has {len(words)} words, the padding included, the model {len(embeddings)}")
     filters = re.escape(fields.get("filters") or "")
     splitting = Splitting(word=rf"[^\s{filters}]+", lower=bool(fields.get("lower", True)))
-    return Words(words, ids.get(START, 0), ids.get(END, 0), 0, ids.get(fields.get("oov_token")), splitting), faults
+    unknown = fields.get("oov_token")
+    unk = ids.get(unknown) if isinstance(unknown, str) else None
+    return Words(words, ids.get(START, 0), ids.get(END, 0), 0, unk, splitting), faults
 
 
 def _object(value: Any) -> dict[str, Any]:

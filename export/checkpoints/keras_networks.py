@@ -37,7 +37,15 @@ def network(name: str, weights: str) -> Network:
     """Builds vgg16 or inception_v3. weights: a file of Keras, or "random". Raises ExportError that lists all faults."""
     if name not in NETWORKS:
         raise ExportError(f"the network {name} of Keras cannot be read: choose {' or '.join(NETWORKS)} with --encoder")
-    layers = [] if weights == "random" else read_keras(Path(weights)).weighted
+    layers: Sequence[Layer] = []
+    if weights != "random":
+        file = read_keras(Path(weights))
+        if not file.named:  # their order is that of the model, in which InceptionV3's branches are mixed
+            raise ExportError(
+                f"{weights} does not have the names of its layers: pass the file that Keras keeps in ~/.keras/models, "
+                "or save the network as .keras"
+            )
+        layers = file.weighted
     found, faults = NETWORKS[name](layers)
     if faults:
         raise ExportError(f"{weights} does not have Keras's weights of {name}: {'; '.join(faults)}")

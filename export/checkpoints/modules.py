@@ -65,7 +65,7 @@ class _ZipReader(_ModuleReader):
     """Reads the pickle of an archive, in which each storage is a file."""
 
     def __init__(self, archive: zipfile.ZipFile, pickled: str) -> None:
-        super().__init__(archive.open(pickled))  # type: ignore[arg-type]
+        super().__init__(archive.open(pickled))
         self.archive = archive
         self.folder = pickled.removesuffix("data.pkl")
         self.storages: dict[str, Tensor] = {}

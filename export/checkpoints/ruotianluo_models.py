@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from export.checkpoints.arithmetic import attend, flat, maxout_lstm
-from export.checkpoints.imported import Tensors
+from export.checkpoints.imported import StepDecoder, Tensors
 from export.checkpoints.resnets import Grid
 
 PLACES = 14  # the grid's height and width
@@ -44,7 +44,7 @@ class Core(nn.Module):
         return sums[:, : 3 * units], sums[:, 3 * units :]
 
 
-class FcDecoder(nn.Module):
+class FcDecoder(StepDecoder):
     """A maxout LSTM that reads the image as its first word. The state is hidden and cell; there is no context."""
 
     def __init__(self, kind: str, words: int, features: int, embedding: int, units: int) -> None:
@@ -69,7 +69,8 @@ class FcDecoder(nn.Module):
 
     def _read(self, inputs: Tensor, hidden: Tensor, cell: Tensor) -> Tensors:
         core: Any = self.get_submodule(CORE_NAMES[self.kind])
-        return maxout_lstm(*core.sums(inputs, hidden), cell)
+        gates, candidates = core.sums(inputs, hidden)
+        return maxout_lstm(gates, candidates, cell)
 
 
 class AttentionCore(Core):
@@ -81,7 +82,7 @@ class AttentionCore(Core):
         self.attention = nn.ModuleDict({"h2att": nn.Linear(units, attention), "alpha_net": nn.Linear(attention, 1)})
 
 
-class AttentionDecoder(nn.Module):
+class AttentionDecoder(StepDecoder):
     """att2in2. The state is hidden and cell, (rows, units) each.
 
     The context is the embedded grid as a list of places, (batch, 196, units), and its part of the scores, (batch, 196,

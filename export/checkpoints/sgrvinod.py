@@ -17,6 +17,7 @@ from export.checkpoints.imported import (
     KARPATHY,
     Imported,
     Source,
+    StepDecoder,
     Tensors,
     Words,
     by_id,
@@ -56,7 +57,7 @@ class Attention(nn.Module):
         self.full_att = nn.Linear(size, 1)
 
 
-class Decoder(nn.Module):
+class Decoder(StepDecoder):
     """An LSTM that looks at the grid before each word. The state is hidden and cell, (rows, units) each.
 
     The context is the grid as a list of places, (batch, 196, channels), and its part of the scores, (batch, 196, size).

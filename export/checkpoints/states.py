@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors.torch
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from export.errors import ExportError
 
 State = Mapping[str, Tensor]
+Module = TypeVar("Module", bound=nn.Module)
 PARALLEL = "module."  # what DataParallel puts before each name
 UNCOUNTED = "num_batches_tracked"  # absent before PyTorch 0.4.1, and needed for training only
 
@@ -83,7 +85,7 @@ def misfits(module: nn.Module, state: State, prefix: str = "") -> list[str]:
     ]
 
 
-def load(module: nn.Module, state: State) -> nn.Module:
+def load(module: Module, state: State) -> Module:
     """Loads a state dict that has no misfits, and returns the module in eval mode."""
     own = module.state_dict()
     module.load_state_dict({name: state.get(name, tensor) for name, tensor in own.items()})

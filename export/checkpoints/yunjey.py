@@ -16,6 +16,7 @@ from export.checkpoints.imported import (
     Imported,
     Source,
     Splitting,
+    StepDecoder,
     Tensors,
     Words,
     by_id,
@@ -46,7 +47,7 @@ class Encoder(nn.Module):
         return features
 
 
-class Decoder(nn.Module):
+class Decoder(StepDecoder):
     """An LSTM of one or more layers. The state is a hidden state and a cell per layer; there is no context."""
 
     def __init__(self, words: int, embedding: int, units: int, layers: int) -> None:

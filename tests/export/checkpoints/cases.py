@@ -103,7 +103,7 @@ def ruotianluo(folder: Path, kind: str = "fc", norms: int = 0) -> Case:
     def features(pixels: Tensor) -> Tensor:
         # Caffe's strides: the first convolution of a stage takes every second place, and so does the shortcut.
         caffe = network.double()
-        grid = caffe.bn1(caffe.conv1(pixels)).relu()
+        grid: Tensor = caffe.bn1(caffe.conv1(pixels)).relu()
         grid = nn.functional.max_pool2d(grid, 3, 2, padding=0, ceil_mode=True)
         for i, stage in enumerate((caffe.layer1, caffe.layer2, caffe.layer3, caffe.layer4)):
             for block in stage:

@@ -70,7 +70,8 @@ def write_whole_modules(
             name: nn.DataParallel(module) if parallel else module for name, module in modules.items()
         }
         optimizer = torch.optim.Adam(content["decoder"].parameters(), lr=0.0)
-        torch.stack([parameter.sum() for parameter in content["decoder"].parameters()]).sum().backward()
+        loss = torch.stack([parameter.sum() for parameter in content["decoder"].parameters()]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         for module in modules.values():
             module.zero_grad()

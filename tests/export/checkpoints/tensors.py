@@ -36,7 +36,7 @@ def linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
 
 def yunjey_decoder(layers: int) -> dict[str, Tensor]:
     words, embedding, units = SIZES["words"], SIZES["embedding"], SIZES["units"]
-    shapes = {"embed.weight": (words, embedding)}
+    shapes: dict[str, tuple[int, ...]] = {"embed.weight": (words, embedding)}
     for layer in range(layers):
         shapes |= lstm_layer("lstm.", f"_l{layer}", embedding if layer == 0 else units, units)
     return drawn({**shapes, **linear("linear", units, words)}, 1)

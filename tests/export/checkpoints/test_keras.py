@@ -19,9 +19,9 @@ from tests.export.checkpoints import references
 from tests.export.checkpoints.cases import NAMES, keras_merge
 from tests.export.checkpoints.conftest import Read
 from tests.export.checkpoints.foreign import tokenizer_of
-from tests.export.checkpoints.keras_writing import merge_layers, write_model
+from tests.export.checkpoints.keras_writing import merge_layers, write_model, write_weights_of_keras_3
 from tests.export.checkpoints.search import BySteps, by_prefix, search
-from tests.export.checkpoints.tensors import VGG_FEATURES, keras_model
+from tests.export.checkpoints.tensors import VGG_FEATURES, keras_model, keras_vgg16
 
 WORDS = [*NAMES, "startseq", "endseq"]
 
@@ -126,6 +126,12 @@ def test_the_network_must_be_known_and_make_what_the_model_reads(source: Source)
     ):
         with pytest.raises(ExportError, match=message):
             read(changed)
+
+
+def test_weights_of_a_network_need_the_names_of_its_layers(source: Source, tmp_path: Path) -> None:
+    write_weights_of_keras_3(tmp_path / "vgg16.weights.h5", keras_vgg16())
+    with pytest.raises(ExportError, match="does not have the names of its layers: pass the file that Keras keeps"):
+        read(replace(source, encoder_weights=str(tmp_path / "vgg16.weights.h5")))
 
 
 def test_pooling_without_a_border_counts_only_what_is_there() -> None:

@@ -134,9 +134,13 @@ def test_a_damaged_file_is_one_sentence(content: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", ["checkpoint", "vocabulary"])
 def test_an_absent_file_is_one_sentence(kind: str, which: str, tmp_path: Path) -> None:
     case = CASES[kind](tmp_path)
-    absent = {"checkpoint": tmp_path / "absent.pth", "vocabulary": tmp_path / "absent.json"}[which]
+    source = (
+        replace(case.source, checkpoint=tmp_path / "absent.pth")
+        if which == "checkpoint"
+        else replace(case.source, vocabulary=tmp_path / "absent.json")
+    )
     with pytest.raises(ExportError, match=r"absent\.(pth|json).*cannot be read"):
-        LAYOUTS[case.layout](replace(case.source, **{which: absent}))
+        LAYOUTS[case.layout](source)
 
 
 @pytest.mark.parametrize("legacy", [False, True])

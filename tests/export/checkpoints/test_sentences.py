@@ -1,12 +1,13 @@
 """An imported captioner says what its own project would have said: the same features, scores and sentences."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from export.checkpoints.imported import Tensors
+from export.checkpoints.imported import StepDecoder, Tensors
 from tests.export.checkpoints.cases import CASES
 from tests.export.checkpoints.conftest import Read
 from tests.export.checkpoints.search import BySteps, by_prefix, search
@@ -51,9 +52,7 @@ def test_greedy_and_beam_search_find_the_projects_sentences(read: Read, features
     words, found = read.imported.words, []
     for image in features:
         with torch.inference_mode():
-            expected = search(
-                by_prefix(lambda prefix, image=image: read.case.next_log_probs(image.double(), prefix)), words, beams
-            )
+            expected = search(by_prefix(partial(read.case.next_log_probs, image.double())), words, beams)
             found.append(search(BySteps(read.imported.decoder, image[None]), words, beams))
         assert [caption for caption, _ in found[-1]] == [caption for caption, _ in expected]
         assert [score for _, score in found[-1]] == pytest.approx([score for _, score in expected], abs=1e-4)
@@ -69,19 +68,17 @@ def test_a_batch_is_its_images_one_by_one(read: Read, features: Tensor) -> None:
 
 
 class _Start(nn.Module):
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: StepDecoder) -> None:
         super().__init__()
         self.decoder = decoder
 
     def forward(self, features: Tensor) -> tuple[Tensors, Tensors]:
-        started: tuple[Tensors, Tensors] = self.decoder.start(features)
-        return started
+        return self.decoder.start(features)
 
 
 class _Step(_Start):
     def forward(self, token_ids: Tensor, state: Tensors, context: Tensors) -> tuple[Tensor, Tensors]:  # type: ignore[override]
-        stepped: tuple[Tensor, Tensors] = self.decoder.step(token_ids, state, context)
-        return stepped
+        return self.decoder.step(token_ids, state, context)
 
 
 def test_start_and_step_are_traced_for_any_number_of_rows(read: Read, features: Tensor) -> None:
