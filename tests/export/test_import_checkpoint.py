@@ -1,5 +1,6 @@
 """The command that imports captioners of other projects, up to the export."""
 
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from export import import_checkpoint
 from export.checkpoints.imported import Imported
+from export.checkpoints.layouts import LAYOUTS
 from tests.export.checkpoints.cases import sgrvinod
 
 
@@ -44,6 +46,15 @@ def test_a_file_that_does_not_fit_is_one_line_and_exit_code_1(
     assert capsys.readouterr().err.splitlines() == [
         f"error: {tmp_path / 'WORDMAP.json'} is not a word map: it must be a JSON object of words and their ids"
     ]
+
+
+def test_the_commands_of_the_page_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("h5py", reason="the extra keras is not installed")
+    page = (Path(__file__).parents[2] / "docs" / "import.md").read_text(encoding="utf-8")
+    commands = [line.split() for line in re.findall(r"`python -m export\.import_checkpoint (.*?)`", page)]
+    assert sorted(command[1] for command in commands) == sorted(LAYOUTS)
+    assert {import_checkpoint.main(command) for command in commands} == {1}  # the files are not here
+    assert capsys.readouterr().err.count("cannot be read") == len(commands)
 
 
 @pytest.mark.parametrize("size", ["224", "0x3", "axb"])
