@@ -73,8 +73,8 @@ STAGES = {
     ],
     "bundle": [
         f"export.to_onnx --checkpoint OUTPUT/refinement --output OUTPUT/bundle --name {BUNDLE} {DEFAULTS} "
-        f"--shifts OUTPUT/balance/balance.json --provenance OUTPUT/provenance.json --precision fp32,int8 {CALIBRATE} --calibration-images {CALIBRATION} "
-        f"{MEASURE} [--overwrite]",
+        f"--shifts OUTPUT/balance/balance.json --provenance OUTPUT/provenance.json --precision fp32,int8 {CALIBRATE} "
+        f"--calibration-images {CALIBRATION} {MEASURE} [--overwrite]",
     ],
     "confidence": [
         f"training.calibrate --bundle OUTPUT/bundle {EACH} --output OUTPUT/confidence/confidence.json "
