@@ -5,21 +5,17 @@ import re
 import sys
 from pathlib import Path
 
-try:
-    from engine.errors import EngineError
-    from export.checkpoints.imported import Imported, Source
-    from export.checkpoints.layouts import LAYOUTS
-    from export.errors import ExportError
-    from training.outcome import outcome
-except ModuleNotFoundError as missing:
-    if __name__ != "__main__" or not missing.name or missing.name.split(".")[0] in ("engine", "export", "training"):
-        raise
-    needs = "python -m pip install 'captioning-engine[cpu,train]'"
-    sys.exit(f"export.import_checkpoint: the package {missing.name} is not installed; install it with {needs}")
+from engine.commands.parser import Parser
+from engine.errors import EngineError
+from export.checkpoints.imported import Imported, Source
+from export.checkpoints.layouts import LAYOUTS
+from export.errors import ExportError
+from export.verify import table
+from training.outcome import outcome
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m export.import_checkpoint", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m export.import_checkpoint", description=__doc__)
     parser.add_argument("--from", dest="layout", choices=tuple(LAYOUTS), required=True, help="whose project it is")
     parser.add_argument("--checkpoint", type=Path, required=True, help="the trained model (yunjey: the decoder)")
     parser.add_argument(
@@ -46,7 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="the bundle's name (default: the folder's)")
     parser.add_argument("--precision", default="fp32", help="which to write, such as fp32,fp16 (fp32)")
     parser.add_argument(
-        "--calibration", type=Path, action="append", default=[], help="for int8: a folder of photographs; can be repeated"
+        "--calibration",
+        type=Path,
+        action="append",
+        default=[],
+        help="for int8: a folder of photographs; can be repeated",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     return parser

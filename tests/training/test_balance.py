@@ -33,7 +33,8 @@ def test_shifts_bring_what_is_said_to_what_people_say(strength: float) -> None:
     people = np.array([[0.0, 0.0, 0.0, 0.0, 0.9, 0.2, 0.2, 0.2], [0.0, 0.0, 0.0, 0.0, 0.9, 0.2, 0.3, 0.2]])
 
     def say(shift: np.ndarray) -> np.ndarray:
-        return (natural + FEW) * np.exp(shift) - FEW  # a model whose shares follow its shifts
+        shares: np.ndarray = (natural + FEW) * np.exp(shift) - FEW  # a model whose shares follow its shifts
+        return shares
 
     shift = balance(say, people, np.array([5, 6, 7]), [], strength)
     assert shift[5] == pytest.approx(strength * np.log(0.2 / 0.3), abs=0.02)
