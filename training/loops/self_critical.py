@@ -154,7 +154,8 @@ class SelfCritic(Loop[RewardEpoch]):
                 if started is None:
                     logits = self.decoder(features[images[rows]], tokens[:, :-1], keep)
                 else:
-                    state, context = (tuple(each[images[rows]] for each in part) for part in started)
+                    chosen = images[rows]  # gradients of index_select are much quicker than those of an index
+                    state, context = (tuple(each.index_select(0, chosen) for each in part) for part in started)
                     logits = self.decoder.read(tokens[:, :-1], state, context, keep)
                 logits = logits.float()  # (kept, vocabulary)
                 if drawn:

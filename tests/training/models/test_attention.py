@@ -87,7 +87,7 @@ def test_keys_and_values_begin_with_what_the_bottleneck_attends_to() -> None:
     decoder.attention.begin(decoder.bottleneck.weight, cells)
     for layer in (decoder.attention.keys, decoder.attention.values):
         assert layer.weight[:, :4].abs().max() > 100 * layer.weight[:, 4:].abs().max()
-        made = layer(cells)
+        made = layer(cells).detach()
         assert made.mean(dim=0).abs().max() < 1e-4
         assert float(made.detach().std()) == pytest.approx(1, rel=0.05)
 
