@@ -30,6 +30,11 @@ def main(target: str, scheme: Literal["light", "dark"], width: int) -> None:
         page.goto(service.url)
         page.set_input_files("#files", [ROOT / "samples" / f"{name}.jpg" for name in PHOTOGRAPHS])
         expect(page.locator("[data-state=done]")).to_have_count(len(PHOTOGRAPHS), timeout=60_000)
+        # photographs are loaded and decoded as they come into the window, but the picture shows all of them
+        page.evaluate(
+            "Promise.all([...document.images].map(one => {"
+            " one.loading = 'eager'; one.decoding = 'sync'; return one.decode(); }))"
+        )
         shot = page.screenshot(full_page=True, animations="disabled")
         browser.close()
     picture = Image.open(BytesIO(shot)).convert("RGB")
