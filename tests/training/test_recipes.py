@@ -24,7 +24,7 @@ from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Defaults
 from export import measure, to_onnx, verify
 from tests.drawn import write_drawn_data
-from training import calibrate, compare_scores, evaluate_options, scst, train
+from training import balance, calibrate, compare_scores, evaluate_options, scst, train
 from training.command import read_options
 from training.data import subset
 from training.models.checkpoint import load_checkpoint
@@ -38,6 +38,7 @@ RECIPES = [flickr8k.RECIPE, coco2014.RECIPE, everyday.RECIPE]
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "training.train": train.command_line,
     "training.scst": scst.command_line,
+    "training.balance": balance.command_line,
     "training.calibrate": calibrate.command_line,
     "training.evaluate": evaluate_options.command_line,
     "training.compare_scores": compare_scores.command_line,
