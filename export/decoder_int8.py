@@ -1,7 +1,7 @@
 """INT8 decoder steps: integer matrix products. Knows nothing of words or files.
 
 Weights are rounded once, with a scale per output channel; activations are rounded at every step, with a scale per row.
-So no calibration is needed (the first hidden state reaches ten times the later ones), and a row's result does not
+So no calibration is needed (an LSTM's first output reaches ten times the later ones), and a row's result does not
 depend, bit for bit, on the rows beside it.
 """
 

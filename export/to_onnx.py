@@ -41,7 +41,7 @@ def _parser() -> Parser:
     parser.add_argument("--which", choices=("best", "last"), default="best", help="which checkpoint of the run (best)")
     parser.add_argument("--encoder-weights", help='"pretrained", "random" or a file (default: those of the run)')
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
-    parser.add_argument("--name", help="the bundle's name (default: encoder and LSTM units)")
+    parser.add_argument("--name", help="the bundle's name (default: encoder, kind and size of the decoder)")
     usual = Defaults()
     parser.add_argument("--beam-size", type=whole(1), help=f"default beam size ({usual.beam_size})")
     parser.add_argument("--max-length", type=whole(1), help=f"default most tokens, END included ({usual.max_length})")

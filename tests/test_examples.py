@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import Beam, Captioner, Greedy
+from engine import Beam, Captioner, Greedy, Scheduler
 from tests.bundles import write_changed_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -185,11 +185,24 @@ def test_memory_is_measured_of_workers_that_open_a_captioner_after_the_fork() ->
     assert together == pytest.approx(2 * share, abs=2)
 
 
-def test_a_captioner_of_ones_own_is_exported_and_captions(tmp_path: Path) -> None:
+def test_a_captioner_of_ones_own_is_exported_captions_and_serves_http(tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
+    from serving.http.app import create_app
+    from tests.serving.calls import ask
+
     said = run("bring_your_own", str(tmp_path / "own"), *PHOTOS)
-    captions = Captioner(tmp_path / "own").caption(PHOTOS, Greedy(max_length=6))
+    captioner = Captioner(tmp_path / "own", provider="cpu")
+    captions = captioner.caption(PHOTOS, Greedy(max_length=6))
     expected = [f"{path}\t{caption.text}" for path, caption in zip(PHOTOS, captions, strict=True)]
     assert said.splitlines()[-2:] == expected
+    query = "decoding=greedy&max_length=6&attention=true"
+    with Scheduler(captioner) as scheduler:
+        app = create_app(scheduler, warm=False)
+        for path, caption in zip(PHOTOS, captions, strict=True):
+            photo = {"content": Path(path).read_bytes(), "headers": {"Content-Type": "image/jpeg"}}
+            (answer,) = ask(app, "POST", f"/v1/captions?{query}", **photo).json()["captions"]
+            assert answer["caption"] == caption.text
+            assert [each["word"] for each in answer["attention"]] == caption.text.split()
 
 
 def shown() -> list[tuple[str, str]]:

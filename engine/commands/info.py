@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     if arguments.json:
         print(json.dumps(facts))
     else:
-        facts["quality"] = _plain_quality(manifest.quality)
+        facts |= {"quality": _plain_quality(manifest.quality), "context": facts["context"] or "none"}
         print("\n".join(f"{name:<16} {_plain(value) or 'not stated'}" for name, value in facts.items()))
     return 0
 
