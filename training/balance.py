@@ -59,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> None:
     captioner = Captioner(given.bundle, provider="cpu", precision="fp32")
     vocabulary = captioner.bundle.vocabulary
-    if unknown := [word for word in given.fully if word not in vocabulary.ids]:
-        raise DataError(f"--fully names {', '.join(unknown)}, which the bundle never writes")
+    if unknown := [word for word in given.fully if word not in vocabulary.ids]:  # as in a recipe on other data
+        print(f"note: --fully names {', '.join(unknown)}, which the bundle never writes", file=sys.stderr)
     sets = [_read(captioner, open_dataset(folder, "train"), given.images, given.seed) for folder in given.data]
     of_people = np.stack([shares for _, shares in sets])
 
@@ -69,7 +69,8 @@ def _run(given: argparse.Namespace) -> None:
 
     people, before = of_people.mean(axis=0), say(np.zeros(len(vocabulary))).mean(axis=0)
     words = content_words(before, vocabulary, captioner.bundle.manifest.defaults.bad_endings, given.words)
-    shift = balance(say, of_people, words, [vocabulary.ids[word] for word in given.fully], given.strength)
+    fully = [vocabulary.ids[word] for word in given.fully if word in vocabulary.ids]
+    shift = balance(say, of_people, words, fully, given.strength)
     after = say(shift).mean(axis=0)
     print(f"{'word':12} {'people':>8} {'before':>8} {'after':>8} {'shift':>6}")
     for i in sorted(np.nonzero(shift)[0], key=lambda i: -abs(before[i] - people[i]))[:SHOWN]:

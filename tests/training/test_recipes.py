@@ -45,7 +45,7 @@ PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "export.to_onnx": to_onnx._parser,
     **{f"training.recipes.{recipe.name}": lambda recipe=recipe: command_line(recipe) for recipe in RECIPES},  # type: ignore[misc]
 }
-VALUES = {"DATA": "data", "WEIGHTS": "pretrained", "DEVICE": "cpu", "THREADS": "2"}
+VALUES = {"WEIGHTS": "pretrained", "DEVICE": "cpu", "THREADS": "2"}
 SMALL = {  # behind a command's own options, of which the last counts
     "training.train": " --encoder test_efficientnet --epochs 1 --batches 2 --batch-size 4 --min-count 1 --jitter 0 "
     "--bottleneck 8 --units 8 --embedding 8 --logit-hidden 8 --photographs 1 --no-bf16",
@@ -103,8 +103,11 @@ def parsed(
 ) -> Iterator[tuple[str, argparse.Namespace]]:
     """Yields the modules of a stage with what their parsers make of its lines, and leaves empty files as they would."""
     (output / "provenance.json").touch()  # the driver writes it
+    data = output / "data"
+    for name in recipe.data:
+        (data / name).mkdir(parents=True, exist_ok=True)
     for line in recipe.options(smoke=smoke)[stage]:
-        module, *words = words_of(line, VALUES | {"OUTPUT": str(output)})
+        module, *words = words_of(line, VALUES | {"DATA": str(data), "OUTPUT": str(output)})
         given = PARSERS[module]().parse_args(words)
         leave(given.output)
         yield module, given
@@ -159,7 +162,8 @@ def test_what_ships_was_made_by_the_everyday_recipe_as_it_stands(tmp_path: Path)
 
 def test_a_page_on_training_names_only_commands_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("theirs.json").touch()  # the reader's
+    Path("theirs.json").touch()  # the reader's, as are the photographs
+    Path("mine").mkdir()
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     blocks = "".join(re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
     lines = [shlex.split(line) for line in blocks.splitlines()]
