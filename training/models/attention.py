@@ -120,7 +120,7 @@ class AttentionDecoder(CaptionDecoder):
     ) -> tuple[Tensor, Tensors, Tensor]:
         """Like `step`; also returns how much each cell weighs: (rows, height, width), whose sum is 1."""
         state, look, weights = self._turn(self._words(token_ids), state, context)
-        return self._scores(state[0], look), state, weights.unflatten(1, (self.config.height, self.config.width))
+        return self._scores(state[0], look), state, weights.view(-1, self.config.height, self.config.width)
 
     def _words(self, token_ids: Tensor) -> Tensor:
         """Returns the words' share of the sums at the LSTM's gates: (..., 4 * units)."""

@@ -75,7 +75,7 @@ def test_every_parameter_learns() -> None:
 @pytest.mark.parametrize("size", ["height", "width", "attention_size", "value_size", "units"])
 def test_a_size_that_makes_no_sense_is_named(size: str) -> None:
     with pytest.raises(ValueError, match=f"{size} must be at least 1, but it is 0"):
-        replace(SMALL, **{size: 0})
+        replace(SMALL, **{size: 0})  # type: ignore[arg-type]
 
 
 def test_keys_and_values_begin_with_what_the_bottleneck_attends_to() -> None:
