@@ -66,6 +66,7 @@ def test_a_run_with_attention_is_a_run_like_any_other(looking: Path, folder: Pat
 def test_rewards_go_on_with_attention(looking: Path, folder: Path, call: Callable[..., int]) -> None:
     assert call("rewarded", "--from", str(looking), "--samples", "2", "--cross-entropy", "0.1") == 0
     before, after = load_checkpoint(looking), load_checkpoint(folder / "rewarded")
+    assert isinstance(before.decoder, AttentionDecoder)
     assert isinstance(after.decoder, AttentionDecoder)
     assert isinstance(before.decoder, AttentionDecoder)
     assert after.decoder.config == before.decoder.config
