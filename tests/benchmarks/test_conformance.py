@@ -12,7 +12,7 @@ from engine.runtime.placement import canonical
 from engine.runtime.providers import PROVIDERS, is_available
 
 PLACEMENTS = dict.fromkeys(map(canonical, (*PROVIDERS, *(f"{name}+cpu" for name in PROVIDERS), "cpu+cuda")))
-KINDS = {"shipped": Bundle.load().precisions, "attention": ("fp32", "int8", "fp16"), "counting": ("fp32", "int8")}
+KINDS = {"shipped": Bundle.load().precisions, "attention": ("int8", "fp16"), "counting": ("fp32",)}
 WAYS = [
     (name, kind, precision) for kind, precisions in KINDS.items() for precision in precisions for name in PLACEMENTS
 ]

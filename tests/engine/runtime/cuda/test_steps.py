@@ -289,7 +289,8 @@ def test_features_that_lie_side_by_side_join_a_decode_in_one_run(machine: Machin
     rows = model.admit([(one, other)[which][a:b] for which, a, b in slices])
     # context of the attention bundle takes no multiple of 256 bytes, so its images are written one by one
     assert machine.cuda.runs == ["run"] * (7 if graphs.bundle.manifest.context else 5)
-    assert machine.cuda.downloads == machine.cuda.uploads == []
+    if not graphs.bundle.manifest.context:  # nor do its features, of which most slices are copied therefore
+        assert machine.cuda.downloads == machine.cuda.uploads == []
     ids, log_probs = model.step(tokens, rows, bias, 2)
     expected_ids, expected = graphs.start(np.concatenate([host[which][a:b] for which, a, b in slices])).step(
         tokens, np.arange(count), bias, 2
