@@ -173,7 +173,8 @@ class Captioner:
     def score(self, batch: Iterable[ImageInput], captions: Sequence[str]) -> np.ndarray:
         """Returns the log-probability of each caption, including END, given its image: float64 (images,).
 
-        Words outside the vocabulary count as #UNK#. Raises ImageError, and OptionsError if the lengths differ.
+        Words outside the vocabulary count as its word for unknown ones. Raises ImageError, and OptionsError if the
+        lengths differ, or if the vocabulary has no such word.
         """
         captions = [captions] if isinstance(captions, str) else list(captions)
         if wrong := [caption for caption in captions if not isinstance(caption, str)]:
@@ -184,7 +185,10 @@ class Captioner:
                 f"score() got {len(features)} images and {len(captions)} captions; pass one for each image"
             )
         vocabulary = self.bundle.vocabulary
-        sentences = [vocabulary.encode(caption) for caption in captions]
+        try:
+            sentences = [vocabulary.encode(caption) for caption in captions]
+        except ValueError as error:
+            raise OptionsError(str(error)) from error
         parts = [
             sentence_log_probs(
                 self.model.start(features[i : i + self.batch_size]), sentences[i : i + self.batch_size], len(vocabulary)

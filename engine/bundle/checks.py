@@ -158,12 +158,7 @@ def _check_tensor_names(manifest: Manifest) -> list[str]:
     taken = Counter([*names, *RESERVED])
     checks: list[tuple[bool, str, object, str]] = [
         (bool(manifest.state), "state", [], "at least one tensor"),
-        (
-            _sizes(manifest.feature_shape) and bool(manifest.feature_shape),
-            "feature_shape",
-            manifest.feature_shape,
-            FROM_1,
-        ),
+        (_sizes(manifest.feature_shape, least=1), "feature_shape", manifest.feature_shape, FROM_1),
         (_sizes(manifest.attention), "attention", manifest.attention, FROM_1),
         *((bool(NAME.fullmatch(name)), "the name of a tensor", name, "a word of letters and digits") for name in names),
         *((taken[name] == 1, "the name of a tensor", name, "the name of no other") for name in dict.fromkeys(names)),

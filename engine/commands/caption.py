@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import isnan
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from engine.commands.paths import Scan, expand
 from engine.commands.progress import Progress
 from engine.errors import ImageError, OptionsError
 from engine.images.formats import FORMATS, check_formats, image_suffixes
+from engine.images.load import load_for_model
 from engine.options import Decoding
 from engine.result import Caption, Hypothesis
 from engine.runtime.options import RuntimeOptions
@@ -132,10 +134,12 @@ def _page(path: Path | None, captioner: Captioner) -> AttentionPage | None:
     if path is None:
         return None
     manifest = captioner.bundle.manifest
-    require_attention(captioner.bundle.manifest)
+    require_attention(manifest)
     if path.is_dir() or not path.parent.is_dir():
         raise OptionsError(f"--attention must be a file in a folder that exists, but it is {path}")
-    return AttentionPage(path, manifest.image, f"Where {manifest.name} looked")
+    image, most, formats = manifest.image, captioner.max_pixels, captioner.formats
+    load = partial(load_for_model, image=image, max_pixels=most, formats=formats)
+    return AttentionPage(path, image.resize, load, f"Where {manifest.name} looked")
 
 
 def _warn_of_unknown_words(decoding: Decoding, captioner: Captioner) -> None:

@@ -1,5 +1,6 @@
 """Laws of `caption --attention` and `info --bundles`."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import Captioner
+from engine import Captioner, ImageError
 from engine.bundle.bundle import Bundle
 from engine.cli import main
+from engine.commands.attention_page import AttentionPage
 
 
 @pytest.fixture
@@ -34,13 +36,34 @@ def test_the_page_has_the_photograph_and_a_tile_for_each_word(
     captioner = Captioner(attention_bundle, provider="cpu", precision="fp32")
     captions = captioner.caption([names[0], names[2]], attention=True)
     words = sum(len(caption.attention) for caption in captions if caption.attention is not None)
-    assert page.count("<section>") == 2
+    assert page.count("<section ") == page.count("data:image/jpeg") == 2
     assert page.count("<figure>") == words + 2
     assert page.count("data:image/png") == words
     assert "a&lt;b.jpg" in page
     assert [*dict.fromkeys(re.findall(r"aspect-ratio: (\d+ / \d+)", page))] == ["40 / 20", "20 / 40"]
     assert not [path for path in photographs.iterdir() if path.name.startswith(".")]
     assert captions[0].text in capsys.readouterr().out
+
+
+def test_a_photograph_that_cannot_be_read_again_gets_a_sentence_and_the_others_their_pictures(
+    attention_bundle: Path, photographs: Path
+) -> None:
+    caption = Captioner(attention_bundle, provider="cpu", precision="fp32").caption(["a<b.jpg"], attention=True)[0]
+    os.mkfifo("pipe.jpg")
+
+    def load(name: str) -> np.ndarray:
+        if name == "broken.jpg":
+            raise ImageError("is broken", source=name)
+        return np.zeros((48, 64, 3), np.uint8)
+
+    page = AttentionPage(photographs / "page.html", "squash", load, "a page")
+    for name in ("gone.jpg", "pipe.jpg", "broken.jpg", "a<b.jpg"):
+        page.add(name, caption)
+    page.close()
+    content = (photographs / "page.html").read_text(encoding="utf-8")
+    assert content.count("It cannot be shown: it is no file that can be read twice") == 2
+    assert content.count("It cannot be shown: is broken") == 1
+    assert content.count("data:image/jpeg") == 1
 
 
 def test_a_page_that_cannot_be_is_refused_before_any_work(

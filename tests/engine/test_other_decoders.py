@@ -1,6 +1,8 @@
 """Decoders that are no LSTM of one vector: any state, context shared by an image's sentences, and attention."""
 
 import functools
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,3 +172,14 @@ def test_prefix_and_suppressed_words_follow_the_bundles_own_splitting(attention_
     assert caption.tokens[-1] in {"<end>", *captioner.bundle.vocabulary.words}
     with pytest.raises(OptionsError, match=r"\['a,b'\]"):  # one word by this bundle's rule, \S+
         captioner.caption(photographs(1), Greedy(prefix="a,b"))
+
+
+def test_scores_of_words_that_no_word_stands_for_are_refused(attention_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(attention_bundle, tmp_path / "bundle"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["words"]["unk"] = "<end>"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    captioner = Captioner(folder, provider="cpu", precision="fp32")
+    assert np.isfinite(captioner.score(photographs(1), ["a man"])).all()
+    with pytest.raises(OptionsError, match=r"does not know \['zebra'\] and has no word for unknown words"):
+        captioner.score(photographs(1), ["a zebra"])
