@@ -18,6 +18,7 @@ from engine.errors import (
     OptionsError,
     OverloadedError,
     ProviderError,
+    StoreError,
 )
 from engine.images.formats import image_suffixes
 from engine.options import DEFAULT_DECODING, Beam, DecodingOption, Greedy, Sample, decoding_options
@@ -29,9 +30,13 @@ if TYPE_CHECKING:
     from engine.scheduling.counters import Histogram, SchedulerStats
     from engine.scheduling.future import CaptionFuture, Timings
     from engine.scheduling.stream import CaptionStream
+    from engine.search.indexing import Added
+    from engine.search.photo import Found, Photo, Results, Sentence
+    from engine.search.photo_index import PhotoIndex
 
 __all__ = [
     "DEFAULT_DECODING",
+    "Added",
     "Beam",
     "BundleError",
     "Caption",
@@ -43,31 +48,43 @@ __all__ = [
     "DecodingOption",
     "DeviceError",
     "EngineError",
+    "Found",
     "Greedy",
     "Histogram",
     "Hypothesis",
     "ImageError",
     "OptionsError",
     "OverloadedError",
+    "Photo",
+    "PhotoIndex",
     "ProviderError",
+    "Results",
     "RuntimeOptions",
     "Sample",
     "Scheduler",
     "SchedulerStats",
+    "Sentence",
+    "StoreError",
     "Timings",
     "decoding_options",
     "image_suffixes",
 ]
 
 _LATER = {
+    "Added": "engine.search.indexing",
     "CaptionFuture": "engine.scheduling.future",
     "CaptionStream": "engine.scheduling.stream",
+    "Found": "engine.search.photo",
     "Histogram": "engine.scheduling.counters",
+    "Photo": "engine.search.photo",
+    "PhotoIndex": "engine.search.photo_index",
+    "Results": "engine.search.photo",
     "Scheduler": "engine.scheduler",
     "SchedulerStats": "engine.scheduling.counters",
+    "Sentence": "engine.search.photo",
     "Timings": "engine.scheduling.future",
 }
-"""Imported on first use, so that `import engine` alone does not load asyncio and its dependencies."""
+"""Imported on first use, so that `import engine` alone loads neither asyncio nor sqlite3."""
 
 if not TYPE_CHECKING:  # a type checker would accept any name
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from engine.captioner import Captioner
-from engine.commands import caption, info, tune, warmup
+from engine.commands import caption, index, info, search, tune, warmup
 from engine.commands.arguments import explained
 from engine.commands.parser import Parser, os_reason
 from engine.errors import EngineError
 
-COMMANDS = (caption.add, info.add, tune.add, warmup.add)
+COMMANDS = (caption.add, index.add, search.add, info.add, tune.add, warmup.add)
 CLOSED_PIPE, INTERRUPTED = 141, 130  # 128 + the signal, as in shells
 
 

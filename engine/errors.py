@@ -76,6 +76,10 @@ class DeviceError(EngineError, RuntimeError):
     """A run that failed on the device; `__cause__` is the runtime's error. Other requests may still succeed."""
 
 
+class StoreError(EngineError, RuntimeError):
+    """An index of photographs that cannot be opened, read or written; the message says why and what to do."""
+
+
 class RefusalError(Exception):
     """A reason for refusing an image, and advice. Internal: `load_pixels` turns it into an ImageError."""
 

@@ -15,11 +15,11 @@ from engine.commands.arguments import add_model, flag_of, given, in_flags
 from engine.commands.attention_page import AttentionPage
 from engine.commands.decoding import add_decoding, decoding_of
 from engine.commands.parser import Parser, number
-from engine.commands.paths import Scan, expand
 from engine.commands.progress import Progress
 from engine.errors import ImageError, OptionsError
 from engine.images.formats import FORMATS, check_formats, image_suffixes
 from engine.images.load import load_for_model
+from engine.images.paths import Scan, expand
 from engine.options import Decoding
 from engine.result import Caption, Hypothesis
 from engine.runtime.options import RuntimeOptions

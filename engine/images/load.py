@@ -76,29 +76,44 @@ def load_for_model(
     shape = image.height, image.width, 3
     if out is not None and (out.shape != shape or out.dtype != np.uint8 or not out.flags.writeable):
         raise OptionsError(f"out must be a writable uint8 array {shape}, not {describe(out)}")
-    aim = _Aim(image, max_pixels, quick, check_formats(formats))
+    pixels = _pixels(source, _Aim(image, max_pixels, quick, check_formats(formats)))
+    if out is None:
+        return pixels.copy()
+    out[:] = pixels
+    return out
+
+
+def load_thumbnail(
+    source: ImageInput, side: int, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
+) -> np.ndarray:
+    """Returns all of an image, upright, its longer side `side` pixels long: uint8 RGB (height, width, 3).
+
+    Raises ImageError, as `load_for_model` does.
+    """
+    spec = ImageSpec(side, side, (0, 0, 0), (1, 1, 1), "letterbox")
+    return _pixels(source, _Unfilled(spec, max_pixels, True, check_formats(formats)))
+
+
+def _pixels(source: ImageInput, aim: "_Aim") -> np.ndarray:
+    """Returns an image's pixels, which may be the caller's own. Raises ImageError."""
+    shape = aim.spec.height, aim.spec.width, 3
     outer = sys.exception()  # the caller may be handling one: leave its frames alone
     try:
         if isinstance(source, str | os.PathLike):
             with open_path(Path(os.fsdecode(source))) as file:
-                pixels = _from_file(file, aim)
-        elif isinstance(source, Image.Image):
+                return _from_file(file, aim)
+        if isinstance(source, Image.Image):
             _check_size(source.size, aim.max_pixels)
-            with DECODING.hold(bytes_to_decode(source, aim.stretched_width, quick=quick)):
-                pixels = _fitted(source, aim)
-        elif isinstance(source, np.ndarray):
+            with DECODING.hold(bytes_to_decode(source, aim.stretched_width, quick=aim.quick)):
+                return _fitted(source, aim)
+        if isinstance(source, np.ndarray):
             picture = _from_array(source, aim.max_pixels)
-            pixels = source if source.shape == shape else _fitted(picture, aim)  # no resize needed
-        elif isinstance(source, bytes | bytearray | memoryview):
-            pixels = _from_file(io.BytesIO(bytes(source)), aim)
-        elif hasattr(source, "read"):
-            pixels = _from_file(io.BytesIO(source.read()), aim)
-        else:
-            raise RefusalError("is not an image: pass a path, bytes, a binary file, a PIL image or a numpy array")
-        if out is None:
-            return pixels.copy()
-        out[:] = pixels
-        return out
+            return source if source.shape == shape else _fitted(picture, aim)  # no resize needed
+        if isinstance(source, bytes | bytearray | memoryview):
+            return _from_file(io.BytesIO(bytes(source)), aim)
+        if hasattr(source, "read"):
+            return _from_file(io.BytesIO(source.read()), aim)
+        raise RefusalError("is not an image: pass a path, bytes, a binary file, a PIL image or a numpy array")
     except Exception as error:  # Pillow raises nearly anything on hostile input
         advice = error.advice if isinstance(error, RefusalError) else ""
         forget_pictures(error, outer)
@@ -137,6 +152,15 @@ class _Aim:
         whole = np.full((self.spec.height, self.spec.width, 3), self.spec.fill, np.uint8)
         whole[top : top + height, left : left + width] = pixels
         return whole
+
+
+@dataclass(frozen=True, slots=True)
+class _Unfilled(_Aim):
+    """The same, but an image that does not fill the wanted pixels stays smaller."""
+
+    def filled(self, pixels: np.ndarray) -> np.ndarray:
+        """Returns pixels as they are."""
+        return pixels
 
 
 @dataclass(frozen=True, slots=True)

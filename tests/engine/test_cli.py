@@ -18,10 +18,10 @@ from engine.autotune.select import Choice
 from engine.bundle.manifest import Defaults, GraphFile, ImageSpec, Manifest
 from engine.bundle.vocabulary import RULES, Vocabulary
 from engine.cli import main
-from engine.commands.paths import Scan, expand
 from engine.commands.progress import Progress
 from engine.images.formats import image_suffixes
 from engine.images.load import load_pixels
+from engine.images.paths import Scan, expand
 
 SENTENCES = ("a dog runs", "a dog is running", "the dog")
 WORDS = ("#END#", "#PAD#", "#START#", "#UNK#", "a", "dog", "is", "man", "of", "running", "runs", "the")
@@ -47,7 +47,7 @@ class FakeCaptioner:
         graphs = (GraphFile("encoder", "fp32", "encoder.onnx", "", (), (), ()),)
         spec = ImageSpec(4, 5, (0, 0, 0), (1, 1, 1))
         manifest = Manifest(
-            "tiny", "lite", (8,), (), (), (), 9, RULES, spec, Defaults(), graphs, {}, quality={"bleu_4": 0.175}
+            "tiny", "lite", (8,), (), (), (), 0, 9, RULES, spec, Defaults(), graphs, {}, quality={"bleu_4": 0.175}
         )
         self.bundle = SimpleNamespace(path=Path("models/tiny"), manifest=manifest, vocabulary=Vocabulary(WORDS))
 

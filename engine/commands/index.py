@@ -1,0 +1,124 @@
+"""`python -m engine index`: makes photographs searchable. Owns the arguments, the progress and what is printed."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.captioner import Captioner
+from engine.commands.arguments import add_model
+from engine.commands.parser import Parser, number
+from engine.commands.progress import Progress
+from engine.errors import OptionsError
+from engine.runtime.options import RuntimeOptions
+from engine.search.indexing import Added
+from engine.search.photo_index import PhotoIndex
+
+INTERRUPTED = 130  # 128 + the signal, as shells have it
+MOST_ERRORS = 20  # that are listed
+DEFAULT = "default: photos.db in your data folder"
+
+
+def add(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Adds the command to the command line."""
+    parser = commands.add_parser(
+        "index",
+        help="make photographs searchable by words",
+        description="Captions photographs once and keeps captions and features in an index for `search`. The same "
+        "command continues where it was stopped, and later captions only what is new.",
+        epilog="Exit code: 0 all indexed, 1 some files have no caption, 2 wrong usage or the index cannot be written, "
+        "130 interrupted.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=run, interrupted="what is indexed is kept, and the same command continues")
+    option = parser.add_argument
+    option("paths", nargs="+", metavar="PATH", help="file, folder (with subfolders) or glob pattern")
+    option("--index", metavar="FILE", help=f"file of the index, or a postgresql:// address; {DEFAULT}")
+    option(
+        "--watch",
+        nargs="?",
+        const=10.0,
+        type=number(1, 86_400),
+        metavar="SECONDS",
+        help="go on, and look for changes every SECONDS (10 if left out), until interrupted",
+    )
+    option("--retry", action="store_true", help="read files again that had an error and have not changed")
+    option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
+    add_model(parser)
+
+
+def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
+    """Indexes the files, and with --watch whatever comes; says on standard error what became of them."""
+    if "" in arguments.paths:
+        raise OptionsError("a PATH is empty: name a file or a folder (. is the current one)")
+    captioner = captioner_factory(
+        arguments.bundle,
+        provider=arguments.provider,
+        precision=arguments.precision,
+        runtime=RuntimeOptions(threads=arguments.threads),
+    )
+    with PhotoIndex(arguments.index, captioner) as index:
+        added = _pass(index, arguments.paths, retry=arguments.retry)
+        _tell(index, added)
+        while arguments.watch:
+            known = added.errors
+            time.sleep(arguments.watch)
+            added = _pass(index, arguments.paths, retry=False)
+            if added.captioned or added.copies or added.missing or added.errors.keys() - known.keys():
+                _tell(index, added)
+    return 1 if added.errors else 0
+
+
+def _pass(index: PhotoIndex, paths: list[str], *, retry: bool) -> Added:
+    progress: list[Progress] = []
+
+    def report(added: Added) -> None:
+        if not progress:
+            progress.append(Progress(added.files, sys.stderr, "{done:,} of {total:,} files, {rate:.1f} a second"))
+        progress[0].clear()
+        progress[0].show(added.done)
+
+    try:
+        return index.add([path for name in paths for path in _expanded(name)], report=report, retry=retry)
+    finally:
+        for each in progress:
+            each.clear()
+
+
+def _expanded(name: str) -> list[str]:
+    """Returns a path, or the files of a glob pattern."""
+    from engine.images.paths import expand
+
+    if any(sign in name for sign in "*?[") and not Path(name).exists():
+        return list(expand(name, ()))
+    return [name]
+
+
+def _tell(index: PhotoIndex, added: Added) -> None:
+    parts = [
+        f"{count:,} {what}"
+        for count, what in (
+            (added.captioned, "captioned"),
+            (added.copies, "known by their bytes"),
+            (added.unchanged, "unchanged"),
+            (len(added.errors), "without a caption"),
+            (added.missing, "gone"),
+        )
+        if count
+    ]
+    counts = index.counts()
+    print(f"{', '.join(parts) or 'no image was found'}; {counts.photos:,} photographs in {index.path}", file=sys.stderr)
+    if added.left_out:
+        print(added.left_out, file=sys.stderr)
+    for path, why in list(added.errors.items())[:MOST_ERRORS]:
+        print(f"  {_one_line(path)}: {_one_line(why)}", file=sys.stderr)
+    if len(added.errors) > MOST_ERRORS:
+        print(f"  and {len(added.errors) - MOST_ERRORS:,} more", file=sys.stderr)
+    if counts.other_bundles:
+        photos = "1 photograph" if counts.other_bundles == 1 else f"{counts.other_bundles:,} photographs"
+        print(f"{photos} of another bundle are not searched until they are indexed again", file=sys.stderr)
+
+
+def _one_line(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")

@@ -1,0 +1,114 @@
+"""What an index of photographs needs of the database that holds it. Knows no database and no model."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.bundle.bundle import MANIFEST_FILE, Bundle, sha256
+from engine.search.photo import Counts, Described, File, Known, Photo
+
+
+@dataclass(frozen=True, slots=True)
+class BundleKey:
+    """Which bundle captions are by, and the size of what it gives for a photograph. digest: of its manifest."""
+
+    name: str
+    digest: str
+    feature_shape: tuple[int, ...]
+    vector_size: int
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "BundleKey":
+        """Returns the key of a bundle. Its manifest has the SHA-256 of every other file."""
+        manifest = bundle.manifest
+        return cls(manifest.name, sha256(bundle.path / MANIFEST_FILE), manifest.feature_shape, manifest.vector_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Photographs of one bundle that were written since a revision.
+
+    revision: of the newest. ids: int64 (photos,). living: bool (photos,), whether a file of it exists. vectors: int8
+    (photos, vector_size), directions.
+    """
+
+    revision: int
+    ids: np.ndarray
+    living: np.ndarray
+    vectors: np.ndarray
+
+
+class Store(ABC):
+    """A database with photographs and files, opened for one bundle. Threads may share it.
+
+    Photographs are what files contain, so copies are one photograph, which keeps its id wherever its files move. One
+    whose files are all gone is kept, and found by no search. Whatever is written at once is there entirely or not at
+    all, whenever the process ends, and several processes may read and write. Methods raise StoreError.
+    """
+
+    place: str
+    """Where it is, for people."""
+
+    @abstractmethod
+    def known(self, paths: Sequence[bytes]) -> dict[bytes, Known]:
+        """Returns what is known of files, of those that are known."""
+
+    @abstractmethod
+    def described(self, digests: Sequence[bytes]) -> set[bytes]:
+        """Returns those of the digests whose photographs have captions by this bundle."""
+
+    @abstractmethod
+    def write(self, described: Sequence[Described], files: Sequence[File]) -> None:
+        """Writes photographs and files at once, in place of what was known of them.
+
+        Each file without an error belongs to a photograph that is described here or was before.
+        """
+
+    @abstractmethod
+    def files_in(self, folder: bytes) -> list[bytes]:
+        """Returns the files that exist, as far as is known, in a folder and below it."""
+
+    @abstractmethod
+    def mark_missing(self, paths: Iterable[bytes]) -> None:
+        """Marks files as gone."""
+
+    @abstractmethod
+    def candidates(self, words: Sequence[str], limit: int) -> list[int]:
+        """Returns ids of photographs with any of these folded words in their captions, the best by BM25 first.
+
+        They may be by any bundle; each has a file that exists.
+        """
+
+    @abstractmethod
+    def frequencies(self, words: Sequence[str]) -> dict[str, int]:
+        """Returns how many photographs have each of these folded words in their captions; 0 for none."""
+
+    @abstractmethod
+    def folded(self, ids: Sequence[int]) -> dict[int, str]:
+        """Returns the folded words of photographs, by id."""
+
+    @abstractmethod
+    def changes(self, since: int) -> Changes:
+        """Returns the photographs of this bundle that were written after a revision; 0: all."""
+
+    @abstractmethod
+    def features(self, ids: Sequence[int]) -> np.ndarray:
+        """Returns the features of photographs of this bundle: float32 (photos, *feature_shape), in this order."""
+
+    @abstractmethod
+    def photos(self, ids: Sequence[int]) -> list[Photo]:
+        """Returns those of the photographs that are of this bundle, in this order."""
+
+    @abstractmethod
+    def id_of(self, path: bytes) -> int | None:
+        """Returns the photograph of a file; None if it is unknown, gone or without a caption."""
+
+    @abstractmethod
+    def counts(self) -> Counts:
+        """Returns the numbers of this index."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes it; it cannot be used any more."""

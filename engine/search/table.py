@@ -1,0 +1,84 @@
+"""The vectors of all photographs of an index, in memory. Knows no database."""
+
+import numpy as np
+
+from engine.search.store import Changes
+
+AT_ONCE = 8192  # photographs whose vectors are widened together: what is between fits into the cache
+
+
+def as_direction(vectors: np.ndarray) -> np.ndarray:
+    """Returns vectors, float (photos, size), as they are stored: int8 (photos, size), each with a 127 in it."""
+    largest = np.abs(vectors).max(axis=-1, keepdims=True)
+    rounded: np.ndarray = np.rint(vectors * np.divide(127, largest, out=np.zeros_like(largest), where=largest > 0))
+    return rounded.astype(np.int8)
+
+
+class VectorTable:
+    """Ids and unit vectors of photographs. Rows keep their places; photographs without files stay, marked.
+
+    Takes 4 bytes for each number: 200 MB for 100,000 photographs with 512.
+    """
+
+    def __init__(self, size: int) -> None:
+        """size: of a vector; 0 if the bundle has none."""
+        self.revision = 0
+        self.ids = np.empty(0, np.int64)  # (rows,)
+        self.living = np.empty(0, bool)  # (rows,)
+        self.vectors = np.empty((0, size), np.float32)  # (rows, size)
+        self._rows: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        """Number of photographs that have a file."""
+        return int(self.living.sum())
+
+    def update(self, changes: Changes) -> None:
+        """Takes over what was written since this table's revision."""
+        known = np.fromiter((id_ in self._rows for id_ in changes.ids.tolist()), bool, len(changes.ids))
+        vectors = _unit(changes.vectors)
+        if known.any():
+            rows = [self._rows[id_] for id_ in changes.ids[known].tolist()]
+            self.living[rows], self.vectors[rows] = changes.living[known], vectors[known]
+        if not known.all():
+            new = ~known
+            first = len(self.ids)
+            self._rows |= {id_: first + i for i, id_ in enumerate(changes.ids[new].tolist())}
+            self.ids = np.concatenate([self.ids, changes.ids[new]])
+            self.living = np.concatenate([self.living, changes.living[new]])
+            self.vectors = np.concatenate([self.vectors, vectors[new]]) if first else vectors[new]
+        self.revision = changes.revision
+
+    def rows_of(self, ids: list[int]) -> np.ndarray:
+        """Returns the rows of those of the ids that are here and have a file: int64 (rows,)."""
+        rows = np.array([row for id_ in ids if (row := self._rows.get(id_)) is not None], np.int64)
+        found: np.ndarray = rows[self.living[rows]]
+        return found
+
+    def similarities(self, vector: np.ndarray) -> np.ndarray:
+        """Returns the cosine of each row with a unit vector (size,): float32 (rows,); -inf without a file."""
+        cosines: np.ndarray = self.vectors @ vector
+        cosines[~self.living] = -np.inf
+        return cosines
+
+
+def best(scores: np.ndarray, count: int) -> np.ndarray:
+    """Returns the places of the highest finite scores, best first, of equal ones the lower place: int64 (places,)."""
+    if len(scores) > count:
+        least = np.partition(scores, len(scores) - count)[len(scores) - count]
+        places = np.flatnonzero(scores >= least)
+    else:
+        places = np.arange(len(scores))
+    places = places[np.isfinite(scores[places])]
+    ordered: np.ndarray = places[np.argsort(-scores[places], kind="stable")][:count]
+    return ordered
+
+
+def _unit(directions: np.ndarray) -> np.ndarray:
+    """Returns int8 directions (photos, size) as unit vectors: float32 (photos, size)."""
+    vectors = np.empty(directions.shape, np.float32)
+    for start in range(0, len(vectors), AT_ONCE):
+        part = directions[start : start + AT_ONCE].astype(np.float32)
+        norms = np.sqrt(np.einsum("ij,ij->i", part, part))[:, None]
+        np.divide(part, norms, out=vectors[start : start + AT_ONCE], where=norms > 0)
+        vectors[start : start + AT_ONCE][norms[:, 0] == 0] = 0
+    return vectors
