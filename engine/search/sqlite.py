@@ -155,9 +155,7 @@ class SQLiteStore(Store):
 
     def photos(self, ids: Sequence[int]) -> list[Photo]:
         """See Store."""
-        of_photos = (
-            "SELECT p.id, p.digest, sentences FROM photos p JOIN bundles b ON b.id = bundle WHERE b.digest = ? AND"
-        )
+        of_photos = "SELECT p.id, p.digest, sentences FROM photos p JOIN bundles b ON b.id = bundle WHERE b.digest = ?"
         of_files = "SELECT photo, path, size, modified FROM files WHERE NOT missing AND photo"
         with self._explained(), self._snapshot():
             rows = {row[0]: row for row in self._of_photos(f"{of_photos} AND p.id", ids, self._bundle.digest)}
@@ -303,7 +301,10 @@ class SQLiteStore(Store):
 def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
     """Opens the file: to write if possible, otherwise to read, even where no file beside it can be made."""
     if create:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path}: its folder cannot be made ({error.strerror}): name another file") from error
     elif not path.exists():
         raise StoreError(f"there is no index {path}: `python -m engine index PHOTOS --index {path}` makes one")
     ways = ["rwc"] if create else ["rw", "ro", "ro&immutable=1"]

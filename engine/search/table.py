@@ -9,7 +9,7 @@ AT_ONCE = 8192  # photographs whose vectors are widened together: what is betwee
 
 def as_direction(vectors: np.ndarray) -> np.ndarray:
     """Returns vectors, float (photos, size), as they are stored: int8 (photos, size), each with a 127 in it."""
-    largest = np.abs(vectors).max(axis=-1, keepdims=True)
+    largest = np.abs(vectors).max(axis=-1, keepdims=True, initial=0)
     rounded: np.ndarray = np.rint(vectors * np.divide(127, largest, out=np.zeros_like(largest), where=largest > 0))
     return rounded.astype(np.int8)
 
