@@ -46,6 +46,7 @@ class PhotoIndex:
         self._store: Store | None = None
         self._writable = False
         self._table = VectorTable(self._key.vector_size)
+        self._left_out = 0
 
     def __enter__(self) -> "PhotoIndex":
         return self
@@ -88,7 +89,8 @@ class PhotoIndex:
         terms = terms_of(text)
         store, table = self._fresh()
         cosines = self._cosines(table, text)
-        words = [word for term in terms for word in term.all]
+        frequencies = store.frequencies([word for term in terms for word in term.all])
+        words = ranking.rare_words(terms, frequencies)
         matching = table.rows_of(store.candidates(words, max(2 * limit, ranking.MATCHING)))
         nearest = best(cosines, max(limit, ranking.NEAREST)) if self._vectors else np.empty(0, np.int64)
         rows = np.unique(np.concatenate([matching, nearest]))
@@ -96,7 +98,7 @@ class PhotoIndex:
             return self._results(store, rows, np.empty(0), limit)
         ids = table.ids[rows].tolist()
         folded = store.folded(ids)
-        rarity = ranking.rarities(terms, store.frequencies(words), len(table))
+        rarity = ranking.rarities(terms, frequencies, len(table))
         scores = ranking.OVERLAP * ranking.overlaps(terms, rarity, [folded.get(id_, "") for id_ in ids])
         if self._vectors:
             scores = scores + cosines[rows]
@@ -161,13 +163,16 @@ class PhotoIndex:
         ids = self._table.ids[rows[order]].tolist()
         score = dict(zip(ids, scores[order].tolist(), strict=True))
         photos = [photo for photo in store.photos(ids) if photo.paths]
-        return Results(tuple(Found(photo, score[photo.id]) for photo in photos), store.counts().other_bundles)
+        return Results(tuple(Found(photo, score[photo.id]) for photo in photos), self._left_out)
 
     def _fresh(self) -> tuple[Store, VectorTable]:
         """Returns the store, and the table with all that was written until now."""
         with self._lock:
             store = self._opened()
-            self._table.update(store.changes(self._table.revision))
+            changes = store.changes(self._table.revision)
+            if changes.revision != self._table.revision:
+                self._table.update(changes)
+                self._left_out = store.counts().other_bundles
             return store, self._table
 
     def _opened(self, *, writable: bool = False) -> Store:

@@ -15,10 +15,22 @@ from engine.search.words import Term, overlap
 
 NEAREST = 200  # candidates by vector
 MATCHING = 200  # candidates by words
+MATCHED = 10_000  # photographs that candidates by words are chosen from, where words are rare enough
 RERANKED = 50  # of the candidates, those whose likelihood is computed: the part that takes longest
 LIKELIHOOD = 0.02  # what a nat for each word weighs beside a cosine
 OVERLAP = 0.05  # what all words of a query weigh beside a cosine
 LONGEST = 24  # words of a query that the decoder reads: captions are no longer
+
+
+def rare_words(terms: Sequence[Term], frequencies: dict[str, int]) -> list[str]:
+    """Returns the words of a query, and what means the same, that bring candidates: the rare ones.
+
+    Words that thousands of photographs have say little and take long.
+    """
+    words = sorted({word for term in terms for word in term.all}, key=lambda word: (frequencies[word], word))
+    words = [word for word in words if frequencies[word]]
+    most = np.searchsorted(np.cumsum([frequencies[word] for word in words]), MATCHED, side="right")
+    return words[: max(1, int(most))]
 
 
 def rarities(terms: Sequence[Term], frequencies: dict[str, int], photos: int) -> list[float]:

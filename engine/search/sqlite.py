@@ -155,13 +155,14 @@ class SQLiteStore(Store):
 
     def photos(self, ids: Sequence[int]) -> list[Photo]:
         """See Store."""
-        of_photos = "SELECT p.id, p.digest, sentences FROM photos p JOIN bundles b ON b.id = bundle WHERE b.digest = ?"
         of_files = "SELECT photo, path, size, modified FROM files WHERE NOT missing AND photo"
         with self._explained(), self._snapshot():
-            rows = {row[0]: row for row in self._of_photos(f"{of_photos} AND p.id", ids, self._bundle.digest)}
+            photos = self._of_photos("SELECT id, digest, sentences, bundle FROM photos WHERE id", ids)
+            bundles = self._all("SELECT id FROM bundles WHERE digest = ?", self._bundle.digest)
             files: dict[int, list[tuple[Any, ...]]] = {}
             for photo, *file in self._of_photos(of_files, ids):
                 files.setdefault(photo, []).append(tuple(file))
+        rows = {row[0]: row for *row, bundle in photos if (bundle,) in bundles}
         return [photo_of(rows[id_], files.get(id_, [])) for id_ in ids if id_ in rows]
 
     def id_of(self, path: bytes) -> int | None:
@@ -266,10 +267,9 @@ class SQLiteStore(Store):
     def _all(self, statement: str, *values: object) -> list[Any]:
         return self._connection.execute(statement, values).fetchall()
 
-    def _of_photos(self, statement: str, ids: Sequence[int], *values: object) -> list[Any]:
+    def _of_photos(self, statement: str, ids: Sequence[int]) -> list[Any]:
         """Returns rows of a statement that ends in a column, for these values of it."""
-        listed = json.dumps([int(id_) for id_ in ids])
-        return self._all(f"{statement} IN (SELECT value FROM json_each(?))", *values, listed)
+        return self._all(f"{statement} IN (SELECT value FROM json_each(?))", json.dumps([int(id_) for id_ in ids]))
 
     @contextmanager
     def _transaction(self) -> Iterator[int]:
@@ -364,7 +364,7 @@ def as_sentences(stored: str) -> tuple[Sentence, ...]:
     )
 
 
-def photo_of(row: tuple[Any, ...], files: Iterable[tuple[Any, ...]]) -> Photo:
+def photo_of(row: Sequence[Any], files: Iterable[tuple[Any, ...]]) -> Photo:
     """Makes a photograph of its id, digest and stored sentences, and of the path, size and time of each file."""
     id_, digest, stored = row
     ordered = sorted(files)

@@ -4,7 +4,7 @@ import numpy as np
 
 from engine.search.store import Changes
 
-AT_ONCE = 8192  # photographs whose vectors are widened together: what is between fits into the cache
+AT_ONCE = 1024  # photographs whose vectors are widened together: what is between fits into the cache
 
 
 def as_direction(vectors: np.ndarray) -> np.ndarray:
@@ -34,18 +34,16 @@ class VectorTable:
 
     def update(self, changes: Changes) -> None:
         """Takes over what was written since this table's revision."""
-        known = np.fromiter((id_ in self._rows for id_ in changes.ids.tolist()), bool, len(changes.ids))
-        vectors = _unit(changes.vectors)
-        if known.any():
-            rows = [self._rows[id_] for id_ in changes.ids[known].tolist()]
-            self.living[rows], self.vectors[rows] = changes.living[known], vectors[known]
+        ids, vectors = changes.ids.tolist(), _unit(changes.vectors)
+        known = np.array([id_ in self._rows for id_ in ids], bool)
+        rows = [self._rows[id_] for id_, is_known in zip(ids, known, strict=True) if is_known]
+        self.living[rows], self.vectors[rows] = changes.living[known], vectors[known]
         if not known.all():
-            new = ~known
             first = len(self.ids)
-            self._rows |= {id_: first + i for i, id_ in enumerate(changes.ids[new].tolist())}
-            self.ids = np.concatenate([self.ids, changes.ids[new]])
-            self.living = np.concatenate([self.living, changes.living[new]])
-            self.vectors = np.concatenate([self.vectors, vectors[new]]) if first else vectors[new]
+            self.ids = np.concatenate([self.ids, changes.ids[~known]])
+            self.living = np.concatenate([self.living, changes.living[~known]])
+            self.vectors = np.concatenate([self.vectors, vectors[~known]]) if first else vectors
+            self._rows |= zip(self.ids[first:].tolist(), range(first, len(self.ids)), strict=True)
         self.revision = changes.revision
 
     def rows_of(self, ids: list[int]) -> np.ndarray:
@@ -74,11 +72,10 @@ def best(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def _unit(directions: np.ndarray) -> np.ndarray:
-    """Returns int8 directions (photos, size) as unit vectors: float32 (photos, size)."""
+    """Returns int8 directions (photos, size) as unit vectors: float32 (photos, size); zeros stay zeros."""
     vectors = np.empty(directions.shape, np.float32)
     for start in range(0, len(vectors), AT_ONCE):
-        part = directions[start : start + AT_ONCE].astype(np.float32)
-        norms = np.sqrt(np.einsum("ij,ij->i", part, part))[:, None]
-        np.divide(part, norms, out=vectors[start : start + AT_ONCE], where=norms > 0)
-        vectors[start : start + AT_ONCE][norms[:, 0] == 0] = 0
+        part = vectors[start : start + AT_ONCE]
+        part[:] = directions[start : start + AT_ONCE]
+        part /= np.sqrt(np.maximum(np.einsum("ij,ij->i", part, part), 1))[:, None]
     return vectors
