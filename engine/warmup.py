@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.bundle.bundle import VECTOR_GRAPHS
 from engine.decoding.decode import draws_of, make_search, rows_per_image
 from engine.decoding.step_request import StepRequest
 from engine.model import Model
@@ -16,7 +17,7 @@ from engine.runtime.cuda.buckets import BUCKETS, bucket
 from engine.runtime.sessions import save_engine
 from engine.validation import is_int, require
 
-NEVER_RUN = {"decoder_step"}  # graphs of a bundle that captions do not need
+NEVER_RUN = {"decoder_step", *VECTOR_GRAPHS}  # graphs of a bundle that captions do not need
 
 
 @dataclass(frozen=True, slots=True)

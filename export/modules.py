@@ -124,6 +124,7 @@ def write_bundle(
             state=layout.state,
             context=layout.context,
             attention=layout.attention,
+            vector_size=0,
             image=encoder.image,
             vocabulary_size=len(vocabulary),
             words=vocabulary.rules,

@@ -10,6 +10,7 @@ from pathlib import Path
 from engine.bundle import format3
 from engine.bundle.checks import (
     GRAPHS,
+    VECTOR_GRAPHS,
     VOCABULARY_FILE,
     check_defaults,
     check_files,
@@ -28,6 +29,7 @@ from engine.errors import BundleError
 __all__ = [
     "GRAPHS",
     "MANIFEST_FILE",
+    "VECTOR_GRAPHS",
     "VOCABULARY_FILE",
     "Bundle",
     "check_confidence",
@@ -124,6 +126,8 @@ def _read_manifest(folder: Path) -> tuple[Manifest, list[str]]:
         known = f"{format3.VERSION} and {FORMAT_VERSION}"
         problem = f"its format version is {version!r} and this engine reads {known}; export it again"
         raise _bundle_error(folder, [problem])
+    else:
+        data = {"vector_size": 0, **data}  # the first bundles of format 4 came before vectors
     files = check_files(folder, listed_files(data))
     try:
         manifest = Manifest.from_dict(data)

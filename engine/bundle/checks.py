@@ -23,6 +23,8 @@ from engine.confidence import check_confidence
 VOCABULARY_FILE = "vocabulary.json"
 
 GRAPHS = "encoder", "decoder_init", "decoder_step", "search_step", "sample_step"
+VECTOR_GRAPHS = "image_vector", "text_vector"
+"""Graphs of bundles whose images can be searched: both are there or neither is."""
 NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 """What the name of a state or context tensor looks like."""
 RESERVED = (
@@ -114,6 +116,8 @@ def tensors_of(manifest: Manifest) -> dict[str, tuple[Shapes, Shapes]]:
     attention: Shapes = {"attention": ("float32", ("rows", *manifest.attention))} if manifest.attention else {}
     ids_of_rows: Shapes = {"ids": ("int64", rows), "log_probs": ("float32", rows)}
     candidates: tuple[int | str, ...] = ("rows", "candidates")
+    vectors: Shapes = {"vectors": ("float32", ("batch", manifest.vector_size))}
+    text: Shapes = {"token_ids": ("int64", ("batch", "length")), "lengths": ("int64", ("batch",))}
     return {
         "encoder": ({"pixels": ("uint8", ("batch", image.height, image.width, 3))}, features),
         "decoder_init": (features, first | context),
@@ -129,6 +133,7 @@ def tensors_of(manifest: Manifest) -> dict[str, tuple[Shapes, Shapes]]:
             fed | {"uniforms": ("float32", rows), "temperature": ("float32", rows)},
             ids_of_rows | following,
         ),
+        **({"image_vector": (features, vectors), "text_vector": (text, vectors)} if manifest.vector_size else {}),
     }
 
 
@@ -160,6 +165,7 @@ def _check_tensor_names(manifest: Manifest) -> list[str]:
         (bool(manifest.state), "state", [], "at least one tensor"),
         (_sizes(manifest.feature_shape, least=1), "feature_shape", manifest.feature_shape, FROM_1),
         (_sizes(manifest.attention), "attention", manifest.attention, FROM_1),
+        (manifest.vector_size >= 0, "vector_size", manifest.vector_size, "from 0"),
         *((bool(NAME.fullmatch(name)), "the name of a tensor", name, "a word of letters and digits") for name in names),
         *((taken[name] == 1, "the name of a tensor", name, "the name of no other") for name in dict.fromkeys(names)),
         *((each.dtype in DTYPES, f"{each.name}.dtype", each.dtype, f"one of {', '.join(DTYPES)}") for each in given),
@@ -191,8 +197,9 @@ def _misfits(checks: list[tuple[bool, str, object, str]]) -> list[str]:
 
 def check_graphs(manifest: Manifest) -> list[str]:
     """Checks that fp32 has every graph, none is listed twice, and all have the inputs and outputs that are bound."""
+    needed = (*GRAPHS, *VECTOR_GRAPHS) if manifest.vector_size else GRAPHS
     held = Counter((graph.precision, graph.graph) for graph in manifest.graphs)
-    problems = [f"the manifest has no {name} graph in fp32" for name in GRAPHS if ("fp32", name) not in held]
+    problems = [f"the manifest has no {name} graph in fp32" for name in needed if ("fp32", name) not in held]
     problems += [
         f"the manifest has the {name} graph in {precision} twice" for (precision, name), n in held.items() if n > 1
     ]

@@ -24,4 +24,4 @@ def upgraded(data: dict[str, Any]) -> dict[str, Any]:
     graphs = data.get("graphs")
     if isinstance(graphs, list):
         new["graphs"] = [each for each in graphs if not (isinstance(each, dict) and each.get("graph") == DROPPED)]
-    return {**new, "context": [], "attention": [], "words": asdict(RULES)}
+    return {**new, "context": [], "attention": [], "vector_size": 0, "words": asdict(RULES)}

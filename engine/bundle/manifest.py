@@ -130,7 +130,8 @@ class Variant:
 class Manifest:
     """Everything a bundle says of itself. The dictionaries at the end are records for people, not settings.
 
-    feature_shape: of an image's features. attention: the shape of the map of the image that decoder_step returns as
+    feature_shape: of an image's features. vector_size: of the vectors that the graphs image_vector and text_vector give
+    to images and to texts, so that both can be searched; 0 if the bundle has no such graphs. attention: the shape of the map of the image that decoder_step returns as
     `attention`; empty if the decoder has none. confidence: what a caption's confidence is computed with; empty where
     nobody calibrated it. quality: scores as training.evaluate writes them, or by the name of the data where they are of
     several data sets.
@@ -142,6 +143,7 @@ class Manifest:
     state: tuple[StateTensor, ...]
     context: tuple[ContextTensor, ...]
     attention: tuple[int, ...]
+    vector_size: int
     vocabulary_size: int
     words: Words
     image: ImageSpec

@@ -47,7 +47,7 @@ class FakeCaptioner:
         graphs = (GraphFile("encoder", "fp32", "encoder.onnx", "", (), (), ()),)
         spec = ImageSpec(4, 5, (0, 0, 0), (1, 1, 1))
         manifest = Manifest(
-            "tiny", "lite", (8,), (), (), (), 9, RULES, spec, Defaults(), graphs, {}, quality={"bleu_4": 0.175}
+            "tiny", "lite", (8,), (), (), (), 0, 9, RULES, spec, Defaults(), graphs, {}, quality={"bleu_4": 0.175}
         )
         self.bundle = SimpleNamespace(path=Path("models/tiny"), manifest=manifest, vocabulary=Vocabulary(WORDS))
 

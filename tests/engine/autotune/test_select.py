@@ -24,7 +24,7 @@ def bundle(**variants: Variant) -> Bundle:
         for precision in dict.fromkeys(("fp32", *variants))
     )
     spec = ImageSpec(4, 5, (0, 0, 0), (1, 1, 1))
-    manifest = Manifest("tiny", "lite", (8,), (), (), (), 9, RULES, spec, Defaults(), graphs, {}, variants)
+    manifest = Manifest("tiny", "lite", (8,), (), (), (), 0, 9, RULES, spec, Defaults(), graphs, {}, variants)
     nothing: Any = None
     return Bundle(Path("tiny"), manifest, nothing)
 
