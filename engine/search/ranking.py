@@ -17,7 +17,7 @@ NEAREST = 200  # candidates by vector
 MATCHING = 200  # candidates by words
 MATCHED = 10_000  # photographs that candidates by words are chosen from, where words are rare enough
 RERANKED = 50  # of the candidates, those whose likelihood is computed: the part that takes longest
-LIKELIHOOD = 0.02  # what a nat for each word weighs beside a cosine
+LIKELIHOOD = 0.15  # what a nat for each token weighs beside a cosine
 OVERLAP = 0.05  # what all words of a query weigh beside a cosine
 LONGEST = 24  # words of a query that the decoder reads: captions are no longer
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from engine import Captioner, PhotoIndex
+from engine.bundle.bundle import Bundle
+from tests.vectors import RandomVectors
 
 Open = Callable[..., PhotoIndex]
 
@@ -33,3 +35,15 @@ def opened(tmp_path: Path, tiny_captioner: Captioner) -> Iterator[Open]:
     yield open_index
     for each in made:
         each.close()
+
+
+@pytest.fixture(scope="session")
+def vectors(tiny_bundle: Path) -> RandomVectors:
+    """Random vectors for the tiny model."""
+    return RandomVectors(Bundle.load(tiny_bundle))
+
+
+@pytest.fixture(scope="session")
+def vector_captioner(vectors: RandomVectors, tmp_path_factory: pytest.TempPathFactory) -> Captioner:
+    """The tiny model with these vectors."""
+    return Captioner(vectors.add_to_copy(tmp_path_factory.mktemp("vectors") / "bundle"), provider="cpu", batch_size=8)

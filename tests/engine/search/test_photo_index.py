@@ -12,6 +12,7 @@ from engine import Captioner, OptionsError, PhotoIndex, Results
 from engine.search import ranking
 from engine.search.words import overlap, terms_of
 from tests.engine.search.conftest import Open
+from tests.vectors import RandomVectors
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 
@@ -56,26 +57,46 @@ def test_the_order_of_indexing_changes_nothing(
         assert scores == pytest.approx({found.photo.path: found.score for found in second}, abs=1e-4)
 
 
-def test_the_ranking_is_that_of_the_formula_computed_for_every_photograph(opened: Open, photos: Path) -> None:
-    index = opened()
+@pytest.mark.parametrize("query", ["a red circle the square", "two blue triangle"])
+def test_the_ranking_is_that_of_the_formula_computed_for_every_photograph(
+    opened: Open, photos: Path, vector_captioner: Captioner, vectors: RandomVectors, query: str
+) -> None:
+    index = opened(vector_captioner)
     index.add([photos])
-    captioner = index.captioner
     files = sorted(photos.rglob("*.jpg"))
-    query = "a red circle the square"
     texts = [ranking_text(index, file) for file in files]
     terms = terms_of(query)
     having = [max(sum(word in text.split() for text in texts) for word in term.all) for term in terms]
     rarity = [float(np.log1p((6 - count + 0.5) / (count + 0.5))) for count in having]
-    likely = captioner.score(files, [query] * len(files)) / (len(query.split()) + 1)
-    expected = [
-        ranking.OVERLAP * overlap(terms, rarity, text) + ranking.LIKELIHOOD * each
-        for text, each in zip(texts, likely, strict=True)
-    ]
-    known = {word for word in query.split() if word in captioner.bundle.vocabulary.ids}
-    assert known == set(query.split())
+    known = [word for word in query.split() if word in vector_captioner.bundle.vocabulary.ids]
+    likely = vector_captioner.score(files, [" ".join(known)] * len(files)) / (len(known) + 1)
+    cosines = vectors.of_features(vector_captioner.encode(files)) @ vectors.of_texts([query])[0]
+    expected = {
+        str(file): cosine + ranking.OVERLAP * overlap(terms, rarity, text) + ranking.LIKELIHOOD * each
+        for file, cosine, text, each in zip(files, cosines, texts, likely, strict=True)
+    }
     found = {each.photo.path: each.score for each in index.search(query, 100)}
-    matching = [i for i, text in enumerate(texts) if any(set(term.all) & set(text.split()) for term in terms)]
-    assert found == pytest.approx({str(files[i]): expected[i] for i in matching}, abs=2e-3)
+    assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_the_most_similar_are_those_with_the_highest_cosine(
+    opened: Open, photos: Path, images: list[Path], vector_captioner: Captioner, vectors: RandomVectors
+) -> None:
+    index = opened(vector_captioner)
+    index.add([photos])
+    files = sorted(photos.rglob("*.jpg"))
+    theirs = vectors.of_features(vector_captioner.encode(files))
+    for image in (images[9], files[2]):
+        (vector,) = vectors.of_features(vector_captioner.encode([image]))
+        expected = dict(zip(map(str, files), (theirs @ vector).tolist(), strict=True))
+        expected.pop(str(image), None)
+        found = {each.photo.path: each.score for each in index.similar(image, 100)}
+        assert found == pytest.approx(expected, abs=0.02)
+    photo = index.caption(files[2])
+    assert photo is not None
+    assert [each.photo.path for each in index.similar(photo.id, 3)] == list(found)[:3]
+    with pytest.raises(OptionsError, match="there is no photograph 99 in the index"):
+        index.similar(99)
 
 
 def ranking_text(index: PhotoIndex, file: Path) -> str:
