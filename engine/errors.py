@@ -76,6 +76,10 @@ class DeviceError(EngineError, RuntimeError):
     """A run that failed on the device; `__cause__` is the runtime's error. Other requests may still succeed."""
 
 
+class DocumentError(EngineError, ValueError):
+    """A file that a caption cannot be written to; the message is the reason, without the file's name."""
+
+
 class RefusalError(Exception):
     """A reason for refusing an image, and advice. Internal: `load_pixels` turns it into an ImageError."""
 
