@@ -143,6 +143,6 @@ def _counted(count: int, what: str) -> str:
 def _diff(name: str, before: bytes, after: bytes) -> Iterator[bytes]:
     """Yields a unified diff that `patch -p1` and `git apply` take, in the encoding of the page."""
     old, new = (re.findall(rb"[^\n]*\n|[^\n]+", data) for data in (before, after))
-    names = (f"{side}/{name}".encode(errors="surrogateescape") for side in "ab")
-    for line in difflib.diff_bytes(difflib.unified_diff, old, new, *names):
+    path = name.encode(errors="surrogateescape")
+    for line in difflib.diff_bytes(difflib.unified_diff, old, new, b"a/" + path, b"b/" + path):
         yield line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from html import unescape
 
-from engine.writing.markdown_blocks import blocks
+from engine.writing.markdown_blocks import Blocks, blocks
 from engine.writing.markup import comment_end, raw_end, tag_at
 from engine.writing.pictures import CODE, Pictures, Shown, image_tag
 
@@ -29,18 +29,21 @@ def markdown_pictures(text: str, *, fill_empty: bool = False) -> Pictures:
     """Finds the pictures of a Markdown page. fill_empty: alt="" of an <img> does not mark it as decorative."""
     page = blocks(text)
     targets: dict[str, str] = {}
+    begins = set(page.breaks)
     for definition in DEFINITION.finditer(page.text):
-        targets.setdefault(_label(definition["label"]), _target(definition))
-    return Pictures(list(_Line(page.text, page.breaks).shown(targets, fill_empty)))
+        if definition.start() in begins:  # not in the middle of a paragraph
+            begins.add(page.text.find("\n", definition.end()) + 1)
+            targets.setdefault(_label(definition["label"]), _target(definition))
+    return Pictures(list(_Reader(page).shown(targets, fill_empty)))
 
 
-class _Line:
+class _Reader:
     """Reads a page from left to right: of what overlaps, what begins first counts."""
 
-    def __init__(self, text: str, breaks: list[int]) -> None:
-        self.text, self.breaks = text, breaks
+    def __init__(self, page: Blocks) -> None:
+        self.text, self.breaks, self.html = page.text, page.breaks, page.html
         self.ticks: dict[int, list[int]] = defaultdict(list)  # where runs of so many begin
-        for run in re.finditer("`+", text):
+        for run in re.finditer("`+", self.text):
             self.ticks[len(run[0])].append(run.start())
         self.unclosed: set[str] = set()  # elements that are closed nowhere from here on
 
@@ -49,6 +52,8 @@ class _Line:
         place, sign = 0, re.compile(r"[\\`<]|!\[")
         while begin := sign.search(self.text, place):
             start, place = begin.start(), begin.end()
+            if begin[0] != "<" and start in self.html:
+                continue
             if begin[0] == "\\":
                 place = start + 2
             elif begin[0] == "`":
@@ -59,8 +64,8 @@ class _Line:
                     place = after
                 elif tag is not None and tag.end <= self.block_end(start):
                     yield from image_tag(tag, fill_empty=fill_empty)
-                    place = self.code_element_end(tag.name, tag.end) if not tag.is_end else None
-                    place = place or raw_end(self.text, tag)
+                    code_end = None if tag.is_end else self.code_element_end(tag.name, tag.end)
+                    place = code_end or raw_end(self.text, tag)
             elif (found := IMAGE.match(self.text, start)) and found.end() <= self.block_end(start):
                 place = found.end()
                 source = targets.get(_label(found["label"])) if found["label"] else _target(found)

@@ -92,9 +92,10 @@ class Sidecar:
         if owner is not rdf:
             return self._insertion(owner, _property(owner.scope, text, languages, breaks, unit))
         prefix, declared = _prefix(rdf.scope, RDF, named=True)  # an attribute's name has one
+        dc, dc_declared = _prefix(rdf.scope, DC, named=True)
         inner = breaks and breaks + unit
-        property_ = inner + _property(rdf.scope | {"dc": DC}, text, languages, inner, unit)
-        head = f'{prefix}Description{declared} {prefix}about="" xmlns:dc="{DC}"'
+        property_ = inner + _property(rdf.scope | {dc[:-1]: DC}, text, languages, inner, unit)
+        head = f'{prefix}Description{declared} {prefix}about=""{dc_declared}'
         return self._insertion(rdf, f"<{head}>{property_}{breaks}</{prefix}Description>")
 
     def _with_alternatives(self, found: Element, text: str, languages: list[str]) -> Edit:
@@ -187,7 +188,7 @@ def _prefix(scope: dict[str, str], uri: str, *, named: bool = False) -> tuple[st
         return f"{prefix}:", ""
     if known and not named:
         return "", ""
-    usual = "rdf" if uri == RDF else "dc"
+    usual = "rdf" if uri == RDF else "dc" if scope.get("dc") != RDF else "dc1"  # what is inside still needs the other
     return f"{usual}:", f' xmlns:{usual}="{uri}"'
 
 
