@@ -44,9 +44,7 @@ def add_destinations(parser: argparse.ArgumentParser) -> None:
     option(
         "--attention", type=Path, metavar="FILE", help="write a page that shows where the model looked for each word"
     )
-    group = parser.add_argument_group(
-        "where captions are written", "Files are changed in one place only; see docs/writing-captions.md."
-    )
+    group = parser.add_argument_group("where captions are written", "Besides standard output.")
     option = group.add_argument
     option("--xmp", action="store_true", help="write each caption to the photograph's XMP sidecar, as its description")
     option("--overwrite", action="store_true", help="with --xmp: replace descriptions that are there")

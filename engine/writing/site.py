@@ -121,10 +121,10 @@ class Site:
             start = str(self.folder) if path.startswith("/") else folder
             target = os.path.normpath(os.path.join(start, path.lstrip("/")))  # noqa: PTH118 - Path keeps ..
             folder = target if path.endswith("/") or not path else os.path.dirname(target)  # noqa: PTH120
-        if not self._holds(os.path.abspath(target), os.path.abspath(self.folder)):  # noqa: PTH100 - follows links
-            return OUTSIDE
         if Path(target).suffix.lower() not in self.suffixes:
             return OTHER
+        if not self._holds(os.path.abspath(target), os.path.abspath(self.folder)):  # noqa: PTH100 - follows links
+            return OUTSIDE
         if "\0" not in target and not self._holds(os.path.realpath(target)):
             return OUTSIDE
         return target

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ def test_a_description_written_meanwhile_is_kept(photos: Path) -> None:
     other = with_items(("x-default", "by another program"))
 
     class Slow(Saying):
-        def __call__(self, *arguments: object, **more: object) -> object:
+        def __call__(self, *arguments: Any, **more: Any) -> Any:
             Path("a.jpg.xmp").write_bytes(other)
             return super().__call__(*arguments, **more)
 

@@ -96,7 +96,14 @@ def test_a_description_is_added_to_every_kind_of_file_and_all_else_stays(before:
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
 def test_exiftool_reads_the_text(tmp_path: Path) -> None:
-    kinds = ("nothing", "self-closing", "empty", "a blank one", "one without items", "a packet with padding")
+    kinds: tuple[str, ...] = (
+        "nothing",
+        "self-closing",
+        "empty",
+        "a blank one",
+        "one without items",
+        "a packet with padding",
+    )
     kinds += ("utf-8 with a mark", "utf-16")  # it knows no other encodings, and the usual prefixes only
     texts = {}
     for kind in kinds:
