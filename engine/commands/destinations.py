@@ -40,12 +40,10 @@ class Destination(Protocol):
 
 def add_destinations(parser: argparse.ArgumentParser) -> None:
     """Adds their flags."""
-    option = parser.add_argument
+    option = parser.add_argument_group("where captions are written", "Besides standard output.").add_argument
     option(
         "--attention", type=Path, metavar="FILE", help="write a page that shows where the model looked for each word"
     )
-    group = parser.add_argument_group("where captions are written", "Besides standard output.")
-    option = group.add_argument
     option("--xmp", action="store_true", help="write each caption to the photograph's XMP sidecar, as its description")
     option("--overwrite", action="store_true", help="with --xmp: replace descriptions that are there")
     option("--language", type=_language, metavar="TAG", help="with --xmp: the captions' language; default: en")

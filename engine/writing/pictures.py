@@ -1,6 +1,7 @@
 """A place of a page that shows a picture, and the same in HTML. Knows no files."""
 
 import html
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from engine.writing.markup import SPACE, Tag, regions, tags
 
 CODE = {"pre", "code", "template"}
 DECORATIVE = {"presentation", "none"}
+COMPUTED = re.compile(r"(?:.*[^\w-])?alt\W*|[{<].*")
+"""Attributes of templates that give an alt text when the page is made, such as `:alt`, `[attr.alt]` and `{{ all }}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ def image_tag(tag: Tag, *, fill_empty: bool) -> Iterator[Shown]:
     """
     source, alt = tag.get("src"), tag.get("alt")
     if tag.name != "img" or tag.is_end or not source or not source.strip(SPACE) or (alt and alt.strip()):
+        return
+    if any(name != "alt" and COMPUTED.fullmatch(name) for name in tag.attributes):
         return
     role = {word.lower() for word in (tag.get("role") or "").split()}
     is_hidden = (tag.get("aria-hidden") or "").strip().lower() == "true"

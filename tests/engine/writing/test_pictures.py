@@ -82,6 +82,7 @@ def test_what_is_marked_as_decorative_is_left_alone(page: str) -> None:
         "<pre><code><img src=a.jpg></code><img src=a.jpg></pre><template><img src=a.jpg></template>",
         "<a title='<img src=a.jpg>'><img data-src=a.jpg><img src=''><img src><imgx src=a.jpg></img src=a.jpg>",
         "< img src=a.jpg><img src='a.jpg><img src=a.jpg",
+        "<img src=a.jpg :alt=x><img src=a.jpg [attr.alt]=x><img th:alt=x src=a.jpg><img src=a.jpg {{ more }}>",
         '<img src=a.jpg alt="a cat"><img alt="a cat" alt src=a.jpg>',
     ],
 )
@@ -90,9 +91,8 @@ def test_what_is_no_picture_without_a_text_is_left_alone(page: str) -> None:
 
 
 def test_pictures_around_code_are_found() -> None:
-    page = (
-        "<img src=1><pre><pre></pre><img src=no></pre><img src=2></code><code><img src=3><script></script><img src=4>"
-    )
+    page = "<img src=1 data-alt=x><pre><pre></pre><img src=no></pre><img src=2></code><code><img src=3>"
+    page += "<script></script><img src=4>"
     assert [one.source for one in html_pictures(page).shown] == ["1", "2", "3", "4"]
 
 
