@@ -80,6 +80,10 @@ class StoreError(EngineError, RuntimeError):
     """An index of photographs that cannot be opened, read or written; the message says why and what to do."""
 
 
+class DocumentError(EngineError, ValueError):
+    """A file that a caption cannot be written to; the message is the reason, without the file's name."""
+
+
 class RefusalError(Exception):
     """A reason for refusing an image, and advice. Internal: `load_pixels` turns it into an ImageError."""
 

@@ -1,28 +1,33 @@
 """`python -m engine caption`: prints a line for each image. Owns the arguments, the output and the exit code."""
 
 import argparse
-import json
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from math import isnan
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from engine.attention import require_attention
 from engine.captioner import Captioner
-from engine.commands.arguments import add_model, flag_of, given, in_flags
-from engine.commands.attention_page import AttentionPage
+from engine.commands.arguments import add_model, flag_of, given
 from engine.commands.decoding import add_decoding, decoding_of
+from engine.commands.destinations import (
+    Destination,
+    add_destinations,
+    check_destinations,
+    page_of,
+    sidecars_of,
+    suffixes_of,
+)
+from engine.commands.lines import explanation, json_line, one_line, text_lines, trusted
 from engine.commands.parser import Parser, number
 from engine.commands.progress import Progress
 from engine.errors import ImageError, OptionsError
-from engine.images.formats import FORMATS, check_formats, image_suffixes
-from engine.images.load import load_for_model
+from engine.images.formats import FORMATS
 from engine.images.paths import Scan, expand
 from engine.options import Decoding
-from engine.result import Caption, Hypothesis
 from engine.runtime.options import RuntimeOptions
+
+if TYPE_CHECKING:
+    from engine.writing.sidecars import Sidecars
 
 INTERRUPTED = 130  # 128 + the signal, as shells have it
 
@@ -35,7 +40,7 @@ def add(commands: "argparse._SubParsersAction[Parser]") -> None:
     option = parser.add_argument
     option(
         "paths",
-        nargs="+",
+        nargs="*",
         metavar="PATH",
         help="file, folder (with subfolders), glob pattern, or - for a list of paths on stdin",
     )
@@ -45,9 +50,6 @@ def add(commands: "argparse._SubParsersAction[Parser]") -> None:
         type=number(0, 1),
         metavar="X",
         help='drop captions with a confidence below X (0 to 1): their image gets no line, or "text": null with --json',
-    )
-    option(
-        "--attention", type=Path, metavar="FILE", help="write a page that shows where the model looked for each word"
     )
     option("--batch-size", type=int, metavar="N", help="largest number of images that run at once")
     option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
@@ -60,36 +62,40 @@ def add(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     add_model(parser)
     add_decoding(parser)
+    add_destinations(parser)
 
 
 def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
     """Prints a line for each image once it is captioned, then on standard error what failed and what was left out."""
     decoding = decoding_of(arguments)
+    check_destinations(arguments)
+    open_captioner = partial(_opened, arguments, decoding, captioner_factory)
+    if arguments.alt_text is not None:
+        from engine.commands.alt_text import fill
+
+        return fill(arguments, decoding, open_captioner)
+    paths, said = _paths(arguments)
+    if (sidecars := sidecars_of(arguments)) is not None:
+        paths = [path for path in paths if sidecars.wants(path)]
+    code = _caption(paths, arguments, decoding, open_captioner, sidecars) if paths else 0
+    if sidecars is not None:
+        code = max(code, _tell(sidecars))
+    if said:
+        print(said, file=sys.stderr)
+    return code
+
+
+def _caption(
+    paths: list[str],
+    arguments: argparse.Namespace,
+    decoding: Decoding,
+    open_captioner: Callable[[], Captioner],
+    sidecars: "Sidecars | None",
+) -> int:
+    captioner = open_captioner()
+    page = page_of(arguments.attention, captioner)
+    destinations: list[Destination] = [each for each in (page, sidecars) if each is not None]
     least: float | None = arguments.min_confidence
-    if "" in arguments.paths:
-        raise OptionsError("a PATH is empty: name a file or a folder (. is the current one)")
-    if "-" in arguments.paths and sys.stdin is None:
-        raise OptionsError("- reads paths from standard input, which is closed: pipe a list into it")
-    listed = sys.stdin.buffer if "-" in arguments.paths else ()
-    scan = Scan(image_suffixes(check_formats(arguments.formats or FORMATS)))
-    paths = [path for argument in arguments.paths for path in expand(argument, listed, scan)]
-    said = _one_line(str(scan))
-    if not paths:
-        where = ", ".join(map(_one_line, arguments.paths))
-        nothing = f"no image was found in {where}: name image files, or folders with files such as x.jpg or x.png"
-        raise OptionsError(f"{nothing}; {said}" if said else nothing)
-    captioner = captioner_factory(
-        arguments.bundle,
-        provider=arguments.provider,
-        precision=arguments.precision,
-        runtime=RuntimeOptions(threads=arguments.threads),
-        **given(arguments, ("batch_size", "max_pixels", "formats")),
-    )
-    if least is not None and not captioner.bundle.manifest.confidence:
-        name = captioner.bundle.manifest.name
-        raise OptionsError(f"--min-confidence needs a calibrated bundle, and {name} is not: see `training.calibrate`")
-    _warn_of_unknown_words(decoding, captioner)
-    page = _page(arguments.attention, captioner)
     done, doubted, failed = 0, 0, []
     interrupted = False
     progress = Progress(len(paths), sys.stderr, "{done:,} of {total:,} images, {rate:.1f} a second")
@@ -98,48 +104,85 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         results = captioner.iter_captions(paths, decoding, on_error="return", attention=page is not None)
         for path, result in zip(paths, results, strict=True):
             progress.clear()
-            kept = [] if isinstance(result, ImageError) else _trusted(result, least)
+            kept = [] if isinstance(result, ImageError) else trusted(result, least)
             if isinstance(result, ImageError):
-                failed.append(f"  {_one_line(path)}: {_explanation(result)}")
+                failed.append(f"  {one_line(path)}: {explanation(result)}")
             elif not kept:
                 doubted += 1
-            elif page:
-                page.add(path, result)
+            else:
+                for destination in destinations:
+                    destination.add(path, result)
             if arguments.json:
-                print(_json_line(path, result, kept), flush=True)
+                print(json_line(path, result, kept), flush=True)
             elif kept:
-                print(_text_lines(path, kept, with_alternatives=arguments.alternatives is not None), flush=True)
+                print(text_lines(path, kept, with_alternatives=arguments.alternatives is not None), flush=True)
             done += 1
             progress.show(done)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         progress.clear()
-        if page:
-            page.close()
+        for destination in destinations:
+            destination.close()
     if doubted:
         print(f"{doubted} of {done - len(failed)} captions were left out: confidence below {least:g}", file=sys.stderr)
     if failed:
         print(f"{len(failed)} of {len(paths)} images could not be captioned:", *failed, sep="\n", file=sys.stderr)
-    if said:
-        print(said, file=sys.stderr)
     if interrupted:
         print(f"interrupted: {done - len(failed)} of {len(paths)} images captioned", file=sys.stderr)
         return INTERRUPTED
     return 1 if failed else 0
 
 
-def _page(path: Path | None, captioner: Captioner) -> AttentionPage | None:
-    """Opens the page of --attention. Raises OptionsError if the model has none or the file cannot be written."""
-    if path is None:
-        return None
-    manifest = captioner.bundle.manifest
-    require_attention(manifest)
-    if path.is_dir() or not path.parent.is_dir():
-        raise OptionsError(f"--attention must be a file in a folder that exists, but it is {path}")
-    image, most, formats = manifest.image, captioner.max_pixels, captioner.formats
-    load = partial(load_for_model, image=image, max_pixels=most, formats=formats)
-    return AttentionPage(path, image.resize, load, f"Where {manifest.name} looked")
+def _paths(arguments: argparse.Namespace) -> tuple[list[str], str]:
+    """Returns the images to caption, and what was left out. Raises OptionsError if there are none."""
+    if "" in arguments.paths:
+        raise OptionsError("a PATH is empty: name a file or a folder (. is the current one)")
+    if "-" in arguments.paths and sys.stdin is None:
+        raise OptionsError("- reads paths from standard input, which is closed: pipe a list into it")
+    listed = sys.stdin.buffer if "-" in arguments.paths else ()
+    scan = Scan(suffixes_of(arguments))
+    paths = [path for argument in arguments.paths for path in expand(argument, listed, scan)]
+    said = one_line(str(scan))
+    if not paths:
+        where = ", ".join(map(one_line, arguments.paths))
+        nothing = f"no image was found in {where}: name image files, or folders with files such as x.jpg or x.png"
+        raise OptionsError(f"{nothing}; {said}" if said else nothing)
+    return paths, said
+
+
+def _opened(
+    arguments: argparse.Namespace, decoding: Decoding, captioner_factory: Callable[..., Captioner]
+) -> Captioner:
+    """Makes the captioner that the arguments ask for. Raises OptionsError."""
+    captioner = captioner_factory(
+        arguments.bundle,
+        provider=arguments.provider,
+        precision=arguments.precision,
+        runtime=RuntimeOptions(threads=arguments.threads),
+        **given(arguments, ("batch_size", "max_pixels", "formats")),
+    )
+    if arguments.min_confidence is not None and not captioner.bundle.manifest.confidence:
+        name = captioner.bundle.manifest.name
+        raise OptionsError(f"--min-confidence needs a calibrated bundle, and {name} is not: see `training.calibrate`")
+    _warn_of_unknown_words(decoding, captioner)
+    return captioner
+
+
+def _tell(sidecars: "Sidecars") -> int:
+    """Prints what became of the sidecars; returns the exit code."""
+    print(f"{_counted(sidecars.written, 'description')} written to sidecars", file=sys.stderr)
+    if sidecars.kept:
+        kept = "1 photograph has" if sidecars.kept == 1 else f"{sidecars.kept:,} photographs have"
+        print(f"{kept} a description already, which is kept (--overwrite replaces it)", file=sys.stderr)
+    if sidecars.failed:
+        lines = (f"  {one_line(path)}: {reason}" for path, reason in sidecars.failed)
+        print(f"{_counted(len(sidecars.failed), 'sidecar')} left as before:", *lines, sep="\n", file=sys.stderr)
+    return 1 if sidecars.failed else 0
+
+
+def _counted(count: int, what: str) -> str:
+    return f"1 {what} was" if count == 1 else f"{count:,} {what}s were"
 
 
 def _warn_of_unknown_words(decoding: Decoding, captioner: Captioner) -> None:
@@ -148,41 +191,4 @@ def _warn_of_unknown_words(decoding: Decoding, captioner: Captioner) -> None:
         words = [word for text in getattr(decoding, name) or () for word in captioner.bundle.vocabulary.split(text)]
         if unknown := [word for word in words if word not in captioner.bundle.vocabulary.ids]:
             said = f"the bundle never writes {', '.join(unknown)}, so {flag_of(name)} changes nothing there"
-            print(f"note: {_one_line(said)}", file=sys.stderr)
-
-
-def _explanation(error: ImageError) -> str:
-    return "; ".join(filter(None, (error.reason, in_flags(error.advice))))
-
-
-def _one_line(path: str) -> str:
-    """Returns a path with control characters, line breaks and undecodable bytes escaped."""
-    signs = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
-    return re.sub(signs, lambda sign: sign[0].encode("unicode_escape").decode("ascii"), path)
-
-
-def _trusted(caption: Caption, least: float | None) -> list[Hypothesis]:
-    """Returns the hypotheses with at least this confidence, best first; none if the caption itself has less."""
-    stay = [one for one in caption.alternatives if least is None or one.confidence >= least]
-    return stay if stay and stay[0] is caption.alternatives[0] else []
-
-
-def _text_lines(path: str, kept: Sequence[Hypothesis], *, with_alternatives: bool) -> str:
-    others = kept if with_alternatives else ()
-    return "\n".join([f"{_one_line(path)}\t{kept[0].text}", *(f"\t{one.score:.3g}\t{one.text}" for one in others)])
-
-
-def _json_line(path: str, result: Caption | ImageError, kept: Sequence[Hypothesis]) -> str:
-    if isinstance(result, ImageError):
-        return json.dumps({"image": path, "error": _explanation(result)})
-    best = {"image": path, **_scores(result)} | ({} if kept else {"text": None})
-    return json.dumps(best | {"alternatives": [_scores(one) for one in kept]})
-
-
-def _scores(hypothesis: Hypothesis) -> dict[str, str | float | None]:
-    return {
-        "text": hypothesis.text,
-        "score": hypothesis.score,
-        "log_prob": hypothesis.log_prob,
-        "confidence": None if isnan(hypothesis.confidence) else hypothesis.confidence,  # JSON knows no NaN
-    }
+            print(f"note: {one_line(said)}", file=sys.stderr)
