@@ -86,7 +86,8 @@ class Measurement:
 
     def vectors(self, query: str) -> np.ndarray:
         """Cosines of all photographs."""
-        return self.index._cosines(self.table, query)[self.rows]
+        found: np.ndarray = self.index._cosines(self.table, query)[self.rows]
+        return found
 
     def likelihoods(self, query: str) -> np.ndarray:
         """The decoder's likelihood of the query under every photograph."""

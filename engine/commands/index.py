@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.captioner import Captioner
 from engine.commands.arguments import add_model
+from engine.commands.lines import near, one_line
 from engine.commands.parser import Parser, number
 from engine.commands.progress import Progress
 from engine.errors import OptionsError
@@ -112,13 +113,9 @@ def _tell(index: PhotoIndex, added: Added) -> None:
     if added.left_out:
         print(added.left_out, file=sys.stderr)
     for path, why in list(added.errors.items())[:MOST_ERRORS]:
-        print(f"  {_one_line(path)}: {_one_line(why)}", file=sys.stderr)
+        print(f"  {one_line(near(path))}: {one_line(why)}", file=sys.stderr)
     if len(added.errors) > MOST_ERRORS:
         print(f"  and {len(added.errors) - MOST_ERRORS:,} more", file=sys.stderr)
     if counts.other_bundles:
         photos = "1 photograph" if counts.other_bundles == 1 else f"{counts.other_bundles:,} photographs"
         print(f"{photos} of another bundle are not searched until they are indexed again", file=sys.stderr)
-
-
-def _one_line(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")

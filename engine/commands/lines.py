@@ -1,6 +1,7 @@
-"""What `caption` prints of an image: a line for people or one for programs. Owns no stream."""
+"""What commands print of an image: a line for people or one for programs. Owns no stream."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from math import isnan
@@ -19,6 +20,12 @@ def one_line(path: str) -> str:
     """Returns a path with control characters, line breaks and undecodable bytes escaped."""
     signs = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
     return re.sub(signs, lambda sign: sign[0].encode("unicode_escape").decode("ascii"), path)
+
+
+def near(path: str) -> str:
+    """Returns a path relative to the current folder if it is in it, otherwise as it is."""
+    here = os.path.join(os.getcwd(), "")  # noqa: PTH109, PTH118 - paths may be no UTF-8
+    return path.removeprefix(here)
 
 
 def trusted(caption: Caption, least: float | None) -> list[Hypothesis]:

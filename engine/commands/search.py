@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.captioner import Captioner
 from engine.commands.arguments import add_model
 from engine.commands.index import DEFAULT
+from engine.commands.lines import near, one_line
 from engine.commands.parser import Parser, whole
 from engine.runtime.options import RuntimeOptions
 from engine.search.gallery import write_gallery
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         if arguments.json:
             print(json.dumps({"score": round(found.score, 4), **photo.as_json()}, ensure_ascii=False))
         else:
-            print(f"{photo.path.encode(errors='backslashreplace').decode()}\t{photo.text}")
+            print(f"{one_line(near(photo.path))}\t{photo.text}")
     if arguments.html or arguments.open:
         page = arguments.html or Path(tempfile.mkdtemp(prefix="captioning-engine-")) / "found.html"
         write_gallery(page, title, results)

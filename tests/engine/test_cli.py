@@ -456,7 +456,10 @@ def test_options_that_make_no_sense_are_one_sentence(
     ("arguments", "sentence"),
     [
         ([], "the following arguments are required: COMMAND; see `python -m engine --help`"),
-        (["draw", "b.jpg"], "COMMAND must be one of 'caption', 'info', 'tune', 'warmup', but it is 'draw'"),
+        (
+            ["draw", "b.jpg"],
+            "COMMAND must be one of 'caption', 'index', 'search', 'info', 'tune', 'warmup', but it is 'draw'",
+        ),
         (["caption", "b.jpg", "--greedy", "--sample"], "--sample cannot be used with --greedy"),
         (["caption", "b.jpg", "--beam", "3", "--greedy"], "--greedy cannot be used with --beam"),
         (["caption", "b.jpg", "--beam", "x"], "--beam must be a whole number, but it is 'x'"),

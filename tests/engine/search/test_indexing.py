@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import Added, Beam, Captioner, PhotoIndex
+from engine import Added, Beam, Captioner, Photo, PhotoIndex
 from tests.engine.search.conftest import Open
 
 
@@ -16,7 +16,7 @@ def names(index: PhotoIndex) -> set[str]:
     return {Path(path).name for photo in all_photos(index) for path in photo.paths}
 
 
-def all_photos(index: PhotoIndex) -> list:
+def all_photos(index: PhotoIndex) -> list[Photo]:
     return [photo for id_ in range(1, 100) if (photo := index.photo(id_)) and photo.paths]
 
 

@@ -171,7 +171,7 @@ def test_threads_find_what_one_finds(samples: PhotoIndex) -> None:
     alone = [order(samples.search(query)) for query in queries]
     found: dict[int, list[str]] = {}
     threads = [
-        threading.Thread(target=lambda i=i, query=query: found.update({i: order(samples.search(query))}))  # type: ignore[misc]
+        threading.Thread(target=lambda i=i, query=query: found.update({i: order(samples.search(query))}))
         for i, query in enumerate(queries)
     ]
     for thread in threads:

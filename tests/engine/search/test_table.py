@@ -8,7 +8,8 @@ SIZE = 16
 
 def drawn(count: int, seed: int = 0) -> np.ndarray:
     vectors = np.random.default_rng(seed).standard_normal((count, SIZE)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 def changes(revision: int, ids: list[int], vectors: np.ndarray, living: list[bool] | None = None) -> Changes:
