@@ -72,6 +72,7 @@ class Captioner:
         *,
         on_error: Literal["raise"] = ...,
         attention: bool = ...,
+        features: bool = ...,
     ) -> list[Caption]: ...
     @overload
     def caption(
@@ -81,6 +82,7 @@ class Captioner:
         *,
         on_error: Literal["return"],
         attention: bool = ...,
+        features: bool = ...,
     ) -> list[Caption | ImageError]: ...
     def caption(
         self,
@@ -89,6 +91,7 @@ class Captioner:
         *,
         on_error: Literal["raise", "return"] = "raise",
         attention: bool = False,
+        features: bool = False,
     ) -> Sequence[Caption | ImageError]:
         """Returns one caption for each image, in order.
 
@@ -96,9 +99,9 @@ class Captioner:
         (height, width). One that cannot be read raises an ImageError that names the entry and the reason;
         on_error="return" puts that error in the entry's position and captions the rest. decoding: the bundle's beam
         search if left out; Greedy() is the fastest. attention: captions say where the model looked for each word, if it
-        has attention; otherwise it raises OptionsError.
+        has attention; otherwise it raises OptionsError. features: captions have their image's features.
         """
-        return list(self.iter_captions(batch, decoding, on_error=on_error, attention=attention))
+        return list(self.iter_captions(batch, decoding, on_error=on_error, attention=attention, features=features))
 
     @overload
     def iter_captions(
@@ -108,6 +111,7 @@ class Captioner:
         *,
         on_error: Literal["raise"] = ...,
         attention: bool = ...,
+        features: bool = ...,
     ) -> Iterator[Caption]: ...
     @overload
     def iter_captions(
@@ -117,6 +121,7 @@ class Captioner:
         *,
         on_error: Literal["return"],
         attention: bool = ...,
+        features: bool = ...,
     ) -> Iterator[Caption | ImageError]: ...
     @overload
     def iter_captions(
@@ -126,6 +131,7 @@ class Captioner:
         *,
         on_error: Literal["raise", "return"],
         attention: bool = ...,
+        features: bool = ...,
     ) -> Iterator[Caption | ImageError]: ...
     def iter_captions(
         self,
@@ -134,6 +140,7 @@ class Captioner:
         *,
         on_error: Literal["raise", "return"] = "raise",
         attention: bool = False,
+        features: bool = False,
     ) -> Iterator[Caption | ImageError]:
         """Yields what `caption` returns as images are read, with at most two batches of images in memory."""
         if on_error not in ("raise", "return"):
@@ -143,7 +150,7 @@ class Captioner:
         self._fork_guard.check()
         if attention:
             require_attention(self.bundle.manifest)
-        return self.model.captions(images, decoding, fail=on_error == "raise", attention=attention)
+        return self.model.captions(images, decoding, fail=on_error == "raise", attention=attention, features=features)
 
     def encode(self, batch: Iterable[ImageInput]) -> np.ndarray:
         """Returns the images' features: float32 (images, *feature_shape). Raises ImageError."""

@@ -92,12 +92,22 @@ class Model:
         return self.graphs.start_empty(capacity)
 
     def captions(
-        self, images: Iterable[ImageInput], decoding: Decoding, *, fail: bool = True, attention: bool = False
+        self,
+        images: Iterable[ImageInput],
+        decoding: Decoding,
+        *,
+        fail: bool = True,
+        attention: bool = False,
+        features: bool = False,
     ) -> Iterator[Caption | ImageError]:
         """Yields a caption for each image, in order; unless fail, an ImageError for one that cannot be read."""
         for encoded in self.encode_batches(images, fail=fail):
-            captions = iter(self.caption_features(encoded.features, decoding, attention=attention))
-            yield from (error or next(captions) for error in encoded.errors)
+            captions = self.caption_features(encoded.features, decoding, attention=attention)
+            if features:
+                rows = np.asarray(encoded.features)
+                captions = [replace(each, features=row) for each, row in zip(captions, rows, strict=True)]
+            left = iter(captions)
+            yield from (error or next(left) for error in encoded.errors)
 
     def caption_features(self, features: Features, decoding: Decoding, *, attention: bool = False) -> list[Caption]:
         """Returns a caption for each row of features, split into several decodes if memory requires it."""

@@ -33,10 +33,12 @@ class Caption(Hypothesis):
 
     Finished sentences come before unfinished ones. attention: if asked for, where the model looked for each word,
     float32 (words, height, width); each word's map sums to 1, and its cells divide the image as the model saw it.
+    features: if asked for, what Captioner.encode returns for the image, float32 (*feature_shape).
     """
 
     alternatives: tuple[Hypothesis, ...]
     attention: np.ndarray | None = field(default=None, kw_only=True, compare=False, repr=False)
+    features: np.ndarray | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     @classmethod
     def best_of(cls, hypotheses: Sequence[Hypothesis]) -> "Caption":

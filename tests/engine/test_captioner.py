@@ -159,3 +159,15 @@ def test_numbers_of_numpy_decode_as_pythons_own(tiny_captioner: Captioner, image
 def test_captions_that_are_not_text_are_refused_before_any_image_is_read(tiny_captioner: Captioner, wrong: Any) -> None:
     with pytest.raises(OptionsError, match="captions must be text"):
         tiny_captioner.score(["no such file.jpg"], [wrong])
+
+
+def test_captions_have_the_features_that_encode_gives_if_they_are_asked_for(
+    tiny_captioner: Captioner, images: list[Path]
+) -> None:
+    mixed: list[Any] = [*images[:9], b"no image", *images[9:]]
+    results = tiny_captioner.caption(mixed, Greedy(), on_error="return", features=True)
+    assert isinstance(results.pop(9), ImageError)
+    found = [result.features for result in results if not isinstance(result, ImageError)]
+    np.testing.assert_allclose(np.stack([row for row in found if row is not None]), tiny_captioner.encode(images))
+    assert results == tiny_captioner.caption(images, Greedy())
+    assert all(caption.features is None for caption in tiny_captioner.caption(images, Greedy()))
