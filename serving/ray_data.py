@@ -11,9 +11,10 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TextIO
 
-from engine import EngineError, OptionsError
+from engine import Beam, EngineError, OptionsError
 from serving.parser import Parser, explained
 
 try:
@@ -22,6 +23,7 @@ try:
 
     from serving.decoding_options import DECODINGS, DEFAULT, OPTIONS, read_decoding, summary
     from serving.formats import format_names
+    from serving.ray_features import COLUMNS, HYPOTHESES, PART_BYTES, Source
     from serving.ray_output import ENDINGS, SCHEMA, Output
     from serving.ray_parts import Folder, Tables, usual_size
     from serving.ray_places import inside, one_line, shown
@@ -64,11 +66,14 @@ def _run(arguments: argparse.Namespace) -> int:
     job = job_of(arguments)
     found = _found(job)
     begun = job.output.record() or {}
-    size = arguments.part_size or begun.get("part size") or usual_size(len(found))
     needs = {"num_cpus": arguments.num_cpus, "num_gpus": arguments.num_gpus}
     with cluster(arguments.address, needs):
         opened = opened_by_a_worker(job, needs)
-        job.output.begin(_record(job, opened, arguments, size))
+        size = arguments.part_size or begun.get("part size") or _usual_size(job, opened.source, len(found))
+        record = _record(job, opened, arguments, size)
+        if job.features:
+            record["features"] = opened.source.as_record(shown(_root(job, found)))
+        job.output.begin(record)
         parts = found.left(size, job.output.done(), job.output.images)
         most = arguments.concurrency or max(1, room(needs))
         left = sum(map(len, parts))
@@ -100,6 +105,18 @@ def _found(job: Job) -> Folder | Tables:
     return folder
 
 
+def _usual_size(job: Job, source: Source, images: int) -> int:
+    """Returns the default number of images in a part; fewer where features are so large that memory would be short."""
+    size = usual_size(images)
+    return max(1, min(size, PART_BYTES // source.row_bytes)) if job.features else size
+
+
+def _root(job: Job, found: Folder | Tables) -> str:
+    """Returns the folder of INPUT: itself, or that of a single table."""
+    single = isinstance(found, Tables) and found.rows[0][0] == ""
+    return job.input.rpartition("/")[0] or "/" if single else job.input
+
+
 def job_of(arguments: argparse.Namespace) -> Job:
     """Returns the job that the arguments describe. Raises OptionsError."""
     for name, least in (("batch_size", 1), ("part_size", 1), ("concurrency", 1), ("num_cpus", 1), ("num_gpus", 0)):
@@ -111,8 +128,13 @@ def job_of(arguments: argparse.Namespace) -> Job:
     keep = tuple(dict.fromkeys(filter(None, arguments.keep.split(","))))
     if keep and not arguments.column:
         raise OptionsError("--keep needs --column: it names columns of Parquet files, and INPUT is a folder of images")
-    if taken := [name for name in keep if name in SCHEMA.names]:
+    if taken := [name for name in keep if name in (*SCHEMA.names, *(COLUMNS if arguments.features else ()))]:
         raise OptionsError(f"--keep {taken[0]}: OUTPUT already has a column of that name")
+    if arguments.features and arguments.format != "parquet":
+        raise OptionsError(f"--features needs --format parquet: {arguments.format} would be several times as large")
+    decoding = read_decoding(texts)
+    if arguments.features and isinstance(decoding, Beam) and not arguments.num_hypotheses:
+        decoding = replace(decoding, num_hypotheses=min(HYPOTHESES, decoding.beam_size or HYPOTHESES))
     source, place = _absolute("INPUT", arguments.input), _absolute("OUTPUT", arguments.output)
     path = inside(source, place)
     if path == "" or (path is not None and arguments.column):
@@ -122,7 +144,7 @@ def job_of(arguments: argparse.Namespace) -> Job:
         output=Output(place, arguments.format),
         column=arguments.column,
         keep=keep,
-        decoding=read_decoding(texts),
+        decoding=decoding,
         bundle=arguments.bundle and os.path.abspath(arguments.bundle),  # noqa: PTH100 - workers run elsewhere
         provider=arguments.provider,
         precision=arguments.precision,
@@ -130,6 +152,7 @@ def job_of(arguments: argparse.Namespace) -> Job:
         threads=int(arguments.num_cpus),
         max_pixels=arguments.max_pixels,
         formats=format_names(arguments.formats),
+        features=arguments.features,
     )
 
 
@@ -156,6 +179,7 @@ def _record(job: Job, opened: Opened, arguments: argparse.Namespace, size: int) 
         "max pixels": job.max_pixels,
         "formats": list(job.formats) or None,  # None as in the records of earlier releases
         "decoding": {"decoding": arguments.decoding, **decoding},
+        "features": None,  # as in the records of earlier releases
     }
 
 
@@ -210,6 +234,8 @@ def command_line() -> Parser:
     option("--column", metavar="NAME", help="INPUT is Parquet; this column has the images' bytes or paths")
     option("--keep", default="", metavar="NAME[,NAME]", help="columns of the Parquet files to copy to OUTPUT")
     option("--format", choices=ENDINGS, default="parquet", help="format of OUTPUT (default: %(default)s)")
+    text = "write what an index of photographs needs, too: features, checksums, sizes, times, three alternatives"
+    option("--features", action="store_true", help=text)
     option("--address", metavar="HOST:PORT", help="a Ray cluster, or auto (default: RAY_ADDRESS, or this machine only)")
     option("--concurrency", type=int, metavar="N", help="most workers (default: as many as fit into the cluster)")
     option("--num-cpus", type=float, default=1, metavar="N", help="cores of a worker (default: %(default)s)")

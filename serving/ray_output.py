@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
     ]
 )
 """The columns of the output. A row has a caption or an error; the other is null."""
+UNREPEATED = "sha256", "features"  # in rows that have them, never twice the same, so that a dictionary is of no use
 ENDINGS = {"parquet": ".parquet", "jsonl": ".jsonl"}
 
 
@@ -106,9 +107,11 @@ class Output:
         """Returns the images of finished parts."""
         return {image for name in names for image in self._column(name, "image")}
 
-    def write(self, name: str, rows: Sequence[dict[str, Any]], extra: pa.Table | None = None) -> None:
+    def write(
+        self, name: str, rows: Sequence[dict[str, Any]], extra: pa.Table | None = None, schema: pa.Schema = SCHEMA
+    ) -> None:
         """Writes a part in one step. extra: more columns. Writing a part again replaces it."""
-        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        table = pa.Table.from_pylist(rows, schema=schema)
         if extra is not None:
             for kept in extra.schema:
                 table = table.append_column(kept, extra.column(kept.name))
@@ -117,7 +120,7 @@ class Output:
             data = "".join(lines).encode(errors="backslashreplace")
         else:
             buffer = io.BytesIO()
-            pq.write_table(table, buffer, compression="zstd")
+            pq.write_table(table, buffer, compression="zstd", use_dictionary=_repeated(table.schema))
             data = buffer.getvalue()
         self._put(name + ENDINGS[self.format], data)
 
@@ -166,6 +169,14 @@ class Output:
         with stream:
             stream.write(data)
         return path
+
+
+def _repeated(schema: pa.Schema) -> bool | list[str]:
+    """Returns the columns that a dictionary makes smaller, as Parquet names them; True for all."""
+    if not set(UNREPEATED) & set(schema.names):
+        return True
+    fields = [f"alternatives.list.element.{name}" for name, _ in SENTENCE]
+    return [*(name for name in schema.names if name not in UNREPEATED), *fields]
 
 
 def _plain(record: dict[str, Any]) -> str:

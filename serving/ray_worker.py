@@ -3,37 +3,38 @@
 Ray runs it in each process of the pool; it works without Ray too.
 """
 
-import errno
-import hashlib
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from posixpath import dirname, join
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileType
 
 from engine import Beam, Caption, Captioner, EngineError, Greedy, ImageError, RuntimeOptions, Sample
 from serving.formats import as_argument
-from serving.ray_output import Output
+from serving.ray_features import Source, as_columns
+from serving.ray_fetch import Fetched, Fetcher
+from serving.ray_output import SCHEMA, Output
 from serving.ray_parts import Part, image_type, is_bytes, steps
-from serving.ray_places import ESCAPED, locate, one_line, shown
+from serving.ray_places import locate, one_line, shown
 from serving.sentence import sentence
 
-FETCHES = 16  # images that are fetched at the same time, to hide the latency of an object store
-MAX_BYTES = 256 * 1024**2  # of an image file
 ATTEMPTS = 5  # for one part; Ray would repeat it for ever
+
+
+NO_SOURCE = Source("", "", ())
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """How to caption the parts. column: where a Parquet input has its images; None for a folder of files.
 
-    formats: Pillow's names of the formats to read; () for the usual ones of photographs.
+    formats: Pillow's names of the formats to read; () for the usual ones of photographs. features: whether rows have
+    what an index needs besides captions.
     """
 
     input: str
@@ -48,6 +49,7 @@ class Job:
     threads: int
     max_pixels: int | None
     formats: tuple[str, ...] = ()
+    features: bool = False
 
     def captioner(self) -> Captioner:
         """Opens the captioner of the job. Raises EngineError."""
@@ -69,8 +71,13 @@ class Opened:
 
     provider: str = ""
     precision: str = ""
-    model: str = ""
+    source: Source = NO_SOURCE
     fault: str = ""
+
+    @property
+    def model(self) -> str:
+        """The bundle's name and the beginning of its manifest's checksum."""
+        return f"{self.source.name} {self.source.sha256[:16]}"
 
 
 def try_out(job: Job) -> Opened:
@@ -80,9 +87,7 @@ def try_out(job: Job) -> Opened:
         captioner.caption([np.full((8, 8, 3), 128, np.uint8)], job.decoding)
     except (EngineError, OSError) as error:
         return Opened(fault=one_line(error))
-    manifest = (captioner.bundle.path / "manifest.json").read_bytes()  # with the checksums of all other files
-    model = f"{captioner.bundle.manifest.name} {hashlib.sha256(manifest).hexdigest()[:16]}"
-    return Opened(captioner.provider, captioner.precision, model)
+    return Opened(captioner.provider, captioner.precision, Source.of(captioner))
 
 
 class Worker:
@@ -92,7 +97,8 @@ class Worker:
         self._job = job
         self._system, self._root = locate(job.input)
         self._captioner = job.captioner()
-        self._pool = ThreadPoolExecutor(FETCHES, "fetch")
+        self._schema = Source.of(self._captioner).schema() if job.features else SCHEMA
+        self._fetcher = Fetcher(identified=job.features)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Captions parts and returns their names and numbers of images and errors, in the form that Ray Data needs."""
@@ -117,22 +123,29 @@ class Worker:
                 f"{earlier} workers died or failed at the same {len(part)} images, {whole}: one of these images may "
                 "crash the worker, so remove it; if the machines were at fault, run the same command again"
             )
-        names: list[str] = []
-        kept: list[pa.RecordBatch] = []
-        images = self._rows(part, names, kept) if self._job.column else self._files(part, names)
-        captions = self._captioner.iter_captions(images, self._job.decoding, on_error="return")
-        rows = [as_row(result) for result in captions]
-        rows = [{"image": name, **row} for name, row in zip(names, rows, strict=True)]
-        extra = pa.Table.from_batches(kept) if self._job.keep else None
-        self._job.output.write(part.name, rows, extra)
+        seen = _Seen()
+        images = self._rows(part, seen) if self._job.column else self._files(part, seen)
+        captions = self._captioner.iter_captions(
+            images, self._job.decoding, on_error="return", features=self._job.features
+        )
+        rows = [self._as_row(seen, i, result) for i, result in enumerate(captions)]
+        extra = pa.Table.from_batches(seen.kept) if self._job.keep else None
+        self._job.output.write(part.name, rows, extra, self._schema)
         return len(rows), sum(row["error"] is not None for row in rows)
 
-    def _files(self, part: Part, names: list[str]) -> Iterator[Any]:
-        names += part.files
-        return self._fetched((self._system, f"{self._root}/{file}") for file in part.files)
+    def _as_row(self, seen: "_Seen", i: int, result: Caption | ImageError) -> dict[str, Any]:
+        row = {"image": seen.names[i], **as_row(result)}
+        if self._job.features:
+            row |= as_columns(seen.paths[i], seen.facts[i], None if isinstance(result, ImageError) else result.features)
+        return row
 
-    def _rows(self, part: Part, names: list[str], kept: list[pa.RecordBatch]) -> Iterator[Any]:
-        """Yields the images in the rows of a Parquet file; appends to names and kept columns as it reads."""
+    def _files(self, part: Part, seen: "_Seen") -> Iterator[Any]:
+        seen.names += part.files
+        seen.paths += part.files
+        return seen.noted(self._fetcher.fetched((self._system, f"{self._root}/{file}") for file in part.files))
+
+    def _rows(self, part: Part, seen: "_Seen") -> Iterator[Any]:
+        """Yields the images in the rows of a Parquet file; notes names and kept columns as it reads."""
         path = f"{self._root}/{part.table}" if part.table else self._root
         assert self._job.column
         with self._system.open_input_file(path) as file:
@@ -140,24 +153,18 @@ class Worker:
             direct = is_bytes(image_type(table.schema_arrow, self._job.column))
             for row, batch in _batches(table, part, [self._job.column, *self._job.keep]):
                 values = _values(batch, self._job.column)
-                kept.append(batch.select(list(self._job.keep)))
+                seen.kept.append(batch.select(list(self._job.keep)))
+                numbered = [f"{part.table}#{row + i}" for i in range(len(values))]
                 if direct:
-                    names += [f"{part.table}#{row + i}" for i in range(len(values))]
-                    yield from (_Unread("the value is null") if value is None else value for value in values)
+                    seen.names += numbered
+                    seen.paths += [None] * len(values)
+                    yield from seen.noted(Fetched.of(value, identified=self._job.features) for value in values)
                 else:
-                    names += [value or f"{part.table}#{row + i}" for i, value in enumerate(values)]
-                    folder = path.rpartition("/")[0]
-                    yield from self._fetched((self._system, _joined(folder, value)) for value in values)
-
-    def _fetched(self, places: Iterator[tuple[FileSystem, str | None]]) -> Iterator[Any]:
-        """Yields the bytes of files, fetching some in advance."""
-        ahead: deque[Future[bytes | _Unread]] = deque()
-        for system, path in places:
-            ahead.append(self._pool.submit(_fetch, system, path))
-            if len(ahead) > 2 * FETCHES:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+                    seen.names += [value or name for value, name in zip(values, numbered, strict=True)]
+                    seen.paths += [_joined(dirname(part.table), value) for value in values]
+                    folder = path.rpartition("/")[0] or "/"
+                    places = ((self._system, _joined(folder, value)) for value in values)
+                    yield from seen.noted(self._fetcher.fetched(places))
 
     def _require_both(self) -> None:
         """Raises OSError if a folder is not shared: the part would be full of errors, or nobody would find it."""
@@ -177,38 +184,25 @@ def as_row(result: Caption | ImageError) -> dict[str, Any]:
     return {**sentence(result), "finished": result.finished, "alternatives": others, "error": None}
 
 
-class _Unread:
-    """An image that could not be fetched: looks like a file, and raises the reason when the captioner reads it."""
+@dataclass(slots=True)
+class _Seen:
+    """What is known of the images that were read, in order; the captioner reads some batches ahead."""
 
-    def __init__(self, why: str | Exception) -> None:
-        if not isinstance(why, OSError) or why.errno is None:  # without a number it would count as broken content
-            why = OSError(errno.EIO, why if isinstance(why, str) else one_line(why))
-        self._why = why
+    names: list[str] = field(default_factory=list)
+    paths: list[str | None] = field(default_factory=list)
+    facts: list[Fetched] = field(default_factory=list)
+    kept: list[pa.RecordBatch] = field(default_factory=list)
 
-    def read(self) -> bytes:
-        """Raises the error of fetching."""
-        raise self._why
-
-
-def _fetch(system: FileSystem, path: str | None) -> bytes | _Unread:
-    try:
-        if path is None:
-            return _Unread("the value is null")
-        if "://" in path:
-            system, path = locate(path)
-        if isinstance(system, LocalFileSystem) and system.get_file_info(path).type == FileType.Unknown:
-            return _Unread("it is not a regular file")  # a pipe may never end
-        with system.open_input_stream(path) as stream:
-            content: bytes = stream.read(MAX_BYTES + 1)
-    except Exception as error:  # whatever it is, only this image is affected
-        unnamed = isinstance(error, FileNotFoundError) and path is not None and ESCAPED.search(path)
-        return _Unread("its name is not UTF-8: rename it" if unnamed else error)
-    return _Unread(f"it has more than {MAX_BYTES:,} bytes") if len(content) > MAX_BYTES else content
+    def noted(self, images: Iterable[Fetched]) -> Iterator[Any]:
+        """Yields images, and notes what is known of them besides their bytes."""
+        for each in images:
+            self.facts.append(replace(each, image=b""))
+            yield each.image
 
 
 def _joined(folder: str, path: str | None) -> str | None:
     """Returns the place of a path in a Parquet file: relative to the file's folder, unless it is a URI or absolute."""
-    return path if path is None or "://" in path or path.startswith("/") else f"{folder}/{path}"
+    return path if path is None or "://" in path else join(folder, path)
 
 
 def _batches(table: pq.ParquetFile, part: Part, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:

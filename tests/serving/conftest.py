@@ -1,5 +1,6 @@
 """What tests of the services share: a captioner, a scheduler, the log, and photographs."""
 
+import contextlib
 import io
 import logging
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from serving.http.logs import JsonLines
 from tests.drawn import draw
 
 if TYPE_CHECKING:
+    from serving.ray_parts import Part
     from serving.ray_worker import Job
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -92,6 +94,21 @@ def job(folder: Path, tmp_path: Path) -> "Job":
         threads=1,
         max_pixels=None,
     )
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command of bulk captioning as it is, but for its workers, who are one in this process."""
+    from serving import ray_data
+    from serving.ray_worker import Worker, try_out
+
+    def captioned(job: "Job", parts: "list[Part]", *_: object) -> list[tuple[int, int]]:
+        return [Worker(job).caption(part) for part in parts]
+
+    monkeypatch.setattr(ray_data, "cluster", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(ray_data, "opened_by_a_worker", lambda job, _: try_out(job))
+    monkeypatch.setattr(ray_data, "room", lambda _: 1)
+    monkeypatch.setattr(ray_data, "captioned", captioned)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The command of bulk captioning, without Ray: its words, its exit codes, and faults told before anything runs."""
 
-import contextlib
 import json
 import os
 import re
@@ -19,23 +18,8 @@ import pyarrow.parquet as pq
 
 from engine import OptionsError
 from serving import ray_data
-from serving.ray_parts import Part
 from serving.ray_pool import cluster
-from serving.ray_worker import Job, Worker, try_out
 from tests.serving.bulk import NAMES, as_table
-
-
-@pytest.fixture
-def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command as it is, but for its workers, who are one in this process."""
-
-    def captioned(job: Job, parts: list[Part], *_: object) -> list[tuple[int, int]]:
-        return [Worker(job).caption(part) for part in parts]
-
-    monkeypatch.setattr(ray_data, "cluster", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(ray_data, "opened_by_a_worker", lambda job, _: try_out(job))
-    monkeypatch.setattr(ray_data, "room", lambda _: 1)
-    monkeypatch.setattr(ray_data, "captioned", captioned)
 
 
 def command(source: Path, output: Path, *options: str) -> list[str]:
