@@ -3,7 +3,8 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from engine.captioner import Captioner
@@ -34,7 +35,7 @@ def add(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     parser.set_defaults(command=run, interrupted="what is indexed is kept, and the same command continues")
     option = parser.add_argument
-    option("paths", nargs="+", metavar="PATH", help="file, folder (with subfolders) or glob pattern")
+    option("paths", nargs="*", metavar="PATH", help="file, folder (with subfolders) or glob pattern")
     option("--index", metavar="FILE", help=f"file of the index, or a postgresql:// address; {DEFAULT}")
     option(
         "--watch",
@@ -45,14 +46,17 @@ def add(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="go on, and look for changes every SECONDS (10 if left out), until interrupted",
     )
     option("--retry", action="store_true", help="read files again that had an error and have not changed")
+    text = "in place of PATH: take over the captions that serving.ray_data --features wrote into this folder"
+    option("--from-parquet", metavar="OUTPUT", help=text)
+    text = "with --from-parquet: where its images are now (default: where they were captioned)"
+    option("--root", metavar="FOLDER", help=text)
     option("--threads", type=int, default=0, metavar="N", help="CPU threads; 0, the default, is one for each core")
     add_model(parser)
 
 
 def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captioner]) -> int:
     """Indexes the files, and with --watch whatever comes; says on standard error what became of them."""
-    if "" in arguments.paths:
-        raise OptionsError("a PATH is empty: name a file or a folder (. is the current one)")
+    _require_sense(arguments)
     captioner = captioner_factory(
         arguments.bundle,
         provider=arguments.provider,
@@ -60,6 +64,11 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
         runtime=RuntimeOptions(threads=arguments.threads),
     )
     with PhotoIndex(arguments.index, captioner) as index:
+        if arguments.from_parquet is not None:
+            with _progress() as report:
+                added = index.add_parquet(arguments.from_parquet, root=arguments.root, report=report)
+            _tell(index, added, "taken over")
+            return 1 if added.errors else 0
         added = _pass(index, arguments.paths, retry=arguments.retry)
         _tell(index, added)
         while arguments.watch:
@@ -71,7 +80,32 @@ def run(arguments: argparse.Namespace, captioner_factory: Callable[..., Captione
     return 1 if added.errors else 0
 
 
+def _require_sense(arguments: argparse.Namespace) -> None:
+    """Raises OptionsError for arguments that do not go together."""
+    if "" in arguments.paths:
+        raise OptionsError("a PATH is empty: name a file or a folder (. is the current one)")
+    if "" in (arguments.from_parquet, arguments.root):
+        raise OptionsError("--from-parquet and --root name folders, and one of them is empty")
+    if arguments.from_parquet is None:
+        if not arguments.paths:
+            raise OptionsError("there is nothing to index: name files or folders, or an OUTPUT by --from-parquet")
+        if arguments.root is not None:
+            raise OptionsError("--root needs --from-parquet: it says where the images of an OUTPUT are now")
+    elif arguments.paths:
+        raise OptionsError("--from-parquet takes the place of PATH: run the command once with each")
+    elif arguments.watch or arguments.retry:
+        flag = "--watch" if arguments.watch else "--retry"
+        raise OptionsError(f"{flag} cannot be used with --from-parquet, which reads no image: give it with a PATH")
+
+
 def _pass(index: PhotoIndex, paths: list[str], *, retry: bool) -> Added:
+    with _progress() as report:
+        return index.add([path for name in paths for path in _expanded(name)], report=report, retry=retry)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Added], None]]:
+    """Gives what draws a progress bar, and removes it in the end."""
     progress: list[Progress] = []
 
     def report(added: Added) -> None:
@@ -81,7 +115,7 @@ def _pass(index: PhotoIndex, paths: list[str], *, retry: bool) -> Added:
         progress[0].show(added.done)
 
     try:
-        return index.add([path for name in paths for path in _expanded(name)], report=report, retry=retry)
+        yield report
     finally:
         for each in progress:
             each.clear()
@@ -96,15 +130,16 @@ def _expanded(name: str) -> list[str]:
     return [name]
 
 
-def _tell(index: PhotoIndex, added: Added) -> None:
+def _tell(index: PhotoIndex, added: Added, made: str = "captioned") -> None:
     parts = [
         f"{count:,} {what}"
         for count, what in (
-            (added.captioned, "captioned"),
+            (added.captioned, made),
             (added.copies, "known by their bytes"),
             (added.unchanged, "unchanged"),
             (len(added.errors), "without a caption"),
             (added.missing, "gone"),
+            (added.changed, "changed or gone since (index their folder)"),
         )
         if count
     ]

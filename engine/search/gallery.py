@@ -9,7 +9,7 @@ from PIL import Image
 
 from engine.errors import ImageError
 from engine.images.load import load_thumbnail
-from engine.search.photo import Found, Results
+from engine.search.photo import Found, Results, is_uri
 
 SIDE = 360  # pixels of a thumbnail's longer side
 STYLE = """
@@ -61,12 +61,16 @@ def _said(results: Results) -> str:
 def _tile(found: Found) -> str:
     photo = found.photo
     said = html.escape(photo.text)
+    elsewhere = is_uri(photo.path)
     try:
+        if elsewhere:
+            raise ImageError("it is not on this machine", source=photo.path)
         picture = base64.b64encode(thumbnail(photo.path)).decode()
         shown = f'<img alt="{said}" loading="lazy" src="data:image/jpeg;base64,{picture}">'
     except ImageError as error:
         shown = f'<div class="none">{html.escape(error.reason)}</div>'
     name = html.escape(photo.path)
     copies = "" if len(photo.paths) == 1 else f" and {len(photo.paths) - 1} more"
-    link = html.escape(Path(photo.path).as_uri())
-    return f'<a href="{link}">{shown}</a><p>{said}</p><p><small>{name}{copies}</small></p>'
+    if not elsewhere:
+        shown = f'<a href="{html.escape(Path(photo.path).as_uri())}">{shown}</a>'
+    return f"{shown}<p>{said}</p><p><small>{name}{copies}</small></p>"

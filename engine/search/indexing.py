@@ -38,7 +38,8 @@ class Added:
     """What became of files. captioned: photographs; copies: files of photographs that were known; unchanged: files.
 
     errors: files without a caption, with the reason. missing: files of the folders that are gone. left_out: what is in
-    the folders besides images, as a sentence.
+    the folders besides images, as a sentence. changed: files whose captions were made elsewhere, and that changed or
+    went since; `add` of their folder captions what is new in them.
     """
 
     files: int = 0
@@ -48,11 +49,12 @@ class Added:
     errors: dict[str, str] = field(default_factory=dict)
     missing: int = 0
     left_out: str = ""
+    changed: int = 0
 
     @property
     def done(self) -> int:
         """Files that are finished."""
-        return self.captioned + self.copies + self.unchanged + len(self.errors)
+        return self.captioned + self.copies + self.unchanged + self.changed + len(self.errors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class Indexing:
             for path in some:
                 was = known.get(path)
                 finished = was and not was.missing and (was.current or (was.error and not self._retry))
-                if was is None or not finished or _stamp(path) != (was.size, was.modified):
+                if was is None or not finished or stamp(path) != (was.size, was.modified):
                     yield path
                 elif was.error:
                     self._added.errors[os.fsdecode(path)] = was.error
@@ -198,7 +200,8 @@ class Indexing:
         self._report(self._added)
 
 
-def _stamp(path: bytes) -> tuple[int, int] | None:
+def stamp(path: bytes) -> tuple[int, int] | None:
+    """Returns the size and time of a file, None if there is none: what tells that it has not changed."""
     try:
         status = os.stat(path)  # noqa: PTH116 - paths are bytes
     except (OSError, ValueError):
@@ -208,7 +211,7 @@ def _stamp(path: bytes) -> tuple[int, int] | None:
 
 def _read(path: bytes) -> _Read:
     """Reads a file. Its size and time are those before it was read: a change meanwhile is found by the next pass."""
-    size, modified = _stamp(path) or (0, 0)
+    size, modified = stamp(path) or (0, 0)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             raise OSError(errno.EINVAL, "it is no regular file")  # a pipe might never end

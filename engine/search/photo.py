@@ -1,6 +1,7 @@
 """What an index keeps of photographs, and what a search returns. Knows no database."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import nan
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from engine.result import Caption
+
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,9 @@ class Photo:
     """A photograph in an index, whose captions are by one bundle.
 
     id: the same as long as the photograph is in the index. paths: of the files with these bytes that exist, sorted;
-    there are several if there are copies. sha256: of those bytes. size: in bytes. modified: of the first file, in
-    seconds since 1970. alternatives: best first, including the caption itself.
+    there are several if there are copies, and URIs of images in object stores count as existing. sha256: of those
+    bytes. size: in bytes. modified: of the first file, in seconds since 1970. alternatives: best first, including the
+    caption itself.
     """
 
     id: int
@@ -112,8 +116,9 @@ class Described:
 class File:
     """What is stored of a file.
 
-    digest: SHA-256 of its bytes; b"" where they could not be read. error: "" if it has a caption. modified: in
-    nanoseconds since 1970.
+    path: may be a URI, of an image in an object store or a table. Whether that exists is not asked, so it never counts
+    as missing. digest: SHA-256 of its bytes; b"" where they could not be read. error: "" if it has a caption.
+    modified: in nanoseconds since 1970; 0 if its source does not say.
     """
 
     path: bytes
@@ -159,6 +164,16 @@ def sentences_of(caption: Caption) -> tuple[Sentence, ...]:
 def as_stored(path: str | os.PathLike[str]) -> bytes:
     """Returns the path of a file as an index stores it: absolute, in the bytes of the file system."""
     return os.fsencode(os.path.abspath(path))  # noqa: PTH100 - without following links
+
+
+def is_uri(path: str) -> bool:
+    """Returns whether it names an image elsewhere than in this machine's file system."""
+    return URI.match(path) is not None
+
+
+def as_asked(path: str | os.PathLike[str]) -> bytes:
+    """Returns a path or URI that an index is asked about, as it is stored."""
+    return os.fsencode(path) if isinstance(path, str) and is_uri(path) else as_stored(path)
 
 
 def shown(path: bytes) -> str:

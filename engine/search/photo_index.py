@@ -15,7 +15,7 @@ from engine.images.paths import Scan
 from engine.runtime.vectors import Vectors
 from engine.search import ranking
 from engine.search.indexing import Added, Indexing
-from engine.search.photo import Counts, Found, Photo, Results, as_stored
+from engine.search.photo import Counts, Found, Photo, Results, as_asked
 from engine.search.place import default_index, open_store
 from engine.search.store import BundleKey, Store
 from engine.search.table import VectorTable, best
@@ -83,6 +83,29 @@ class PhotoIndex:
         indexing = Indexing(store, self._model, vectors, scan, report=report, retry=retry)
         return indexing.run([os.fspath(path) for path in paths])
 
+    def add_parquet(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        root: str | os.PathLike[str] | None = None,
+        report: Callable[[Added], None] = lambda added: None,
+    ) -> Added:
+        """Takes over what `python -m serving.ray_data --features` wrote; returns what became of each of its images.
+
+        output: its OUTPUT, a folder or a URI. root: the folder or URI of the images, if they are elsewhere now than
+        when they were captioned. Nothing is captioned here, and what the index has already is not written again. Files
+        that changed since are left to `add`. Raises OptionsError for captions without features or by another bundle,
+        and if pyarrow is missing (extra `ray`).
+        """
+        from engine.search.parquet import ParquetImport  # pyarrow is imported only here
+        from engine.search.parquet_output import ParquetOutput
+
+        read = ParquetOutput(os.fspath(output), self._key)
+        vectors = self._vectors.of_features if self._vectors else None
+        where = None if root is None else os.fspath(root)
+        store = self._opened(writable=True)
+        return ParquetImport(store, self._key, vectors, read, root=where, report=report).run()
+
     def search(self, text: str, limit: int = 20) -> Results:
         """Returns the photographs that fit a text best, best first. Raises OptionsError for a text without words."""
         _require_limit(limit)
@@ -114,7 +137,7 @@ class PhotoIndex:
         if self._vectors is None:
             raise OptionsError(f"the bundle {self._key.name} has no vectors, so it cannot compare photographs")
         store, table = self._fresh()
-        known = store.id_of(as_stored(image)) if isinstance(image, str | os.PathLike) else None
+        known = store.id_of(as_asked(image)) if isinstance(image, str | os.PathLike) else None
         rows = table.rows_of([image if isinstance(image, int) else known or 0])  # ids begin at 1
         if len(rows):
             vector = table.vectors[rows[0]]
@@ -128,9 +151,12 @@ class PhotoIndex:
         return self._results(store, nearest, cosines[nearest], limit)
 
     def caption(self, path: str | os.PathLike[str]) -> Photo | None:
-        """Returns the photograph in a file, with its caption; None if the index does not have it."""
+        """Returns the photograph in a file, with its caption; None if the index does not have it.
+
+        path: as it was indexed, or the URI of an image that was captioned elsewhere.
+        """
         store = self._opened()
-        known = store.id_of(as_stored(path))
+        known = store.id_of(as_asked(path))
         return self.photo(known) if known is not None else None
 
     def photo(self, id_: int) -> Photo | None:

@@ -109,6 +109,15 @@ WRONG = (
     (("search", ""), "error: the query has no words: describe what the photograph shows, such as two dogs on a"),
     (("search", "a dog"), "error: there is no index "),
     (("index", ""), "error: a PATH is empty: name a file or a folder (. is the current one)"),
+    (("index",), "error: there is nothing to index: name files or folders, or an OUTPUT by --from-parquet"),
+    (
+        ("index", "a.jpg", "--root", "b"),
+        "error: --root needs --from-parquet: it says where the images of an OUTPUT are",
+    ),
+    (("index", "a.jpg", "--from-parquet", "b"), "error: --from-parquet takes the place of PATH: run the command once"),
+    (("index", "--from-parquet", ""), "error: --from-parquet and --root name folders, and one of them is empty"),
+    (("index", "--from-parquet", "b", "--watch"), "error: --watch cannot be used with --from-parquet, which reads no"),
+    (("index", "--from-parquet", "b", "--retry"), "error: --retry cannot be used with --from-parquet, which reads no"),
 )
 
 
