@@ -130,8 +130,8 @@ class Variant:
 class Manifest:
     """Everything a bundle says of itself. The dictionaries at the end are records for people, not settings.
 
-    feature_shape: of an image's features. vector_size: of the vectors that the graphs image_vector and text_vector give
-    to images and to texts, so that both can be searched; 0 if the bundle has no such graphs. attention: the shape of the map of the image that decoder_step returns as
+    feature_shape: of an image's features. vector_size: of the vectors by which images and texts are compared; 0 if the
+    bundle has no graphs for them. attention: the shape of the map of the image that decoder_step returns as
     `attention`; empty if the decoder has none. confidence: what a caption's confidence is computed with; empty where
     nobody calibrated it. quality: scores as training.evaluate writes them, or by the name of the data where they are of
     several data sets.

@@ -1,7 +1,7 @@
 """Vectors of images and of texts in one space: the closer two are, the better one describes the other.
 
-Runs the graphs image_vector and text_vector of a bundle on the CPU, where a query takes less time than the way to a GPU.
-Knows nothing of indexes or rankings.
+Runs the graphs image_vector and text_vector of a bundle on the CPU, where a query takes less time than its way to a
+GPU. Knows nothing of indexes or rankings.
 """
 
 import threading
@@ -33,8 +33,8 @@ class Vectors:
         """
         if not bundle.manifest.vector_size:
             raise BundleError(
-                f"the model {bundle.manifest.name} has no vectors of images and texts, so it cannot search: use a bundle "
-                "to which `python -m export.to_onnx --joint` has added them"
+                f"the model {bundle.manifest.name} has no vectors of images and texts, so it cannot search: use a "
+                "bundle to which `python -m export.to_onnx --joint` has added them"
             )
         self.size = bundle.manifest.vector_size
         self._bundle = bundle
