@@ -1,9 +1,8 @@
 """Adds the vectors of a training.joint run to a bundle: two graphs, verified against PyTorch, and what they are worth.
 
-Weights are stored in float16, at half the size; the sums are made in float32.
+Words are stored in int8, with a scale for each, and matrices in float16: 5 MB in place of 14. Sums are made in float32.
 """
 
-import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from onnx import ModelProto, TensorProto
-from torch import nn
+from torch import Tensor, nn
 
 from engine.bundle.bundle import VECTOR_GRAPHS, Bundle
 from engine.bundle.manifest import Manifest
@@ -41,7 +40,7 @@ def add_vectors(bundle: Path, folder: Path) -> tuple[verify.Check, ...]:
     """
     old, run = Bundle.load(bundle), load_joint(folder)
     _require_fit(old, run, folder)
-    space = _rounded(run.space)
+    space = rounded(run.space)
     with staged(bundle) as staging:
         graphs = tuple(graph for graph in old.manifest.graphs if graph.graph not in VECTOR_GRAPHS)
         replaced = files_of(old.manifest.graphs) - files_of(graphs)
@@ -84,11 +83,13 @@ def image_graph(images: ImageVectors) -> ModelProto:
 
 
 def text_graph(texts: TextVectors) -> ModelProto:
-    """Returns the graph text_vector."""
+    """Returns the graph text_vector. The words' projections are averaged, which is the projection of their average."""
     graph = GraphBuilder()
     tokens = graph.input("token_ids", INT, "batch", "length")
     lengths = graph.input("lengths", INT, "batch")
-    words = graph.node("Gather", _half(graph, "embedding", texts.embedding.weight), tokens)
+    table, scale = _int8(projected(texts))
+    whole = graph.node("Cast", graph.node("Gather", graph.weight("words", table), tokens), to=FLOAT)
+    words = graph.node("Mul", whole, graph.node("Gather", graph.weight("scale", scale), tokens))
     behind = graph.node("Unsqueeze", lengths, graph.weight("axis", [1]))  # (batch, 1)
     zero, one = graph.weight("zero", np.int64(0)), graph.weight("one", np.int64(1))
     longest = graph.node("Gather", graph.node("Shape", tokens), one)
@@ -96,11 +97,23 @@ def text_graph(texts: TextVectors) -> ModelProto:
     mask = graph.node("Unsqueeze", graph.node("Cast", read, to=FLOAT), graph.weight("last", [2]))
     total = graph.node("ReduceSum", graph.node("Mul", words, mask), graph.weight("axis", [1]), keepdims=0)
     mean = graph.node("Div", total, graph.node("Cast", behind, to=FLOAT))
-    _finish(graph, _linear(graph, mean, "project", texts.project), texts.sizes.size)
+    _finish(graph, graph.node("Add", mean, graph.weight("bias", texts.project.bias)), texts.sizes.size)
     return graph.model("text_vector")
 
 
-def _half(graph: GraphBuilder, name: str, weight: torch.Tensor) -> str:
+@torch.no_grad()
+def projected(texts: TextVectors) -> Tensor:
+    """Returns what each word adds to a text's vector before it gets unit length: (words, size)."""
+    return texts.embedding.weight @ texts.project.weight.T
+
+
+def _int8(table: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns rows of numbers as int8, and the scale of each row: (rows, 1)."""
+    scale = table.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+    return (table / scale).round().to(torch.int8), scale
+
+
+def _half(graph: GraphBuilder, name: str, weight: Tensor) -> str:
     """Adds a weight in float16, which a runtime converts once, when it opens the graph."""
     return graph.node("Cast", graph.weight(name, weight.half()), to=FLOAT)
 
@@ -118,13 +131,18 @@ def _finish(graph: GraphBuilder, name: str, size: int) -> None:
     graph.output("vectors", FLOAT, "batch", size)
 
 
-def _rounded(space: JointSpace) -> JointSpace:
-    """Returns the space with the weights of the graphs: those that are stored in float16 are rounded."""
-    space = copy.deepcopy(space)
-    with torch.no_grad():
-        for weight in (each.weight for each in space.modules() if isinstance(each, nn.Linear | nn.Embedding)):
-            weight.copy_(weight.half())
-    return space
+@torch.no_grad()
+def rounded(space: JointSpace) -> JointSpace:
+    """Returns the space that the graphs hold: one embedding for each word, in int8, and matrices in float16."""
+    made = JointSpace(replace(space.sizes, embedding=space.sizes.size)).eval()
+    made.images.load_state_dict(space.images.state_dict())
+    for layer in (made.images.project, made.images.hidden, made.images.project_hidden):
+        layer.weight.copy_(layer.weight.half())
+    table, scale = _int8(projected(space.texts))
+    made.texts.embedding.weight.copy_(table * scale)
+    made.texts.project.weight.copy_(torch.eye(space.sizes.size))
+    made.texts.project.bias.copy_(space.texts.project.bias)
+    return made
 
 
 def _require_fit(bundle: Bundle, run: JointRun, folder: Path) -> None:
@@ -181,5 +199,5 @@ def _verify(bundle: Bundle, space: JointSpace) -> list[verify.Check]:
     return [check("image_vector, random features", images), check("text_vector, random texts", texts)]
 
 
-def _distance(found: np.ndarray, expected: torch.Tensor) -> float:
+def _distance(found: np.ndarray, expected: Tensor) -> float:
     return float(np.abs(found - expected.numpy()).max())

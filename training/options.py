@@ -214,7 +214,7 @@ class JointOptions(LoopOptions):
     paraphrases: int = _option(512, "pairs of --sentences in a batch, each of which has to find its other half")
     paraphrase_weight: float = _option(1.0, "weight of their loss")
     size: int = _option(512, "numbers in a vector")
-    embedding: int = _option(300, "numbers in a word's embedding")
+    embedding: int = _option(512, "numbers in a word's embedding")
     hidden: int = _option(512, "units of the hidden layer between features and vectors")
     word_dropout: float = _option(0.2, "share of the numbers of words' embeddings dropped in training")
     feature_dropout: float = _option(0.5, "share of features dropped in training")

@@ -138,9 +138,9 @@ def test_exported_vectors_are_those_of_pytorch_whatever_the_padding(run: Path, b
         expected = space.texts(torch.from_numpy(tokens), torch.from_numpy(lengths)).numpy()
         images = space.images(torch.from_numpy(features)).numpy()
     vectors = Vectors(opened, threads=1)
-    half = 2e-3  # the weights are stored in float16
-    np.testing.assert_allclose(vectors.of_texts(texts), expected, atol=half)
-    np.testing.assert_allclose(vectors.of_features(features), images, atol=half)
+    rounded = 1e-2  # the weights are rounded
+    np.testing.assert_allclose(vectors.of_texts(texts), expected, atol=rounded)
+    np.testing.assert_allclose(vectors.of_features(features), images, atol=rounded)
     session = onnxruntime.InferenceSession(str(bundle / "text_vector.onnx"), providers=["CPUExecutionProvider"])
     garbage = np.where(np.arange(tokens.shape[1]) < lengths[:, None], tokens, 5)
     padded = np.concatenate([garbage, np.full((4, 9), 6)], axis=1)

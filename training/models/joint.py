@@ -27,7 +27,7 @@ class JointSizes:
 
     feature_shape: tuple[int, ...]
     vocabulary_size: int
-    embedding: int = 300
+    embedding: int = 512
     hidden: int = 512
     size: int = 512
 
