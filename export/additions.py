@@ -9,7 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.bundle.bundle import MANIFEST_FILE, VOCABULARY_FILE, Bundle, check_confidence, check_defaults, sha256
+from engine.bundle.bundle import (
+    GRAPHS,
+    MANIFEST_FILE,
+    VOCABULARY_FILE,
+    Bundle,
+    check_confidence,
+    check_defaults,
+    sha256,
+)
 from engine.bundle.manifest import RESIZE_RULES, Defaults, ImageSpec, Manifest, Variant
 from export import record
 from export.calibration import Calibration
@@ -55,7 +63,7 @@ def complete(
     manifest: describes the graphs already in `staging`, fp32 included. Returns the checks of the variants.
     """
     checks: list[Check] = []
-    exact = [graph for graph in manifest.graphs if graph.precision == "fp32"]
+    exact = [graph for graph in manifest.graphs if graph.precision == "fp32" and graph.graph in GRAPHS]
     for precision in options.made:
         made = make_variant(precision, staging, exact, calibration, options.weight_bits)
         variants = manifest.variants | {precision: made.variant}

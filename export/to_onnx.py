@@ -1,6 +1,6 @@
 """The command `python -m export.to_onnx`: exports the folder of a training run to a verified bundle.
 
-Without --checkpoint it changes an existing bundle: its precisions, measurements, scores, defaults or confidence.
+Without --checkpoint it changes an existing bundle: precisions, measurements, scores, defaults, confidence or vectors.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from export.additions import add_variants, amend
 from export.bundle import ExportOptions, export_bundle
 from export.calibration import IMAGES
 from export.errors import ExportError
+from export.joint import add_vectors
 from export.variants import PRECISIONS, VariantOptions
 from export.verify import Check, table
 from training.files import read_json
@@ -78,6 +79,11 @@ def _parser() -> Parser:
     )
     calibrated = existing_file("a JSON file of training.calibrate")
     parser.add_argument("--confidence", type=calibrated, help="JSON file of training.calibrate: the confidence model")
+    parser.add_argument(
+        "--joint",
+        type=existing_folder("the folder of a training.joint run"),
+        help="the folder of a training.joint run, which adds vectors of texts and images to an existing bundle",
+    )
     photographs = existing_folder("a folder of photographs")
     parser.add_argument("--verify-images", type=photographs, help="photographs to verify with (default: samples/)")
     variants = parser.add_argument_group("precisions")
@@ -116,11 +122,16 @@ def main(arguments: list[str] | None = None) -> int:
     if given.shifts and given.checkpoint is None:
         parser.error("--shifts changes the weights that are exported, so it needs --checkpoint")
 
+    if given.joint and given.checkpoint is not None:
+        parser.error(
+            "--joint adds vectors to a bundle that exists: export the run first, then add them without --checkpoint"
+        )
+
     def work() -> None:
         if given.checkpoint is not None:
             _export(given)
         elif not _change(given):
-            others = "--precision, --measure, --quality, --confidence, --resize or defaults"
+            others = "--precision, --measure, --quality, --confidence, --joint, --resize or defaults"
             parser.error(f"give --checkpoint to export a run, or {others} to change an existing bundle")
 
     named = ExportError, EngineError, CheckpointError, EncoderError
@@ -135,6 +146,8 @@ def _change(given: argparse.Namespace) -> bool:
     amended = bool(defaults or given.quality or given.confidence or given.resize)
     if amended:
         amend(given.output, quality=quality, defaults=defaults, confidence=confidence, resize=given.resize)
+    if given.joint:
+        print(table(add_vectors(given.output, given.joint)))
     if measured:
         _print(add_variants(given.output, _variants(given), given.verify_images), given.output)
     if changes := defaults | ({"resize": given.resize} if given.resize else {}):
@@ -143,9 +156,11 @@ def _change(given: argparse.Namespace) -> bool:
         print(f"stored the scores of {', '.join(map(str, given.quality))} in {given.output}")
     if given.confidence:
         print(f"stored the confidence of {given.confidence} in {given.output}")
+    if given.joint:
+        print(f"added the vectors of {given.joint} to {given.output}")
     if changes and not (given.quality and given.measure):
         print("measurements with the old settings were removed: use --measure and --quality to add new ones")
-    return measured or amended
+    return measured or amended or given.joint is not None
 
 
 def _defaults(given: argparse.Namespace) -> dict[str, Any]:

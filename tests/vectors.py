@@ -35,7 +35,8 @@ class RandomVectors:
     def of_features(self, features: np.ndarray) -> np.ndarray:
         """The product with a matrix, at unit length."""
         found: np.ndarray = features.reshape(len(features), -1) @ self.matrix
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
+        vectors: np.ndarray = found / np.linalg.norm(found, axis=1, keepdims=True)
+        return vectors
 
     def add_to_copy(self, folder: Path) -> Path:
         """Copies the bundle to a folder, with the two graphs added, and returns the folder."""

@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from engine.bundle.vocabulary import Vocabulary
 from engine.commands.parser import whole
+from engine.errors import BundleError
 from training.data.batches import CaptionTable
 from training.data.datasets import DataError
 from training.data.mixture import JoinedFeatures, Part
@@ -100,7 +101,7 @@ def execute(given: argparse.Namespace, work: Callable[[Processes], None]) -> int
         how = ", with --resume instead of --overwrite" if given.overwrite else " and --resume"
         return f"continue with the same command{how if given.begun else ''}"
 
-    named = CheckpointError, DataError, DeviceError, EncoderError, TrainingError
+    named = BundleError, CheckpointError, DataError, DeviceError, EncoderError, TrainingError
     return outcome(run, *named, interrupted=interrupted)
 
 

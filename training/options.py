@@ -188,3 +188,42 @@ class ScstOptions(LoopOptions):
                 raise ValueError(f"{name} must be above 0, but it is {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, but it is {self.dropout}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JointOptions(LoopOptions):
+    """All options that affect the training of a joint space, besides the bundle whose encoder it is for.
+
+    Raises ValueError naming the field with an invalid value.
+    """
+
+    epochs: int = _option(12, "total number of epochs; with schedule constant it can be raised when resuming")
+    schedule: str = _option("cosine", 'learning rate schedule: "constant" or "cosine" (down to 0)')
+    warmup: int = _option(100, "batches over which the learning rate rises from 0")
+    weight_decay: float = _option(1e-4, "decoupled weight decay (AdamW)")
+    gradient_clip: float = _option(2.0, "largest norm of the gradient; 0 for no limit")
+    ema: float = _option(
+        0.995, "decay of a moving average of the weights, such as 0.999, to use instead of the last weights; 0: off"
+    )
+    patience: int = _option(0, "stop after this many epochs without improvement; 0 never stops early")
+    flip: bool = _option(True, "also train on mirrored photographs")
+    jitter: int = _option(4, "also train on this many randomly cropped and coloured views of each photograph")
+    batch_size: int = _option(384, "captions in a batch, each of which has to find its photograph among all")
+    bucket: int = _option(8, "batches that are sorted by caption length together to save padding; 1: off")
+    max_words: int = _option(30, "captions are cut at this many words")
+    paraphrases: int = _option(512, "pairs of --sentences in a batch, each of which has to find its other half")
+    paraphrase_weight: float = _option(1.0, "weight of their loss")
+    size: int = _option(512, "numbers in a vector")
+    embedding: int = _option(512, "numbers in a word's embedding")
+    hidden: int = _option(512, "units of the hidden layer between features and vectors")
+    word_dropout: float = _option(0.2, "share of the numbers of words' embeddings dropped in training")
+    feature_dropout: float = _option(0.5, "share of features dropped in training")
+
+    def __post_init__(self) -> None:
+        LoopOptions.__post_init__(self)
+        self.check_least(1, "bucket", "max_words", "size", "embedding", "hidden")
+        self.check_least(2, "batch_size", "paraphrases")  # one alone would have nothing to be told from
+        self.check_least(0, "jitter", "paraphrase_weight")
+        for name in ("word_dropout", "feature_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, but it is {getattr(self, name)}")

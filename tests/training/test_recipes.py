@@ -24,11 +24,11 @@ from engine.bundle.bundle import Bundle
 from engine.bundle.manifest import Defaults
 from export import measure, to_onnx, verify
 from tests.drawn import write_drawn_data
-from training import balance, calibrate, compare_scores, evaluate_options, scst, train
+from training import balance, calibrate, compare_scores, evaluate_options, joint, scst, train
 from training.command import read_options
 from training.data import subset
 from training.models.checkpoint import load_checkpoint
-from training.options import ScstOptions, TrainingOptions
+from training.options import JointOptions, ScstOptions, TrainingOptions
 from training.recipes import coco2014, driver, everyday, flickr8k
 from training.recipes.command import words_of
 from training.recipes.driver import Recipe, command_line, main
@@ -38,6 +38,7 @@ RECIPES = [flickr8k.RECIPE, coco2014.RECIPE, everyday.RECIPE]
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "training.train": train.command_line,
     "training.scst": scst.command_line,
+    "training.joint": joint.command_line,
     "training.balance": balance.command_line,
     "training.calibrate": calibrate.command_line,
     "training.evaluate": evaluate_options.command_line,
@@ -50,6 +51,7 @@ SMALL = {  # behind a command's own options, of which the last counts
     "training.train": " --encoder test_efficientnet --epochs 1 --batches 2 --batch-size 4 --min-count 1 --jitter 0 "
     "--bottleneck 8 --units 8 --embedding 8 --logit-hidden 8 --photographs 1 --no-bf16",
     "training.scst": " --epochs 1 --batches 1 --batch-size 2 --samples 2 --no-bf16",
+    "training.joint": " --epochs 1 --batch-size 4 --paraphrases 4 --size 8 --embedding 8 --hidden 8 --jitter 0",
     "training.evaluate": " --resamples 0 --show 1",
 }
 
@@ -138,6 +140,8 @@ def test_every_command_is_one_that_its_parser_knows_and_a_smoke_run_has_less_wor
             if given.output.name == "bundle" and given.checkpoint:
                 assert given.name == recipe.bundle
                 assert Defaults(**to_onnx._defaults(given)).beam_size == 3
+            elif module == "training.joint":
+                read_options(PARSERS[module](), given, JointOptions)
             elif module in ("training.train", "training.scst"):
                 whole, less = (trained(recipe, stage, tmp_path, smoke=smoke) for smoke in (False, True))
                 assert less.epochs * less.batches <= 40
@@ -225,6 +229,8 @@ def test_a_smoke_run_leaves_a_bundle_that_says_what_it_is(
 
 def check_everyday(output: Path, manifest: Any) -> None:
     """Asserts that the bundle is of both data sets, and that all stages are of one vocabulary and one encoder."""
+    assert manifest.vector_size == 8
+    assert manifest.provenance["vectors"]["data"]["names"] == [*everyday.SETS]
     assert [*manifest.quality] == [*everyday.SETS]
     scores = [quality["scores"]["CIDEr"] for quality in manifest.quality.values()]
     assert manifest.variants["fp32"].cider == pytest.approx(np.mean(scores), abs=1e-3)

@@ -118,7 +118,7 @@ def _fill(
     device = encoder.mean.device
     run = eager(encoder, device)
     # By all images, not by those left: a continued run must compute exactly as before the kill.
-    compiling = device.type == "cpu" and len(names) >= WORTH_COMPILING
+    compiling = device.type == "cpu" and len(names) >= WORTH_COMPILING and encoder.compilable
     wanted = {"fingerprint": fingerprint, "method": f"{'compiled' if compiling else 'eager'} on {device.type}"}
     earlier = _read_json(folder / INDEX) or _read_json(folder / PROGRESS)
     if progress and earlier and not wanted.items() <= earlier.items():

@@ -35,6 +35,8 @@ class Trainer(Loop[Epoch]):
     """Trains a decoder to predict the next word of people's captions."""
 
     record = Epoch
+    decoder: CaptionDecoder
+    averaged: CaptionDecoder
 
     def __init__(
         self,

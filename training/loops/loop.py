@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
@@ -22,7 +22,6 @@ from training.data.batches import Batch
 from training.loops.distributed import Processes
 from training.loops.precision import BFLOAT16, agreed
 from training.models import checkpoint
-from training.models.decoder import CaptionDecoder
 from training.models.finetune import FineTuned
 from training.options import LoopOptions
 
@@ -59,12 +58,14 @@ Watcher = Callable[[int, float, float], None]  # batches done so far, the last o
 
 
 class Loop(ABC, Generic[R]):
-    """A decoder, its optimiser and its history; `train` runs the epochs in the options."""
+    """What is trained, its optimiser and its history; `train` runs the epochs in the options."""
 
     record: type[R]  # of an epoch
+    decoder: nn.Module  # what is trained: a decoder, or another module
+    averaged: nn.Module  # the same with averaged weights
     shown, watched = "loss", 0  # what is watched while training, and which of the sums that is
 
-    def __init__(self, decoder: CaptionDecoder, options: LoopOptions, batches: int, processes: Processes) -> None:
+    def __init__(self, decoder: nn.Module, options: LoopOptions, batches: int, processes: Processes) -> None:
         self.decoder = decoder.to(processes.device)
         processes.begin_alike(self.decoder)
         self.averaged = copy.deepcopy(self.decoder).requires_grad_(False) if options.ema else self.decoder

@@ -56,10 +56,11 @@ class RunData:
         return checkpoint.make_decoder(sizes) if self.tail is None else FineTuned(sizes, self.tail, self.network)
 
 
-def prepare(source: Source, options: TrainingOptions, together: Processes) -> RunData:
-    """Opens the data, makes the encoder and computes missing features, once for all processes.
+def prepare(source: Source, options: TrainingOptions, together: Processes, encoder: Encoder | None = None) -> RunData:
+    """Opens the data, makes the encoder, and computes missing features, once for all processes.
 
-    Raises DataError, EncoderError, OSError, and BlockingIOError while another run computes the same features.
+    encoder: one that is there already, instead of that of the options. Raises DataError, EncoderError, OSError, and
+    BlockingIOError while another run computes the same features.
     """
     parts = *source.data, *source.sentences
     titles = titles_of(parts)
@@ -70,7 +71,7 @@ def prepare(source: Source, options: TrainingOptions, together: Processes) -> Ru
         for name in SPLITS
     }
     read = {titles[part]: read_sentences(part.path, strict=source.strict) for part in source.sentences}
-    encoder = load_encoder(options.encoder, options.encoder_weights, grid=options.attends)
+    encoder = encoder or load_encoder(options.encoder, options.encoder_weights, grid=options.attends)
     wanted = training_views(flip=options.flip, jitter=options.jitter)
     frozen, tail = split(encoder, options.finetune_encoder) if options.finetune_encoder else (encoder, None)
     encoder.to(together.device)

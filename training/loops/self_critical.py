@@ -43,6 +43,8 @@ class SelfCritic(Loop[RewardEpoch]):
     """Trains a decoder for captions with high CIDEr-D."""
 
     record = RewardEpoch
+    decoder: CaptionDecoder
+    averaged: CaptionDecoder
     shown, watched = "reward", 1
 
     def __init__(

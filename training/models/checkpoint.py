@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.bundle.vocabulary import Vocabulary
 from training.files import write_atomically
@@ -76,19 +76,20 @@ def _sizes(described: Mapping[str, Any]) -> DecoderConfig:
     return kinds[kind](**sizes)
 
 
-def decoder_tensors(decoder: CaptionDecoder) -> dict[str, Tensor]:
-    """Returns the decoder's parameters by name with the prefix "decoder."; tied weights appear once."""
+def decoder_tensors(decoder: nn.Module) -> dict[str, Tensor]:
+    """Returns the parameters of a decoder, or of what else is trained, by name after "decoder."; tied ones once."""
     return {f"decoder.{name}": parameter.detach() for name, parameter in decoder.named_parameters()}
 
 
-def restore_decoder(decoder: CaptionDecoder, tensors: Mapping[str, Tensor]) -> None:
+def restore_decoder(decoder: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copies tensors from `decoder_tensors` into a decoder. Raises CheckpointError if they do not fit.
 
     Embeddings of a tied decoder also become the output weights of one that is not tied.
     """
     parameters = decoder_tensors(decoder)
     found = {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.")}
-    if not decoder.config.tied and "decoder.embedding.weight" in found:
+    untied = isinstance(decoder, CaptionDecoder) and not decoder.config.tied
+    if untied and "decoder.embedding.weight" in found:
         found.setdefault("decoder.output.weight", found["decoder.embedding.weight"])
     wrong = sorted(
         name

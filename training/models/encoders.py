@@ -34,6 +34,7 @@ class Encoder(nn.Module):
 
     mean: torch.Tensor
     std: torch.Tensor
+    compilable = True  # False: it is run as it is
 
     def __init__(self, name: str, weights: str, image: ImageSpec, network: nn.Module, *, grid: bool = False) -> None:
         """network: float32 (batch, 3, height, width) to float32 (batch, ...); it is frozen.

@@ -39,6 +39,7 @@ PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pycocoevalcap", "timm
 SMALLER = {  # for --smoke, appended to a command's options, of which the last counts
     "training.train": " --epochs 2 --batches 20 --batch-size 20 --warmup 5",
     "training.scst": " --epochs 1 --batches 3 --batch-size 8 --warmup 0",
+    "training.joint": " --epochs 2 --batch-size 20 --paraphrases 20 --warmup 5",
     "training.balance": " --images 12",
     "export.to_onnx --checkpoint": " --calibration-images 32",
 }

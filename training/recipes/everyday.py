@@ -28,6 +28,9 @@ REFINEMENT = (  # rewards that are nearer to CIDEr, mostly on photographs
     "--epochs 5 --batches 250 --learning-rate 1e-4 --schedule cosine --warmup 50 --gradient-clip 1.0 --ema 0.995 "
     "--bf16 --samples 5 --sigma 4.0 --bleu 2.0 --rarity 1.2 --cross-entropy 0.15 --batch-size 32 --seed 2"
 )
+VECTORS = (
+    "--epochs 20 --batch-size 384 --paraphrases 512 --paraphrase-weight 1.0 --size 512 --embedding 512 --hidden 512"
+)
 DEFAULTS = flickr8k.DEFAULTS.replace("--length-penalty 3.0", "--length-penalty 1.0")  # rare words cost no length
 OVERUSED = "man"  # said 1.6 times as often as people say it
 CALIBRATION, QUANTILE = 256, 0.5  # photographs for INT8; the share of people's captions that a good one reaches
@@ -36,6 +39,7 @@ SETS = "coco-mini", "flickr8k"
 SENTENCES = "sentences/coco.jsonl.gz", "sentences/flickr30k.jsonl.gz"
 PHOTOGRAPHS = f"--data DATA/coco-mini={COCO} --data DATA/flickr8k={FLICKR} {flickr8k.FEATURES}"
 TEXTS = f"--sentences DATA/{SENTENCES[0]}={COCO_TEXT} --sentences DATA/{SENTENCES[1]}={FLICKR_TEXT}"
+PARAPHRASES = " ".join(f"--sentences DATA/{name}" for name in SENTENCES)
 MOSTLY_PHOTOGRAPHS = (
     f"--data DATA/coco-mini=0.2 --data DATA/flickr8k=0.6 {flickr8k.FEATURES} "
     f"--sentences DATA/{SENTENCES[0]}=0.12 --sentences DATA/{SENTENCES[1]}=0.08"
@@ -89,6 +93,11 @@ STAGES = {
             for name in SETS
         ),
         f"export.to_onnx --output OUTPUT/bundle {QUALITY}",
+    ],
+    "vectors": [
+        f"training.joint --bundle OUTPUT/bundle --output OUTPUT/vectors {EACH} {PARAPHRASES} {flickr8k.FEATURES} "
+        f"{VECTORS} [--resume]",
+        "export.to_onnx --output OUTPUT/bundle --joint OUTPUT/vectors",
     ],
 }
 

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from training.loops.contrastive import JointEpoch
 from training.loops.cross_entropy import Epoch
 from training.loops.loop import Record
 from training.loops.self_critical import RewardEpoch
@@ -39,6 +40,20 @@ def draw_rewards(history: Sequence[RewardEpoch]) -> bytes:
     ]
     _plot(axis, history, best, lines)
     axis.set(title="reward and CIDEr", ylabel="CIDEr-D, and BLEU where it is part of the reward")
+    return _png(figure)
+
+
+def draw_recalls(history: Sequence[JointEpoch]) -> bytes:
+    """Returns a PNG: the loss, and the recall of images by texts on the validation list, the best epoch marked."""
+    best = max(history, key=lambda epoch: epoch.recall_1 + epoch.recall_5 + epoch.recall_10)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, recall = figure.subplots(1, 2)
+    _plot(loss, history, best, [("train_loss", "train", BLUE)])
+    loss.set(title="loss", ylabel="nats")
+    colours = {"recall_1": BLUE, "recall_5": GREEN, "recall_10": ORANGE}
+    lines = [(name, f"among the first {name.removeprefix('recall_')}", colour) for name, colour in colours.items()]
+    _plot(recall, history, best, lines)
+    recall.set(title="photographs found by their sentences", ylabel="share of sentences", ylim=(0, 1))
     return _png(figure)
 
 

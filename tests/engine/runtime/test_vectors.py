@@ -22,7 +22,7 @@ TEXTS = [
     "an unheard-of xylophone",
     "two small blue squares on grey",
 ]
-CLOSE = {"atol": 1e-6}
+CLOSE = 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def test_vectors_are_what_the_weights_give_at_unit_length(
     found = vectors.of_texts(TEXTS), vectors.of_features(features)
     for each, expected in zip(found, (weights.of_texts(TEXTS), weights.of_features(features)), strict=True):
         assert each.dtype == np.float32
-        np.testing.assert_allclose(each, expected, **CLOSE)
-        np.testing.assert_allclose(np.linalg.norm(each, axis=1), 1, **CLOSE)
+        np.testing.assert_allclose(each, expected, atol=CLOSE)
+        np.testing.assert_allclose(np.linalg.norm(each, axis=1), 1, atol=CLOSE)
 
 
 def test_a_batch_is_its_texts_and_images_one_by_one(
@@ -58,12 +58,12 @@ def test_a_batch_is_its_texts_and_images_one_by_one(
 ) -> None:
     vectors = Vectors(searchable, threads=1)
     texts, images = vectors.of_texts(TEXTS), vectors.of_features(features)
-    np.testing.assert_allclose(texts, np.concatenate([vectors.of_texts([text]) for text in TEXTS]), **CLOSE)
-    np.testing.assert_allclose(images, np.concatenate([vectors.of_features(row[None]) for row in features]), **CLOSE)
+    np.testing.assert_allclose(texts, np.concatenate([vectors.of_texts([text]) for text in TEXTS]), atol=CLOSE)
+    np.testing.assert_allclose(images, np.concatenate([vectors.of_features(row[None]) for row in features]), atol=CLOSE)
     monkeypatch.setattr(module, "TEXTS", 2)
     monkeypatch.setattr(module, "IMAGES", 4)
-    np.testing.assert_allclose(texts, vectors.of_texts(TEXTS), **CLOSE)
-    np.testing.assert_allclose(images, vectors.of_features(features), **CLOSE)
+    np.testing.assert_allclose(texts, vectors.of_texts(TEXTS), atol=CLOSE)
+    np.testing.assert_allclose(images, vectors.of_features(features), atol=CLOSE)
 
 
 def test_nothing_has_no_vectors(searchable: Bundle, features: np.ndarray) -> None:
@@ -94,7 +94,7 @@ def test_threads_that_share_vectors_get_what_one_gets(searchable: Bundle) -> Non
 
 
 def test_features_of_another_shape_are_refused(searchable: Bundle, features: np.ndarray) -> None:
-    for wrong in (features[0], features[:, :-1], np.float32(1)):
+    for wrong in (features[0], features[:, :-1], np.array(1.0)):
         with pytest.raises(OptionsError, match=r"this bundle takes \(images, "):
             Vectors(searchable).of_features(wrong)
 
