@@ -2,16 +2,14 @@
 
 import base64
 import html
-import io
 from pathlib import Path
 
-from PIL import Image
-
 from engine.errors import ImageError
-from engine.images.load import load_thumbnail
+from engine.images.formats import FORMATS
+from engine.images.load import MAX_PIXELS
 from engine.search.photo import Found, Results, is_uri
+from engine.search.thumbnails import SIDE, as_jpeg
 
-SIDE = 360  # pixels of a thumbnail's longer side
 STYLE = """
 body { font: 16px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }
 ol { list-style: none; display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1.2rem;
@@ -44,13 +42,6 @@ def write_gallery(path: Path, title: str, results: Results) -> None:
     partial.replace(path)
 
 
-def thumbnail(path: str, side: int = SIDE) -> bytes:
-    """Returns a photograph, upright, as a JPEG with this longer side. Raises ImageError."""
-    file = io.BytesIO()
-    Image.fromarray(load_thumbnail(path, side)).save(file, "JPEG", quality=82)
-    return file.getvalue()
-
-
 def _said(results: Results) -> str:
     if not results:
         return "No photograph was found."
@@ -65,7 +56,7 @@ def _tile(found: Found) -> str:
     try:
         if elsewhere:
             raise ImageError("it is not on this machine", source=photo.path)
-        picture = base64.b64encode(thumbnail(photo.path)).decode()
+        picture = base64.b64encode(as_jpeg(photo.path, SIDE, max_pixels=MAX_PIXELS, formats=FORMATS)).decode()
         shown = f'<img alt="{said}" loading="lazy" src="data:image/jpeg;base64,{picture}">'
     except ImageError as error:
         shown = f'<div class="none">{html.escape(error.reason)}</div>'

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,10 +20,12 @@ from engine.search.photo import Counts, Found, Photo, Results, as_asked
 from engine.search.place import default_index, open_store
 from engine.search.store import BundleKey, Store
 from engine.search.table import VectorTable, best
+from engine.search.thumbnails import SIDE, open_photo, thumbnail
 from engine.search.words import terms_of
 from engine.validation import is_int, require
 
 MOST = 10_000  # results of a search
+SIDES = 16, 4096  # of a thumbnail, least and most
 
 
 class PhotoIndex:
@@ -118,14 +121,15 @@ class PhotoIndex:
         nearest = best(cosines, max(limit, ranking.NEAREST)) if self._vectors else np.empty(0, np.int64)
         rows = np.unique(np.concatenate([matching, nearest]))
         if not len(rows):
-            return self._results(store, rows, np.empty(0), limit)
+            return self._results(store, table.ids[rows], np.empty(0), limit)
         ids = table.ids[rows].tolist()
         folded = store.folded(ids)
         rarity = ranking.rarities(terms, frequencies, len(table))
         scores = ranking.OVERLAP * ranking.overlaps(terms, rarity, [folded.get(id_, "") for id_ in ids])
         if self._vectors:
             scores = scores + cosines[rows]
-        return self._results(store, rows, self._reranked(store, text, rows, scores), limit)
+        scores = self._reranked(store, text, table.ids[rows], scores)
+        return self._results(store, table.ids[rows], scores, limit)
 
     def similar(self, image: ImageInput | int, limit: int = 20) -> Results:
         """Returns the photographs that are most like an image, best first; not the image itself if it is indexed.
@@ -148,7 +152,7 @@ class PhotoIndex:
         cosines = table.similarities(vector)
         cosines[rows] = -np.inf
         nearest = best(cosines, limit)
-        return self._results(store, nearest, cosines[nearest], limit)
+        return self._results(store, table.ids[nearest], cosines[nearest], limit)
 
     def caption(self, path: str | os.PathLike[str]) -> Photo | None:
         """Returns the photograph in a file, with its caption; None if the index does not have it.
@@ -163,9 +167,34 @@ class PhotoIndex:
         """Returns a photograph by its id; None if it is unknown, or by another bundle."""
         return next(iter(self._opened().photos([id_])), None)
 
+    def open_file(self, id_: int) -> BinaryIO:
+        """Opens the file of a photograph; the caller closes it.
+
+        Only a file whose bytes are still those that were indexed is opened, of several copies the first. Raises
+        OptionsError for an unknown id, and ImageError if all its files are gone or were changed.
+        """
+        return open_photo(self._require_photo(id_))
+
+    def thumbnail(self, id_: int, side: int = SIDE) -> bytes:
+        """Returns a photograph, upright, as a JPEG whose longer side has `side` pixels.
+
+        It is made once and kept under `thumbnails` in the cache folder, which holds 1 GiB of them and may be deleted.
+        Raises OptionsError for an unknown id, and ImageError if its files are gone or cannot be read by the captioner.
+        """
+        least, most = SIDES
+        require(is_int(side, least) and side <= most, "", "side", side, f"a whole number from {least} to {most:,}")
+        captioner = self.captioner
+        return thumbnail(self._require_photo(id_), side, max_pixels=captioner.max_pixels, formats=captioner.formats)
+
     def counts(self) -> Counts:
         """Returns how many photographs and files there are."""
         return self._opened().counts()
+
+    def _require_photo(self, id_: int) -> Photo:
+        photo = self.photo(id_)
+        if photo is None:
+            raise OptionsError(f"there is no photograph {id_} in the index")
+        return photo
 
     def _cosines(self, table: VectorTable, text: str) -> np.ndarray:
         if self._vectors is None:
@@ -173,22 +202,22 @@ class PhotoIndex:
         (vector,) = self._vectors.of_texts([text])
         return table.similarities(vector)
 
-    def _reranked(self, store: Store, text: str, rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    def _reranked(self, store: Store, text: str, ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Returns scores with the likelihood of a text in them; those that it is not computed for come after."""
         sentence = ranking.known_words(self.captioner.bundle.vocabulary, text)
         if len(sentence) == 2:  # it knows none of the words
             return scores
         first = best(scores, ranking.RERANKED)
-        likely = ranking.likelihoods(self._model, sentence, store.features(self._table.ids[rows[first]].tolist()))
+        likely = ranking.likelihoods(self._model, sentence, store.features(ids[first].tolist()))
         reranked: np.ndarray = scores - scores.max() - 100.0  # after all others
         reranked[first] = scores[first] + ranking.LIKELIHOOD * likely
         return reranked
 
-    def _results(self, store: Store, rows: np.ndarray, scores: np.ndarray, limit: int) -> Results:
+    def _results(self, store: Store, ids: np.ndarray, scores: np.ndarray, limit: int) -> Results:
         order = best(scores, limit)
-        ids = self._table.ids[rows[order]].tolist()
-        score = dict(zip(ids, scores[order].tolist(), strict=True))
-        photos = [photo for photo in store.photos(ids) if photo.paths]
+        found = ids[order].tolist()
+        score = dict(zip(found, scores[order].tolist(), strict=True))
+        photos = [photo for photo in store.photos(found) if photo.paths]
         return Results(tuple(Found(photo, score[photo.id]) for photo in photos), self._left_out)
 
     def _fresh(self) -> tuple[Store, VectorTable]:
@@ -199,7 +228,7 @@ class PhotoIndex:
             if changes.revision != self._table.revision:
                 self._table.update(changes)
                 self._left_out = store.counts().other_bundles
-            return store, self._table
+            return store, self._table.snapshot()
 
     def _opened(self, *, writable: bool = False) -> Store:
         with self._lock:

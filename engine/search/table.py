@@ -1,5 +1,7 @@
 """The vectors of all photographs of an index, in memory. Knows no database."""
 
+from copy import copy
+
 import numpy as np
 
 from engine.search.store import Changes
@@ -46,9 +48,14 @@ class VectorTable:
             self._rows |= zip(self.ids[first:].tolist(), range(first, len(self.ids)), strict=True)
         self.revision = changes.revision
 
+    def snapshot(self) -> "VectorTable":
+        """Returns the rows of now, for one search: another thread's update gives them no new ones."""
+        return copy(self)
+
     def rows_of(self, ids: list[int]) -> np.ndarray:
         """Returns the rows of those of the ids that are here and have a file: int64 (rows,)."""
-        rows = np.array([row for id_ in ids if (row := self._rows.get(id_)) is not None], np.int64)
+        most = len(self.ids)  # rows of snapshots are the first of those that there are now
+        rows = np.array([row for id_ in ids if (row := self._rows.get(id_, most)) < most], np.int64)
         found: np.ndarray = rows[self.living[rows]]
         return found
 

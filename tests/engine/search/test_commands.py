@@ -3,16 +3,12 @@ import shutil
 import time
 from collections.abc import Callable
 from html.parser import HTMLParser
-from io import BytesIO
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from engine import Captioner
 from engine.cli import main
-from engine.search.gallery import thumbnail
-from tests.engine.images.pictures import exif, photograph
 
 Run = Callable[..., int]
 
@@ -183,9 +179,3 @@ def test_watch_finds_what_comes_and_what_goes(
     monkeypatch.setattr(time, "sleep", sleep)
     assert run("index", photos, "--watch", 3) == 130
     assert capsys.readouterr().err == "interrupted: what is indexed is kept, and the same command continues\n"
-
-
-def test_a_thumbnail_is_upright_and_keeps_its_shape(tmp_path: Path) -> None:
-    photograph(60, 30).save(tmp_path / "a.jpg", exif=exif(6), quality=95)
-    small = Image.open(BytesIO(thumbnail(str(tmp_path / "a.jpg"), 20)))
-    assert (small.format, small.size) == ("JPEG", (10, 20))
