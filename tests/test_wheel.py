@@ -68,7 +68,7 @@ def test_the_wheel_holds_the_engine_with_its_bundle_and_demands_little(wheel: Pa
     sources = {
         path.relative_to(ROOT).as_posix() for part in ("engine", "serving") for path in (ROOT / part).rglob("*.py")
     }
-    page = {f"serving/http/page/{name}" for name in ("index.html", "page.css", "page.js", "attention.js")}
+    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "serving" / "http" / "page").iterdir()}
     assert sources | {"engine/py.typed"} | page <= names
     assert {name.split("/")[0] for name in names} == {"engine", "export", "serving", "training", metadata.split("/")[0]}
     bundle = Path(manifest).parent

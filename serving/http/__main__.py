@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from engine import Captioner, EngineError, OptionsError, RuntimeOptions, Scheduler
+from engine import Captioner, EngineError, OptionsError, PhotoIndex, RuntimeOptions, Scheduler
 from serving.parser import Parser, explained
 
 try:
@@ -63,13 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
                 runtime=RuntimeOptions(threads=arguments["threads"]),
             )
             hosts = names_for(listener.getsockname()[0], arguments["allowed_host"])
-            with Scheduler(load(), **given) as scheduler:
-                app = create_app(scheduler, limits=limits, tokens=tokens, hosts=hosts)
+            captioner = load()
+            opened = [_open_index(arguments["index"], captioner)]  # popped: nothing here keeps a model that is replaced
+            with Scheduler(captioner, **given) as scheduler:
+                del captioner
+                app = create_app(scheduler, limits=limits, tokens=tokens, hosts=hosts, index=opened.pop())
                 _serve(scheduler, listener, app, limits, load, asked)
     except (EngineError, OSError) as error:
         print(f"error: {explained(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _open_index(place: str | None, captioner: Captioner) -> PhotoIndex | None:
+    """Opens an index; one that is not there or cannot be read shows at once. Raises StoreError."""
+    if place is None:
+        return None
+    index = PhotoIndex(place, captioner)
+    index.counts()
+    return index
 
 
 def _serve(
@@ -161,6 +173,8 @@ def command_line() -> Parser:
     option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     option("--port", type=int, default=8000, help="port; 0 is any free one (default: %(default)s)")
     option("--bundle", metavar="FOLDER", help="the model (default: the one that ships)")
+    text = "index of photographs to search, a file that `python -m engine index` made, or a postgresql:// address"
+    option("--index", metavar="FILE", help=text)
     option("--provider", default="auto", metavar="NAME", help="what to run on (default: %(default)s)")
     option("--precision", default="auto", metavar="NAME", help="precision of the model (default: %(default)s)")
     option("--threads", type=int, default=0, metavar="N", help="CPU threads (default: one for each core)")

@@ -71,6 +71,8 @@ class Model(BaseModel):
     image_resize: str = Field(description="how: squash, crop or letterbox")
     attention: bool = Field(description="whether requests may ask where the model looked")
     calibrated: bool = Field(description="whether captions have a confidence")
+    search: bool = Field(description="whether the service has an index of photographs to search")
+    similar: bool = Field(description="whether photographs of the index can be found by likeness")
     defaults: dict[str, object] = Field(description="values of options that are left out")
     limits: dict[str, int | float] = Field(description="bytes and images of a request, seconds, pixels of an image")
 

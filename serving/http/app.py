@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from engine import Beam, Greedy, Sample, Scheduler
+from engine import Beam, Greedy, PhotoIndex, Sample, Scheduler
 from serving.decoding_options import read_decoding
-from serving.http import description, metrics, page_options
+from serving.http import description, metrics, page_files
 from serving.http.answers import Answer, Model, State
 from serving.http.attention import split_attention
 from serving.http.bodies import Bodies
@@ -19,22 +18,14 @@ from serving.http.gate import Gate
 from serving.http.hosts import Hosts
 from serving.http.limits import Limits
 from serving.http.logs import log, lost_lines
+from serving.http.photographs import Photographs
 from serving.http.problems import Problem, http_problem, respond
 from serving.http.reports import Report
+from serving.http.search import add_search
 from serving.http.tokens import check_tokens
 from serving.http.work import Work
 
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 WARM = (Greedy(), Beam(), Sample(seed=0))  # after these, no file of the bundle is needed any more
-PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/attention.js": ("attention.js", "text/javascript; charset=utf-8"),
-}
 
 
 def create_app(
@@ -44,17 +35,20 @@ def create_app(
     tokens: Sequence[bytes] = (),
     hosts: Collection[str] | None = None,
     warm: bool = True,
+    index: PhotoIndex | None = None,
 ) -> FastAPI:
     """Returns the service for a scheduler, which the caller closes.
 
     tokens: bearer tokens, of which a request must have one; without any, the service is open to all. hosts: host
     names that requests may use, besides localhost and IP addresses; None for any. warm: warm up the captioner when the
-    application starts, and be ready after that; an application that is mounted in another never starts. Raises
+    application starts, and be ready after that; an application that is mounted in another never starts. index: the
+    photographs that can be searched, with the scheduler's captioner; it is closed when the application ends. Raises
     OptionsError.
     """
     limits, known = limits or Limits(), Hosts(hosts)
     check_tokens(tokens)
     bodies, work = Bodies(limits), Work(scheduler, limits.timeout)
+    photographs = Photographs(index, scheduler, limits.timeout) if index else None
     counts = metrics.Metrics(scheduler, held_bytes=lambda: bodies.budget.held, lost_lines=lost_lines)
     max_rows = scheduler.stats().max_rows
     routes = description.Routes(limits, max_rows, guarded=bool(tokens), named=not known.all)
@@ -62,12 +56,14 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.ready = not warm
-        warming = asyncio.create_task(_warm_up(app, scheduler)) if warm else None
+        warming = asyncio.create_task(_warm_up(app, scheduler, photographs)) if warm else None
         yield
         app.state.ready = False
         if warming:
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)
+        if photographs:
+            await asyncio.to_thread(photographs.close)
 
     app = FastAPI(
         title="Captions",
@@ -107,7 +103,7 @@ def create_app(
     @app.get("/v1/model", **routes.plain(Model))
     async def model() -> Model:
         """Describe the model and the limits of requests."""
-        return _model(scheduler, limits)
+        return _model(scheduler, limits, photographs)
 
     @app.get("/healthz", **routes.plain(State, is_open=True))
     async def healthz() -> State:
@@ -133,17 +129,20 @@ def create_app(
             headers["Allow"] = "GET, HEAD"  # the gate turns HEAD into GET
         return respond(http_problem(error.status_code, _report(request).request_id), headers)
 
-    for path, file in PAGE.items():
-        _add_page(app, path, *file, max_rows)
+    add_search(app, photographs, bodies, routes)
+    for path in page_files.PAGE:
+        _add_page(app, path, max_rows)
     paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
     app.add_middleware(Gate, metrics=counts, tokens=tokens, paths=paths, hosts=known)
     return app
 
 
-async def _warm_up(app: FastAPI, scheduler: Scheduler) -> None:
+async def _warm_up(app: FastAPI, scheduler: Scheduler, photographs: Photographs | None) -> None:
     try:
         for decoding in WARM:  # one by one, so that a shutdown waits for only one of them
             await asyncio.to_thread(scheduler.captioner.warmup, decodings=(decoding,))
+        if photographs:
+            await photographs.warm_up()
     except Exception:
         log.exception("warm-up failed: the service will not be ready")
     else:
@@ -151,20 +150,19 @@ async def _warm_up(app: FastAPI, scheduler: Scheduler) -> None:
         log.info("ready")
 
 
-def _add_page(app: FastAPI, path: str, name: str, media_type: str, max_rows: int) -> None:
-    """Serves a file of the page, read once, with its options; nothing if the page is not installed."""
-    file = files("serving.http") / "page" / name
-    if not file.is_file():
+def _add_page(app: FastAPI, path: str, max_rows: int) -> None:
+    """Serves a file of the page, read once; nothing if the page is not installed."""
+    content = page_files.read_page_file(path, max_rows)
+    if content is None:
         return
-    content = page_options.fill(file.read_text(encoding="utf-8"), max_rows)
-    headers = {"Content-Security-Policy": CSP, "Cache-Control": "no-cache"}
+    _, media_type = page_files.PAGE[path]
 
     @app.get(path, include_in_schema=False)
     async def page() -> Response:
-        return Response(content, headers=headers, media_type=media_type)
+        return Response(content, headers=page_files.HEADERS, media_type=media_type)
 
 
-def _model(scheduler: Scheduler, limits: Limits) -> Model:
+def _model(scheduler: Scheduler, limits: Limits, photographs: Photographs | None) -> Model:
     captioner = scheduler.captioner
     manifest = captioner.bundle.manifest
     defaults = manifest.defaults
@@ -178,6 +176,8 @@ def _model(scheduler: Scheduler, limits: Limits) -> Model:
         image_resize=manifest.image.resize,
         attention=bool(manifest.attention),
         calibrated=bool(manifest.confidence),
+        search=photographs is not None,
+        similar=photographs is not None and photographs.compares,
         defaults={name: getattr(defaults, name) for name in defaults.__slots__},
         limits={name: getattr(limits, name) for name in limits.__slots__} | {"max_pixels": captioner.max_pixels},
     )

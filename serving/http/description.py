@@ -35,6 +35,8 @@ EVENT = {
     },
     "required": ["event", "data"],
 }
+NUMBER = {"type": "integer", "minimum": 1, "description": "the number of a photograph"}
+Parameter = tuple[str, bool, dict[str, Any], object]  # name, whether it is required, schema and example
 EXAMPLES = {
     "greedy": {"summary": "The likeliest word at each step", "value": {"decoding": "greedy"}},
     "beam": {
@@ -69,33 +71,50 @@ class Routes:
     def captions(self, *, many: bool) -> dict[str, Any]:
         """Describes a route that captions: many images as JSON, or one image as events."""
         schemas = decoding_options.schemas(self.max_rows) | {attention.NAME: attention.SCHEMA}
-        image = {"type": "string", "format": "binary"}
-        raw = {"schema": image | {"description": f"One image file, up to {self.limits.max_bytes:,} bytes."}}
-        several = {"type": "array", "items": image, "minItems": 1, "maxItems": self.limits.max_images if many else 1}
-        form = {
-            "schema": {
-                "type": "object",
-                "properties": {IMAGES: several, **schemas},
-                "required": [IMAGES],
-                "additionalProperties": False,
-            },
-            "examples": EXAMPLES,
-        }
+        body = self._image_body(schemas, self.limits.max_images if many else 1)
+        body["multipart/form-data"]["examples"] = EXAMPLES
         query = [
             {"name": name, "in": "query", "required": False, "schema": schema, "explode": True}
             for name, schema in schemas.items()
         ]
-        body = {"multipart/form-data": form, "application/octet-stream": raw, "image/*": raw}
         described = self._route(400, 403, 408, 413, 415, 422, 429, 503, 504)
         responses = described["responses"]
-        responses[429]["headers"] = {
-            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait before the next try."}
-        }
         if not many:
             events = {"schema": EVENT, "examples": {"words": {"value": EVENTS}}}
             told = "Events: word for each word, then caption with the complete caption, or error with a problem."
             responses[200] = {"description": told, "content": {"text/event-stream": events}}
         return described | {"openapi_extra": {"parameters": query, "requestBody": {"required": True, "content": body}}}
+
+    def search(self, most: int, limit: int) -> dict[str, Any]:
+        """Describes the route that finds photographs by words; limit: how many if left out."""
+        text = {"type": "string", "minLength": 1, "description": "what the photographs show"}
+        return self._asks([("q", True, text, "two dogs on a beach"), _limit(most, limit)], 422)
+
+    def like_photo(self, most: int, limit: int) -> dict[str, Any]:
+        """Describes the route that finds photographs by one of the index."""
+        return self._asks([("id", True, NUMBER, 17), _limit(most, limit)], 422)
+
+    def like_image(self, most: int, limit: int) -> dict[str, Any]:
+        """Describes the route that finds photographs by an image."""
+        name, _, schema, _ = _limit(most, limit)
+        described = self._asks([_limit(most, limit)], 400, 403, 408, 413, 415, 422)
+        body = self._image_body({name: schema}, 1)
+        return described | {
+            "openapi_extra": described["openapi_extra"] | {"requestBody": {"required": True, "content": body}}
+        }
+
+    def photo(self) -> dict[str, Any]:
+        """Describes the route with the record of a photograph."""
+        parameter = {"name": "id", "in": "path", "required": True, "schema": NUMBER}
+        return self._route(403, 404, 429, 503, 504) | {"openapi_extra": {"parameters": [parameter]}}
+
+    def picture(self, media_type: str) -> dict[str, Any]:
+        """Describes a route with a picture of a photograph."""
+        described = self.photo()
+        picture = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+        described["responses"][200] = {"description": "The picture", "content": picture}
+        described["responses"][304] = {"description": "It is the one that If-None-Match names"}
+        return described
 
     def plain(self, model: type[BaseModel], *statuses: int, is_open: bool = False) -> dict[str, Any]:
         """Describes a route that returns JSON. is_open: callers without a token may use it."""
@@ -108,6 +127,28 @@ class Routes:
         described["responses"][200] = {"description": "Counters", "content": content}
         return described
 
+    def _image_body(self, schemas: dict[str, Any], most: int) -> dict[str, Any]:
+        """Describes a body with up to `most` images, and fields with these schemas."""
+        image = {"type": "string", "format": "binary"}
+        raw = {"schema": image | {"description": f"One image file, up to {self.limits.max_bytes:,} bytes."}}
+        several = {"type": "array", "items": image, "minItems": 1, "maxItems": most}
+        form = {
+            "type": "object",
+            "properties": {IMAGES: several, **schemas},
+            "required": [IMAGES],
+            "additionalProperties": False,
+        }
+        return {"multipart/form-data": {"schema": form}, "application/octet-stream": raw, "image/*": raw}
+
+    def _asks(self, parameters: list[Parameter], *statuses: int) -> dict[str, Any]:
+        """Describes a route that asks the index, with query parameters."""
+        query = [
+            {"name": name, "in": "query", "required": required, "schema": schema, "example": example}
+            for name, required, schema, example in parameters
+        ]
+        described = self._route(403, 404, 429, 503, 504, *statuses)
+        return described | {"openapi_extra": {"parameters": query}}
+
     def _route(self, *statuses: int, is_open: bool = False) -> dict[str, Any]:
         guarded = self.guarded and not is_open
         titles: dict[int, list[str]] = {}
@@ -119,4 +160,12 @@ class Routes:
             status: {"description": "; ".join(titles[status]), "content": {MEDIA_TYPE: {"schema": schema}}}
             for status in sorted(always.union(statuses))
         }
+        if 429 in responses:
+            wait = {"schema": {"type": "integer"}, "description": "Seconds to wait before the next try."}
+            responses[429]["headers"] = {"Retry-After": wait}
         return {"responses": responses, "dependencies": [BEARER] if guarded else []}
+
+
+def _limit(most: int, limit: int) -> Parameter:
+    schema = {"type": "integer", "minimum": 1, "maximum": most, "default": limit, "description": "most photographs"}
+    return "limit", False, schema, limit

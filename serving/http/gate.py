@@ -13,12 +13,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.http.hosts import Hosts
 from serving.http.logs import log
 from serving.http.metrics import Metrics
+from serving.http.page_files import PAGE
 from serving.http.problems import Problem
 from serving.http.reports import Report
 
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-PAGE = {"/", "/page.js", "/attention.js", "/page.css"}
-OPEN = PAGE | {"/healthz", "/readyz", "/openapi.json"}  # to callers without a token
+OPEN = {*PAGE, "/healthz", "/readyz", "/openapi.json"}  # to callers without a token
+PHOTOGRAPHS = "/v1/search", "/v1/similar", "/v1/photos/"  # what they are is nobody's business but the page's
+NUMBER = re.compile(r"(?<=/)[0-9]+(?=/|$)")
 GONE = 499  # nginx's status for a client that did not wait
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
@@ -61,7 +63,7 @@ class Gate:
 
     def _check(self, visit: "_Visit") -> None:
         self.hosts.check_host(visit.headers)
-        if visit.scope["method"] == "POST":
+        if visit.scope["method"] == "POST" or visit.path.startswith(PHOTOGRAPHS):
             self.hosts.check_site(visit.headers)
         if self.tokens and visit.path not in OPEN and not self._knows(visit.headers.get("authorization", "")):
             challenge = {"WWW-Authenticate": "Bearer"}
@@ -76,7 +78,8 @@ class Gate:
     def _note(self, visit: "_Visit") -> None:
         status = visit.status if visit.complete else GONE
         seconds = time.perf_counter() - visit.began
-        path = visit.path if visit.path in self.paths else "other"
+        path = NUMBER.sub("{id}", visit.path)
+        path = path if path in self.paths else "other"
         method = visit.scope["method"] if visit.scope["method"] in METHODS else "other"
         self.metrics.add(method, path, status, seconds)
         self.metrics.add_problems(visit.report.problems)

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from engine import ClosedError, DeadlineError, DeviceError, ImageError, OptionsError, OverloadedError
+from engine import ClosedError, DeadlineError, DeviceError, ImageError, OptionsError, OverloadedError, StoreError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY = {"Retry-After": "1"}  # seconds: each new batch makes room in the queue
@@ -29,6 +29,9 @@ TITLES = {
     "image": (422, "The image cannot be captioned"),
     "options": (422, "An option is unknown or has a value that makes no sense"),
     "body": (400, "The body cannot be read"),
+    "photo": (404, "There is no such photograph"),
+    "index": (404, "The service has no index of photographs"),
+    "vectors": (422, "The model cannot compare photographs"),
     "attention": (400, "The value of attention is wrong, or the model has no attention"),
     "too-large": (413, "The request is too large"),
     "media-type": (415, "The body has a type that the service does not accept"),
@@ -39,7 +42,8 @@ TITLES = {
     "overloaded": (429, "The service is busy"),
     "closing": (503, "The service is not available"),
     "device": (503, "The computation failed"),
-    "deadline": (504, "The caption took too long"),
+    "store": (503, "The index of photographs cannot be read"),
+    "deadline": (504, "The answer took too long"),
     "internal": (500, "The service failed"),
 }
 
@@ -100,9 +104,11 @@ def problem_of(error: BaseException) -> Problem:
         case ClosedError():
             return Problem("closing", "the service is shutting down: try again later", RETRY)
         case DeadlineError() | TimeoutError():
-            return Problem("deadline", "the time for the request was over before its captions were done")
+            return Problem("deadline", "the time for the request was over before its answer was done")
         case DeviceError():
             return Problem("device", "the computation for this image failed on its device: try again", RETRY)
+        case StoreError():
+            return Problem("store", "the index cannot be read at present: the service's log has details", RETRY)
     return Problem("internal", "an unexpected error; the service's log has details under this request_id")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from serving.http.logs import log
 from serving.http.problems import Problem, problem_of
 
-HIDDEN = {"internal", "device"}  # kinds of problems whose cause is only in the log
+HIDDEN = {"internal", "device", "store"}  # kinds of problems whose cause is only in the log
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from engine import Captioner, Greedy, Scheduler
+from engine import Captioner, Greedy, PhotoIndex, Scheduler
 from serving.http.app import create_app
 from serving.http.logs import JsonLines
 from tests.drawn import draw
@@ -118,3 +118,35 @@ def keyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
     monkeypatch.setattr("serving.ray_places.connected", lambda _: (LocalFileSystem(), str(tmp_path)))
     return "s3://KEY:SECRET@bucket/{}?secret_key=SECRET"
+
+
+@pytest.fixture(scope="session")
+def vector_captioner(attention_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Captioner:
+    """A small model of random weights that can compare photographs."""
+    from engine.bundle.bundle import Bundle
+    from tests.vectors import RandomVectors
+
+    folder = tmp_path_factory.mktemp("vectors") / "bundle"
+    RandomVectors(Bundle.load(attention_bundle)).add_to_copy(folder)
+    return Captioner(folder, provider="cpu", precision="fp32", max_pixels=4_000_000)
+
+
+@pytest.fixture(scope="session")
+def vector_scheduler(vector_captioner: Captioner) -> Iterator[Scheduler]:
+    """A scheduler of that model."""
+    with Scheduler(vector_captioner) as scheduler:
+        yield scheduler
+
+
+@pytest.fixture(scope="session")
+def samples_index(vector_captioner: Captioner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhotoIndex]:
+    """An index of the samples."""
+    with PhotoIndex(tmp_path_factory.mktemp("samples") / "photos.db", vector_captioner) as index:
+        index.add([SAMPLES])
+        yield index
+
+
+@pytest.fixture(scope="session")
+def search_app(vector_scheduler: Scheduler, samples_index: PhotoIndex) -> FastAPI:
+    """The HTTP service with that index."""
+    return create_app(vector_scheduler, warm=False, index=samples_index)

@@ -4,6 +4,7 @@ import asyncio
 import io
 import random
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
 import httpx
 from fastapi import FastAPI
@@ -12,8 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from serving.decoding_options import OPTIONS
+from tests.serving.calls import ask
 
 PATHS = st.sampled_from(["/v1/captions", "/v1/captions/stream"])
+SEARCHES = st.sampled_from(
+    ["/v1/search", "/v1/similar", "/v1/photos/{}", "/v1/photos/{}/thumbnail", "/v1/photos/{}/file", "/v1/photos/1{}"]
+)
+WANTED = st.sampled_from(["q", "id", "limit"]) | st.text(max_size=5)
 KINDS = st.sampled_from(
     [
         "multipart/form-data; boundary=b",
@@ -115,6 +121,25 @@ def test_no_body_and_no_option_ends_in_a_500(
 ) -> None:
     query = [(name, value.encode("utf-8", "replace").decode()) for name, value in query if name not in SLOW]
     is_told_well(send(app, path, kind, query, body))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(path=SEARCHES, number=VALUES, query=st.lists(st.tuples(WANTED, VALUES), max_size=4))
+def test_no_search_and_no_number_ends_in_a_500(
+    search_app: FastAPI, path: str, number: str, query: list[tuple[str, str]]
+) -> None:
+    query = [(name, value.encode("utf-8", "replace").decode()) for name, value in query]
+    number = quote(number.encode("utf-8", "replace"), safe="")
+    is_told_well(ask(search_app, "GET", path.format(number), params=httpx.QueryParams(tuple(query))))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(kind=KINDS, query=st.lists(st.tuples(WANTED, VALUES), max_size=2), body=bodies())
+def test_no_image_to_compare_ends_in_a_500(
+    search_app: FastAPI, kind: str, query: list[tuple[str, str]], body: bytes
+) -> None:
+    query = [(name, value.encode("utf-8", "replace").decode()) for name, value in query]
+    is_told_well(send(search_app, "/v1/similar", kind, query, body))
 
 
 SLOW = {"num_samples", "beam_size", "num_hypotheses", "max_length"}  # all fine, and all may take long

@@ -1,5 +1,6 @@
 """What the HTTP service answers is what the engine says, in any way of asking."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ from fastapi import FastAPI
 
 from engine import Beam, Captioner, Greedy, Sample
 from serving.decoding_options import schemas
-from serving.http import attention
+from serving.http import attention, page_files
+from serving.http.page_files import PAGE
 from tests.serving.calls import ask, events, problem
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -176,7 +178,9 @@ def test_a_request_id_is_kept_where_it_can_do_no_harm(app: FastAPI) -> None:
 
 
 def test_the_page_may_talk_to_nobody_else(app: FastAPI) -> None:
-    for path in ("/", "/page.js", "/attention.js", "/page.css"):
+    folder = Path(page_files.__file__).with_name("page")
+    assert {name for name, _ in PAGE.values()} == {file.name for file in folder.iterdir()}
+    for path in PAGE:
         answer = ask(app, "GET", path)
         assert answer.status_code == 200
         policy = answer.headers["content-security-policy"]

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from engine import Captioner, ClosedError, OptionsError, Scheduler
 from serving.http.app import create_app
 from serving.http.hosts import names_for
+from serving.http.page_files import PAGE
 from serving.http.tokens import read_tokens
 from tests.serving.calls import ask, parsed, problem
 from tests.serving.stand_in import StandIn
@@ -39,7 +40,7 @@ def test_any_of_the_tokens_opens(guarded: FastAPI, given: str) -> None:
 
 
 def test_probes_and_the_page_need_no_token(guarded: FastAPI) -> None:
-    for path in ("/", "/page.js", "/attention.js", "/page.css", "/healthz", "/openapi.json"):
+    for path in (*PAGE, "/healthz", "/openapi.json"):
         assert ask(guarded, "GET", path).status_code == 200
 
 

@@ -12,7 +12,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from engine import Captioner, CaptionFuture, CaptionStream
+from engine import Captioner, CaptionFuture, CaptionStream, PhotoIndex
 from serving.decoding_options import read_decoding
 from serving.http.app import create_app
 from tests.serving.calls import ask, events
@@ -39,6 +39,12 @@ def willing(captioner: Captioner) -> FastAPI:
     return create_app(Willing(captioner), warm=False)
 
 
+@pytest.fixture(scope="module")
+def searching(vector_captioner: Captioner, samples_index: PhotoIndex) -> FastAPI:
+    """The same, with an index."""
+    return create_app(Willing(vector_captioner), warm=False, index=samples_index)
+
+
 OPERATIONS = [
     ("/v1/captions", "POST"),
     ("/v1/captions/stream", "POST"),
@@ -47,19 +53,30 @@ OPERATIONS = [
     ("/readyz", "GET"),
     ("/metrics", "GET"),
 ]
+SEARCHES = [
+    ("/v1/search", "GET"),
+    ("/v1/similar", "GET"),
+    ("/v1/similar", "POST"),
+    ("/v1/photos/{id}", "GET"),
+    ("/v1/photos/{id}/thumbnail", "GET"),
+    ("/v1/photos/{id}/file", "GET"),
+]
 
 
-def test_these_are_all_operations(willing: FastAPI) -> None:
-    paths = ask(willing, "GET", "/openapi.json").json()["paths"]
-    assert [(path, method.upper()) for path, item in paths.items() for method in item] == OPERATIONS
+def test_these_are_all_operations(willing: FastAPI, searching: FastAPI) -> None:
+    for service, operations in ((willing, OPERATIONS), (searching, OPERATIONS + SEARCHES)):
+        paths = ask(service, "GET", "/openapi.json").json()["paths"]
+        assert [(path, method.upper()) for path, item in paths.items() for method in item] == operations
 
 
-def test_tokens_are_described_where_they_are_asked_for(captioner: Captioner, willing: FastAPI) -> None:
-    guarded = create_app(Willing(captioner), tokens=[b"first"], hosts=["test"], warm=False)
+def test_tokens_are_described_where_they_are_asked_for(
+    vector_captioner: Captioner, samples_index: PhotoIndex, willing: FastAPI
+) -> None:
+    willing_too = Willing(vector_captioner)
+    guarded = create_app(willing_too, tokens=[b"first"], hosts=["test"], warm=False, index=samples_index)
     described = ask(guarded, "GET", "/openapi.json").json()
     assert described["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
-    for path, item in described["paths"].items():
-        (route,) = item.values()
+    for path, route in [(path, route) for path, item in described["paths"].items() for route in item.values()]:
         probe = path in ("/healthz", "/readyz")
         assert route.get("security") == (None if probe else [{"bearer": []}]), path
         assert ("401" in route["responses"]) is not probe
@@ -72,9 +89,12 @@ def test_tokens_are_described_where_they_are_asked_for(captioner: Captioner, wil
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-@pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_the_service_answers_as_it_is_described(willing: FastAPI, path: str, method: str, mode: GenerationMode) -> None:
-    schema = schemathesis.openapi.from_asgi("/openapi.json", willing)
+@pytest.mark.parametrize(("path", "method"), OPERATIONS + SEARCHES)
+def test_the_service_answers_as_it_is_described(
+    willing: FastAPI, searching: FastAPI, path: str, method: str, mode: GenerationMode
+) -> None:
+    service = searching if (path, method) in SEARCHES else willing
+    schema = schemathesis.openapi.from_asgi("/openapi.json", service)
 
     # not random: schemathesis 4.32 now and then fails on bytes of its own ("Unsupported type: 'Binary'")
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)

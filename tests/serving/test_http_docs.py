@@ -10,12 +10,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from engine import Scheduler
+from engine import Captioner, PhotoIndex, Scheduler
 from serving.http.__main__ import command_line
 from serving.http.limits import Limits
 from serving.http.problems import TITLES
@@ -42,14 +44,27 @@ def said(output: str) -> list[str]:
 ASKING = [(command, shown) for command, shown in transcripts() if command.startswith("curl")]
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    """The service as the page starts it, on a port that is free."""
-    (command,) = [command for command, _ in transcripts() if not command.startswith("curl")]
-    assert command == "python -m serving.http --port 8000"
-    with Service() as service:
+@contextmanager
+def started(folder: Path) -> Iterator[Service]:
+    """Starts the service as the page does in the end, on a port that is free and with an index in a folder."""
+    with PhotoIndex(folder / "photos.db", Captioner(provider="cpu")) as index:
+        index.add([ROOT / "samples"])
+    with Service("--index", index.path) as service:
         service.wait_for("ready")
         yield service
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """That service."""
+    with started(tmp_path_factory.mktemp("docs")) as service:
+        yield service
+
+
+def test_these_commands_start_what_the_others_ask() -> None:
+    plain = "python -m serving.http --port 8000"
+    commands = [command for command, _ in transcripts() if not command.startswith("curl")]
+    assert commands == [plain, "python -m engine index samples --index photos.db", f"{plain} --index photos.db"]
 
 
 def printed(service: Service, command: str) -> str:
@@ -121,8 +136,7 @@ def test_the_files_that_commands_name_are_there() -> None:
 def write() -> None:
     """Writes what the commands print into the page."""
     text = PAGE
-    with Service() as service:
-        service.wait_for("ready")
+    with TemporaryDirectory() as folder, started(Path(folder)) as service:
         for command, shown in ASKING:
             text = text.replace(f"$ {command}\n{shown}", f"$ {command}\n{printed(service, command).strip()}\n")
     (ROOT / "docs" / "http.md").write_text(text, encoding="utf-8")

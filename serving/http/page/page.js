@@ -1,7 +1,10 @@
-// The page of the captioning service: takes photographs, asks POST v1/captions/stream about each and writes the words as
-// they come. Knows the service's answers and nothing about models. Its addresses are relative, so any prefix will do.
+// The page of the captioning service: takes photographs, has each captioned and writes the words as they come. Knows the
+// service's answers and nothing about models.
 
 import { offerAttention } from "./attention.js";
+import { announce, toast } from "./news.js";
+import { clearSearch, offerSearch } from "./search.js";
+import { Problem, ask, request, useToken } from "./service.js";
 
 const PARALLEL = 4; // photographs under way at once: browsers open six connections to a host
 const ATTEMPTS = 8; // tries before the refusal of a busy service is shown as an error
@@ -14,87 +17,10 @@ const WHAT = {
 const find = (selector, root = document) => root.querySelector(selector);
 const options = find("#options");
 const cards = new Set();
-let token = "";
 let view = null; // how the model sees photographs, if it tells where it looked
 let known = null; // a promise: the service was asked for its model
 
-// ---- the service
-
-class Problem extends Error {
-  constructor(told, retryAfter = null) {
-    super(told.detail || told.title);
-    const { type, title, detail, status, request_id: id } = told;
-    Object.assign(this, { type, title, detail, status, id, retryAfter });
-  }
-}
-
-/** Returns the seconds that a Retry-After header names, at least one; null where there is none. */
-function secondsOf(header) {
-  if (header === null) return null;
-  const seconds = Number.isFinite(+header) ? +header : (Date.parse(header) - Date.now()) / 1000;
-  return Number.isNaN(seconds) ? null : Math.max(1, Math.ceil(seconds));
-}
-
-async function problemOf(response) {
-  const told = await response.json().catch(() => ({}));
-  const title = `${response.status} ${response.statusText}`.trim();
-  return new Problem({ title, ...told, status: response.status }, secondsOf(response.headers.get("Retry-After")));
-}
-
-/** Asks the service; every way to fail is a Problem but the caller's own abort. */
-async function request(path, settings = {}) {
-  const headers = { ...settings.headers, ...(token && { Authorization: `Bearer ${token}` }) };
-  let response;
-  try {
-    response = await fetch(path, { ...settings, headers });
-  } catch (error) {
-    settings.signal?.throwIfAborted();
-    throw new Problem({ title: "No answer", detail: "The service could not be reached. Is it running?" });
-  }
-  if (response.ok) return response;
-  throw await problemOf(response);
-}
-
-/** Yields {event, data} for each event of a text/event-stream body, however its bytes are cut into chunks. */
-async function* eventsOf(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "", event = "", data = [];
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return; // an event without its blank line is incomplete, and dropped
-    const lines = (rest + value).split(/\r\n|\n|\r(?!$)/); // a last \r may be half of \r\n
-    rest = lines.pop();
-    for (const line of lines) {
-      const [, field, content = ""] = /^([^:]*)(?:: ?(.*))?$/.exec(line);
-      if (field === "event") event = content;
-      else if (field === "data") data.push(content);
-      else if (line === "") {
-        if (data.length) yield { event, data: data.join("\n") };
-        event = "";
-        data = [];
-      }
-    }
-  }
-}
-
-/** Returns the service's caption of a photograph; calls onWord with each word before. */
-async function ask(photo, query, signal, onWord) {
-  const type = photo.type.startsWith("image/") ? photo.type : "application/octet-stream";
-  const settings = { method: "POST", body: photo, headers: { "Content-Type": type }, signal };
-  const response = await request(`v1/captions/stream?${query}`, settings);
-  try {
-    for await (const { event, data } of eventsOf(response.body)) {
-      const told = JSON.parse(data);
-      if (event === "word") onWord(told.word);
-      if (event === "error" || told.error) throw new Problem(told.error ?? told);
-      if (event === "caption") return told;
-    }
-  } catch (error) {
-    signal.throwIfAborted();
-    if (error instanceof Problem) throw error;
-  }
-  throw new Problem({ title: "The answer broke off", detail: "The connection ended before the caption was complete." });
-}
+// ---- turns
 
 let free = PARALLEL;
 const line = [];
@@ -112,24 +38,7 @@ async function inTurn(work) {
   }
 }
 
-// ---- what is said
-
-/** Tells a screen reader, politely and in full: the log keeps what others added in the same moment. */
-function announce(text) {
-  const news = find("#news");
-  news.append(Object.assign(document.createElement("p"), { textContent: text }));
-  while (news.children.length > 20) news.firstChild.remove();
-}
-
-let toastTimer;
-function toast(text) {
-  announce(text);
-  const box = find("#toast");
-  box.textContent = text;
-  box.hidden = false;
-  clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => (box.hidden = true), 5000);
-}
+// ---- numbers in words
 
 const percent = (share) => `${Math.round(share * 100)}%`;
 const ms = (value) => (value < 9.95 ? value.toFixed(1) : value.toFixed(0));
@@ -333,6 +242,7 @@ function showCount() {
 }
 
 function add(files) {
+  clearSearch();
   const added = [...files].map((file) => new Card(file));
   for (const card of added) cards.add(card);
   find("#cards").prepend(...added.map((card) => card.item));
@@ -452,7 +362,7 @@ find("#token").addEventListener("input", ({ target }) => {
 
 find("#token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = find("#token").value.trim();
+  useToken(find("#token").value.trim());
   find("#pick").focus();
   find("#token-form").hidden = true;
   known = showModel();
@@ -465,6 +375,7 @@ async function showModel() {
     find("#model").textContent = [model.name, model.precision, model.provider].join(" · ");
     find("#model").hidden = false;
     find("#calibrated").hidden = !model.calibrated;
+    offerSearch(model, askForToken);
     view = model.attention ? { resize: model.image_resize, size: model.image_size } : null;
     for (const [name, value] of Object.entries(model.defaults)) {
       const input = find(`#${name}`);

@@ -83,7 +83,7 @@ def open_page(browser: "Browser", watch: Watch) -> Iterator[Callable[..., "Page"
     yield opened
     for context, url in contexts:
         context.close()
-        watch.verify(url)
+        watch.verify(url.partition("#")[0])
 
 
 @pytest.fixture

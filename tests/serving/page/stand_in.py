@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from serving.http.app import CSP
-from serving.http.app import PAGE as FILES
+from PIL import Image
+
+from serving.http.page_files import CSP
+from serving.http.page_files import PAGE as FILES
 from serving.http.page_options import fill
 
 PAGE = Path(__file__).parents[3] / "serving" / "http" / "page"
@@ -85,8 +88,32 @@ def problem(status: int, title: str, detail: str, **headers: str) -> Reply:
     return Reply((json.dumps(said).encode(),), status, {"Content-Type": "application/problem+json", **headers})
 
 
+def found(number: int, text: str = "", **more: object) -> dict[str, Any]:
+    """Returns a photograph as a search finds it."""
+    said = {"caption": text or f"a dog runs on beach {number}", "confidence": 0.5, "log_prob": -7.5}
+    others = [said, {"caption": "a dog sleeps", "confidence": 0.25, "log_prob": -9.5}]
+    facts = {"id": number, "name": f"{number}.png", "copies": 1, "sha256": f"{number:064x}", "size": 9, "modified": 1.5}
+    return {**said, **facts, "alternatives": others, "score": 1 / number, **more}
+
+
+def picture(number: int) -> bytes:
+    """Returns a picture, whose width tells its number."""
+    held = BytesIO()
+    Image.new("RGB", (30 + number, 30), "teal").save(held, "PNG")
+    return held.getvalue()
+
+
+def as_json(told: object) -> Reply:
+    """Returns an answer in JSON."""
+    return Reply((json.dumps(told).encode(),), 200, {"Content-Type": "application/json"})
+
+
 class StandIn:
-    """The replies to come, first asked, first answered; when none is left, each photograph shows a grey cat."""
+    """The replies to come, first asked, first answered; when none is left, each photograph shows a grey cat.
+
+    index: the photographs that every search finds, and that are like every other. searches: replies in place of that.
+    sought: what was asked of the index.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -94,6 +121,26 @@ class StandIn:
         self.asked: list[Asked] = []
         self.token = ""
         self.model: dict[str, Any] = MODEL
+        self.index: list[dict[str, Any]] = []
+        self.searches: deque[Reply] = deque()
+        self.sought: list[tuple[str, dict[str, str]]] = []
+
+    def search(self, path: str, query: dict[str, str]) -> Reply:
+        """Returns the answer to a question about the index."""
+        *_, number, what = ["", *path.split("/")]
+        if path in ("/v1/search", "/v1/similar"):
+            self.sought.append((path, query))
+            if self.searches:
+                return self.searches.popleft()
+            photos = [each for each in self.index if str(each["id"]) != query.get("id")]
+            return as_json({"photos": photos[: int(query["limit"])], "left_out": 0})
+        known = {str(each["id"]): each for each in self.index}
+        if what in known:
+            return as_json(known[what])
+        self.sought.append((path, query))
+        if number in known and what in ("thumbnail", "file"):
+            return Reply((picture(int(number)),), 200, {"Content-Type": "image/png"})
+        return problem(404, "There is no such photograph", "its file is gone")
 
     def reply(self, asked: Asked) -> Reply:
         """Returns the answer to a request."""
@@ -124,7 +171,11 @@ def serving() -> Iterator[StandIn]:
             elif path == "/v1/model" and stand_in.refuses(self.lower_headers()):
                 self.answer(problem(401, "The token is missing", "Give the bearer token of this service."))
             elif path == "/v1/model":
-                self.answer(Reply((json.dumps(stand_in.model).encode(),), 200, {"Content-Type": "application/json"}))
+                self.answer(as_json(stand_in.model))
+            elif path.startswith("/v1/") and stand_in.refuses(self.lower_headers()):
+                self.answer(problem(401, "The token is wrong", "Give the bearer token of this service."))
+            elif path.startswith("/v1/"):
+                self.answer(stand_in.search(path, dict(parse_qsl(urlsplit(self.path).query))))
             else:
                 self.answer(problem(404, "Not Found", "Nothing is here."))
 
