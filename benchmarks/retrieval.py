@@ -65,29 +65,26 @@ class Measurement:
 
     def __init__(self, index: PhotoIndex, files: Sequence[Path], captions: Sequence[Sequence[str]]) -> None:
         self.index, self.captions = index, captions
-        self.store, self.table = index._fresh()
-        ids = [photo.id for file in files if (photo := index.caption(file))]
-        if len(ids) != len(files):
-            raise DataError(f"{len(files) - len(ids)} of the photographs could not be indexed")
-        self.rows = self.table.rows_of(ids)  # by photograph
-        self.features = self.store.features(ids)
-        self.place = {int(row): place for place, row in enumerate(self.rows)}
+        self.store = index._opened()
+        self.ids = [photo.id for file in files if (photo := index.caption(file))]
+        if len(self.ids) != len(files):
+            raise DataError(f"{len(files) - len(self.ids)} of the photographs could not be indexed")
+        self.features = self.store.features(self.ids)
+        self.place = {id_: place for place, id_ in enumerate(self.ids)}
         self.queries = [(place, text) for place, texts in enumerate(captions) for text in texts]
 
     def words(self, query: str) -> np.ndarray:
         """BM25 of the captions' words."""
         terms = terms_of(query)
         frequencies = self.store.frequencies([word for term in terms for word in term.all])
-        found = self.table.rows_of(self.store.candidates(ranking.rare_words(terms, frequencies), ranking.MATCHING))
-        scores = np.full(len(self.rows), -1e6)
-        for rank, row in enumerate(found):
-            scores[self.place[int(row)]] = -rank
-        return scores
+        found = self.store.candidates(ranking.rare_words(terms, frequencies), ranking.MATCHING)
+        return self._by_rank(found)
 
     def vectors(self, query: str) -> np.ndarray:
         """Cosines of all photographs."""
-        found: np.ndarray = self.index._cosines(self.table, query)[self.rows]
-        return found
+        assert self.index._vectors is not None
+        cosines = self.store.cosines(self.index._vectors.of_texts([query])[0], self.ids)
+        return np.array([cosines[id_] for id_ in self.ids])
 
     def likelihoods(self, query: str) -> np.ndarray:
         """The decoder's likelihood of the query under every photograph."""
@@ -106,10 +103,12 @@ class Measurement:
 
     def search(self, query: str) -> np.ndarray:
         """What users get."""
-        scores = np.full(len(self.rows), -1e6)
-        for rank, found in enumerate(self.index.search(query, len(self.rows))):
-            (row,) = self.table.rows_of([found.photo.id])
-            scores[self.place[int(row)]] = -rank
+        return self._by_rank([found.photo.id for found in self.index.search(query, len(self.ids))])
+
+    def _by_rank(self, ids: Sequence[int]) -> np.ndarray:
+        """Returns scores of all photographs: of these the higher, the earlier, of the others lower ones."""
+        scores = np.full(len(self.ids), -1e6)
+        scores[[self.place[id_] for id_ in ids]] = -np.arange(len(ids))
         return scores
 
     def annotation(self) -> list[int]:
@@ -121,8 +120,8 @@ class Measurement:
         vocabulary, model = self.index.captioner.bundle.vocabulary, self.index.captioner.model
         sentences = [ranking.known_words(vocabulary, text) for text in texts]
         ranks = []
-        for place, row in enumerate(tqdm(self.rows, "annotation", unit="photograph", disable=None)):
-            scores = (vectors @ self.table.vectors[row]).astype(np.float64)
+        for place, id_ in enumerate(tqdm(self.ids, "annotation", unit="photograph", disable=None)):
+            scores = (vectors @ self.store.vector(id_)).astype(np.float64)
             first = best(scores, ranking.RERANKED)
             given = [sentences[i] for i in first]
             features = np.repeat(self.features[place : place + 1], len(first), axis=0)

@@ -144,7 +144,9 @@ def _tell(index: PhotoIndex, added: Added, made: str = "captioned") -> None:
         if count
     ]
     counts = index.counts()
-    print(f"{', '.join(parts) or 'no image was found'}; {counts.photos:,} photographs in {index.path}", file=sys.stderr)
+    print(
+        f"{', '.join(parts) or 'no image was found'}; {counts.photos:,} photographs in {index.place}", file=sys.stderr
+    )
     if added.left_out:
         print(added.left_out, file=sys.stderr)
     for path, why in list(added.errors.items())[:MOST_ERRORS]:

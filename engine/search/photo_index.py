@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -15,11 +15,12 @@ from engine.images.load import ImageInput
 from engine.images.paths import Scan
 from engine.runtime.vectors import Vectors
 from engine.search import ranking
+from engine.search.address import place_for_people
 from engine.search.indexing import Added, Indexing
 from engine.search.photo import Counts, Found, Photo, Results, as_asked
 from engine.search.place import default_index, open_store
 from engine.search.store import BundleKey, Store
-from engine.search.table import VectorTable, best
+from engine.search.table import best
 from engine.search.thumbnails import SIDE, open_photo, thumbnail
 from engine.search.words import terms_of
 from engine.validation import is_int, require
@@ -34,22 +35,21 @@ class PhotoIndex:
     path: a file, which `add` makes if there is none, or "postgresql://…" with the extra `postgres`; None is one file in
     the user's data folder. captioner: what captions photographs and reads queries; by default Captioner(). An index can
     have photographs of several bundles, but only those of this captioner's bundle are searched; `add` captions the
-    others again.
+    others again. place: what messages call the index, without a password.
 
     Raises StoreError.
     """
 
     def __init__(self, path: str | Path | None = None, captioner: Captioner | None = None) -> None:
         self.path = str(default_index() if path is None else path)
+        self.place = place_for_people(self.path)
         self.captioner = captioner or Captioner()
         self._model = self.captioner.model
         self._key = BundleKey.of(self.captioner.bundle)
         self._vectors = Vectors(self.captioner.bundle) if self._key.vector_size else None
-        self._lock = threading.RLock()  # opening and the table
-        self._store: Store | None = None
+        self._lock = threading.RLock()  # opening
+        self._stores: list[Store] = []  # the last is in use; one before it may be, in another thread
         self._writable = False
-        self._table = VectorTable(self._key.vector_size)
-        self._left_out = 0
 
     def __enter__(self) -> "PhotoIndex":
         return self
@@ -60,9 +60,8 @@ class PhotoIndex:
     def close(self) -> None:
         """Closes the database."""
         with self._lock:
-            if self._store:
-                self._store.close()
-            self._store = None
+            while self._stores:
+                self._stores.pop().close()
 
     def add(
         self,
@@ -113,23 +112,19 @@ class PhotoIndex:
         """Returns the photographs that fit a text best, best first. Raises OptionsError for a text without words."""
         _require_limit(limit)
         terms = terms_of(text)
-        store, table = self._fresh()
-        cosines = self._cosines(table, text)
+        store = self._opened()
+        vector = self._vectors.of_texts([text])[0] if self._vectors else np.empty(0, np.float32)
         frequencies = store.frequencies([word for term in terms for word in term.all])
-        words = ranking.rare_words(terms, frequencies)
-        matching = table.rows_of(store.candidates(words, max(2 * limit, ranking.MATCHING)))
-        nearest = best(cosines, max(limit, ranking.NEAREST)) if self._vectors else np.empty(0, np.int64)
-        rows = np.unique(np.concatenate([matching, nearest]))
-        if not len(rows):
-            return self._results(store, table.ids[rows], np.empty(0), limit)
-        ids = table.ids[rows].tolist()
+        matching = store.candidates(ranking.rare_words(terms, frequencies), max(2 * limit, ranking.MATCHING))
+        cosines = store.cosines(vector, matching) | store.nearest(vector, max(limit, ranking.NEAREST))
+        ids, counts = sorted(cosines), store.counts()
         folded = store.folded(ids)
-        rarity = ranking.rarities(terms, frequencies, len(table))
+        rarity = ranking.rarities(terms, frequencies, counts.photos)
         scores = ranking.OVERLAP * ranking.overlaps(terms, rarity, [folded.get(id_, "") for id_ in ids])
-        if self._vectors:
-            scores = scores + cosines[rows]
-        scores = self._reranked(store, text, table.ids[rows], scores)
-        return self._results(store, table.ids[rows], scores, limit)
+        scores += np.array([cosines[id_] for id_ in ids], np.float32)
+        scores = self._reranked(store, text, ids, scores)
+        order = best(scores, limit)
+        return _results(store, {ids[place]: float(scores[place]) for place in order}, counts)
 
     def similar(self, image: ImageInput | int, limit: int = 20) -> Results:
         """Returns the photographs that are most like an image, best first; not the image itself if it is indexed.
@@ -140,19 +135,18 @@ class PhotoIndex:
         _require_limit(limit)
         if self._vectors is None:
             raise OptionsError(f"the bundle {self._key.name} has no vectors, so it cannot compare photographs")
-        store, table = self._fresh()
+        store = self._opened()
         known = store.id_of(as_asked(image)) if isinstance(image, str | os.PathLike) else None
-        rows = table.rows_of([image if isinstance(image, int) else known or 0])  # ids begin at 1
-        if len(rows):
-            vector = table.vectors[rows[0]]
-        elif isinstance(image, int):
+        if isinstance(image, int):
+            known = image
+        vector = store.vector(known) if known is not None else None
+        if isinstance(image, int) and vector is None:
             raise OptionsError(f"there is no photograph {image} in the index")
-        else:
-            (vector,) = self._vectors.of_features(self.captioner.encode([image]))
-        cosines = table.similarities(vector)
-        cosines[rows] = -np.inf
-        nearest = best(cosines, limit)
-        return self._results(store, table.ids[nearest], cosines[nearest], limit)
+        if vector is None:
+            (vector,) = self._vectors.of_features(self.captioner.encode([cast(ImageInput, image)]))
+        cosines = store.nearest(vector, limit + 1)  # the image itself may be among them
+        cosines.pop(known or 0, None)  # ids begin at 1
+        return _results(store, dict(list(cosines.items())[:limit]), store.counts())
 
     def caption(self, path: str | os.PathLike[str]) -> Photo | None:
         """Returns the photograph in a file, with its caption; None if the index does not have it.
@@ -196,49 +190,29 @@ class PhotoIndex:
             raise OptionsError(f"there is no photograph {id_} in the index")
         return photo
 
-    def _cosines(self, table: VectorTable, text: str) -> np.ndarray:
-        if self._vectors is None:
-            return np.zeros(len(table.ids), np.float32)
-        (vector,) = self._vectors.of_texts([text])
-        return table.similarities(vector)
-
-    def _reranked(self, store: Store, text: str, ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    def _reranked(self, store: Store, text: str, ids: list[int], scores: np.ndarray) -> np.ndarray:
         """Returns scores with the likelihood of a text in them; those that it is not computed for come after."""
         sentence = ranking.known_words(self.captioner.bundle.vocabulary, text)
-        if len(sentence) == 2:  # it knows none of the words
+        if len(sentence) == 2 or not ids:  # it knows none of the words
             return scores
         first = best(scores, ranking.RERANKED)
-        likely = ranking.likelihoods(self._model, sentence, store.features(ids[first].tolist()))
+        likely = ranking.likelihoods(self._model, sentence, store.features([ids[place] for place in first]))
         reranked: np.ndarray = scores - scores.max() - 100.0  # after all others
         reranked[first] = scores[first] + ranking.LIKELIHOOD * likely
         return reranked
 
-    def _results(self, store: Store, ids: np.ndarray, scores: np.ndarray, limit: int) -> Results:
-        order = best(scores, limit)
-        found = ids[order].tolist()
-        score = dict(zip(found, scores[order].tolist(), strict=True))
-        photos = [photo for photo in store.photos(found) if photo.paths]
-        return Results(tuple(Found(photo, score[photo.id]) for photo in photos), self._left_out)
-
-    def _fresh(self) -> tuple[Store, VectorTable]:
-        """Returns the store, and the table with all that was written until now."""
-        with self._lock:
-            store = self._opened()
-            changes = store.changes(self._table.revision)
-            if changes.revision != self._table.revision:
-                self._table.update(changes)
-                self._left_out = store.counts().other_bundles
-            return store, self._table.snapshot()
-
     def _opened(self, *, writable: bool = False) -> Store:
         with self._lock:
-            if self._store and (self._writable or not writable):
-                return self._store
-            opened = open_store(self.path, self._key, create=writable)
-            if self._store:
-                self._store.close()
-            self._store, self._writable = opened, writable
-            return opened
+            if not self._stores or (writable and not self._writable):
+                self._stores.append(open_store(self.path, self._key, create=writable))
+                self._writable = writable
+            return self._stores[-1]
+
+
+def _results(store: Store, scores: dict[int, float], counts: Counts) -> Results:
+    """Returns the photographs with these scores by id, best first."""
+    photos = [photo for photo in store.photos(list(scores)) if photo.paths]
+    return Results(tuple(Found(photo, scores[photo.id]) for photo in photos), counts.other_bundles)
 
 
 def _require_limit(limit: int) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from engine.errors import StoreError
+from engine.search.address import SERVERS
 from engine.search.store import BundleKey, Store
 
 NAME = "captioning-engine"
@@ -29,6 +30,13 @@ def default_index() -> Path:
 
 def open_store(place: str, bundle: BundleKey, *, create: bool) -> Store:
     """Opens an index, a file or a server's address. create: makes it if there is none. Raises StoreError."""
+    if place.startswith(SERVERS):
+        try:
+            from engine.search.postgres.store import PostgresStore
+        except ImportError as error:  # psycopg, or the library of PostgreSQL that it loads
+            why = f"an index on a PostgreSQL server needs psycopg, which cannot be imported ({error})"
+            raise StoreError(f"{why}: run python -m pip install '.[postgres]' in a checkout") from error
+        return PostgresStore(place, bundle, create=create)
     from engine.search.sqlite import SQLiteStore
 
     return SQLiteStore(Path(place), bundle, create=create)

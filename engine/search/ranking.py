@@ -34,9 +34,12 @@ def rare_words(terms: Sequence[Term], frequencies: dict[str, int]) -> list[str]:
 
 
 def rarities(terms: Sequence[Term], frequencies: dict[str, int], photos: int) -> list[float]:
-    """Returns what each term weighs: the logarithm of how rare it is, as in BM25 (Robertson and Zaragoza 2009)."""
+    """Returns what each term weighs: the logarithm of how rare it is, as in BM25 (Robertson and Zaragoza 2009).
+
+    photos: those that frequencies were counted in.
+    """
     counts = [max(frequencies[word] for word in term.all) for term in terms]
-    return [float(np.log1p((photos - count + 0.5) / (count + 0.5))) for count in counts]
+    return [float(np.log1p((max(photos - count, 0) + 0.5) / (count + 0.5))) for count in counts]
 
 
 def overlaps(terms: Sequence[Term], rarity: Sequence[float], folded: Sequence[str]) -> np.ndarray:

@@ -17,12 +17,14 @@ import numpy as np
 
 from engine.errors import StoreError
 from engine.search import words
-from engine.search.photo import Counts, Described, File, Known, Photo, Sentence, shown
-from engine.search.store import BundleKey, Changes, Store
+from engine.search.photo import Counts, Described, File, Known, Photo
+from engine.search.sqlite_file import connect, reason
+from engine.search.store import BundleKey, Changes
+from engine.search.stored import as_json, as_sentences, as_text, features_of, photo_of
+from engine.search.table import TableStore
 
 APPLICATION = 0x43415054  # "CAPT"
 VERSION = 1
-WAIT = 60.0  # seconds for another process to finish writing
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE bundles (
@@ -30,7 +32,7 @@ CREATE TABLE bundles (
 CREATE TABLE photos (
     id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, bundle INTEGER NOT NULL, sentences TEXT NOT NULL,
     living INTEGER NOT NULL, revision INTEGER NOT NULL);
-CREATE INDEX photos_by_revision ON photos (bundle, revision);
+CREATE INDEX photos_by_revision ON photos (revision);
 CREATE TABLE features (photo INTEGER PRIMARY KEY, features BLOB NOT NULL);
 CREATE TABLE vectors (photo INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE TABLE files (
@@ -42,21 +44,26 @@ CREATE VIRTUAL TABLE frequencies USING fts5vocab (words, row);
 """
 
 
-class SQLiteStore(Store):
+class SQLiteStore(TableStore):
     """See Store."""
 
     def __init__(self, path: Path, bundle: BundleKey, *, create: bool) -> None:
         """Opens the file; create: makes it if there is none, and it has to be writable. Raises StoreError."""
+        super().__init__(bundle)
         self.place = str(path)
         self._lock = threading.RLock()
-        self._bundle = bundle
+        self._counted: tuple[int, Counts] | None = None  # at which revision
         self._writable = create
         with self._explained():
-            self._connection = _connect(path, create=create)
+            self._connection = connect(path, create=create)
             try:
                 self._require_ours()
                 if create:
                     self._prepare()
+                elif self._fact("words") != words.VERSION:
+                    raise StoreError(
+                        f"{self.place} has words of another version of this engine: run `python -m engine index` once"
+                    )
             except BaseException:
                 self._connection.close()
                 raise
@@ -131,27 +138,30 @@ class SQLiteStore(Store):
     def changes(self, since: int) -> Changes:
         """See Store."""
         query = (
-            "SELECT p.id, living, vector FROM photos p JOIN bundles b ON b.id = bundle "
-            "LEFT JOIN vectors ON photo = p.id WHERE b.digest = ? AND revision > ? ORDER BY p.id"
+            "SELECT p.id, living, vector, b.digest = ?1 FROM photos p JOIN bundles b ON b.id = bundle "
+            "LEFT JOIN vectors ON photo = p.id WHERE revision > ?2 AND (?2 > 0 OR b.digest = ?1) ORDER BY p.id"
         )
         with self._explained(), self._snapshot():
             revision = self._fact("revision")
             rows = self._all(query, self._bundle.digest, since) if revision > since else []
-        size = self._bundle.vector_size
-        vectors = np.frombuffer(b"".join(row[2] or b"" for row in rows), np.int8)
+        none = bytes(size := self._bundle.vector_size)
+        vectors = np.frombuffer(b"".join((row[2] if row[3] else none) or none for row in rows), np.int8)
         return Changes(
             revision,
             np.array([row[0] for row in rows], np.int64),
-            np.array([row[1] > 0 for row in rows], bool),
+            np.array([row[1] > 0 and bool(row[3]) for row in rows], bool),
             vectors.reshape(len(rows), size),
         )
 
     def features(self, ids: Sequence[int]) -> np.ndarray:
         """See Store."""
+        query = (
+            "SELECT photo, features FROM features JOIN photos p ON p.id = photo JOIN bundles b ON b.id = bundle "
+            "WHERE b.digest = ? AND photo"
+        )
         with self._explained():
-            found = dict(self._of_photos("SELECT photo, features FROM features WHERE photo", ids))
-        flat = np.frombuffer(b"".join(found[id_] for id_ in ids), np.float16)
-        return flat.reshape(len(ids), *self._bundle.feature_shape).astype(np.float32)
+            found = dict(self._of_photos(query, ids, self._bundle.digest))
+        return features_of(ids, found, self._bundle.feature_shape)
 
     def photos(self, ids: Sequence[int]) -> list[Photo]:
         """See Store."""
@@ -174,20 +184,26 @@ class SQLiteStore(Store):
     def counts(self) -> Counts:
         """See Store."""
         with self._explained(), self._snapshot():
-            ((photos, others),) = self._all(
-                "SELECT count(*), total(ifnull(b.digest, '') != ?) FROM photos LEFT JOIN bundles b ON b.id = bundle "
-                "WHERE living > 0",
-                self._bundle.digest,
-            )
-            ((files, errors, missing),) = self._all(
-                "SELECT total(NOT missing), total(NOT missing AND error != ''), total(missing) FROM files"
-            )
-        return Counts(photos, int(files), int(errors), int(missing), int(others))
+            revision = self._fact("revision")
+            if self._counted is None or self._counted[0] != revision:  # counting 100,000 takes longer than a search
+                self._counted = revision, self._count()
+            return self._counted[1]
 
     def close(self) -> None:
         """See Store."""
         with self._lock:
             self._connection.close()
+
+    def _count(self) -> Counts:
+        ((photos, others),) = self._all(
+            "SELECT count(*), total(ifnull(b.digest, '') != ?) FROM photos LEFT JOIN bundles b ON b.id = bundle "
+            "WHERE living > 0",
+            self._bundle.digest,
+        )
+        ((files, errors, missing),) = self._all(
+            "SELECT total(NOT missing), total(NOT missing AND error != ''), total(missing) FROM files"
+        )
+        return Counts(photos, int(files), int(errors), int(missing), int(others))
 
     def _write_photo(self, each: Described, bundle: int, revision: int) -> int:
         """Writes a photograph in place of what its bytes had before; returns its id."""
@@ -197,8 +213,9 @@ class SQLiteStore(Store):
             *(each.digest, bundle, as_json(each.sentences), revision),
         )
         self._all("INSERT OR REPLACE INTO features VALUES (?, ?)", photo, each.features.tobytes())
+        self._all("DELETE FROM vectors WHERE photo = ?", photo)  # another bundle may have had one
         if each.vector is not None:
-            self._all("INSERT OR REPLACE INTO vectors VALUES (?, ?)", photo, each.vector.tobytes())
+            self._all("INSERT INTO vectors VALUES (?, ?)", photo, each.vector.tobytes())
         return int(photo)
 
     def _write_file(self, file: File) -> set[int]:
@@ -207,7 +224,7 @@ class SQLiteStore(Store):
         photo = None
         if not file.error:
             ((photo,),) = self._all("SELECT id FROM photos WHERE digest = ?", file.digest)
-        values = file.path, file.size, file.modified, photo, file.error
+        values = file.path, file.size, file.modified, photo, as_text(file.error)
         self._all("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, 0)", *values)
         return {each for (each,) in [*before, (photo,)] if each is not None}
 
@@ -247,8 +264,11 @@ class SQLiteStore(Store):
 
     def _prepare(self) -> None:
         """Makes the tables where there are none, and folds words again that were folded by other rules."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.execute("PRAGMA page_size = 32768")
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
         with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
             if not self._all("SELECT 1 FROM sqlite_master"):
                 for statement in SCHEMA.split(";\n"):
                     self._connection.execute(statement)
@@ -261,31 +281,31 @@ class SQLiteStore(Store):
                 self._all("UPDATE facts SET value = ? WHERE name = 'words'", words.VERSION)
 
     def _fact(self, name: str) -> int:
-        ((value,),) = self._all("SELECT value FROM facts WHERE name = ?", name)
-        return int(value)
+        return int(self._all("SELECT value FROM facts WHERE name = ?", name)[0][0])
 
     def _all(self, statement: str, *values: object) -> list[Any]:
         return self._connection.execute(statement, values).fetchall()
 
-    def _of_photos(self, statement: str, ids: Sequence[int]) -> list[Any]:
+    def _of_photos(self, statement: str, ids: Sequence[int], *values: object) -> list[Any]:
         """Returns rows of a statement that ends in a column, for these values of it."""
-        return self._all(f"{statement} IN (SELECT value FROM json_each(?))", json.dumps([int(id_) for id_ in ids]))
+        listed = json.dumps([int(id_) for id_ in ids])
+        return self._all(f"{statement} IN (SELECT value FROM json_each(?))", *values, listed)
 
     @contextmanager
     def _transaction(self) -> Iterator[int]:
         """Writes all or nothing. Yields the number of a new revision."""
         if not self._writable:
             raise StoreError(f"{self.place} was opened to be searched only")
-        self._connection.execute("BEGIN IMMEDIATE")
         with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
             self._all("UPDATE facts SET value = value + 1 WHERE name = 'revision'")
             yield self._fact("revision")
 
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
         """Lets several statements read the same state."""
-        self._connection.execute("BEGIN")
         with self._connection:
+            self._connection.execute("BEGIN")
             yield
 
     @contextmanager
@@ -295,79 +315,6 @@ class SQLiteStore(Store):
             try:
                 yield
             except sqlite3.Error as error:
-                raise StoreError(f"{self.place}: {_reason(error)}") from error
-
-
-def _connect(path: Path, *, create: bool) -> sqlite3.Connection:
-    """Opens the file: to write if possible, otherwise to read, even where no file beside it can be made."""
-    if create:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"{path}: its folder cannot be made ({error.strerror}): name another file") from error
-    elif not path.exists():
-        raise StoreError(f"there is no index {path}: `python -m engine index PHOTOS --index {path}` makes one")
-    ways = ["rwc"] if create else ["rw", "ro", "ro&immutable=1"]
-    for mode in ways:
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=WAIT, check_same_thread=False
-        )
-        connection.isolation_level = None  # transactions begin where this module says so
-        try:
-            if create:
-                connection.execute("PRAGMA page_size = 32768")
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-        except sqlite3.OperationalError:
-            connection.close()
-            if mode == ways[-1]:
-                raise
-        except BaseException:
-            connection.close()
-            raise
-        else:
-            return connection
-    raise AssertionError("the last way returns or raises")
-
-
-def _reason(error: sqlite3.Error) -> str:
-    """Returns what is wrong, and what to do, in words."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    known = {
-        sqlite3.SQLITE_READONLY: "it may not be written: change its permissions, or name another file",
-        sqlite3.SQLITE_CANTOPEN: "it cannot be opened: check the folder and its permissions",
-        sqlite3.SQLITE_PERM: "it cannot be opened: check its permissions",
-        sqlite3.SQLITE_FULL: "the disk is full: make room and run the same command again",
-        sqlite3.SQLITE_NOTADB: "it is no index of photographs: name another file",
-        sqlite3.SQLITE_CORRUPT: "it is damaged: delete it and index the photographs again",
-        sqlite3.SQLITE_BUSY: f"another process has been writing for more than {WAIT:.0f} seconds: try again later",
-        sqlite3.SQLITE_IOERR: "the disk could not be read or written: check it, and the room on it",
-    }
-    return known.get(code, str(error))
-
-
-def as_json(sentences: Sequence[Sentence]) -> str:
-    """Returns sentences as the text that is stored."""
-    return json.dumps(
-        [[each.text, round(each.log_prob, 4), None if np.isnan(each.confidence) else round(each.confidence, 4)]
-         for each in sentences],
-        ensure_ascii=False, separators=(",", ":"),
-    )  # fmt: skip
-
-
-def as_sentences(stored: str) -> tuple[Sentence, ...]:
-    """Reads what `as_json` wrote."""
-    return tuple(
-        Sentence(text, log_prob, np.nan if confidence is None else confidence)
-        for text, log_prob, confidence in json.loads(stored)
-    )
-
-
-def photo_of(row: Sequence[Any], files: Iterable[tuple[Any, ...]]) -> Photo:
-    """Makes a photograph of its id, digest and stored sentences, and of the path, size and time of each file."""
-    id_, digest, stored = row
-    ordered = sorted(files)
-    size, modified = ordered[0][1:] if ordered else (0, 0)
-    paths = tuple(shown(bytes(path)) for path, *_ in ordered)
-    return Photo(id_, paths, bytes(digest).hex(), size, modified / 1e9, as_sentences(stored))
+                raise StoreError(f"{self.place}: {reason(error)}") from error
+            except OSError as error:  # of the folder that it is in
+                raise StoreError(f"{self.place}: it cannot be opened: {error.strerror or error}") from error

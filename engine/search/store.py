@@ -91,11 +91,36 @@ class Store(ABC):
 
     @abstractmethod
     def changes(self, since: int) -> Changes:
-        """Returns the photographs of this bundle that were written after a revision; 0: all."""
+        """Returns the photographs of this bundle that were written after a revision; 0: all.
+
+        After a revision, those that another bundle has captioned meanwhile are among them, as not living.
+        """
+
+    @abstractmethod
+    def nearest(self, vector: np.ndarray, limit: int) -> dict[int, float]:
+        """Returns the cosines, by id, of the photographs whose vectors are nearest to a unit vector, best first.
+
+        vector: float32 (vector_size,). Only photographs of this bundle with a file that exists are compared; none are
+        if the bundle has no vectors. A large library may be searched approximately, but cosines are exact.
+        """
+
+    @abstractmethod
+    def cosines(self, vector: np.ndarray, ids: Sequence[int]) -> dict[int, float]:
+        """Returns the cosines with a unit vector of those of the photographs that `nearest` would compare.
+
+        If the bundle has no vectors, they are 0: this tells which photographs are of this bundle and have a file.
+        """
+
+    @abstractmethod
+    def vector(self, id_: int) -> np.ndarray | None:
+        """Returns the unit vector, float32 (vector_size,), of a photograph that `nearest` would compare, or None."""
 
     @abstractmethod
     def features(self, ids: Sequence[int]) -> np.ndarray:
-        """Returns the features of photographs of this bundle: float32 (photos, *feature_shape), in this order."""
+        """Returns the features of photographs, in this order: float32 (photos, *feature_shape).
+
+        They are zeros for one that another process has just captioned by another bundle; `photos` leaves it out.
+        """
 
     @abstractmethod
     def photos(self, ids: Sequence[int]) -> list[Photo]:

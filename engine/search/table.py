@@ -1,10 +1,12 @@
 """The vectors of all photographs of an index, in memory. Knows no database."""
 
-from copy import copy
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
-from engine.search.store import Changes
+from engine.search.store import BundleKey, Changes, Store
 
 AT_ONCE = 1024  # photographs whose vectors are widened together: what is between fits into the cache
 
@@ -36,7 +38,7 @@ class VectorTable:
 
     def update(self, changes: Changes) -> None:
         """Takes over what was written since this table's revision."""
-        ids, vectors = changes.ids.tolist(), _unit(changes.vectors)
+        ids, vectors = changes.ids.tolist(), unit(changes.vectors)
         known = np.array([id_ in self._rows for id_ in ids], bool)
         rows = [self._rows[id_] for id_, is_known in zip(ids, known, strict=True) if is_known]
         self.living[rows], self.vectors[rows] = changes.living[known], vectors[known]
@@ -48,14 +50,9 @@ class VectorTable:
             self._rows |= zip(self.ids[first:].tolist(), range(first, len(self.ids)), strict=True)
         self.revision = changes.revision
 
-    def snapshot(self) -> "VectorTable":
-        """Returns the rows of now, for one search: another thread's update gives them no new ones."""
-        return copy(self)
-
-    def rows_of(self, ids: list[int]) -> np.ndarray:
+    def rows_of(self, ids: Sequence[int]) -> np.ndarray:
         """Returns the rows of those of the ids that are here and have a file: int64 (rows,)."""
-        most = len(self.ids)  # rows of snapshots are the first of those that there are now
-        rows = np.array([row for id_ in ids if (row := self._rows.get(id_, most)) < most], np.int64)
+        rows = np.array([row for id_ in ids if (row := self._rows.get(id_)) is not None], np.int64)
         found: np.ndarray = rows[self.living[rows]]
         return found
 
@@ -64,6 +61,45 @@ class VectorTable:
         cosines: np.ndarray = self.vectors @ vector
         cosines[~self.living] = -np.inf
         return cosines
+
+
+class TableStore(Store):
+    """A store whose vectors are kept in memory, where all of them are compared. Threads may share it."""
+
+    def __init__(self, bundle: BundleKey) -> None:
+        self._bundle = bundle
+        self._table = VectorTable(bundle.vector_size)
+        self._table_lock = threading.Lock()
+
+    def nearest(self, vector: np.ndarray, limit: int) -> dict[int, float]:
+        """See Store."""
+        if not self._bundle.vector_size:
+            return {}
+        with self._fresh() as table:
+            cosines = table.similarities(vector)
+            rows = best(cosines, limit)
+            return dict(zip(table.ids[rows].tolist(), cosines[rows].tolist(), strict=True))
+
+    def cosines(self, vector: np.ndarray, ids: Sequence[int]) -> dict[int, float]:
+        """See Store."""
+        with self._fresh() as table:
+            rows = table.rows_of(ids)
+            return dict(zip(table.ids[rows].tolist(), (table.vectors[rows] @ vector).tolist(), strict=True))
+
+    def vector(self, id_: int) -> np.ndarray | None:
+        """See Store."""
+        if not self._bundle.vector_size:
+            return None
+        with self._fresh() as table:
+            rows = table.rows_of([id_])
+            return table.vectors[rows[0]].copy() if len(rows) else None
+
+    @contextmanager
+    def _fresh(self) -> Iterator[VectorTable]:
+        """Lends one thread the table, with all that was written until now."""
+        with self._table_lock:
+            self._table.update(self.changes(self._table.revision))
+            yield self._table
 
 
 def best(scores: np.ndarray, count: int) -> np.ndarray:
@@ -78,7 +114,7 @@ def best(scores: np.ndarray, count: int) -> np.ndarray:
     return ordered
 
 
-def _unit(directions: np.ndarray) -> np.ndarray:
+def unit(directions: np.ndarray) -> np.ndarray:
     """Returns int8 directions (photos, size) as unit vectors: float32 (photos, size); zeros stay zeros."""
     vectors = np.empty(directions.shape, np.float32)
     for start in range(0, len(vectors), AT_ONCE):

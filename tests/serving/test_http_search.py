@@ -481,7 +481,7 @@ def test_when_the_model_changes_the_index_is_searched_with_the_new_one(
         scheduler.swap(other)
         answer = ask(app, "GET", "/v1/search?q=dog").json()
         assert (answer["photos"], answer["left_out"]) == ([], 2)
-        assert index._store is None  # nobody else has it
+        assert index._stores == []  # nobody else has it
         assert answer["model"] == other.bundle.manifest.name
         problem(ask(app, "GET", "/v1/photos/1"), 404, "photo")
         with PhotoIndex(index.path, other) as again:
@@ -503,9 +503,9 @@ def test_warm_up_reads_the_index_and_the_end_closes_it(
     held = Photographs(index, vector_scheduler, 30)
     asyncio.run(held.warm_up())
     assert asked == ["a photograph"]
-    assert index._store
+    assert index._stores
     held.close()
-    assert index._store is None
+    assert index._stores == []
 
 
 def test_no_index_where_one_is_named_ends_the_start_with_one_sentence(

@@ -44,9 +44,12 @@ def test_a_database_of_another_program_is_left_alone(opened: Open, photos: Path,
     with sqlite3.connect(file) as connection:
         connection.execute("CREATE TABLE theirs (a)")
     connection.close()
+    before = file.read_bytes()
     for way in (lambda: opened().search("a dog"), lambda: opened().add([photos])):
         with pytest.raises(StoreError, match="is no index of photographs: name another file"):
             way()
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.glob("photos.db*")] == ["photos.db"]
 
 
 def test_an_index_of_another_version_says_what_to_do(opened: Open, photos: Path, tmp_path: Path) -> None:
@@ -146,3 +149,14 @@ def test_an_index_that_is_open_only_to_be_searched_is_made_by_nobody(opened: Ope
     assert index.counts().photos == 1
     assert index.add([photos]).captioned == 5
     assert index.counts().photos == 6
+
+
+def test_a_search_that_has_begun_goes_on_when_the_index_is_first_written(opened: Open, photos: Path) -> None:
+    opened().add([photos / "0.jpg"])
+    index = opened()
+    searching = index._opened()
+    index.add([photos])
+    assert searching.counts() == index.counts()
+    index.close()
+    with pytest.raises(StoreError):
+        searching.counts()

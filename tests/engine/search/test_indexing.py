@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import Added, Beam, Captioner, Photo, PhotoIndex
+from engine import Added, Beam, Captioner, Photo, PhotoIndex, StoreError
 from tests.engine.search.conftest import Open
 
 
@@ -252,6 +252,8 @@ def test_words_that_were_folded_by_other_rules_are_folded_again(opened: Open, ph
         connection.execute("UPDATE facts SET value = 0 WHERE name = 'words'")
         connection.execute("DELETE FROM words")
     connection.close()
+    with pytest.raises(StoreError, match=r"words of another version of this engine: run `python -m engine index` once"):
+        opened().search("a circle")
     opened().add([photos])
     with sqlite3.connect(tmp_path / "photos.db") as connection:
         assert connection.execute("SELECT rowid, folded FROM words ORDER BY rowid").fetchall() == before

@@ -64,13 +64,3 @@ def test_the_best_are_those_that_sorting_finds_and_equal_ones_keep_their_order()
         scores[generator.integers(0, 50, 5)] = -np.inf
         expected = [i for i in sorted(range(50), key=lambda i: (-scores[i], i)) if np.isfinite(scores[i])][:count]
         assert best(scores, count).tolist() == expected
-
-
-def test_a_search_keeps_the_rows_that_there_were_when_it_began() -> None:
-    table = VectorTable(2)
-    table.update(Changes(1, np.array([1, 2]), np.array([True, True]), np.array([[127, 0], [0, 127]], np.int8)))
-    before = table.snapshot()
-    table.update(Changes(2, np.array([3]), np.array([True]), np.array([[127, 127]], np.int8)))
-    assert len(before.similarities(np.array([1, 0], np.float32))) == len(before.ids) == len(before) == 2
-    assert before.rows_of([3, 2, 1]).tolist() == [1, 0]
-    assert table.rows_of([3, 2, 1]).tolist() == [2, 1, 0]
