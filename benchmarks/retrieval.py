@@ -65,28 +65,30 @@ class Measurement:
 
     def __init__(self, index: PhotoIndex, files: Sequence[Path], captions: Sequence[Sequence[str]]) -> None:
         self.index, self.captions = index, captions
-        self.store, self.table = index._fresh()
+        self.store = index._opened()
         ids = [photo.id for file in files if (photo := index.caption(file))]
         if len(ids) != len(files):
             raise DataError(f"{len(files) - len(ids)} of the photographs could not be indexed")
-        self.rows = self.table.rows_of(ids)  # by photograph
         self.features = self.store.features(ids)
-        self.place = {int(row): place for place, row in enumerate(self.rows)}
+        vectors = [vector for id_ in ids if (vector := self.store.vector(id_)) is not None]
+        self.embedded = np.stack(vectors) if vectors else np.zeros((len(ids), 0), np.float32)
+        self.place = {id_: place for place, id_ in enumerate(ids)}
         self.queries = [(place, text) for place, texts in enumerate(captions) for text in texts]
 
     def words(self, query: str) -> np.ndarray:
         """BM25 of the captions' words."""
         terms = terms_of(query)
         frequencies = self.store.frequencies([word for term in terms for word in term.all])
-        found = self.table.rows_of(self.store.candidates(ranking.rare_words(terms, frequencies), ranking.MATCHING))
-        scores = np.full(len(self.rows), -1e6)
-        for rank, row in enumerate(found):
-            scores[self.place[int(row)]] = -rank
+        found = self.store.candidates(ranking.rare_words(terms, frequencies), ranking.MATCHING)
+        scores = np.full(len(self.captions), -1e6)
+        for rank, id_ in enumerate(found):
+            scores[self.place[id_]] = -rank
         return scores
 
     def vectors(self, query: str) -> np.ndarray:
         """Cosines of all photographs."""
-        found: np.ndarray = self.index._cosines(self.table, query)[self.rows]
+        assert self.index._vectors is not None
+        found: np.ndarray = self.embedded @ self.index._vectors.of_texts([query])[0]
         return found
 
     def likelihoods(self, query: str) -> np.ndarray:
@@ -106,10 +108,9 @@ class Measurement:
 
     def search(self, query: str) -> np.ndarray:
         """What users get."""
-        scores = np.full(len(self.rows), -1e6)
-        for rank, found in enumerate(self.index.search(query, len(self.rows))):
-            (row,) = self.table.rows_of([found.photo.id])
-            scores[self.place[int(row)]] = -rank
+        scores = np.full(len(self.captions), -1e6)
+        for rank, found in enumerate(self.index.search(query, len(self.captions))):
+            scores[self.place[found.photo.id]] = -rank
         return scores
 
     def annotation(self) -> list[int]:
@@ -121,8 +122,8 @@ class Measurement:
         vocabulary, model = self.index.captioner.bundle.vocabulary, self.index.captioner.model
         sentences = [ranking.known_words(vocabulary, text) for text in texts]
         ranks = []
-        for place, row in enumerate(tqdm(self.rows, "annotation", unit="photograph", disable=None)):
-            scores = (vectors @ self.table.vectors[row]).astype(np.float64)
+        for place, embedded in enumerate(tqdm(self.embedded, "annotation", unit="photograph", disable=None)):
+            scores = (vectors @ embedded).astype(np.float64)
             first = best(scores, ranking.RERANKED)
             given = [sentences[i] for i in first]
             features = np.repeat(self.features[place : place + 1], len(first), axis=0)
