@@ -27,6 +27,7 @@ ALLOWED = {
     "training/calibrate.py": {"engine"},
     "training/confidence/scored_captions.py": {"engine"},
     "training/recipes/driver.py": {"engine.autotune.machine"},  # which processor a recipe ran on
+    "training/models/bundle_encoder.py": {"engine.bundle.bundle"},  # the one that vectors are for
     "export": {
         "training.models.decoder",
         "training.models.checkpoint",
@@ -43,6 +44,7 @@ ALLOWED = {
     },
     "export/bundle.py": {"training.models.attention"},  # which decoder a run trained
     "export/decode.py": {"engine"},  # it proves the engine equal to PyTorch
+    "export/joint.py": {"engine.runtime.vectors", "training.models.joint"},  # so does this, and knows such runs
     "export/calibration.py": {"training.data.datasets"},  # the photographs that INT8 is calibrated on
     "export/measure.py": {
         "engine",

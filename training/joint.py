@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.bundle.bundle import Bundle
 from engine.commands.parser import Parser, existing_folder
 from training import command
 from training.command import read_options
@@ -58,7 +57,8 @@ def run(given: argparse.Namespace, options: JointOptions, together: Processes) -
     """Does a run. Raises what `execute` names."""
     output: Path = given.output
     command.check_output(output, resume=given.resume, overwrite=given.overwrite)
-    vocabulary, encoder = Bundle.load(given.bundle).vocabulary, BundleEncoder(given.bundle)
+    encoder = BundleEncoder(given.bundle)
+    vocabulary = encoder.vocabulary
     of_encoder = TrainingOptions(
         encoder=encoder.name, encoder_weights=encoder.weights, flip=options.flip, jitter=options.jitter
     )

@@ -59,12 +59,19 @@ class Vectors:
         return vectors
 
     def of_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns the vectors of texts: float32 (texts, vector_size). Words that the bundle does not know count little.
+        """Returns the vectors of texts: float32 (texts, vector_size).
 
-        A text without any word has a vector too, which means nothing.
+        All unknown words count as the same one. A text without a known word has a vector too, which means nothing.
+        Raises OptionsError for what is no text, and for unknown words if the vocabulary has none that stands for them.
         """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise OptionsError(f"texts must be text, and one of them is {wrong[0]!r}")
         words = self._bundle.vocabulary
-        sentences = [words.encode(text, MOST_WORDS) for text in texts]
+        try:
+            sentences = [words.encode(text, MOST_WORDS) for text in texts]
+        except ValueError as error:
+            raise OptionsError(str(error)) from error
         lengths = np.array([len(sentence) for sentence in sentences], np.int64)
         vectors = np.empty((len(texts), self.size), np.float32)
         order = np.argsort(lengths, kind="stable")  # like lengths together: less padding

@@ -199,3 +199,17 @@ def test_vectors_are_added_after_the_export_of_a_run(
     with pytest.raises(SystemExit):
         export(["--checkpoint", str(tiny_run), "--output", str(tmp_path / "bundle"), "--joint", str(run)])
     assert "--joint adds vectors to a bundle that exists" in capsys.readouterr().err
+
+
+def test_a_bundle_with_grids_of_features_and_words_of_its_own_gets_vectors_too(
+    attention_bundle: Path, drawn_data: Path, sentences: Path, tmp_path: Path
+) -> None:
+    bundle, folder = Path(shutil.copytree(attention_bundle, tmp_path / "bundle")), tmp_path / "run"
+    data = ["--bundle", str(bundle), "--data", str(drawn_data), "--sentences", str(sentences), "--no-flip"]
+    assert main([*data, "--output", str(folder), "--threads", "1", *SMALL.split(), "--epochs", "1"]) == 0
+    assert export(["--output", str(bundle), "--joint", str(folder)]) == 0
+    opened, space = Bundle.load(bundle), load_joint(folder).space
+    grids = np.random.default_rng(0).random((3, *opened.manifest.feature_shape), dtype=np.float32)
+    with torch.no_grad():
+        expected = space.images(torch.from_numpy(grids)).numpy()
+    np.testing.assert_allclose(Vectors(opened, threads=1).of_features(grids), expected, atol=1e-2)

@@ -101,7 +101,7 @@ class JointTrainer(Loop[JointEpoch]):
         kept, owners = np.unique(batch.images, return_inverse=True)
         first = np.unique(batch.images, return_index=True)[1]
         tokens = torch.from_numpy(batch.tokens).to(device)
-        lengths = (tokens != self.train_table.vocabulary.pad_id).sum(dim=1)
+        lengths = self._lengths(tokens)
         own = torch.from_numpy(owners[:, None] == np.arange(len(kept))).to(device)  # (captions, images)
         with self._autocast():
             images = space.images(torch.from_numpy(batch.features[first]).to(device))
@@ -114,6 +114,14 @@ class JointTrainer(Loop[JointEpoch]):
         rate = self.descend(loss, step)
         count = len(batch.tokens)
         return torch.stack([loss.detach() * count, torch.tensor(float(count), device=device)]), rate
+
+    def _lengths(self, tokens: Tensor) -> Tensor:
+        """Returns the numbers of tokens before the padding, int64 (captions,)."""
+        words = self.train_table.vocabulary
+        said = (tokens != words.pad_id).sum(dim=1)
+        if words.pad_id == words.end_id:  # the first of them ends the caption
+            said = (said + 1).clamp(max=tokens.shape[1])
+        return said
 
     def _paraphrase_loss(self, pairs: Pairs) -> Tensor:
         device, space = self.processes.device, self.decoder

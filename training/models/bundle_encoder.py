@@ -10,7 +10,10 @@ from training.models.encoders import Encoder
 
 
 class BundleEncoder(Encoder):
-    """Runs the encoder's graph in fp32 on the CPU; features of the run that it was exported from are its own too."""
+    """Runs the encoder's graph in fp32 on the CPU; features of the run that it was exported from are its own too.
+
+    vocabulary: the bundle's.
+    """
 
     compilable = False
 
@@ -24,6 +27,7 @@ class BundleEncoder(Encoder):
         self.name, self.weights, self.image, self.grid = manifest.encoder, manifest.name, manifest.image, False
         self.fingerprint = str(manifest.provenance.get("encoder", {}).get("fingerprint", graph.sha256))
         self.output_shape = manifest.feature_shape
+        self.vocabulary = bundle.vocabulary
         self.register_buffer("mean", torch.tensor(manifest.image.mean), persistent=False)  # on the device of the rest
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
@@ -33,4 +37,4 @@ class BundleEncoder(Encoder):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Returns float32 (batch, *output_shape) for uint8 pixels (batch, height, width, 3)."""
-        return torch.from_numpy(self._session.run(["features"], {"pixels": pixels.numpy()})[0])
+        return torch.from_numpy(self._session.run(["features"], {"pixels": pixels.cpu().numpy()})[0])

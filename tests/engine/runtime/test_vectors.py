@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,14 @@ def test_threads_that_share_vectors_get_what_one_gets(searchable: Bundle) -> Non
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: vectors.of_texts(TEXTS), range(40)):
             np.testing.assert_array_equal(found, alone)
+
+
+def test_what_is_no_text_is_refused_and_one_text_is_a_batch_of_one(searchable: Bundle) -> None:
+    vectors = Vectors(searchable, threads=1)
+    np.testing.assert_array_equal(vectors.of_texts("a red circle"), vectors.of_texts(["a red circle"]))
+    wrong: Any = ["a red circle", 7]
+    with pytest.raises(OptionsError, match="one of them is 7"):
+        vectors.of_texts(wrong)
 
 
 def test_features_of_another_shape_are_refused(searchable: Bundle, features: np.ndarray) -> None:
