@@ -5,11 +5,14 @@ import io
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+
+from engine import PhotoIndex
 
 T = TypeVar("T")
 
@@ -87,3 +90,16 @@ def parsed(text: str) -> dict[str, dict[str, float]]:
             values[sample.name][labels] = sample.value
     assert len(names) == len(set(names))
     return values
+
+
+def id_of(index: PhotoIndex, path: Path) -> int:
+    """Returns the number of the photograph in a file."""
+    photo = index.caption(path)
+    assert photo
+    return photo.id
+
+
+def told(answer: httpx.Response) -> list[tuple[int, float]]:
+    """Returns the number and the score of each photograph of an answer."""
+    assert answer.status_code == 200, answer.text
+    return [(each["id"], each["score"]) for each in answer.json()["photos"]]

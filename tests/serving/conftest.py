@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,3 +151,27 @@ def samples_index(vector_captioner: Captioner, tmp_path_factory: pytest.TempPath
 def search_app(vector_scheduler: Scheduler, samples_index: PhotoIndex) -> FastAPI:
     """The HTTP service with that index."""
     return create_app(vector_scheduler, warm=False, index=samples_index)
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """A folder with two photographs."""
+    (tmp_path / "private").mkdir()
+    for name in ("cat.jpg", "coffee.jpg"):
+        shutil.copyfile(SAMPLES / name, tmp_path / "private" / name)
+    return tmp_path / "private"
+
+
+@pytest.fixture
+def index(album: Path, vector_captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> PhotoIndex:
+    """An index of that folder, and an empty cache."""
+    monkeypatch.setenv("CAPTIONING_ENGINE_CACHE", str(album.parent / "cache"))
+    index = PhotoIndex(album.parent / "photos.db", vector_captioner)
+    index.add([album])
+    return index
+
+
+@pytest.fixture
+def own(index: PhotoIndex, vector_scheduler: Scheduler) -> FastAPI:
+    """The service with that index."""
+    return create_app(vector_scheduler, warm=False, index=index)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.serving.page.stand_in import StandIn, serving
+from tests.serving.page.stand_in import MODEL, StandIn, found, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
@@ -36,6 +36,13 @@ def browser() -> Iterator["Browser"]:
 def stand_in() -> Iterator[StandIn]:
     with serving() as opened:
         yield opened
+
+
+@pytest.fixture
+def beach(stand_in: StandIn) -> None:
+    """Gives the stand-in an index of thirty photographs, which can be compared."""
+    stand_in.model = MODEL | {"search": True, "similar": True}
+    stand_in.index = [found(number) for number in range(1, 31)]
 
 
 @dataclass
