@@ -16,8 +16,8 @@ from engine.search.words import Term, overlap
 NEAREST = 200  # candidates by vector
 MATCHING = 200  # candidates by words
 MATCHED = 10_000  # photographs that candidates by words are chosen from, where words are rare enough
-RERANKED = 50  # of the candidates, those whose likelihood is computed: the part that takes longest
-LIKELIHOOD = 0.15  # what a nat for each token weighs beside a cosine
+RERANKED = 30  # of the candidates, those whose likelihood is computed: the part that takes longest
+LIKELIHOOD = 0.12  # what a nat for each token weighs beside a cosine
 OVERLAP = 0.05  # what all words of a query weigh beside a cosine
 LONGEST = 24  # words of a query that the decoder reads: captions are no longer
 
