@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
@@ -113,16 +113,21 @@ class PhotoIndex:
         _require_limit(limit)
         terms = terms_of(text)
         store = self._opened()
-        vector = self._vectors.of_texts([text])[0] if self._vectors else np.empty(0, np.float32)
+        sentence = ranking.known_words(self.captioner.bundle.vocabulary, text)
+        compares = self._vectors is not None and len(sentence) > 2  # the vector of unknown words means nothing
+        vector = self._vectors.of_texts([text])[0] if self._vectors and compares else np.zeros(self._key.vector_size)
         frequencies = store.frequencies([word for term in terms for word in term.all])
         matching = store.candidates(ranking.rare_words(terms, frequencies), max(2 * limit, ranking.MATCHING))
-        cosines = store.cosines(vector, matching) | store.nearest(vector, max(limit, ranking.NEAREST))
+        cosines = store.cosines(vector, matching)
+        if compares:
+            cosines |= store.nearest(vector, max(limit, ranking.NEAREST))
         ids, counts = sorted(cosines), store.counts()
         folded = store.folded(ids)
         rarity = ranking.rarities(terms, frequencies, counts.photos)
         scores = ranking.OVERLAP * ranking.overlaps(terms, rarity, [folded.get(id_, "") for id_ in ids])
         scores += np.array([cosines[id_] for id_ in ids], np.float32)
-        scores = self._reranked(store, text, ids, scores)
+        if len(sentence) > 2 and ids:
+            scores = self._reranked(store, sentence, ids, scores)
         order = best(scores, limit)
         return _results(store, {ids[place]: float(scores[place]) for place in order}, counts)
 
@@ -190,15 +195,20 @@ class PhotoIndex:
             raise OptionsError(f"there is no photograph {id_} in the index")
         return photo
 
-    def _reranked(self, store: Store, text: str, ids: list[int], scores: np.ndarray) -> np.ndarray:
-        """Returns scores with the likelihood of a text in them; those that it is not computed for come after."""
-        sentence = ranking.known_words(self.captioner.bundle.vocabulary, text)
-        if len(sentence) == 2 or not ids:  # it knows none of the words
-            return scores
+    def _reranked(self, store: Store, sentence: Sequence[int], ids: list[int], scores: np.ndarray) -> np.ndarray:
+        """Returns scores with the likelihood of a sentence in them, computed for the best; the others stay after these.
+
+        Photographs for which it is not computed count as the least likely of the best.
+        """
         first = best(scores, ranking.RERANKED)
         likely = ranking.likelihoods(self._model, sentence, store.features([ids[place] for place in first]))
-        reranked: np.ndarray = scores - scores.max() - 100.0  # after all others
+        reranked: np.ndarray = scores + ranking.LIKELIHOOD * likely.min()
         reranked[first] = scores[first] + ranking.LIKELIHOOD * likely
+        others = np.ones(len(ids), bool)
+        others[first] = False
+        reranked[others] = np.minimum(
+            reranked[others], reranked[first].min() - 1e-4 * (1 + scores.max() - scores[others])
+        )
         return reranked
 
     def _opened(self, *, writable: bool = False) -> Store:

@@ -206,3 +206,29 @@ def test_a_copy_of_the_index_can_be_searched_elsewhere(opened: Open, photos: Pat
     index.close()
     shutil.copyfile(tmp_path / "photos.db", tmp_path / "copy.db")
     assert order(opened(path=tmp_path / "copy.db").search("a red circle")) == expected
+
+
+def test_a_query_of_unknown_words_finds_nothing_rather_than_anything(
+    opened: Open, photos: Path, vector_captioner: Captioner
+) -> None:
+    index = opened(vector_captioner)
+    index.add([photos])
+    assert len(index.search("circle", 100)) == 6
+    assert list(index.search("xylophone zeppelin", 100)) == []
+
+
+def test_photographs_beyond_those_that_are_read_again_come_after_them_in_their_order(
+    opened: Open, photos: Path, vector_captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened(vector_captioner)
+    index.add([photos])
+    monkeypatch.setattr(ranking, "LIKELIHOOD", 0.0)
+    before = index.search("a red circle", 100)
+    monkeypatch.undo()
+    monkeypatch.setattr(ranking, "RERANKED", 3)
+    after = index.search("a red circle", 100)
+    assert {each.photo.id for each in after[:3]} == {each.photo.id for each in before[:3]}
+    assert [each.photo.id for each in after[3:]] == [each.photo.id for each in before[3:]]
+    scores = [each.score for each in after]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == 6
