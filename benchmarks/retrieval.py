@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from engine import Captioner, PhotoIndex
 from engine.commands.parser import Parser, existing_folder, explain_missing, whole
-from engine.decoding.decode import sentence_log_probs
 from engine.search import ranking
 from engine.search.table import best
 from engine.search.words import terms_of
@@ -112,24 +111,14 @@ class Measurement:
         return scores
 
     def annotation(self) -> list[int]:
-        """Returns the best rank of a photograph's own captions among all, by cosine and likelihood, as in search."""
+        """Returns the best rank of a photograph's own captions among all, by cosine."""
         assert self.index._vectors is not None
-        texts = [text for _, text in self.queries]
         own = np.array([place for place, _ in self.queries])
-        vectors = self.index._vectors.of_texts(texts)
-        vocabulary, model = self.index.captioner.bundle.vocabulary, self.index.captioner.model
-        sentences = [ranking.known_words(vocabulary, text) for text in texts]
+        vectors = self.index._vectors.of_texts([text for _, text in self.queries])
         ranks = []
-        for place, id_ in enumerate(tqdm(self.ids, "annotation", unit="photograph", disable=None)):
-            scores = (vectors @ self.store.vector(id_)).astype(np.float64)
-            first = best(scores, ranking.RERANKED)
-            given = [sentences[i] for i in first]
-            features = np.repeat(self.features[place : place + 1], len(first), axis=0)
-            likely = sentence_log_probs(model.start(features), given, len(vocabulary))
-            lengths = np.array([len(sentence) - 1 for sentence in given])
-            reranked = scores - 100
-            reranked[first] = scores[first] + ranking.LIKELIHOOD * likely / lengths
-            ranks.append(min(ranks_of(reranked, int(i)) for i in np.flatnonzero(own == place)))
+        for place, id_ in enumerate(self.ids):
+            scores = vectors @ self.store.vector(id_)
+            ranks.append(min(ranks_of(scores, int(i)) for i in np.flatnonzero(own == place)))
         return ranks
 
 
@@ -186,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stages[name] = measure(name, measurement.vectors_and_likelihood, queries)
         stages["search: these and words"] = measure("search", measurement.search, queries)
         if index._vectors:
-            stages["annotation, as in search"] = recalls(measurement.annotation(), range(len(files)))
+            stages["annotation, vectors alone"] = recalls(measurement.annotation(), range(len(files)))
     print(f"{len(files):,} photographs, {captioner.bundle.manifest.name}, {captioner.provider} {captioner.precision}")
     print(report(stages))
     if arguments.json:

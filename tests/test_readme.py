@@ -3,17 +3,21 @@
 `python -m tests.test_readme` writes what is printed into the pages, for instance after the bundle has changed.
 """
 
+import atexit
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-EXECUTED = ("README.md", "docs/command-line.md", "docs/python.md", "docs/scheduling.md")
+EXECUTED = ("README.md", "docs/command-line.md", "docs/python.md", "docs/search.md", "docs/scheduling.md")
 DOCS = tuple(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))
 PAGES = ("README.md", "CONTRIBUTING.md", *DOCS)
 BYTES = 7_000  # that a README may have
@@ -34,30 +38,41 @@ def transcripts(page: str) -> list[tuple[str, str]]:
     return [(command, output) for command, output in found if output.strip()]
 
 
-def run(*command: str, errors: int) -> subprocess.CompletedProcess[str]:
+@cache
+def checkout(page: str, language: str) -> Path:
+    """Returns a folder with all that a checkout has, in which a page's commands may leave files."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    for each in ROOT.iterdir():
+        if not each.name.startswith((".", "photos.db")):
+            (folder / each.name).symlink_to(each)
+    return folder
+
+
+def run(*command: str, folder: Path, errors: int) -> subprocess.CompletedProcess[str]:
     """errors: where standard error goes, as for subprocess."""
     environment = {**os.environ, "COLUMNS": "100"}
     return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        [sys.executable, *command], cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
     )
 
 
-def printed(command: str) -> str:
+def printed(command: str, page: str) -> str:
     """Returns what a terminal shows: standard output and standard error."""
     program, *arguments = shlex.split(command)
     assert program == "python"
-    return run(*arguments, errors=subprocess.STDOUT).stdout
+    return run(*arguments, folder=checkout(page, "console"), errors=subprocess.STDOUT).stdout
 
 
-def ran(code: str) -> str:
-    done = run("-W", "error", "-c", code, errors=subprocess.PIPE)
+def ran(code: str, page: str) -> str:
+    done = run("-W", "error", "-c", code, folder=checkout(page, "python"), errors=subprocess.PIPE)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.parametrize(("page", "code"), [(page, code) for page in EXECUTED for code in blocks(page, "python")])
 def test_the_python_on_a_page_runs(page: str, code: str) -> None:
-    output = ran(code)
+    output = ran(code, page)
     for expected in re.findall(r"# > (.*)", code):
         assert expected in output
 
@@ -66,7 +81,7 @@ def test_the_python_on_a_page_runs(page: str, code: str) -> None:
     ("page", "command", "expected"), [(page, *both) for page in EXECUTED for both in transcripts(page)]
 )
 def test_the_transcripts_on_a_page_are_what_the_commands_print(page: str, command: str, expected: str) -> None:
-    assert printed(command) == expected
+    assert printed(command, page) == expected
 
 
 def test_the_readme_shows_both() -> None:
@@ -106,11 +121,11 @@ def write() -> None:
     for page in EXECUTED:
         text = read(page)
         for command, output in transcripts(page):
-            text = text.replace(f"$ {command}\n{output}", f"$ {command}\n{printed(command)}")
+            text = text.replace(f"$ {command}\n{output}", f"$ {command}\n{printed(command, page)}")
         for code in blocks(page, "python"):
             if "# > " in code:
                 kept = "".join(line for line in code.splitlines(keepends=True) if not line.startswith("# > "))
-                said = "".join(f"# > {line}\n" for line in ran(kept).splitlines())
+                said = "".join(f"# > {line}\n" for line in ran(kept, page).splitlines())
                 text = text.replace(code, kept + said)
         (ROOT / page).write_text(text, encoding="utf-8")
 

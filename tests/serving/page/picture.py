@@ -18,7 +18,7 @@ from engine import Captioner, PhotoIndex
 from tests.serving.page.conftest import NAMES
 from tests.serving.process import ROOT, Service
 
-QUERY = "people and animals"
+QUERY = "animals in a field"
 PHOTOGRAPHS = ("coffee", "photographer", "rocket", "astronaut", "cat")
 
 
