@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from engine.captioner import Captioner
-from engine.errors import OptionsError
+from engine.errors import ImageError, OptionsError
 from engine.images.load import ImageInput
 from engine.images.paths import Scan
 from engine.runtime.vectors import Vectors
@@ -148,7 +148,11 @@ class PhotoIndex:
         if isinstance(image, int) and vector is None:
             raise OptionsError(f"there is no photograph {image} in the index")
         if vector is None:
-            (vector,) = self._vectors.of_features(self.captioner.encode([cast(ImageInput, image)]))
+            try:
+                features = self.captioner.encode([cast(ImageInput, image)])
+            except ImageError as error:
+                raise error.at(None) from error  # there is only one
+            (vector,) = self._vectors.of_features(features)
         cosines = store.nearest(vector, limit + 1)  # the image itself may be among them
         cosines.pop(known or 0, None)  # ids begin at 1
         return _results(store, dict(list(cosines.items())[:limit]), store.counts())

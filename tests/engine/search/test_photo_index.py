@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import Captioner, OptionsError, PhotoIndex, Results
+from engine import Captioner, ImageError, OptionsError, PhotoIndex, Results
 from engine.search import ranking
 from engine.search.words import overlap, terms_of
 from tests.engine.search.conftest import Open
@@ -97,6 +97,8 @@ def test_the_most_similar_are_those_with_the_highest_cosine(
     assert [each.photo.path for each in index.similar(photo.id, 3)] == list(found)[:3]
     with pytest.raises(OptionsError, match="there is no photograph 99 in the index"):
         index.similar(99)
+    with pytest.raises(ImageError, match=r"^nowhere\.jpg: there is no such file$"):
+        index.similar("nowhere.jpg")
 
 
 def ranking_text(index: PhotoIndex, file: Path) -> str:
