@@ -1,6 +1,7 @@
 """`python -m engine index`: makes photographs searchable. Owns the arguments, the progress and what is printed."""
 
 import argparse
+import glob
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -84,6 +85,10 @@ def _require_sense(arguments: argparse.Namespace) -> None:
     """Raises OptionsError for arguments that do not go together."""
     if "" in arguments.paths:
         raise OptionsError("a PATH is empty: name a file or a folder (. is the current one)")
+    if "-" in arguments.paths:
+        raise OptionsError("- is no PATH of index, which goes on with files and folders: name these")
+    if arguments.index == "":
+        raise OptionsError("--index is empty: name a file, or leave it out for photos.db in your data folder")
     if "" in (arguments.from_parquet, arguments.root):
         raise OptionsError("--from-parquet and --root name folders, and one of them is empty")
     if arguments.from_parquet is None:
@@ -123,10 +128,9 @@ def _progress() -> Iterator[Callable[[Added], None]]:
 
 def _expanded(name: str) -> list[str]:
     """Returns a path, or the files of a glob pattern."""
-    from engine.images.paths import expand
-
     if any(sign in name for sign in "*?[") and not Path(name).exists():
-        return list(expand(name, ()))
+        # folders stay folders, so that what is gone from them is noticed
+        return sorted(glob.glob(name, recursive=True)) or [name]  # noqa: PTH207 - keeps names as given
     return [name]
 
 

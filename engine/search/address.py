@@ -11,6 +11,5 @@ def place_for_people(place: str) -> str:
     if not place.startswith(SERVERS):
         return place
     scheme, rest = place.split("://", 1)
-    if "@" in (address := rest.split("?")[0]):
-        address = f"{re.split('[:/@]', address)[0]}@{address.rpartition('@')[2]}"
-    return f"{scheme}://{address}"
+    before, at, after = rest.partition("@") if re.match("[^/@]*@", rest) else ("", "", rest)  # a password may have a ?
+    return f"{scheme}://{re.split('[:?]', before)[0]}{at}{after.split('?')[0].rpartition('@')[2]}"

@@ -1,6 +1,7 @@
 """A page of the photographs that a search found, in one file. Knows no index."""
 
 import base64
+import errno
 import html
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from engine.errors import ImageError
 from engine.images.formats import FORMATS
 from engine.images.load import MAX_PIXELS
 from engine.search.photo import Found, Results, is_uri
-from engine.search.thumbnails import SIDE, as_jpeg
+from engine.search.thumbnails import SIDE, as_jpeg, open_photo
 
 STYLE = """
 body { font: 16px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }
@@ -29,6 +30,9 @@ def write_gallery(path: Path, title: str, results: Results) -> None:
 
     A photograph that cannot be read any more keeps its place and its caption.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is no regular file, so no page is written there", str(path))
+    path = path.resolve()  # a link stays one
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8", errors="replace") as file:
         file.write(
@@ -54,9 +58,8 @@ def _tile(found: Found) -> str:
     said = html.escape(photo.text)
     elsewhere = is_uri(photo.path)
     try:
-        if elsewhere:
-            raise ImageError("it is not on this machine", source=photo.path)
-        picture = base64.b64encode(as_jpeg(photo.path, SIDE, max_pixels=MAX_PIXELS, formats=FORMATS)).decode()
+        with open_photo(photo) as file:
+            picture = base64.b64encode(as_jpeg(file, SIDE, max_pixels=MAX_PIXELS, formats=FORMATS)).decode()
         shown = f'<img alt="{said}" loading="lazy" src="data:image/jpeg;base64,{picture}">'
     except ImageError as error:
         shown = f'<div class="none">{html.escape(error.reason)}</div>'

@@ -108,12 +108,13 @@ class Indexing:
 
     def _mark_missing(self, paths: Sequence[str], found: Sequence[bytes]) -> None:
         seen = set(found)
-        folders = [as_stored(path) for path in paths if os.path.isdir(path)]  # noqa: PTH112 - Path raises on some names
+        # a folder that is gone, too
+        folders = [as_stored(path) for path in paths if not os.path.isfile(path)]  # noqa: PTH113 - Path raises on some
         gone = {
             path
             for folder in folders
             for path in self._store.files_in(folder)
-            if path not in seen and not os.path.lexists(path)
+            if path not in seen and not os.path.isfile(path)  # noqa: PTH113 - something else may have taken its place
         }
         gone |= {path for path in self._store.known(sorted(seen)) if not os.path.lexists(path)} if seen else set()
         if gone:

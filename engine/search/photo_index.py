@@ -16,8 +16,8 @@ from engine.images.paths import Scan
 from engine.runtime.vectors import Vectors
 from engine.search import ranking
 from engine.search.address import place_for_people
-from engine.search.indexing import Added, Indexing
-from engine.search.photo import Counts, Found, Photo, Results, as_asked
+from engine.search.indexing import Added, Indexing, stamp
+from engine.search.photo import Counts, Found, Photo, Results, as_asked, is_uri, shown
 from engine.search.place import default_index, open_store
 from engine.search.store import BundleKey, Store
 from engine.search.table import best
@@ -141,7 +141,7 @@ class PhotoIndex:
         if self._vectors is None:
             raise OptionsError(f"the bundle {self._key.name} has no vectors, so it cannot compare photographs")
         store = self._opened()
-        known = store.id_of(as_asked(image)) if isinstance(image, str | os.PathLike) else None
+        known = _unchanged(store, as_asked(image)) if isinstance(image, str | os.PathLike) else None
         if isinstance(image, int):
             known = image
         vector = store.vector(known) if known is not None else None
@@ -217,7 +217,7 @@ class PhotoIndex:
 
     def _opened(self, *, writable: bool = False) -> Store:
         with self._lock:
-            if not self._stores or (writable and not self._writable):
+            if not self._stores or (writable and not self._writable) or self._stores[-1].was_replaced():
                 self._stores.append(open_store(self.path, self._key, create=writable))
                 self._writable = writable
             return self._stores[-1]
@@ -227,6 +227,14 @@ def _results(store: Store, scores: dict[int, float], counts: Counts) -> Results:
     """Returns the photographs with these scores by id, best first."""
     photos = [photo for photo in store.photos(list(scores)) if photo.paths]
     return Results(tuple(Found(photo, scores[photo.id]) for photo in photos), counts.other_bundles)
+
+
+def _unchanged(store: Store, path: bytes) -> int | None:
+    """Returns the photograph of a file that is as it was when it was indexed, or of a URI."""
+    was = store.known([path]).get(path)
+    if was is None or not (is_uri(shown(path)) or stamp(path) == (was.size, was.modified)):
+        return None
+    return store.id_of(path)
 
 
 def _require_limit(limit: int) -> None:

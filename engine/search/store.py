@@ -134,6 +134,10 @@ class Store(ABC):
     def counts(self) -> Counts:
         """Returns the numbers of this index."""
 
+    def was_replaced(self) -> bool:
+        """Returns whether another index is at its place now, so that this one has to be opened again."""
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Closes it; it cannot be used any more."""

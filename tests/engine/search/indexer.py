@@ -4,6 +4,7 @@ Run as `python -m tests.engine.search.indexer PLACE FOLDER`; prints a line for e
 """
 
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, cast
@@ -37,6 +38,7 @@ class StandIn:
     def encode_batches(self, images: Iterable[bytes], *, fail: bool) -> Iterator[Encoded]:
         waiting = iter(images)
         while batch := list(islice(waiting, BATCH)):
+            time.sleep(0.01)  # however fast the machine, there is time to end the process in between
             yield Encoded((None,) * len(batch), np.stack([features_of(content) for content in batch]))
 
     def caption_features(self, features: np.ndarray, decoding: Any) -> list[Caption]:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -104,6 +105,7 @@ WRONG = (
     (("search", "a dog", "--like", "b.jpg"), ONE_OF),
     (("search", ""), "error: the query has no words: describe what the photograph shows, such as two dogs on a"),
     (("search", "a dog"), "error: there is no index "),
+    (("index", "-"), "error: - is no PATH of index"),
     (("index", ""), "error: a PATH is empty: name a file or a folder (. is the current one)"),
     (("index",), "error: there is nothing to index: name files or folders, or an OUTPUT by --from-parquet"),
     (
@@ -148,7 +150,46 @@ def test_a_photograph_that_is_gone_keeps_its_place_in_the_page(run: Run, photos:
     assert run("search", "a red circle", "--html", tmp_path / "found.html") == 0
     page = Page(tmp_path / "found.html")
     assert page.pictures == []
-    assert page.text.count("there is no such file") == len(page.links) > 0
+    assert page.text.count("is gone, or was changed") == len(page.links) > 0
+
+
+def test_a_page_shows_only_what_was_indexed(run: Run, photos: Path, tmp_path: Path) -> None:
+    shutil.copyfile(photos / "0.jpg", photos / "a copy.jpg")
+    run("index", photos)
+    (photos / "0.jpg").unlink()  # the copy is shown instead
+    shutil.copyfile(photos / "2.jpg", photos / "1.jpg")  # another photograph is not
+    run("search", "a red circle", "--html", tmp_path / "found.html")
+    page = Page(tmp_path / "found.html")
+    assert len(page.pictures) == len(page.links) - 1
+
+
+@pytest.mark.parametrize("name", ["a pipe", "a folder"])
+def test_a_page_replaces_nothing_but_files(
+    run: Run, photos: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "a pipe")
+    (tmp_path / "a folder").mkdir()
+    run("index", photos)
+    before = set(tmp_path.iterdir())
+    assert run("search", "a red circle", "--html", tmp_path / name) == 2
+    assert "so no page is written there" in capsys.readouterr().err
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_page_that_is_a_link_stays_one(run: Run, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.html").symlink_to(tmp_path / "page.html")
+    run("index", photos)
+    assert run("search", "a red circle", "--html", tmp_path / "link.html") == 0
+    assert (tmp_path / "link.html").is_symlink()
+    assert Page(tmp_path / "page.html").links
+
+
+def test_a_pattern_of_folders_notices_what_is_gone(run: Run, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("index", f"{photos.parent}/phot[o]s")
+    (photos / "0.jpg").unlink()
+    capsys.readouterr()
+    run("index", f"{photos.parent}/phot[o]s")
+    assert capsys.readouterr().err.startswith("5 unchanged, 1 gone; 5 photographs")
 
 
 def test_open_shows_the_page(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,3 +258,32 @@ def test_words_that_were_folded_by_other_rules_are_folded_again(opened: Open, ph
     with sqlite3.connect(tmp_path / "photos.db") as connection:
         assert connection.execute("SELECT rowid, folded FROM words ORDER BY rowid").fetchall() == before
     connection.close()
+
+
+def test_a_folder_that_is_gone_is_gone_with_all_in_it(opened: Open, photos: Path) -> None:
+    index = opened()
+    index.add([photos])
+    photos.rename(photos.with_name("elsewhere"))
+    assert index.add([photos]).missing == 6
+    assert index.counts().photos == 0
+    assert outcome(index.add([photos.with_name("elsewhere")])) == (0, 6, 0, 0, 0)
+
+
+def test_a_file_whose_place_a_folder_has_taken_is_gone(opened: Open, photos: Path) -> None:
+    index = opened()
+    index.add([photos])
+    (photos / "0.jpg").unlink()
+    (photos / "0.jpg").mkdir()
+    assert index.add([photos]).missing == 1
+    assert index.caption(photos / "0.jpg") is None
+
+
+def test_an_index_that_was_made_again_is_opened_again(opened: Open, photos: Path, tmp_path: Path) -> None:
+    reader = opened()
+    opened().add([photos])
+    assert reader.counts().photos == 6
+    for file in tmp_path.glob("photos.db*"):
+        file.unlink()
+    with opened() as again:
+        again.add([photos / "0.jpg"])
+    assert reader.counts().photos == 1

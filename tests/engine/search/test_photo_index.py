@@ -234,3 +234,14 @@ def test_photographs_beyond_those_that_are_read_again_come_after_them_in_their_o
     scores = [each.score for each in after]
     assert scores == sorted(scores, reverse=True)
     assert len(set(scores)) == 6
+
+
+def test_a_file_that_changed_since_is_compared_as_it_is_now(
+    opened: Open, photos: Path, images: list[Path], vector_captioner: Captioner
+) -> None:
+    index = opened(vector_captioner)
+    index.add([photos])
+    shutil.copyfile(images[9], photos / "0.jpg")
+    changed = {each.photo.path: each.score for each in index.similar(photos / "0.jpg", 100)}
+    expected = {each.photo.path: each.score for each in index.similar(images[9], 100)}
+    assert changed == pytest.approx(expected)
