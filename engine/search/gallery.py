@@ -58,6 +58,8 @@ def _tile(found: Found) -> str:
     said = html.escape(photo.text)
     elsewhere = is_uri(photo.path)
     try:
+        if elsewhere:
+            raise ImageError("it is not on this machine", source=photo.path)
         with open_photo(photo) as file:
             picture = base64.b64encode(as_jpeg(file, SIDE, max_pixels=MAX_PIXELS, formats=FORMATS)).decode()
         shown = f'<img alt="{said}" loading="lazy" src="data:image/jpeg;base64,{picture}">'

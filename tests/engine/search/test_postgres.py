@@ -205,6 +205,7 @@ def test_a_folder_with_a_path_longer_than_a_key_is_indexed(postgres_place: str) 
         "postgres://me:secret@localhost:1/photos",
         "postgresql://me:secret@localhost:port/photos",
         "postgresql://me:sec@secret@localhost:1/photos",
+        "postgresql://me:secret?secret@localhost:1/photos",
         "postgresql://me:secret/@localhost:1/photos",
         "postgresql://me@localhost:1/photos?password=secret",
         "postgresql://me@localhost:1/photos?passwort=secret",
