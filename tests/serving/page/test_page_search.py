@@ -174,6 +174,7 @@ def test_nothing_found_is_said_in_one_sentence(page: "Page", stand_in: StandIn) 
     stand_in.index = []
     search(page, "unicorns")
     expect(page.get_by_role("status")).to_have_text("No photograph was found: try other words.")
+    stand_in.index = [found(1)]  # which has a thumbnail
     stand_in.searches.append(as_json({"photos": [found(1)], "left_out": 1200}))
     search(page, "dogs")
     text = "1 photograph. 1,200 photographs of another model are not searched until indexed again."
