@@ -18,7 +18,6 @@ from engine.images.paths import Scan, expand
 from engine.model import Model
 from engine.options import Beam
 from engine.result import Caption
-from engine.search import words
 from engine.search.photo import Described, File, as_stored, sentences_of
 from engine.search.store import Store
 from engine.search.table import as_direction
@@ -186,7 +185,6 @@ class Indexing:
             Described(
                 file.digest,
                 sentences_of(caption),
-                words.folded(each.text for each in caption.alternatives),
                 row.astype(np.float16),
                 vector,
             )

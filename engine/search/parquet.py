@@ -17,7 +17,6 @@ from urllib.parse import quote
 import numpy as np
 
 from engine.errors import OptionsError
-from engine.search import words
 from engine.search.indexing import UNREAD, Added, Vectors, stamp
 from engine.search.parquet_output import FACTS, SAID, BrokenPartError, ParquetOutput
 from engine.search.photo import Described, File, Known, Sentence, as_stored, is_uri, shown
@@ -164,7 +163,6 @@ class ParquetImport:
             Described(
                 rows[i].digest,
                 _sentences(each["alternatives"]),
-                words.folded(one["caption"] for one in each["alternatives"]),
                 row,
                 vector,
             )

@@ -101,13 +101,10 @@ class Results(Sequence[Found]):
 class Described:
     """What is stored of a photograph's bytes. features: float16 of any shape; vector: int8
     (vector_size,), a direction; None if the bundle has none.
-
-    folded: the words of its captions, folded.
     """
 
     digest: bytes
     sentences: tuple[Sentence, ...]
-    folded: str
     features: np.ndarray
     vector: np.ndarray | None
 

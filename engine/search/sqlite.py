@@ -8,7 +8,6 @@ not wait for each other, and a process that is killed leaves its last transactio
 import json
 import sqlite3
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from engine.errors import StoreError
 from engine.search import words
 from engine.search.photo import Counts, Described, File, Known, Photo
-from engine.search.sqlite_file import WAIT, connect, reason
+from engine.search.sqlite_file import connect, identity, reason, write_ahead
 from engine.search.store import BundleKey, Changes
 from engine.search.stored import as_json, as_sentences, as_text, features_of, photo_of
 from engine.search.table import TableStore
@@ -58,7 +57,7 @@ class SQLiteStore(TableStore):
         with self._explained():
             self._connection = connect(path, create=create)
             try:
-                self._inode = _inode(path)
+                self._identity = identity(path)
                 self._require_ours()
                 if create:
                     self._prepare()
@@ -193,8 +192,8 @@ class SQLiteStore(TableStore):
 
     def was_replaced(self) -> bool:
         """See Store."""
-        now = _inode(Path(self.place))
-        return now is not None and now != self._inode
+        now = identity(Path(self.place))
+        return now is not None and now != self._identity
 
     def close(self) -> None:
         """See Store."""
@@ -275,7 +274,7 @@ class SQLiteStore(TableStore):
     def _prepare(self) -> None:
         """Makes the tables where there are none, and folds words again that were folded by other rules."""
         self._connection.execute("PRAGMA page_size = 32768")
-        self._write_ahead()
+        write_ahead(self._connection)
         self._connection.execute("PRAGMA synchronous = NORMAL")
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -289,19 +288,6 @@ class SQLiteStore(TableStore):
                 photos = [photo for (photo,) in self._all("SELECT id FROM photos")]
                 self._renew(photos, self._fact("revision"))
                 self._all("UPDATE facts SET value = ? WHERE name = 'words'", words.VERSION)
-
-    def _write_ahead(self) -> None:
-        """Waits for another process that makes the same index: SQLite itself does not, for this statement."""
-        ends = time.monotonic() + WAIT
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
 
     def _fact(self, name: str) -> int:
         return int(self._all("SELECT value FROM facts WHERE name = ?", name)[0][0])
@@ -341,11 +327,3 @@ class SQLiteStore(TableStore):
                 raise StoreError(f"{self.place}: {reason(error)}") from error
             except OSError as error:  # of the folder that it is in
                 raise StoreError(f"{self.place}: it cannot be opened: {error.strerror or error}") from error
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

@@ -1,6 +1,7 @@
 """Opening the SQLite file of an index, and what SQLite says, in words. Knows no tables."""
 
 import sqlite3
+import time
 from pathlib import Path
 
 from engine.errors import StoreError
@@ -35,6 +36,29 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
         else:
             return connection
     raise AssertionError("the last way returns or raises")
+
+
+def write_ahead(connection: sqlite3.Connection) -> None:
+    """Puts a file into write-ahead mode, for which SQLite itself does not wait while another process makes the file."""
+    ends = time.monotonic() + WAIT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Returns what tells a file from another one of the same name; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def reason(error: sqlite3.Error) -> str:

@@ -14,7 +14,6 @@ from engine.errors import StoreError
 from engine.search.photo import Described, File, Sentence
 from engine.search.store import BundleKey, Store
 from engine.search.table import as_direction
-from engine.search.words import folded
 from tests.engine.search.model import ModelIndex
 
 Open = Callable[..., Store]
@@ -43,7 +42,7 @@ def some_photograph(rng: random.Random, key: BundleKey, digest: bytes) -> Descri
     features = numbers.standard_normal(key.feature_shape).astype(np.float16)
     vector = as_direction(numbers.standard_normal((1, key.vector_size)))[0] if key.vector_size else None
     sentences = tuple(Sentence(text, -rng.random() * 9, rng.random()) for text in dict.fromkeys(texts))
-    return Described(digest, sentences, folded(texts), features, vector)
+    return Described(digest, sentences, features, vector)
 
 
 def digest_of(number: int) -> bytes:
