@@ -21,6 +21,7 @@ from export.fused_steps import TABLE_BYTES, fused_step
 from export.graph_builder import GraphBuilder
 from export.graphs import trace
 from export.selection import Choose, sample, search
+from training.models.attention import AttentionDecoder
 from training.models.decoder import CaptionDecoder
 
 ATTENTION = "step_with_attention"
@@ -130,9 +131,9 @@ def search_graphs(decoder: nn.Module, layout: Layout, table_bytes: int = TABLE_B
     Both take token_ids, parent_rows int64 (rows), the state (state_rows, ...), of which they gather parent_rows, with
     context also image_rows int64 (rows) and the context (images, ...), of which they gather image_rows, and bias
     (bias_rows, vocabulary; bias_rows is 1 or rows), which is added to the log-probabilities. For what they add, see
-    export.selection. The LSTM that is trained here has a step written by hand; any other decoder is traced.
+    export.selection. The decoders that are trained here have a step written by hand; any other is traced.
     """
-    fused = type(decoder) is CaptionDecoder
+    fused = type(decoder) in (CaptionDecoder, AttentionDecoder)
     core = None if fused else _core(decoder, layout)
     return {name: _search_graph(name, choose, decoder, layout, core, table_bytes) for name, choose in CHOICES.items()}
 
@@ -160,7 +161,7 @@ def _search_graph(
     context = [graph.node("Gather", part.name, "image_rows", axis=0) for part in layout.context]
     if core is None:
         assert isinstance(decoder, CaptionDecoder)
-        logits = fused_step(graph, decoder, state, layout.following, table_bytes)
+        logits = fused_step(graph, decoder, state, context, layout.following, table_bytes)
     else:
         logits = "logits"
         kept = {each: each for each in ("token_ids", logits, *layout.following)}

@@ -5,6 +5,7 @@ So no calibration is needed (an LSTM's first output reaches ten times the later 
 depend, bit for bit, on the rows beside it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ CONTRIB = "com.microsoft"
 
 
 def quantise_step(model: ModelProto) -> ModelProto:
-    """Returns a copy of one of export.fused_steps' graphs whose products by weights are INT8.
+    """Returns a copy of one of a decoder's graphs whose products by weights are INT8.
 
     Inputs and outputs stay float32. A product of two weights, computed once when the graph is opened, stays unchanged.
     """
@@ -28,9 +29,14 @@ def quantise_step(model: ModelProto) -> ModelProto:
     graph = quantised.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[NodeProto] = []
+    rounded: dict[str, tuple[str, str]] = {}
     for node in graph.node:
-        if node.op_type == "Gemm" and node.input[0] not in weights and node.input[1] in weights:
-            nodes += _product(node, numpy_helper.to_array(weights[node.input[1]]), weights)
+        if _is_layer(node) and node.input[0] not in weights and node.input[1] in weights:
+            if node.input[0] not in rounded:  # several products may take the same rows
+                rounded[node.input[0]], added = _rows(node.input[0], weights)
+                nodes += added
+            matrix = numpy_helper.to_array(weights[node.input[1]])
+            nodes += _product(node, matrix, *rounded[node.input[0]], weights)
         else:
             nodes.append(node)
     used = {name for node in nodes for name in node.input}
@@ -44,45 +50,62 @@ def quantise_step(model: ModelProto) -> ModelProto:
     return clean(quantised)
 
 
-def _product(gemm: NodeProto, matrix: np.ndarray, weights: dict[str, TensorProto]) -> list[NodeProto]:
-    """Returns the nodes for x @ matrix.T, plus c if there is one, and adds what they need to the weights."""
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in gemm.attribute}
-    assert attributes.get("transB") == 1, "weights are stored as in PyTorch, (outputs, inputs)"
-    x, name, *c = gemm.input
-    scale = np.maximum(np.abs(matrix).max(axis=1), np.finfo(np.float32).tiny) / WEIGHT_LEVELS  # (outputs,)
+def _is_layer(node: NodeProto) -> bool:
+    """Whether a node is a product by weights that are stored as in PyTorch, (outputs, inputs)."""
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    wanted = {"alpha": 1, "beta": 1, "transA": 0, "transB": 1}
+    return node.op_type == "Gemm" and wanted | attributes == wanted and "transB" in attributes
+
+
+def _rows(x: str, weights: dict[str, TensorProto]) -> tuple[tuple[str, str], list[NodeProto]]:
+    """Returns what rounded rows and their scales, (rows, 1), are called, and their nodes; adds what those need."""
     constants = {
-        f"{name}_scale": scale.astype(np.float32),
-        f"{name}_zero": np.zeros(len(scale), np.int8),
         "features_axis": np.array([1]),
         "row_level": np.float32(1 / ROW_LEVELS),
         "row_tiny": np.float32(1e-30),
         "row_one": np.float32(1),
         "row_zero": np.uint8(ROW_ZERO),
     }
-    weights |= {key: numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()}
-    part = {
-        key: f"{gemm.name}_{key}" for key in ("size", "largest", "some", "scale", "unit", "whole", "product", "sum")
-    }
+    _add(constants, weights)
+    size, largest, some, scale, unit, whole = (
+        f"{x}_{part}" for part in ("size", "largest", "some", "scale", "unit", "whole")
+    )
+    return (whole, scale), [
+        _node("Abs", [x], size),
+        _node("ReduceMax", [size, "features_axis"], largest, keepdims=1),
+        _node("Max", [largest, "row_tiny"], some),
+        _node("Mul", [some, "row_level"], scale),
+        _node("Div", [x, scale], unit),
+        _node("QuantizeLinear", [unit, "row_one", "row_zero"], whole),
+    ]
 
-    def node(op: str, inputs: list[str], output: str, **more: Any) -> NodeProto:
-        return helper.make_node(op, inputs, [output], f"{output}_{op}", **more)
 
+def _product(
+    gemm: NodeProto, matrix: np.ndarray, whole: str, row_scale: str, weights: dict[str, TensorProto]
+) -> list[NodeProto]:
+    """Returns the nodes for x @ matrix.T of rounded rows, plus c if there is one, and adds what they need."""
+    _, name, *c = gemm.input
+    scale = np.maximum(np.abs(matrix).max(axis=1), np.finfo(np.float32).tiny) / WEIGHT_LEVELS  # (outputs,)
+    _add({f"{name}_scale": scale.astype(np.float32), f"{name}_zero": np.zeros(len(scale), np.int8)}, weights)
+    product, scaled = f"{gemm.name}_product", f"{gemm.name}_sum" if c else gemm.output[0]
     return [
         # the runtime folds these two when it opens the graph, so no file stores the weights twice
-        node("Transpose", [name], f"{name}_columns", perm=[1, 0]),  # (inputs, outputs)
-        node("QuantizeLinear", [f"{name}_columns", f"{name}_scale", f"{name}_zero"], f"{name}_int8", axis=1),
-        node("Abs", [x], part["size"]),
-        node("ReduceMax", [part["size"], "features_axis"], part["largest"], keepdims=1),
-        node("Max", [part["largest"], "row_tiny"], part["some"]),
-        node("Mul", [part["some"], "row_level"], part["scale"]),  # (rows, 1)
-        node("Div", [x, part["scale"]], part["unit"]),
-        node("QuantizeLinear", [part["unit"], "row_one", "row_zero"], part["whole"]),
-        node(
+        _node("Transpose", [name], f"{name}_columns", perm=[1, 0]),  # (inputs, outputs)
+        _node("QuantizeLinear", [f"{name}_columns", f"{name}_scale", f"{name}_zero"], f"{name}_int8", axis=1),
+        _node(
             "MatMulIntegerToFloat",
-            [part["whole"], f"{name}_int8", "row_one", f"{name}_scale", "row_zero", f"{name}_zero"],
-            part["product"],
+            [whole, f"{name}_int8", "row_one", f"{name}_scale", "row_zero", f"{name}_zero"],
+            product,
             domain=CONTRIB,
         ),
-        node("Mul", [part["product"], part["scale"]], part["sum"] if c else gemm.output[0]),
-        *([node("Add", [part["sum"], *c], gemm.output[0])] if c else []),
+        _node("Mul", [product, row_scale], scaled),
+        *([_node("Add", [scaled, *c], gemm.output[0])] if c else []),
     ]
+
+
+def _add(constants: Mapping[str, Any], weights: dict[str, TensorProto]) -> None:
+    weights |= {name: numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()}
+
+
+def _node(op: str, inputs: list[str], output: str, **more: Any) -> NodeProto:
+    return helper.make_node(op, inputs, [output], f"{output}_{op}", **more)

@@ -81,6 +81,7 @@ def make_variant(
     weight_bits: int = 7,
 ) -> Made:
     """Writes the graphs of a precision into a folder with the fp32 ones (`exact`)."""
+    exact = tuple(exact)
     sources = {graph.graph: folder / graph.file for graph in exact}
     if precision == "fp16":
         models = {name: half(onnx.load(path)) for name, path in sources.items()}
@@ -90,7 +91,10 @@ def make_variant(
     assert calibration is not None
     prepared = prepare(onnx.load(sources["encoder"]))
     models = {"encoder": quantise(prepared, observe(prepared, calibration.pixels), narrow=weight_bits == 7)}
-    steps = {name: quantise_step(onnx.load(sources[name])) for name in STEPS}
+    # computing the keys and values of every cell takes as long as several steps; a single vector's state takes nothing
+    context = any(tensor.name == "image_rows" for graph in exact for tensor in graph.inputs)
+    names = ("decoder_init", *STEPS) if context else STEPS
+    steps = {name: quantise_step(onnx.load(sources[name])) for name in names}
     share_weights(list(steps.values()), folder / "decoder.int8.weights", beside=sources.values())
     models |= steps
     said = {

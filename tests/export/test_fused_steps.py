@@ -1,6 +1,7 @@
 """The fused steps: each computes what PyTorch computes, tied or not, with the gates' table and without."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,35 +13,51 @@ from hypothesis import strategies as st
 
 from export.decoder import Layout, search_graphs
 from export.fused_steps import TABLE_BYTES
+from training.models.attention import AttentionConfig, AttentionDecoder
 from training.models.decoder import CaptionDecoder, DecoderConfig
 
+CELLS = 2, 3
 WORDS, UNITS = 150, 12  # words in three blocks of sample_step, the last one not full
 Sessions = dict[str, ort.InferenceSession]
 
 
-def make_decoder(tied: bool) -> CaptionDecoder:
+def make_decoder(kind: str, tied: bool) -> CaptionDecoder:
     torch.manual_seed(3)
-    config = DecoderConfig(
-        feature_size=5,
-        vocabulary_size=WORDS,
-        pad_id=1,
-        bottleneck=6,
-        units=UNITS,
-        embedding=8,
-        logit_hidden=8,
-        tied=tied,
-    )
-    decoder = CaptionDecoder(config).eval()
-    for weight in decoder.parameters():  # sharp enough that the order of words is no accident
-        weight.data *= 3
-    return decoder
+    sizes: dict[str, Any] = {
+        "feature_size": 5,
+        "vocabulary_size": WORDS,
+        "pad_id": 1,
+        "bottleneck": 6,
+        "units": UNITS,
+        "embedding": 8,
+        "logit_hidden": 8,
+        "tied": tied,
+    }
+    if kind == "lstm":
+        decoder = CaptionDecoder(DecoderConfig(**sizes))
+    else:
+        height, width = CELLS
+        attending = AttentionConfig(**sizes, height=height, width=width, attention_size=4, value_size=7)
+        decoder = AttentionDecoder(attending)
+    for name, weight in decoder.named_parameters():  # sharp enough that the order of words is no accident
+        weight.data = torch.randn(weight.shape) if "attention" in name else weight.data * 3
+    return decoder.eval()
 
 
-@pytest.fixture(scope="module", params=[(True, TABLE_BYTES), (False, TABLE_BYTES), (True, 0)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("lstm", True, TABLE_BYTES),
+        ("lstm", False, TABLE_BYTES),
+        ("lstm", True, 0),
+        ("attention", True, TABLE_BYTES),
+        ("attention", False, 0),
+    ],
+)
 def model(request: pytest.FixtureRequest) -> tuple[CaptionDecoder, Sessions]:
-    tied, table_bytes = request.param
-    decoder = make_decoder(tied)
-    graphs = search_graphs(decoder, Layout.of(decoder, (5,)), table_bytes)
+    kind, tied, table_bytes = request.param
+    decoder = make_decoder(kind, tied)
+    graphs = search_graphs(decoder, Layout.of(decoder, decoder.config.feature_shape), table_bytes)
     for graph in graphs.values():
         onnx.checker.check_model(graph, full_check=True)
     return decoder, {name: ort.InferenceSession(graph.SerializeToString()) for name, graph in graphs.items()}
@@ -59,9 +76,17 @@ class Step:
         token_ids = random.integers(0, WORDS, rows)
         self.feed = {"token_ids": token_ids, "parent_rows": parents, "hidden": hidden, "cell": cell, "bias": bias}
         self.uniforms = 1 - random.random(rows, dtype=np.float32)
+        context: tuple[torch.Tensor, ...] = ()
         with torch.no_grad():
+            if isinstance(decoder, AttentionDecoder):
+                images = int(random.integers(1, 5))
+                grids = torch.from_numpy(random.standard_normal((images, *CELLS, 5), dtype=np.float32))
+                _, (keys, values) = decoder.start(grids)
+                owners = random.integers(0, images, rows)
+                self.feed |= {"image_rows": owners, "keys": keys.numpy(), "values": values.numpy()}
+                context = keys[owners], values[owners]
             state = torch.from_numpy(hidden[parents]), torch.from_numpy(cell[parents])
-            logits, following = decoder.step(torch.from_numpy(token_ids), state, ())
+            logits, following = decoder.step(torch.from_numpy(token_ids), state, context)
         self.state = tuple(each.numpy() for each in following)
         self.log_probs = logits.log_softmax(dim=1).numpy() + bias
         self.places = np.arange(rows)
@@ -137,7 +162,8 @@ def test_where_nothing_is_allowed_or_known_no_word_is_likely_but_nothing_breaks(
 def test_the_table_is_multiplied_out_when_the_graph_is_opened(tmp_path_factory: pytest.TempPathFactory) -> None:
     counts = []
     for table_bytes in (TABLE_BYTES, 0):
-        graph = search_graphs(make_decoder(True), Layout.of(make_decoder(True), (5,)), table_bytes)["search_step"]
+        decoder = make_decoder("lstm", tied=True)
+        graph = search_graphs(decoder, Layout.of(decoder, (5,)), table_bytes)["search_step"]
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(tmp_path_factory.mktemp("optimized") / "graph.onnx")
         ort.InferenceSession(graph.SerializeToString(), options)

@@ -4,7 +4,8 @@ Ridge regression predicts a photograph's features from the words of its captions
 photograph with a similar caption. So a sentence gets features as noisy as an encoder's would be. The idea of training
 a captioner on text with noise in place of the image is CapDec's (Nukrai et al. 2022, arXiv:2211.00575); the regression
 replaces an encoder that understands text. Where photographs have grids, a sentence gets the grid of the photograph that
-lends its residual, changed so that its mean is the vector that the sentence would have. Knows no decoder and no files.
+lends its residual, changed by training.data.text_grids so that its mean is the vector that the sentence would have.
+Knows no decoder and no files.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from engine.bundle.vocabulary import Vocabulary, split
 from training.data.batches import Features
 from training.data.examples import DataError, Example
+from training.data.text_grids import WordShares, changed
 
 RIDGE = 10.0
 """Penalty on the regression's weights: predicts held-out photographs better than 3 does (docs/quality.md)."""
@@ -47,24 +49,22 @@ class TextGrids(TextFeatures):
     lent: Features  # float (photographs, height, width, feature_size)
     places: np.ndarray  # int64 (photographs,): their rows there
     pooled: np.ndarray  # float32 (photographs, feature_size): their means
+    weights: np.ndarray  # float32 (vocabulary, feature_size): from words to features
+    said: WordShares  # of the sentences
+    lenders_said: WordShares  # of the photographs
+    seed: tuple[int, int]  # of the regions, and the view's number
+    cells: tuple[float, float]  # limits of real features in a cell
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Returns grids of rows, int64 (count,): float32 (count, height, width, feature_size)."""
         lenders = self.drawn[rows]
-        return with_mean(self.lent[self.places[lenders]], self.pooled[lenders], super().__getitem__(rows))
-
-
-def with_mean(grids: np.ndarray, means: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Returns grids (count, height, width, feature_size) changed so that their means become the wanted ones.
-
-    Both means are (count, feature_size). A feature that should become weaker is scaled, so that it stays where it is
-    and no cell changes its sign; one that should become stronger is raised by the same amount in all cells.
-    """
-    weaker = (means > 0) & (wanted >= 0) & (wanted < means)
-    scale = np.divide(wanted, means, out=np.ones_like(means), where=weaker)
-    changed: np.ndarray = np.multiply(grids, scale[:, None, None], dtype=np.float32)
-    changed += (wanted - means * scale)[:, None, None]
-    return changed
+        grids = np.asarray(self.lent[self.places[lenders]], np.float32)
+        wanted = super().__getitem__(rows)
+        for grid, row, lender, mean in zip(grids, rows, lenders, wanted, strict=True):
+            words, more = self.said.difference(row, self.lenders_said, lender)
+            pulls = more[:, None] * self.weights[words]
+            grid[:] = changed(grid, self.pooled[lender], mean, pulls, np.random.default_rng((*self.seed, int(row))))
+        return np.clip(grids, *self.cells, out=grids)
 
 
 def text_features(
@@ -85,7 +85,7 @@ def text_features(
     if not kept:
         raise DataError("no photograph has features, so none can be made for sentences")
     places = [np.array([view.row(each.name) for each in kept]) for view in views]
-    seen = [_pooled(view, rows) for view, rows in zip(views, places, strict=True)]
+    seen, cells = zip(*(_pooled(view, rows) for view, rows in zip(views, places, strict=True)), strict=True)
     average = np.mean(seen, axis=0)  # (photographs, feature_size)
     centre = average.mean(axis=0)
     weights = _regress(kept, vocabulary, average - centre)
@@ -95,20 +95,30 @@ def text_features(
     limits = float(min(each.min() for each in seen)), float(max(each.max() for each in seen))
     names = tuple(example.name for example in sentences)
     generator = np.random.default_rng(seed)
+    spoken: tuple[WordShares, ...] = ()
     made = []
-    for view, rows, each in zip(views, places, seen, strict=True):
+    for number, (view, rows, each, ends) in enumerate(zip(views, places, seen, cells, strict=True)):
         lenders = generator.integers(0, nearest.shape[1], (len(names), 1))
         drawn = np.take_along_axis(nearest, lenders, axis=1)[:, 0]
         common = names, means, (each - centre - explained).astype(np.float16), drawn, limits
-        flat = view[rows[:1]].ndim == 2
-        made.append(TextFeatures(*common) if flat else TextGrids(*common, view, rows, each))
+        if view[rows[:1]].ndim == 2:
+            made.append(TextFeatures(*common))
+            continue
+        spoken = spoken or tuple(
+            WordShares.of(shares for _, shares in _word_shares(examples, vocabulary)) for examples in (sentences, kept)
+        )
+        made.append(TextGrids(*common, view, rows, each, weights, *spoken, (seed, number), ends))
     return tuple(made)
 
 
-def _pooled(view: Features, rows: np.ndarray) -> np.ndarray:
-    """Returns photographs' features, of grids the means: float32 (photographs, feature_size)."""
-    parts = (np.asarray(view[some], np.float32) for some in np.array_split(rows, -(-len(rows) // POOLED_AT_ONCE)))
-    return np.concatenate([part.mean(axis=(1, 2)) if part.ndim == 4 else part for part in parts])
+def _pooled(view: Features, rows: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """Returns photographs' features, of grids the means, float32 (photographs, feature_size), and a cell's limits."""
+    means, least, most = [], np.inf, -np.inf
+    for some in np.array_split(rows, -(-len(rows) // POOLED_AT_ONCE)):
+        part = np.asarray(view[some], np.float32)
+        least, most = min(least, float(part.min())), max(most, float(part.max()))
+        means.append(part.mean(axis=(1, 2)) if part.ndim == 4 else part)
+    return np.concatenate(means), (least, most)
 
 
 def _regress(examples: Sequence[Example], vocabulary: Vocabulary, features: np.ndarray) -> np.ndarray:

@@ -98,9 +98,11 @@ class AttentionDecoder(CaptionDecoder):
         The state is the plain decoder's for the mean over the grid; the context is each cell's key, (batch, cells,
         attention_size), and value, (batch, cells, value_size).
         """
-        cells = features.flatten(1, 2)  # (batch, cells, feature_size)
-        state, _ = super().start(cells.mean(dim=1))
-        return state, (self.attention.keys(cells), self.attention.values(cells))
+        state, _ = super().start(features.mean(dim=(1, 2)))
+        cells = features.flatten(0, 2)  # (batch * cells, feature_size): plain matrix products, as an INT8 graph needs
+        count = self.config.height * self.config.width
+        keys, values = (layer(cells) for layer in (self.attention.keys, self.attention.values))
+        return state, (keys.unflatten(0, (-1, count)), values.unflatten(0, (-1, count)))
 
     def read(self, token_ids: Tensor, state: Tensors, context: Tensors, keep: Tensor | None = None) -> Tensor:
         """See CaptionDecoder.read."""
