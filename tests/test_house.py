@@ -29,6 +29,7 @@ ALLOWED = {
     "training/recipes/driver.py": {"engine.autotune.machine"},  # which processor a recipe ran on
     "training/models/bundle_encoder.py": {"engine.bundle.bundle"},  # the one that vectors are for
     "export": {
+        "training.models.attention",
         "training.models.decoder",
         "training.models.checkpoint",
         "training.files",
@@ -42,7 +43,6 @@ ALLOWED = {
         "engine.images.formats",
         "engine.errors",
     },
-    "export/bundle.py": {"training.models.attention"},  # which decoder a run trained
     "export/decode.py": {"engine"},  # it proves the engine equal to PyTorch
     "export/joint.py": {"engine.runtime.vectors", "training.models.joint"},  # so does this, and knows such runs
     "export/calibration.py": {"training.data.datasets"},  # the photographs that INT8 is calibrated on
