@@ -50,13 +50,13 @@ class Eager(Baseline):
     @torch.inference_mode()
     def encode(self, pixels: Any) -> np.ndarray:
         """See Baseline."""
-        return np.asarray(self.encoder.network(pixels))
+        return np.asarray(self.encoder.of_planes(pixels))
 
     @torch.inference_mode()
     def start(self, features: np.ndarray) -> State:
         """See Decoder."""
-        state: State = self.decoder.start(torch.from_numpy(features))[0]
-        return state
+        state, context = self.decoder.start(torch.from_numpy(features))
+        return (*state, *context)  # a row for each sentence
 
     @torch.inference_mode()
     def step(self, token_ids: np.ndarray, state: State) -> tuple[Tensor, State]:
@@ -65,12 +65,16 @@ class Eager(Baseline):
         log_probs[:, self.never] = -torch.inf
         return log_probs, tuple(following)
 
-    def score(self, token_ids: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns log-probabilities (rows, vocabulary) of all words, and the next state."""
+    def score(self, token_ids: Tensor, hidden: Tensor, cell: Tensor, *context: Tensor) -> tuple[Tensor, ...]:
+        """Returns log-probabilities (rows, vocabulary) of all words, the next state, and the context."""
         decoder = self.decoder
-        words = decoder.embedding(token_ids)
-        hidden, cell = torch.lstm_cell(words, (hidden, cell), *decoder.lstm.all_weights[0])  # faster than nn.LSTM
-        return torch.log_softmax(decoder.output(functional.elu(decoder.logit_hidden(hidden))), dim=1), hidden, cell
+        if context:
+            logits, (hidden, cell) = decoder.step(token_ids, (hidden, cell), context)
+        else:
+            words = decoder.embedding(token_ids)
+            hidden, cell = torch.lstm_cell(words, (hidden, cell), *decoder.lstm.all_weights[0])  # faster than nn.LSTM
+            logits = decoder.output(functional.elu(decoder.logit_hidden(hidden)))
+        return torch.log_softmax(logits, dim=1), hidden, cell, *context
 
     def best(self, log_probs: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
         """See Decoder."""

@@ -1,5 +1,7 @@
 """Loads a bundle's weights into PyTorch modules, from the graphs' initialisers. Runs nothing."""
 
+from typing import Any
+
 import onnx
 import torch
 from onnx import numpy_helper
@@ -7,10 +9,12 @@ from torch import Tensor, nn
 
 from engine.bundle.bundle import Bundle
 from training.models import checkpoint
+from training.models.attention import AttentionConfig
 from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.models.encoders import Encoder, load_encoder
 
 PREFIX = "decoder."  # of the parameters in the graphs
+NUMBERS = {"attention": "keys", "value": "values"}
 
 
 def restore_encoder(bundle: Bundle) -> Encoder:
@@ -18,10 +22,10 @@ def restore_encoder(bundle: Bundle) -> Encoder:
 
     Raises ValueError if they are not available, or differ.
     """
-    said = bundle.manifest.provenance["encoder"]
+    said, grid = bundle.manifest.provenance["encoder"], len(bundle.manifest.feature_shape) > 1
     if said["weights"] == checkpoint.ENCODER:
-        return _unfolded(bundle, load_encoder(said["name"], "random"))
-    encoder = load_encoder(said["name"], said["weights"])
+        return _unfolded(bundle, load_encoder(said["name"], "random", grid=grid))
+    encoder = load_encoder(said["name"], said["weights"], grid=grid)
     if encoder.fingerprint != said["fingerprint"]:
         raise ValueError(f"the weights {said['weights']!r} of {encoder.name} differ from those in {bundle.path}")
     return encoder
@@ -66,16 +70,26 @@ def restore_decoder(bundle: Bundle) -> CaptionDecoder:
         )
         state |= {"lstm.bias_ih_l0": bias, "lstm.bias_hh_l0": torch.zeros_like(bias)}
     vocabulary_size, embedding = state["embedding.weight"].shape
-    config = DecoderConfig(
-        feature_size=state["bottleneck.weight"].shape[1],
-        vocabulary_size=vocabulary_size,
-        pad_id=bundle.vocabulary.pad_id,
-        bottleneck=state["bottleneck.bias"].shape[0],
-        units=units,
-        embedding=embedding,
-        logit_hidden=state["logit_hidden.bias"].shape[0],
-    )
-    decoder = CaptionDecoder(config).eval().requires_grad_(False)
+    sizes: dict[str, Any] = {
+        "feature_size": state["bottleneck.weight"].shape[1],
+        "vocabulary_size": vocabulary_size,
+        "pad_id": bundle.vocabulary.pad_id,
+        "bottleneck": state["bottleneck.bias"].shape[0],
+        "units": units,
+        "embedding": embedding,
+        "logit_hidden": state["logit_hidden.bias"].shape[0],
+    }
+    if "attention.keys.bias" in state:
+        height, width, _ = bundle.manifest.feature_shape
+        sizes |= {"height": height, "width": width}
+        sizes |= {f"{name}_size": len(state[f"attention.{part}.bias"]) for name, part in NUMBERS.items()}
+        column = sizes["attention_size"], 1  # the export turns the weights of energies
+        (energy,) = (tensor for name, tensor in found.items() if tensor.shape == column and not name.startswith(PREFIX))
+        state["attention.energy.weight"] = energy.T
+        config: DecoderConfig = AttentionConfig(**sizes)
+    else:
+        config = DecoderConfig(**sizes)
+    decoder = checkpoint.make_decoder(config).eval().requires_grad_(False)
     decoder.load_state_dict(state)
     return decoder
 

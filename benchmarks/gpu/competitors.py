@@ -62,15 +62,16 @@ class Torch:
         place: dict[str, Any] = {"device": device, "dtype": self.dtype}
         encoder = restore_encoder(self.bundle)
         self.decoder = restore_decoder(self.bundle).to(**place)
-        network = encoder.network.to(**place, memory_format=torch.channels_last)
+        encoder.network.to(**place, memory_format=torch.channels_last)
         mean, std = encoder.mean.to(**place), encoder.std.to(**place)
+        changing = len(self.bundle.manifest.state)  # tensors; what follows is context
 
         def encode(pixels: Any) -> Any:
-            return network((pixels.permute(0, 3, 1, 2).to(self.dtype) - mean) / std)
+            return encoder.of_planes((pixels.permute(0, 3, 1, 2).to(self.dtype) - mean) / std)
 
         def score(token_ids: Any, *state: Any) -> Any:
-            logits, following = self.decoder.step(token_ids, state, ())
-            return torch.log_softmax(logits.float(), dim=1), *following
+            logits, following = self.decoder.step(token_ids, state[:changing], state[changing:])
+            return torch.log_softmax(logits.float(), dim=1), *following, *state[changing:]
 
         if compiled:
             torch._dynamo.config.recompile_limit = 16
@@ -128,7 +129,8 @@ class TorchSteps(StepModel):
         self.images = len(features)
         self._model = model
         with model.torch.inference_mode():
-            self._state, _ = model.decoder.start(features)
+            state, context = model.decoder.start(features)
+            self._state = (*state, *context)  # a row for each sentence
         self._bias: tuple[np.ndarray, Any] | None = None
 
     def step(

@@ -205,10 +205,16 @@ def kinds(bundle: Bundle) -> dict[str, Kind]:
         )
         for precision in (*bundle.precisions, "auto")
     }
-    with_decoder = {graph.precision for graph in bundle.manifest.graphs if graph.graph != "encoder"}
+    graphs = {(graph.graph, graph.precision) for graph in bundle.manifest.graphs}
+    with_decoder = {precision for graph, precision in graphs if graph != "encoder"}
+    here = engines | {
+        # attention's keys and values are computed in INT8 too, and the portable steps go on from them
+        name: replace(kind, exact_decoder=kind.exact_decoder and ("decoder_init", kind.precision) not in graphs)
+        for name, kind in BASELINES.items()
+    }
     return {
         name: kind if kind.precision in with_decoder else replace(kind, parts=kind.parts - {DECODER})
-        for name, kind in (engines | BASELINES).items()
+        for name, kind in here.items()
         if kind.precision in bundle.precisions and importlib.util.find_spec(kind.needs)
     }
 

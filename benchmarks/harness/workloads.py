@@ -136,6 +136,7 @@ def _same_features(found: np.ndarray, expected: np.ndarray, place: Place) -> Non
     if place.exact:
         _close(found, expected, TOLERANCE)
     else:
+        found, expected = (features.reshape(len(features), -1) for features in (found, expected))  # of grids, too
         norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
         cosine = float(((found * expected).sum(axis=1) / norms).mean())
         assert cosine >= LEAST_COSINE, f"{place.name}: features have cosine {cosine:.3f} to fp32"

@@ -1,5 +1,6 @@
 """The proof that all competitors give the same is one: it fails for a model, or a picture, that is only similar."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from benchmarks.baselines.restore import restore_decoder
 from benchmarks.baselines.search import State
 from benchmarks.harness.competitors import BASELINES, DECODER, ENCODER, WHOLE, Competitors, Kind
 from benchmarks.harness.workloads import WORKLOADS, follow
+from export.bundle import export_bundle
+from tests.export.runs import attending_decoder, write_run
+from training.models.attention import AttentionDecoder
 
 BATCH = 8
 OF_DECODERS = sorted(name for name, work in WORKLOADS.items() if work.part in (DECODER, WHOLE))
@@ -25,6 +29,21 @@ def test_other_weights_are_noticed(competitors: Competitors, monkeypatch: pytest
     for work in OF_DECODERS:
         with pytest.raises(AssertionError):
             WORKLOADS[work].task(competitors, "eager", BATCH)
+
+
+def test_baselines_do_what_the_engine_does_with_attention_too(tmp_path: Path) -> None:
+    encoder = "test_efficientnet"
+    run = write_run(tmp_path / "run", attending_decoder(encoder), encoder)
+    export_bundle(run, tmp_path / "bundle")
+    attending = Competitors(tmp_path / "bundle", most=4)
+    assert attending.features.ndim == 4
+    for work in ("encoder", *OF_DECODERS):
+        for name in ("eager", "onnxruntime", "openvino latency"):
+            if name in attending.kinds:
+                WORKLOADS[work].task(attending, name, 4)
+    restored = restore_decoder(attending.bundle)
+    assert isinstance(restored, AttentionDecoder)
+    assert restored.config == replace(attending_decoder(encoder).config, tied=restored.config.tied)
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,12 @@ from training.command import read_options
 from training.data import subset
 from training.models.checkpoint import load_checkpoint
 from training.options import JointOptions, ScstOptions, TrainingOptions
-from training.recipes import coco2014, driver, everyday, flickr8k
+from training.recipes import coco2014, driver, everyday, everyday_attention, flickr8k
 from training.recipes.command import words_of
 from training.recipes.driver import Recipe, command_line, main
 
 ROOT = Path(__file__).parents[2]
-RECIPES = [flickr8k.RECIPE, coco2014.RECIPE, everyday.RECIPE]
+RECIPES = [flickr8k.RECIPE, coco2014.RECIPE, everyday.RECIPE, everyday_attention.RECIPE]
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "training.train": train.command_line,
     "training.scst": scst.command_line,
@@ -194,7 +194,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("recipe", [coco2014.RECIPE, everyday.RECIPE], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", RECIPES[1:], ids=lambda recipe: recipe.name)
 def test_a_smoke_run_leaves_a_bundle_that_says_what_it_is(
     recipe: Recipe, data: Path, tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,8 +218,12 @@ def test_a_smoke_run_leaves_a_bundle_that_says_what_it_is(
     for text in (log, json.dumps(record), json.dumps(manifest.to_dict())):
         for place in (str(tmp_path), str(data), platform.node()):
             assert place not in text
-    if recipe.sentences:
+    if recipe.name == everyday.RECIPE.name:
         check_everyday(output, manifest)
+    elif recipe.sentences:
+        assert [part.name for part in manifest.context] == ["keys", "values"]
+        assert [*manifest.quality] == [*everyday.SETS]
+        assert manifest.provenance["encoder"]["weights"] == "random"
     else:
         assert manifest.quality["scores"] == json.loads((output / "scores" / "scores.json").read_text())["scores"]
         assert manifest.variants["fp32"].cider == pytest.approx(manifest.quality["scores"]["CIDEr"], abs=1e-3)

@@ -95,7 +95,6 @@ def text_features(
     limits = float(min(each.min() for each in seen)), float(max(each.max() for each in seen))
     names = tuple(example.name for example in sentences)
     generator = np.random.default_rng(seed)
-    spoken: tuple[WordShares, ...] = ()
     made = []
     for number, (view, rows, each, ends) in enumerate(zip(views, places, seen, cells, strict=True)):
         lenders = generator.integers(0, nearest.shape[1], (len(names), 1))
@@ -104,10 +103,8 @@ def text_features(
         if view[rows[:1]].ndim == 2:
             made.append(TextFeatures(*common))
             continue
-        spoken = spoken or tuple(
-            WordShares.of(shares for _, shares in _word_shares(examples, vocabulary)) for examples in (sentences, kept)
-        )
-        made.append(TextGrids(*common, view, rows, each, weights, *spoken, (seed, number), ends))
+        given = weights, _words_of(sentences, vocabulary), _words_of(kept, vocabulary)
+        made.append(TextGrids(*common, view, rows, each, *given, (seed, number), ends))
     return tuple(made)
 
 
@@ -149,6 +146,10 @@ def _nearest(said: np.ndarray, explained: np.ndarray) -> np.ndarray:
         rows = slice(start, start + AT_ONCE)
         found[rows] = np.argpartition(-(said[rows] @ directions.T), count - 1, axis=1)[:, :count]
     return found
+
+
+def _words_of(examples: Sequence[Example], vocabulary: Vocabulary) -> WordShares:
+    return WordShares.of(shares for _, shares in _word_shares(examples, vocabulary))
 
 
 def _word_shares(examples: Sequence[Example], vocabulary: Vocabulary) -> Iterator[tuple[slice, np.ndarray]]:

@@ -52,9 +52,9 @@ def regions(centres: np.ndarray, widths: np.ndarray, height: int, width: int) ->
     """
     down, right = np.divmod(np.arange(height * width), width)
     apart = (down - down[centres, None]) ** 2 + (right - right[centres, None]) ** 2  # (regions, cells)
-    found = np.exp(-apart / (2 * widths[:, None] ** 2))
-    found /= found.mean(axis=1, keepdims=True)
-    return found.astype(np.float32)
+    bells = np.exp(-apart / (2 * widths[:, None] ** 2))
+    found: np.ndarray = (bells / bells.mean(axis=1, keepdims=True)).astype(np.float32)
+    return found
 
 
 def changed(

@@ -99,6 +99,9 @@ class AttentionDecoder(CaptionDecoder):
         attention_size), and value, (batch, cells, value_size).
         """
         state, _ = super().start(features.mean(dim=(1, 2)))
+        if self.training and self.dropout.p:
+            # a feature is dropped in all cells at once: else attention learns the training photographs by heart
+            features = features * self.dropout(torch.ones_like(features[:, :1, :1]))
         cells = features.flatten(0, 2)  # (batch * cells, feature_size): plain matrix products, as an INT8 graph needs
         count = self.config.height * self.config.width
         keys, values = (layer(cells) for layer in (self.attention.keys, self.attention.values))

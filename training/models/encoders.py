@@ -63,7 +63,11 @@ class Encoder(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Returns float32 (batch, *output_shape) for uint8 pixels (batch, height, width, 3)."""
         planes = pixels.permute(0, 3, 1, 2).to(torch.float32)  # (batch, 3, height, width), channels last in memory
-        features: torch.Tensor = self.network((planes - self.mean) / self.std)
+        return self.of_planes((planes - self.mean) / self.std)
+
+    def of_planes(self, planes: torch.Tensor) -> torch.Tensor:
+        """Like calling it, for normalised pixels (batch, 3, height, width)."""
+        features: torch.Tensor = self.network(planes)
         return features.movedim(1, -1) if self.grid else features
 
 

@@ -1,0 +1,41 @@
+"""The recipe of a bundle with attention: python -m training.recipes.everyday_attention --data FOLDER --output FOLDER.
+
+Its data are those of the recipe `everyday`. Attention learns where to look from nothing: started from a decoder without
+it, it hardly looks. Its encoder stays as it is on ImageNet. The measurements are in docs/quality.md.
+"""
+
+import sys
+
+from training.recipes import everyday, flickr8k
+from training.recipes.driver import Recipe, main
+
+BUNDLE = "everyday-attention-efficientnet_lite2-lstm512"
+CROSS_ENTROPY = (
+    f"{flickr8k.TRAINING} --decoder attention --attention-size 128 --epochs 48 --batches 500 --batch-size 64 "
+    "--learning-rate 1e-3 --warmup 200"
+)
+
+STAGES = {
+    "cross-entropy": [
+        f"training.train --output OUTPUT/cross-entropy {everyday.PHOTOGRAPHS} {everyday.TEXTS} "
+        f"--encoder-weights WEIGHTS {CROSS_ENTROPY} [--resume]",
+    ],
+    "self-critical": [
+        f"training.scst --output OUTPUT/self-critical --from OUTPUT/cross-entropy {everyday.PHOTOGRAPHS} "
+        f"{everyday.TEXTS} {everyday.SELF_CRITICAL} [--resume]",
+    ],
+    **{name: everyday.STAGES[name] for name in ("refinement", "balance", "bundle", "confidence", "scores")},
+}
+STAGES["bundle"] = [line.replace(everyday.BUNDLE, BUNDLE) for line in STAGES["bundle"]]
+
+RECIPE = Recipe(
+    name="everyday_attention",
+    bundle=BUNDLE,
+    stages=STAGES,
+    data=everyday.SETS,
+    sentences=everyday.SENTENCES,
+    provenance=everyday.RECIPE.provenance,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(RECIPE))
