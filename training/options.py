@@ -120,11 +120,6 @@ class TrainingOptions(LoopOptions):
             raise ValueError(f"label_smoothing must be at least 0 and below 1, but it is {self.label_smoothing}")
         if self.decoder not in KINDS:
             raise ValueError(f'decoder must be "lstm" or "attention", but it is "{self.decoder}"')
-        if self.attends and self.finetune_encoder:
-            raise ValueError(
-                "finetune_encoder is possible with decoder lstm only: fine-tune the encoder so, then train a decoder "
-                "with attention --from that run, on its encoder"
-            )
         self.sizes(shape=(1, 1, 1) if self.attends else (1,), vocabulary_size=1, pad_id=0)
 
     @property

@@ -23,6 +23,7 @@ from training.loops.run_data import prepare
 from training.loops.sampler import greedy_captions
 from training.models import checkpoint
 from training.models.attention import AttentionDecoder
+from training.models.finetune import FineTuned
 from training.options import TrainingOptions
 from training.reports.charts import draw_curves
 from training.reports.training_report import predictions_table, spread, write_report
@@ -76,7 +77,9 @@ def run_together(given: argparse.Namespace, options: TrainingOptions, together: 
         config["from"] = checkpoint.begin_with(decoder, before, run_data.encoder["fingerprint"], given.begins)
         if isinstance(decoder, AttentionDecoder) and not isinstance(before.decoder, AttentionDecoder):
             some = torch.from_numpy(train.features_of(spread(data["images"]["train"], BEGUN_WITH)))
-            decoder.attention.begin(decoder.bottleneck.weight, some.flatten(0, 2))
+            with torch.no_grad():
+                grids = decoder.tail(some) if isinstance(decoder, FineTuned) else some
+            decoder.attention.begin(decoder.bottleneck.weight, grids.flatten(0, 2))
     learned = before is not None and run_data.tail is None and (given.begins / checkpoint.ENCODER).is_file()
     if learned:  # in the earlier run; now saved with this run
         config["encoder"] = run_data.encoder | {"weights": checkpoint.ENCODER}

@@ -14,6 +14,7 @@ from training.models.checkpoint import load_checkpoint
 from training.models.encoders import load_encoder
 
 NAME = "test_efficientnet"
+SENTENCES: tuple[str, ...] = ("said.jsonl",)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,8 @@ def call(folder: Path) -> Callable[..., int]:
     """Calls training.train, or training.scst with --samples, on the photographs and the sentences."""
 
     def start(run: str, *more: str) -> int:
-        files = ["--data", f"{folder / 'data'}=2", "--sentences", f"{folder / 'said.jsonl'}=1"]
+        files = ["--data", f"{folder / 'data'}=2"]
+        files += [word for name in SENTENCES for word in ("--sentences", f"{folder / name}=1")]
         short = ["--threads", "1", "--epochs", "1", "--batches", "2", "--batch-size", "8", "--max-words", "5"]
         given = ["--output", str(folder / run), *files, *short, *more]
         if "--samples" in more:
@@ -73,13 +75,30 @@ def test_rewards_go_on_with_attention(looking: Path, folder: Path, call: Callabl
     assert not torch.equal(after.decoder.attention.to_gates.weight, before.decoder.attention.to_gates.weight)
 
 
+@pytest.mark.parametrize("learning", ["1", "all"])
+def test_an_encoder_learns_with_attention(
+    looking: Path, folder: Path, call: Callable[..., int], learning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.SENTENCES", ())
+    run = f"tuned-{learning}"
+    given = "--decoder", "attention", "--finetune-encoder", learning, "--encoder-learning-rate", "0.001"
+    assert call(run, *given, "--from", str(looking)) == 0
+    tuned = load_checkpoint(folder / run)
+    encoder = load_encoder(tuned.encoder_name, tuned.encoder_weights, grid=True)
+    assert tuned.config["encoder"]["fingerprint"] == encoder.fingerprint
+    assert encoder.fingerprint != load_encoder(NAME, "random", grid=True).fingerprint
+    assert encoder.output_shape == tuned.decoder.config.feature_shape
+    before = load_checkpoint(looking).decoder
+    assert isinstance(before, AttentionDecoder)
+    assert isinstance(tuned.decoder, AttentionDecoder)
+    assert not torch.equal(before.attention.keys.weight, tuned.decoder.attention.keys.weight)
+    assert call(f"{run}-rewarded", "--from", str(folder / run), "--samples", "2") == 0
+
+
 def test_what_does_not_fit_together_is_one_sentence(
     looking: Path, call: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("back", "--from", str(looking)) == 1
     assert "pass --decoder attention" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        call("both", "--decoder", "attention", "--finetune-encoder", "1")
-    assert "--finetune-encoder is possible with decoder lstm only" in capsys.readouterr().err
     assert call("vit", "--decoder", "attention", "--encoder", "test_vit") == 1
     assert "test_vit gives no grid of features" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from training.loops.distributed import Processes
 from training.models import checkpoint
 from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.models.encoders import Encoder, load_encoder
-from training.models.finetune import FineTuned, Tail, split
+from training.models.finetune import Tail, fine_tuned, split
 from training.options import TrainingOptions
 
 
@@ -53,7 +53,7 @@ class RunData:
 
     def decoder(self, sizes: DecoderConfig) -> CaptionDecoder:
         """Returns a new decoder, after the tail if there is one."""
-        return checkpoint.make_decoder(sizes) if self.tail is None else FineTuned(sizes, self.tail, self.network)
+        return checkpoint.make_decoder(sizes) if self.tail is None else fine_tuned(sizes, self.tail, self.network)
 
 
 def prepare(source: Source, options: TrainingOptions, together: Processes, encoder: Encoder | None = None) -> RunData:

@@ -27,6 +27,7 @@ LITE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientne
 INCEPTION_IMAGE = ImageSpec(299, 299, (127.5,) * 3, (127.5,) * 3, resample="bilinear")
 LITE_HEAD = ("classifier.",)
 RANDOM_SEED = 0
+GRID = "-grid"  # ends the name of an encoder that gives grids
 
 
 class Encoder(nn.Module):
@@ -76,7 +77,7 @@ def load_encoder(name: str, weights: str = "pretrained", *, grid: bool = False) 
 
     weights: "pretrained" (a package's, or the download of torchvision or timm), "random" (the same ones every
     time), or the path of a .pth or .safetensors state dict. grid: its features are the last grid before the mean over
-    the image, (height, width, feature_size), as attention needs; its name then ends in "-grid". Raises EncoderError
+    the image, (height, width, feature_size), as attention needs; its name then ends in GRID. Raises EncoderError
     for an unknown name, for weights that are missing, cannot be downloaded or do not fit, and for an encoder without
     such features.
     """
@@ -88,7 +89,7 @@ def load_encoder(name: str, weights: str = "pretrained", *, grid: bool = False) 
     if grid:
         _unpool(name, made.network)
     try:
-        encoder = Encoder(f"{name}-grid" if grid else name, weights, made.image, made.network, grid=grid)
+        encoder = Encoder(f"{name}{GRID}" if grid else name, weights, made.image, made.network, grid=grid)
     except (AssertionError, RuntimeError) as error:  # how timm refuses an image size
         size = f"{made.image.height} x {made.image.width}"
         raise EncoderError(f"{name} does not support images of {size} pixels ({reason(error)})") from error

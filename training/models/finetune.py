@@ -13,8 +13,9 @@ from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
 from training.models import checkpoint
+from training.models.attention import AttentionConfig, AttentionDecoder
 from training.models.decoder import CaptionDecoder, DecoderConfig, Tensors
-from training.models.encoders import Encoder, EncoderError, fingerprint
+from training.models.encoders import GRID, Encoder, EncoderError, fingerprint
 
 ALL = "all"
 PARTS = 3
@@ -25,13 +26,14 @@ to the longest would be a third of the work."""
 class Tail(nn.Module):
     """The trained part of an encoder; its batch normalisation statistics stay fixed."""
 
-    def __init__(self, layers: nn.Module, network: nn.Module) -> None:
-        """`layers`: layers of `network`; the tail gets a copy of them."""
+    def __init__(self, layers: nn.Module, network: nn.Module, *, grid: bool = False) -> None:
+        """`layers`: layers of `network`; the tail gets a copy of them. grid: as for Encoder."""
         super().__init__()
         places = {id(tensor): name for name, tensor in network.state_dict(keep_vars=True).items()}
         self.places = {name: places[id(tensor)] for name, tensor in layers.state_dict(keep_vars=True).items()}
         self.layers = copy.deepcopy(layers).requires_grad_(True)
         self.takes_pixels = isinstance(layers, Encoder)
+        self.gives_planes = grid and not self.takes_pixels
         self.train()
 
     def train(self, mode: bool = True) -> "Tail":
@@ -39,11 +41,11 @@ class Tail(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns features float32 (images, feature_size) for outputs of the frozen part, or for pixels without one."""
+        """Returns features float32 (images, *feature_shape) for outputs of the frozen part, or for pixels without."""
         if not self.takes_pixels:
             images = images.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
-        features: Tensor = self.layers(images)
-        return features.float()
+        features: Tensor = self.layers(images).float()
+        return features.movedim(1, -1) if self.gives_planes else features
 
     def state(self) -> dict[str, Tensor]:
         """Returns the tail's tensors under their names in the encoder's network."""
@@ -71,8 +73,9 @@ def split(encoder: Encoder, learning: str) -> tuple[Encoder | None, Tail]:
         raise EncoderError(f"{encoder.name} has only {len(blocks)} blocks, so {learning} of them cannot be fine-tuned")
     cut = len(blocks) - int(learning)
     stem = nn.Sequential(first, rest[0], *blocks[:cut])
-    tail = Tail(nn.Sequential(*blocks[cut:], *head), network)
-    return Encoder(f"{encoder.name}-{cut}-blocks", encoder.weights, encoder.image, stem), tail
+    tail = Tail(nn.Sequential(*blocks[cut:], *head), network, grid=encoder.grid)
+    name = encoder.name.removesuffix(GRID)  # what is frozen computes the same for grids and for vectors
+    return Encoder(f"{name}-{cut}-blocks", encoder.weights, encoder.image, stem), tail
 
 
 class FineTuned(CaptionDecoder):
@@ -101,12 +104,17 @@ class FineTuned(CaptionDecoder):
         if owners is None:
             return super().forward(images, token_ids, keep)
         assert keep is not None
-        features = self.tail(images)[owners]  # (batch, feature_size)
+        features = self.tail(images)  # (images, *feature_shape)
+        whole = super().start(features) if features.ndim > 2 else None  # grids are costly to start from: once per image
         logits = []
         for part in torch.arange(len(owners), device=owners.device).tensor_split(min(PARTS, len(owners))):
-            kept = keep[part]
+            kept, own = keep[part], owners[part]
             length = int(kept.any(dim=0).nonzero().max()) + 1 if kept.any() else 1
-            started = super().start(features[part])
+            if whole is None:
+                started = super().start(features.index_select(0, own))
+            else:
+                state, context = (tuple(each.index_select(0, own) for each in tensors) for tensors in whole)
+                started = state, context
             logits.append(self.read(token_ids[part, :length], *started, kept[:, :length]))
         return torch.cat(logits)
 
@@ -119,3 +127,13 @@ class FineTuned(CaptionDecoder):
         state = self.encoder_state()
         checkpoint.save_tensors(folder / checkpoint.ENCODER, state, {})
         return fingerprint(state)
+
+
+class FineTunedAttention(FineTuned, AttentionDecoder):
+    """A decoder with attention, which takes the tail's inputs instead of a grid."""
+
+
+def fine_tuned(config: DecoderConfig, tail: Tail, network: Mapping[str, Tensor]) -> FineTuned:
+    """Returns a new decoder of the kind that the sizes are for, after the tail; see FineTuned."""
+    kind = FineTunedAttention if isinstance(config, AttentionConfig) else FineTuned
+    return kind(config, tail, network)

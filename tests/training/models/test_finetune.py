@@ -16,11 +16,12 @@ from training.data.datasets import open_dataset
 from training.data.features import compute_features
 from training.loops.cross_entropy import Trainer
 from training.models import checkpoint
+from training.models.attention import AttentionConfig, AttentionDecoder
 from training.models.checkpoint import CheckpointError, load_checkpoint, load_tensors
 from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.models.encoder_weights import read_weights
 from training.models.encoders import Encoder, EncoderError, load_encoder
-from training.models.finetune import FineTuned, split
+from training.models.finetune import FineTuned, fine_tuned, split
 from training.options import TrainingOptions
 from training.train import main
 
@@ -64,6 +65,30 @@ def test_the_frozen_part_and_the_tail_are_the_encoder(encoder: Encoder, pixels: 
     with torch.inference_mode():
         torch.testing.assert_close(tail(stem(pixels)), encoder(pixels), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(split(encoder, "all")[1](pixels), encoder(pixels), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("learning", ["0", "2", "all"])
+def test_a_grid_is_split_as_a_vector_is_and_read_once_per_image(pixels: torch.Tensor, learning: str) -> None:
+    grids = load_encoder(NAME, "random", grid=True)
+    stem, tail = split(grids, learning)
+    assert stem is None or stem.name == f"{NAME}-{BLOCKS - int(learning)}-blocks", "which vectors share"
+    height, width, feature_size = grids.output_shape
+    sizes = {"bottleneck": 8, "units": 16, "embedding": 8, "logit_hidden": 8, "attention_size": 4, "value_size": 6}
+    config = AttentionConfig(feature_size, 20, 0, height=height, width=width, **sizes)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    tuned = fine_tuned(config, tail, grids.network.state_dict()).eval()
+    assert isinstance(tuned, AttentionDecoder)
+    for weight in (tuned.attention.to_gates.weight, tuned.attention.to_logits.weight):
+        nn.init.normal_(weight)
+    given = pixels if stem is None else stem(pixels)
+    torch.testing.assert_close(tail(given), grids(pixels), rtol=1e-5, atol=1e-6)
+    plain = AttentionDecoder(config).eval()
+    plain.load_state_dict({name: tensor for name, tensor in tuned.state_dict().items() if not name.startswith("tail.")})
+    owners = torch.tensor([2, 0, 0, 1, 2])
+    tokens = torch.tensor([[2, 3, 0, 0], [2, 5, 0, 0], [2, 7, 8, 0], [2, 9, 4, 5], [2, 3, 4, 5]])
+    keep = tokens != 0
+    expected = plain(grids(pixels)[owners], tokens, keep)
+    torch.testing.assert_close(tuned(given, tokens, keep, owners), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("learning", ["0", "2", "all"])
