@@ -223,7 +223,7 @@ def test_a_smoke_run_leaves_a_bundle_that_says_what_it_is(
     elif recipe.sentences:
         assert [part.name for part in manifest.context] == ["keys", "values"]
         assert [*manifest.quality] == [*everyday.SETS]
-        assert manifest.provenance["encoder"]["weights"] == "random"
+        assert manifest.provenance["encoder"]["weights"] == "encoder.safetensors"
     else:
         assert manifest.quality["scores"] == json.loads((output / "scores" / "scores.json").read_text())["scores"]
         assert manifest.variants["fp32"].cider == pytest.approx(manifest.quality["scores"]["CIDEr"], abs=1e-3)

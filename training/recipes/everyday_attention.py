@@ -1,7 +1,7 @@
 """The recipe of a bundle with attention: python -m training.recipes.everyday_attention --data FOLDER --output FOLDER.
 
-Its data are those of the recipe `everyday`. Attention learns where to look from nothing: started from a decoder without
-it, it hardly looks. Its encoder stays as it is on ImageNet. The measurements are in docs/quality.md.
+Its data and stages are those of the recipe `everyday`, but for the vectors. Attention learns where to look from
+nothing: started from a decoder without it, it hardly looks. The measurements are in docs/quality.md.
 """
 
 import sys
@@ -10,21 +10,25 @@ from training.recipes import everyday, flickr8k
 from training.recipes.driver import Recipe, main
 
 BUNDLE = "everyday-attention-efficientnet_lite2-lstm512"
+DECODER = "--decoder attention --attention-size 128"
 CROSS_ENTROPY = (
-    f"{flickr8k.TRAINING} --decoder attention --attention-size 128 --epochs 48 --batches 500 --batch-size 64 "
-    "--learning-rate 1e-3 --warmup 200"
+    f"{flickr8k.TRAINING} {DECODER} --epochs 48 --batches 500 --batch-size 64 --learning-rate 1e-3 --warmup 200"
 )
+FINE_TUNING = f"{everyday.FINE_TUNING} {DECODER} --jitter 2"  # the grids of six views would fill 9 GB
 
 STAGES = {
     "cross-entropy": [
         f"training.train --output OUTPUT/cross-entropy {everyday.PHOTOGRAPHS} {everyday.TEXTS} "
         f"--encoder-weights WEIGHTS {CROSS_ENTROPY} [--resume]",
     ],
-    "self-critical": [
-        f"training.scst --output OUTPUT/self-critical --from OUTPUT/cross-entropy {everyday.PHOTOGRAPHS} "
-        f"{everyday.TEXTS} {everyday.SELF_CRITICAL} [--resume]",
+    "fine-tuning": [
+        f"training.train --output OUTPUT/fine-tuning --from OUTPUT/cross-entropy {everyday.PHOTOGRAPHS} "
+        f"--encoder-weights WEIGHTS {FINE_TUNING} [--resume]",
     ],
-    **{name: everyday.STAGES[name] for name in ("refinement", "balance", "bundle", "confidence", "scores")},
+    **{
+        name: everyday.STAGES[name]
+        for name in ("self-critical", "refinement", "balance", "bundle", "confidence", "scores")
+    },
 }
 STAGES["bundle"] = [line.replace(everyday.BUNDLE, BUNDLE) for line in STAGES["bundle"]]
 
