@@ -95,16 +95,17 @@ def text_features(
     limits = float(min(each.min() for each in seen)), float(max(each.max() for each in seen))
     names = tuple(example.name for example in sentences)
     generator = np.random.default_rng(seed)
+    grids = views[0][places[0][:1]].ndim > 2
+    shares = (_words_of(sentences, vocabulary), _words_of(kept, vocabulary)) if grids else None
     made = []
     for number, (view, rows, each, ends) in enumerate(zip(views, places, seen, cells, strict=True)):
         lenders = generator.integers(0, nearest.shape[1], (len(names), 1))
         drawn = np.take_along_axis(nearest, lenders, axis=1)[:, 0]
         common = names, means, (each - centre - explained).astype(np.float16), drawn, limits
-        if view[rows[:1]].ndim == 2:
+        if shares is None:
             made.append(TextFeatures(*common))
-            continue
-        given = weights, _words_of(sentences, vocabulary), _words_of(kept, vocabulary)
-        made.append(TextGrids(*common, view, rows, each, *given, (seed, number), ends))
+        else:
+            made.append(TextGrids(*common, view, rows, each, weights, *shares, (seed, number), ends))
     return tuple(made)
 
 
