@@ -97,9 +97,6 @@ class TrainingOptions(LoopOptions):
     decoder: str = _option("lstm", 'kind of decoder: "lstm" or "attention", which looks at parts of the image')
     attention_size: int = _option(256, "numbers that attention compares a part of the image by")
     value_size: int = _option(256, "numbers that attention takes from a part of the image")
-    attention_learning_rate: float = _option(
-        0.0, "Adam's learning rate for attention, if a decoder with it starts from one without; 0: learning_rate"
-    )
     bottleneck: int = _option(120, "units between features and LSTM")
     units: int = _option(300, "LSTM units")
     embedding: int = _option(100, "numbers in a word's embedding")
@@ -111,7 +108,7 @@ class TrainingOptions(LoopOptions):
         LoopOptions.__post_init__(self)  # super() does not work in a dataclass with slots
         self.check_least(1, "batches", "batch_size", "bucket", "validation_batches", "max_words")
         self.check_least(1, "min_count", "sentence_min_count")
-        self.check_least(0, "jitter", "attention_learning_rate")
+        self.check_least(0, "jitter")
         if not (self.finetune_encoder in ("", "all") or self.finetune_encoder.isdecimal()):
             raise ValueError(f'finetune_encoder must be a number or "all", but it is "{self.finetune_encoder}"')
         if not self.encoder_learning_rate > 0:

@@ -22,14 +22,11 @@ from training.loops.distributed import Processes
 from training.loops.run_data import prepare
 from training.loops.sampler import greedy_captions
 from training.models import checkpoint
-from training.models.attention import AttentionDecoder
-from training.models.finetune import FineTuned
 from training.options import TrainingOptions
 from training.reports.charts import draw_curves
 from training.reports.training_report import predictions_table, spread, write_report
 
 REPORT = "report.html"
-BEGUN_WITH = 300  # images from which attention begins, if the decoder starts from one without
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,11 +72,6 @@ def run_together(given: argparse.Namespace, options: TrainingOptions, together: 
     decoder = run_data.decoder(sizes)
     if before is not None:
         config["from"] = checkpoint.begin_with(decoder, before, run_data.encoder["fingerprint"], given.begins)
-        if isinstance(decoder, AttentionDecoder) and not isinstance(before.decoder, AttentionDecoder):
-            some = torch.from_numpy(train.features_of(spread(data["images"]["train"], BEGUN_WITH)))
-            with torch.no_grad():
-                grids = decoder.tail(some) if isinstance(decoder, FineTuned) else some
-            decoder.attention.begin(decoder.bottleneck.weight, grids.flatten(0, 2))
     learned = before is not None and run_data.tail is None and (given.begins / checkpoint.ENCODER).is_file()
     if learned:  # in the earlier run; now saved with this run
         config["encoder"] = run_data.encoder | {"weights": checkpoint.ENCODER}

@@ -12,7 +12,6 @@ from torch.nn import functional
 from training.data.batches import Batch, CaptionTable
 from training.loops.distributed import Processes
 from training.loops.loop import Loop, Record, Watcher, check_shared
-from training.models.attention import AttentionDecoder
 from training.models.decoder import CaptionDecoder
 from training.models.finetune import FineTuned
 from training.options import TrainingOptions
@@ -61,19 +60,15 @@ class Trainer(Loop[Epoch]):
         return epoch.validation_loss
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """See Loop; the encoder's tail and attention can have learning rates of their own."""
+        """See Loop; the encoder's tail has a learning rate of its own."""
         options, decoder = self.options, self.decoder
-        module: nn.Module
-        if isinstance(decoder, FineTuned):
-            module, rate = decoder.tail, options.encoder_learning_rate
-        elif isinstance(decoder, AttentionDecoder) and options.attention_learning_rate:
-            module, rate = decoder.attention, options.attention_learning_rate
-        else:
+        if not isinstance(decoder, FineTuned):
             return super().parameter_groups()
-        apart = list(module.parameters())
-        known = {id(parameter) for parameter in apart}
+        tail = list(decoder.tail.parameters())
+        known = {id(parameter) for parameter in tail}
         rest = [parameter for parameter in decoder.parameters() if id(parameter) not in known]
-        return [{"params": rest, "scale": 1.0}, {"params": apart, "scale": rate / options.learning_rate}]
+        scale = options.encoder_learning_rate / options.learning_rate
+        return [{"params": rest, "scale": 1.0}, {"params": tail, "scale": scale}]
 
     def run_epoch(self, number: int, watch: Watcher | None) -> Epoch:
         """See Loop."""

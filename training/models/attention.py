@@ -1,8 +1,8 @@
 """A caption decoder with soft attention: before each word it looks at the cells of the image again.
 
 Xu et al. 2015 (Show, Attend and Tell, arXiv:1502.03044), with their gate and deep output. Everything that the plain
-decoder has keeps its name and shape, and what is added contributes zero at first: started from a plain decoder's
-weights, this one computes the same logits. Knows nothing of images, words, training or files.
+decoder has keeps its name and shape, and what is added contributes zero at first, before training. Knows nothing of
+images, words, training or files.
 """
 
 from dataclasses import dataclass
@@ -51,24 +51,6 @@ class Attention(nn.Module):
         self.to_logits = nn.Linear(config.value_size, config.logit_hidden, bias=False)
         nn.init.zeros_(self.to_gates.weight)
         nn.init.zeros_(self.to_logits.weight)
-
-    @torch.no_grad()
-    def begin(self, bottleneck: Tensor, cells: Tensor) -> None:
-        """Lets keys and values tell cells apart by the features that a trained bottleneck attends to.
-
-        Takes its weights (bottleneck, feature_size) and some cells (cells, feature_size), for which keys and values
-        become about 0 on average and 1 in size. From random ones, attention learns to look at empty corners.
-        """
-        _, sizes, directions = torch.linalg.svd(bottleneck, full_matrices=False)
-        centre = cells.mean(dim=0)
-        for layer in (self.keys, self.values):
-            count = min(layer.out_features, len(sizes))
-            chosen = sizes[:count, None].sqrt() * directions[:count]  # (count, feature_size)
-            spread = torch.linalg.qr(torch.randn(layer.out_features, count))[0]  # evenly over all numbers
-            weight = spread @ chosen
-            weight = weight / ((cells - centre) @ weight.T).std()
-            layer.weight.copy_(weight)
-            layer.bias.copy_(-weight @ centre)
 
     def forward(self, hidden: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Returns what is seen, (rows, value_size), and the weights of the cells, (rows, cells), whose sum is 1.

@@ -186,13 +186,12 @@ def begin_with(decoder: CaptionDecoder, before: Checkpoint, encoder: str, folder
         )
     if decoder.config.tied and not before.decoder.config.tied:
         raise CheckpointError(f"the output weights in {folder} are not its embeddings: leave out --tied")
-    if before.decoder.config.kind not in (decoder.config.kind, DecoderConfig.kind):
+    if (kind := before.decoder.config.kind) != decoder.config.kind:
         raise CheckpointError(
-            f"the decoder in {folder} is of the kind {before.decoder.config.kind}, from which a plain one cannot "
-            f"start: pass --decoder {before.decoder.config.kind}"
+            f"the decoder in {folder} is of the kind {kind}: pass --decoder {kind}, or leave out --from and start from "
+            f"nothing (attention that starts from a decoder without it hardly learns to look)"
         )
     own, earlier = decoder_tensors(decoder), decoder_tensors(before.decoder)
-    added = decoder.config.kind != before.decoder.config.kind
-    kept = {name: tensor for name, tensor in own.items() if name.startswith(TAIL) or (added and name not in earlier)}
+    kept = {name: tensor for name, tensor in own.items() if name.startswith(TAIL)}
     restore_decoder(decoder, kept | earlier)
     return begun_with(folder, before)

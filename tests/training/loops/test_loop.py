@@ -189,7 +189,7 @@ def assert_same_run(one: Loop[Any], other: Loop[Any], first: Path, second: Path)
     [
         {"schedule": "cosine", "label_smoothing": 0.1},
         {"ema": 0.9, "warmup": 9, "bf16": True, "tied": True},
-        {"decoder": "attention", "attention_learning_rate": 0.02, "bf16": True},
+        {"decoder": "attention", "bf16": True},
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -79,19 +79,6 @@ def test_a_size_that_makes_no_sense_is_named(size: str) -> None:
         replace(SMALL, **cast(Any, {size: 0}))
 
 
-def test_keys_and_values_begin_with_what_the_bottleneck_attends_to() -> None:
-    decoder = make()
-    with torch.no_grad():
-        decoder.bottleneck.weight[:, 4:] = 0  # it never looks at the last five features
-    cells = torch.rand(50, 9) * torch.arange(1, 10) + 3
-    decoder.attention.begin(decoder.bottleneck.weight, cells)
-    for layer in (decoder.attention.keys, decoder.attention.values):
-        assert layer.weight[:, :4].abs().max() > 100 * layer.weight[:, 4:].abs().max()
-        made = layer(cells).detach()
-        assert made.mean(dim=0).abs().max() < 1e-4
-        assert float(made.detach().std()) == pytest.approx(1, rel=0.05)
-
-
 # Runs
 
 LOOKING = AttentionConfig(**asdict(SIZES), height=2, width=2, attention_size=4, value_size=3)
@@ -117,34 +104,28 @@ def test_a_run_of_an_earlier_version_names_no_kind(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_started_from_a_plain_decoder_it_is_that_decoder(tmp_path: Path, tied: bool) -> None:
-    plain = write_run(tmp_path, replace(SIZES, tied=tied))
-    decoder = make_decoder(replace(LOOKING, tied=tied))
-    begin_with(decoder, load_checkpoint(tmp_path), "fingerprint", tmp_path)
+def test_before_training_it_is_the_plain_decoder_of_the_mean() -> None:
+    torch.manual_seed(0)
+    decoder, plain = make_decoder(LOOKING), make_decoder(SIZES)
+    assert not plain.load_state_dict(decoder.state_dict(), strict=False).missing_keys
     images, ids = torch.randn(3, 2, 2, 6), torch.randint(0, len(WORDS), (3, 5))
-    means = images.flatten(1, 2).mean(dim=1)
-    torch.testing.assert_close(decoder(images, ids), plain(means, ids))
-    (state, context), (expected, nothing) = decoder.start(images), plain.start(means)
-    for position in range(5):
-        logits, state = decoder.step(ids[:, position], state, context)
-        same, expected = plain.step(ids[:, position], expected, nothing)
-        assert torch.equal(logits, same)
-        assert all(map(torch.equal, state, expected))
+    torch.testing.assert_close(decoder(images, ids), plain(images.mean(dim=(1, 2)), ids))
 
 
-def test_a_plain_decoder_cannot_start_from_one_with_attention(tmp_path: Path) -> None:
-    write_run(tmp_path, LOOKING)
-    with pytest.raises(CheckpointError, match=r"cannot start: pass --decoder attention$"):
-        begin_with(make_decoder(SIZES), load_checkpoint(tmp_path), "fingerprint", tmp_path)
+def test_a_decoder_starts_only_from_one_of_its_kind_and_sizes(tmp_path: Path) -> None:
+    write_run(tmp_path / "attention", LOOKING)
+    write_run(tmp_path / "lstm")
+    looking, plain = (load_checkpoint(tmp_path / kind) for kind in ("attention", "lstm"))
+    for decoder, before in ((SIZES, looking), (LOOKING, plain)):
+        kind = before.decoder.config.kind
+        with pytest.raises(CheckpointError, match=f"is of the kind {kind}: pass --decoder {kind}, or leave out --from"):
+            begin_with(make_decoder(decoder), before, "fingerprint", tmp_path / kind)
     with pytest.raises(CheckpointError, match=r"do not fit .*attention\.gate\.bias"):
-        begin_with(make_decoder(replace(LOOKING, value_size=5)), load_checkpoint(tmp_path), "fingerprint", tmp_path)
+        begin_with(make_decoder(replace(LOOKING, value_size=5)), looking, "fingerprint", tmp_path / "attention")
 
 
 def test_options_that_make_no_sense_are_one_sentence() -> None:
     with pytest.raises(ValueError, match='decoder must be "lstm" or "attention", but it is "gru"'):
         TrainingOptions(decoder="gru")
-    with pytest.raises(ValueError, match="finetune_encoder is possible with decoder lstm only"):
-        TrainingOptions(decoder="attention", finetune_encoder="2")
     with pytest.raises(ValueError, match="value_size must be at least 1"):
         TrainingOptions(decoder="attention", value_size=0)
