@@ -30,13 +30,16 @@ def quantise_step(model: ModelProto) -> ModelProto:
     weights = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[NodeProto] = []
     rounded: dict[str, tuple[str, str]] = {}
+    whole: set[str] = set()  # weights that are rounded already
     for node in graph.node:
         if _is_layer(node) and node.input[0] not in weights and node.input[1] in weights:
             if node.input[0] not in rounded:  # several products may take the same rows
                 rounded[node.input[0]], added = _rows(node.input[0], weights)
                 nodes += added
-            matrix = numpy_helper.to_array(weights[node.input[1]])
-            nodes += _product(node, matrix, *rounded[node.input[0]], weights)
+            if node.input[1] not in whole:  # several products may take the same weights
+                whole.add(node.input[1])
+                nodes += _columns(node.input[1], weights)
+            nodes += _product(node, *rounded[node.input[0]])
         else:
             nodes.append(node)
     used = {name for node in nodes for name in node.input}
@@ -80,18 +83,26 @@ def _rows(x: str, weights: dict[str, TensorProto]) -> tuple[tuple[str, str], lis
     ]
 
 
-def _product(
-    gemm: NodeProto, matrix: np.ndarray, whole: str, row_scale: str, weights: dict[str, TensorProto]
-) -> list[NodeProto]:
-    """Returns the nodes for x @ matrix.T of rounded rows, plus c if there is one, and adds what they need."""
-    _, name, *c = gemm.input
+def _columns(name: str, weights: dict[str, TensorProto]) -> list[NodeProto]:
+    """Returns the nodes that round a matrix (outputs, inputs); adds what they need to the weights.
+
+    The runtime folds both when it opens the graph, so no file stores the weights twice.
+    """
+    matrix = numpy_helper.to_array(weights[name])
     scale = np.maximum(np.abs(matrix).max(axis=1), np.finfo(np.float32).tiny) / WEIGHT_LEVELS  # (outputs,)
     _add({f"{name}_scale": scale.astype(np.float32), f"{name}_zero": np.zeros(len(scale), np.int8)}, weights)
-    product, scaled = f"{gemm.name}_product", f"{gemm.name}_sum" if c else gemm.output[0]
     return [
-        # the runtime folds these two when it opens the graph, so no file stores the weights twice
         _node("Transpose", [name], f"{name}_columns", perm=[1, 0]),  # (inputs, outputs)
         _node("QuantizeLinear", [f"{name}_columns", f"{name}_scale", f"{name}_zero"], f"{name}_int8", axis=1),
+    ]
+
+
+def _product(gemm: NodeProto, whole: str, row_scale: str) -> list[NodeProto]:
+    """Returns the nodes for x @ matrix.T of rounded rows and a rounded matrix, plus c if there is one."""
+    _, name, *c = gemm.input
+    c = [each for each in c if each]
+    product, scaled = f"{gemm.name}_product", f"{gemm.name}_sum" if c else gemm.output[0]
+    return [
         _node(
             "MatMulIntegerToFloat",
             [whole, f"{name}_int8", "row_one", f"{name}_scale", "row_zero", f"{name}_zero"],

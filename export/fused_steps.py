@@ -75,6 +75,7 @@ def _axis(graph: GraphBuilder, axis: int) -> str:
 
 def _linear(graph: GraphBuilder, x: str, name: str, layer: nn.Linear, weight: str = "", plus: str = "") -> str:
     """Adds a layer; plus: a tensor to add, for a layer without a bias."""
+    assert not plus or layer.bias is None
     weight = weight or graph.weight(f"{name}.weight", layer.weight)
     plus = plus or ("" if layer.bias is None else graph.weight(f"{name}.bias", layer.bias))
     return graph.node("Gemm", x, weight, *([plus] if plus else []), transB=1)

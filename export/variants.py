@@ -91,7 +91,7 @@ def make_variant(
     assert calibration is not None
     prepared = prepare(onnx.load(sources["encoder"]))
     models = {"encoder": quantise(prepared, observe(prepared, calibration.pixels), narrow=weight_bits == 7)}
-    # computing the keys and values of every cell takes as long as several steps; a single vector's state takes nothing
+    # without context a start is too quick to gain; with it, every cell's keys and values take as long as several steps
     context = any(tensor.name == "image_rows" for graph in exact for tensor in graph.inputs)
     names = ("decoder_init", *STEPS) if context else STEPS
     steps = {name: quantise_step(onnx.load(sources[name])) for name in names}

@@ -14,7 +14,7 @@ from training.models.decoder import CaptionDecoder, DecoderConfig
 from training.models.encoders import Encoder, load_encoder
 
 PREFIX = "decoder."  # of the parameters in the graphs
-NUMBERS = {"attention": "keys", "value": "values"}
+SIZED_BY = {"attention_size": "keys", "value_size": "values"}  # which layer of attention shows a size
 
 
 def restore_encoder(bundle: Bundle) -> Encoder:
@@ -82,7 +82,7 @@ def restore_decoder(bundle: Bundle) -> CaptionDecoder:
     if "attention.keys.bias" in state:
         height, width, _ = bundle.manifest.feature_shape
         sizes |= {"height": height, "width": width}
-        sizes |= {f"{name}_size": len(state[f"attention.{part}.bias"]) for name, part in NUMBERS.items()}
+        sizes |= {name: len(state[f"attention.{layer}.bias"]) for name, layer in SIZED_BY.items()}
         column = sizes["attention_size"], 1  # the export turns the weights of energies
         (energy,) = (tensor for name, tensor in found.items() if tensor.shape == column and not name.startswith(PREFIX))
         state["attention.energy.weight"] = energy.T

@@ -37,6 +37,7 @@ def test_baselines_do_what_the_engine_does_with_attention_too(tmp_path: Path) ->
     export_bundle(run, tmp_path / "bundle")
     attending = Competitors(tmp_path / "bundle", most=4)
     assert attending.features.ndim == 4
+    assert {"eager", "onnxruntime"} <= attending.kinds.keys()
     for work in ("encoder", *OF_DECODERS):
         for name in ("eager", "onnxruntime", "openvino latency"):
             if name in attending.kinds:

@@ -1,5 +1,6 @@
 """INT8 steps: near fp32, smaller, and indifferent to the rows beside a row."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from torch import nn
 
-from export.decoder import Layout, search_graphs
+from export.decoder import Layout, init_graph, search_graphs
 from export.decoder_int8 import quantise_step
+from tests.export.runs import attending_decoder
 from training.models.decoder import CaptionDecoder, DecoderConfig
 
 WORDS, UNITS = 61, 32
@@ -92,6 +95,60 @@ def test_products_by_weights_are_whole_numbers_and_no_file_holds_the_weights_onc
     assert len(products) == 3
     assert {node.input[1] for node in products} <= whole  # rounded when the graph was opened, not at each step
     assert not [node for node in opened.graph.node if node.op_type in ("Gemm", "MatMul")]  # the table is made, too
+
+
+class Twice(nn.Module):
+    """A decoder that uses a layer for two things, at the start and in each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def start(self, features: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        return (self.layer(features),), (self.layer(features.tanh()),)
+
+    def step(
+        self, token_ids: torch.Tensor, state: tuple[torch.Tensor, ...], context: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        following = self.layer(state[0]) + self.layer(context[0]) + token_ids[:, None]
+        return following.tanh(), (following,)
+
+
+def test_weights_that_are_used_twice_are_rounded_once() -> None:
+    torch.manual_seed(0)
+    decoder = Twice().eval()
+    layout = Layout.of(decoder, (6,))
+    features = np.random.default_rng(1).standard_normal((4, 6), dtype=np.float32)
+    exact = init_graph(decoder, layout)
+    quantised = quantise_step(exact)
+    assert kinds(quantised)["MatMulIntegerToFloat"] == 2
+    assert kinds(quantised)["Transpose"] == 1
+    pairs = zip(*(session(graph).run(None, {"features": features}) for graph in (exact, quantised)), strict=True)
+    for expected, found in pairs:
+        np.testing.assert_allclose(found, expected, atol=0.05)
+    session(quantise_step(search_graphs(decoder, layout)["search_step"]))
+
+
+def test_products_of_the_same_rows_round_them_once_and_rows_are_apart() -> None:
+    attending = attending_decoder("test_efficientnet")
+    layout = Layout.of(attending, attending.config.feature_shape)
+    step = quantise_step(search_graphs(attending, layout)["search_step"])
+    # the state: gates, query and gate; what was seen: gates and logits; the next state; the hidden layer
+    assert (kinds(step)["MatMulIntegerToFloat"], kinds(step)["Abs"]) == (7, 4)
+    exact = init_graph(attending, layout)
+    quantised = session(quantise_step(exact))
+    grids = np.random.default_rng(2).random((5, *layout.feature_shape), dtype=np.float32)
+    whole = quantised.run(None, {"features": grids})
+    for found, expected in zip(whole, session(exact).run(None, {"features": grids}), strict=True):
+        assert 0 < np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
+    for image in range(5):
+        alone = quantised.run(None, {"features": grids[[image]]})
+        for one, all_images in zip(alone, whole, strict=True):
+            np.testing.assert_allclose(one[0], all_images[image], atol=1e-6)
+
+
+def kinds(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
 
 
 def matrices(model: onnx.ModelProto) -> dict[str, bytes]:

@@ -222,6 +222,7 @@ def test_a_smoke_run_leaves_a_bundle_that_says_what_it_is(
         check_everyday(output, manifest)
     elif recipe.sentences:
         assert [part.name for part in manifest.context] == ["keys", "values"]
+        assert ("decoder_init", "int8") in {(graph.graph, graph.precision) for graph in manifest.graphs}
         assert [*manifest.quality] == [*everyday.SETS]
         assert manifest.provenance["encoder"]["weights"] == "encoder.safetensors"
     else:

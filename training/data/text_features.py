@@ -4,8 +4,8 @@ Ridge regression predicts a photograph's features from the words of its captions
 photograph with a similar caption. So a sentence gets features as noisy as an encoder's would be. The idea of training
 a captioner on text with noise in place of the image is CapDec's (Nukrai et al. 2022, arXiv:2211.00575); the regression
 replaces an encoder that understands text. Where photographs have grids, a sentence gets the grid of the photograph that
-lends its residual, changed by training.data.text_grids so that its mean is the vector that the sentence would have.
-Knows no decoder and no files.
+lends its residual, changed by training.data.text_grids so that its mean is the vector that the sentence would have, as
+far as the limits of real cells allow. Knows no decoder and no files.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """Grids for captions without photographs: a similar photograph's, in which each word's features get a place.
 
-A photograph's grid is mostly zeros, and what is strong is strong in some neighbouring cells. A decoder that looks at
-cells learns where to look only from grids like that. So a feature that the sentence has less of is lowered where it is;
+A photograph's grid is mostly zeros, and what is strong is strong in some neighbouring cells. From grids like that a
+decoder with attention can learn where to look. So a feature that the sentence has less of is lowered where it is;
 one that it has more of is raised where it is, to at most twice as much, and the rest is added in the regions of the
 words that it comes from. Regions lie where features were lowered: what is new takes the place of what is gone. Knows no
 regression and no files.
@@ -67,7 +67,8 @@ def changed(
     """
     height, width, _ = grid.shape
     cells = grid.reshape(height * width, -1).astype(np.float32)
-    scale = np.divide(wanted, mean, out=np.ones_like(mean), where=(mean > 0) & (wanted >= 0)).clip(0, MOST)
+    there = (mean > 0) & (wanted >= 0)
+    scale = np.divide(np.minimum(wanted, MOST * mean), mean, out=np.ones_like(mean), where=there)
     missing = wanted - mean * scale
     gone = np.maximum(cells, 0) @ np.maximum(1 - scale, 0) + 1e-6  # (cells,)
     centres = generator.choice(len(gone), len(pulls), p=gone / gone.sum())

@@ -187,9 +187,9 @@ def begin_with(decoder: CaptionDecoder, before: Checkpoint, encoder: str, folder
     if decoder.config.tied and not before.decoder.config.tied:
         raise CheckpointError(f"the output weights in {folder} are not its embeddings: leave out --tied")
     if (kind := before.decoder.config.kind) != decoder.config.kind:
+        why = "; attention that starts from a decoder without it hardly learns to look" if kind == "lstm" else ""
         raise CheckpointError(
-            f"the decoder in {folder} is of the kind {kind}: pass --decoder {kind}, or leave out --from and start from "
-            f"nothing (attention that starts from a decoder without it hardly learns to look)"
+            f"the decoder in {folder} is of the kind {kind}: pass --decoder {kind}, or leave out --from{why}"
         )
     own, earlier = decoder_tensors(decoder), decoder_tensors(before.decoder)
     kept = {name: tensor for name, tensor in own.items() if name.startswith(TAIL)}

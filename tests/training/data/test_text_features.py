@@ -109,6 +109,26 @@ def test_a_sentences_grid_has_the_mean_that_is_its_vector_within_the_limits_of_r
             np.testing.assert_array_equal(made[every[[row]]][0], grids[row])
 
 
+def test_what_raises_a_sentences_grid_are_the_words_that_its_lender_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    views = make_grids()
+    means = [view.matrix.astype(np.float64).mean(axis=(1, 2))[::-1] for view in views]
+    centred = np.mean(means, axis=0) - np.mean(means, axis=(0, 1))
+    rows = np.concatenate([shares(DESCRIBED), np.sqrt(RIDGE) * np.eye(len(VOCABULARY))])
+    weights = np.linalg.lstsq(rows, np.concatenate([centred, np.zeros((len(VOCABULARY), SIZE))]), rcond=None)[0]
+    given: list[np.ndarray] = []
+
+    def changed(grid: np.ndarray, mean: np.ndarray, wanted: np.ndarray, pulls: np.ndarray, _: object) -> np.ndarray:
+        given.append(pulls.sum(axis=0))
+        return grid
+
+    monkeypatch.setattr(module, "changed", changed)
+    made = text_features(SAID, DESCRIBED, views, VOCABULARY, seed=3)[1]
+    made[np.arange(len(SAID))]
+    more = shares(SAID) - shares(DESCRIBED)[made.drawn]
+    np.testing.assert_allclose(given, more @ weights, atol=1e-3)
+    assert np.abs(more).max() > 0.3
+
+
 def test_the_same_seed_makes_the_same_features() -> None:
     every = np.arange(len(SAID))
     one, same, other = (make(seed)[1][every] for seed in (4, 4, 5))

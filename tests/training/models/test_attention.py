@@ -45,6 +45,23 @@ def test_forward_over_a_sequence_equals_steps_one_by_one(tied: bool) -> None:
             torch.testing.assert_close(logits, whole[:, position], atol=1e-5, rtol=1e-5)
 
 
+def test_in_training_a_feature_is_dropped_in_all_cells_of_an_image_or_in_none() -> None:
+    decoder = AttentionDecoder(replace(SMALL, value_size=SMALL.feature_size, dropout=0.5)).train()
+    with torch.no_grad():  # values show what they are computed from
+        decoder.attention.values.weight.copy_(torch.eye(SMALL.feature_size))
+        decoder.attention.values.bias.zero_()
+    torch.manual_seed(2)
+    images = grids(20) + 10  # nowhere zero
+    seen = decoder.start(images)[1][1]  # (images, cells, feature_size)
+    dropped = (seen == 0).all(dim=1)
+    assert torch.equal(dropped, (seen == 0).any(dim=1))
+    assert 0.3 < float(dropped.float().mean()) < 0.7
+    assert len({*map(tuple, dropped.tolist())}) > 10, "each image loses others"
+    kept = ~dropped[:, None].expand_as(seen)
+    torch.testing.assert_close(seen[kept], 2 * images.flatten(1, 2)[kept])
+    assert torch.equal(decoder.eval().start(images)[1][1], images.flatten(1, 2))
+
+
 def test_a_step_tells_how_much_each_cell_weighs() -> None:
     decoder, ids = make(), torch.tensor([3, 4, 5])
     state, context = decoder.start(grids(3))
