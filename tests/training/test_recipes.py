@@ -177,6 +177,28 @@ def test_a_page_on_training_names_only_commands_that_there_are(tmp_path: Path, m
         leave(PARSERS[module]().parse_args(arguments).output)  # ends the test where it is not one
 
 
+def test_processes_concern_training_on_captions_and_rewards_only(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Sequence[str]] = []
+
+    def start(words: Sequence[str], say: Callable[[str], None], lock: IO[str]) -> int:
+        started.append(words)
+        return 0
+
+    monkeypatch.setattr(driver, "start", start)
+    given = ["--data", str(data), "--output", str(tmp_path / "out"), "--processes", "2"]
+    assert main(everyday_attention.RECIPE, given) == 0
+    together = [words[words.index("-m") + 1] for words in started if words[0] == "torch.distributed.run"]
+    assert together == ["training.train", "training.train", "training.scst", "training.scst"]
+    assert all("--nproc-per-node=2" in words for words in started[:4])
+    alone = [words[0] for words in started if words[0] != "torch.distributed.run"]
+    assert len(alone) > 4
+    assert not {"training.train", "training.scst"} & {*alone}
+    record = json.loads((tmp_path / "out" / "recipe.json").read_text())
+    assert {made["processes"] for stage in record["stages"].values() for made in stage["made_on"]} == {2}
+
+
 # What comes out
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+ALONE = "torch.distributed.run", "--standalone"  # torchrun, at a free port
 GRACE = 60.0  # seconds that a command has to end after Ctrl-C
 ENVIRONMENT = {
     # by default glibc returns large buffers to the system and faults them in again: half the time of an eager network
@@ -30,6 +31,11 @@ def words_of(line: str, values: Mapping[str, str]) -> list[str]:
         there = output.is_dir() and any(output.iterdir())  # empty if it was killed before it wrote anything
         words += [again] if there else []
     return words
+
+
+def together(words: Sequence[str], processes: int) -> list[str]:
+    """Returns the words that run a command of this project in several processes, by torchrun."""
+    return [*ALONE, f"--nproc-per-node={processes}", "-m", *words] if processes > 1 else [*words]
 
 
 def start(words: Sequence[str], say: Callable[[str], None], lock: IO[str]) -> int:

@@ -30,7 +30,7 @@ from training.data.datasets import SPLITS, DataError, open_dataset
 from training.data.subset import write_subsets
 from training.files import write_json
 from training.outcome import outcome
-from training.recipes.command import start, words_of
+from training.recipes.command import start, together, words_of
 
 WEIGHTS = ("pretrained", "random")
 RECORD, LOG, LOCK, PROVENANCE = "recipe.json", "log.txt", ".lock", "provenance.json"
@@ -43,6 +43,7 @@ SMALLER = {  # for --smoke, appended to a command's options, of which the last c
     "training.balance": " --images 12",
     "export.to_onnx --checkpoint": " --calibration-images 32",
 }
+IN_PROCESSES = "training.train", "training.scst"  # commands that --processes concerns
 NOT_SMOKED = "confidence"
 """The stage that --smoke skips: confidence cannot be fitted if no caption is good."""
 
@@ -103,6 +104,7 @@ def command_line(recipe: Recipe) -> Parser:
         or "a data set in the layout of COCO 2014 or Flickr8k"
     )
     weights = '"pretrained", "random" or a file (default: pretrained)'
+    processes = "processes that train together, by torchrun, each with --threads threads (default: 1)"
     smoke = "test that everything runs, with a few photographs and batches, in some minutes"
     add = parser.add_argument
     add("--data", type=Path, required=True, help=f"folder with {holds}")
@@ -110,6 +112,7 @@ def command_line(recipe: Recipe) -> Parser:
     add("--encoder-weights", default="pretrained", help=weights)
     add("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="device for training (default: cpu)")
     add("--threads", type=whole(0), default=2, help="CPU threads; other numbers change the last digits (default: 2)")
+    add("--processes", type=whole(1), default=1, help=processes)
     add("--smoke", action="store_true", help=smoke)
     return parser
 
@@ -127,7 +130,7 @@ def _run(recipe: Recipe, given: argparse.Namespace) -> None:
         raise RecipeError(f"{output} is not the folder of a recipe (no {RECORD}): choose another --output")
     output.mkdir(parents=True, exist_ok=True)
     with _locked(output) as lock:
-        work = _Work(output, values, lock, _begun(output, wanted))
+        work = _Work(output, values, given.processes, lock, _begun(output, wanted))
         write_json(output / RECORD, work.record)
         if given.smoke:
             values["DATA"] = str(output / "data")
@@ -208,6 +211,7 @@ class _Work:
 
     output: Path
     values: dict[str, str]
+    processes: int
     lock: IO[str]
     record: dict[str, Any]
 
@@ -220,17 +224,21 @@ class _Work:
         noted["begun"] += 1
         self._say(f"{title}: {'started' if noted['begun'] == 1 else 'continued'}")
         made_on = _machine() | {"device": self.values["DEVICE"], "threads": int(self.values["THREADS"])}
+        if self.processes > 1:
+            made_on["processes"] = self.processes
         if made_on not in noted["made_on"][-1:]:  # another machine changes the last digits
             noted["made_on"].append(made_on)
         write_json(self.output / RECORD, self.record)
         began = time.perf_counter()
         try:
             for line in lines:
-                words = words_of(line, self.values)
+                module, *_ = words = words_of(line, self.values)
+                if module in IN_PROCESSES:
+                    words = together(words, self.processes)
                 self._say(f"{name}: python -m {shlex.join(words)}")
                 if status := start(words, lambda said: self._say(f"{name}: {said}"), self.lock):
                     raise RecipeError(
-                        f"{words[0]} ended with status {status} in the stage {name}; its output says why: fix that "
+                        f"{module} ended with status {status} in the stage {name}; its output says why: fix that "
                         "and run the same command again, which continues here"
                     )
             noted["finished"] = True
