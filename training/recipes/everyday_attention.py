@@ -17,7 +17,6 @@ CROSS_ENTROPY = (
 FINE_TUNING = f"{everyday.FINE_TUNING} {DECODER} --jitter 2"  # the grids of six views would fill 9 GB
 # attention learns photographs by heart sooner: half of the batches, and some features dropped
 SELF_CRITICAL = everyday.SELF_CRITICAL.replace("--epochs 12", "--epochs 6") + " --dropout 0.3"
-REFINEMENT = f"{everyday.REFINEMENT} --dropout 0.3"
 
 STAGES = {
     "cross-entropy": [
@@ -32,13 +31,14 @@ STAGES = {
         f"training.scst --output OUTPUT/self-critical --from OUTPUT/fine-tuning {everyday.PHOTOGRAPHS} "
         f"{everyday.TEXTS} {SELF_CRITICAL} [--resume]",
     ],
-    "refinement": [
-        f"training.scst --output OUTPUT/refinement --from OUTPUT/self-critical {everyday.MOSTLY_PHOTOGRAPHS} "
-        f"{REFINEMENT} [--resume]",
-    ],
-    **{name: everyday.STAGES[name] for name in ("balance", "bundle", "confidence", "scores")},
+    **{
+        name: [
+            line.replace("OUTPUT/refinement", "OUTPUT/self-critical").replace(everyday.BUNDLE, BUNDLE)
+            for line in everyday.STAGES[name]
+        ]
+        for name in ("balance", "bundle", "confidence", "scores")
+    },
 }
-STAGES["bundle"] = [line.replace(everyday.BUNDLE, BUNDLE) for line in STAGES["bundle"]]
 
 RECIPE = Recipe(
     name="everyday_attention",
