@@ -68,9 +68,10 @@ def _list_bundles(*, as_json: bool) -> int:
     if as_json:
         print(json.dumps(facts))
         return 0
+    width = max(map(len, facts), default=0)
     for name, said in facts.items():
         notes = [note for note, holds in (("the default", said["default"]), ("attention", said["attention"])) if holds]
-        print(f"{name:<16} {said['bundle']}{''.join(f', {note}' for note in notes)}")
+        print(f"{name:<{width}} {said['bundle']}{''.join(f', {note}' for note in notes)}")
     return 0
 
 

@@ -83,9 +83,11 @@ def test_a_page_that_cannot_be_is_refused_before_any_work(
 
 def test_a_bundle_that_ships_is_opened_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--bundles"]) == 0
-    name, _, said = capsys.readouterr().out.splitlines()[0].partition(" ")
+    (name, _, said), (second, _, of_second) = (line.partition(" ") for line in capsys.readouterr().out.splitlines())
     assert said.endswith(", the default")
     assert Bundle.load(name).path == Bundle.load().path
+    assert of_second.endswith(", attention")
+    assert Bundle.load(second).manifest.attention == (9, 9)
 
 
 def test_a_folder_goes_before_a_bundle_that_ships(
