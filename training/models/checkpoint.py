@@ -187,7 +187,7 @@ def begin_with(decoder: CaptionDecoder, before: Checkpoint, encoder: str, folder
     if decoder.config.tied and not before.decoder.config.tied:
         raise CheckpointError(f"the output weights in {folder} are not its embeddings: leave out --tied")
     if (kind := before.decoder.config.kind) != decoder.config.kind:
-        why = "; attention that starts from a decoder without it hardly learns to look" if kind == "lstm" else ""
+        why = "; attention that started from a decoder without it was no better than that" if kind == "lstm" else ""
         raise CheckpointError(
             f"the decoder in {folder} is of the kind {kind}: pass --decoder {kind}, or leave out --from{why}"
         )

@@ -1,7 +1,7 @@
 """The recipe of a bundle with attention: python -m training.recipes.everyday_attention --data FOLDER --output FOLDER.
 
-Its data and stages are those of the recipe `everyday`, but for the vectors. Attention learns where to look from
-nothing: started from a decoder without it, it hardly looks. The measurements are in docs/quality.md.
+Its data and stages are those of the recipe `everyday`, but for the vectors. Attention learns from nothing:
+started from a decoder without it, it was no better than that one. The measurements are in docs/quality.md.
 """
 
 import sys
